@@ -1,0 +1,5 @@
+"""`python -m hashret`, as torchrun needs it."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,253 @@
+"""The command line: each verb parses, calls the function of the same name, prints."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import warnings
+
+import click
+
+from . import __version__
+from .errors import HashretError
+
+_MODEL = click.option("--model", default="model.safetensors", show_default=True, help="checkpoint of the encoder")
+_INDEX = click.option("--index", default="index", show_default=True, envvar="HASHRET_INDEX", help="index folder")
+_DEVICE = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+_SPLIT = click.option("--split", help="train, database or test, where the data are split")
+_OVERWRITE = click.option("--overwrite", is_flag=True, help="replace what is there")
+_PRECISION = click.option("--precision", type=click.Choice(["bfloat16", "float32"]), help="default: what is fast here")
+_CACHE = click.option("--cache", help="folder of feature caches; default: HASHRET_CACHE or ~/.cache/hashret")
+_WORKERS = click.option("--workers", type=click.IntRange(0), help="decoding processes; default: one a core")
+_DOWNLOAD = click.option("--download", is_flag=True, help="let torchvision fetch CIFAR-10 where it is missing")
+_POSITIVE = click.IntRange(1)
+
+
+class _Group(click.Group):
+    """Turns a user's mistake into one line and exit code 2."""
+
+    def invoke(self, context):
+        try:
+            with warnings.catch_warnings():
+                warnings.showwarning = lambda message, *_: click.echo(f"note: {message}", err=True)
+                return super().invoke(context)
+        except HashretError as error:
+            click.echo(f"hashret: {error}", err=True)
+            sys.exit(2)
+        except BrokenPipeError:  # hashret query ... | head
+            with contextlib.suppress(OSError):
+                sys.stdout.close()
+            sys.exit(0)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__)
+def main():
+    """Image retrieval by learned binary codes.
+
+    \b
+    hashret train --data folder:photos      photographs -> model.safetensors
+    hashret encode photos                   + model     -> codes/
+    hashret build-index                     codes/      -> index/
+    hashret query photo.jpg                 + index/    -> hits
+    hashret evaluate codes-test             + index/    -> mAP
+
+    Each verb finds what the one before it left in the working folder. `hashret demo` does all of it on
+    handwritten digits.
+    """
+
+
+@main.command()
+@click.option("--data", required=True, help="folder:DIR, cifar10:DIR or list:FILE[,root=DIR], with labels")
+@click.option("--out", default="model.safetensors", show_default=True, help="checkpoint to write")
+@click.option("--split", default="train", show_default=True, help="part of the data to learn from")
+@click.option("--method", default="am-vggh", show_default=True, help="am-vggh, or vggh: without attention")
+@click.option("--bits", type=int, default=48, show_default=True, help="code length, 8 to 256")
+@click.option("--image-size", type=int, default=224, show_default=True, help="pixels a side, a multiple of 32")
+@click.option("--arch", default="vgg16", show_default=True, help="vgg16, vgg16_bn, vgg11 or vgg11_bn")
+@click.option("--weights", default="imagenet", show_default=True, help="imagenet, a .safetensors or .pth file, or none")
+@click.option("--finetune", default="head", show_default=True, help="head: convolutions frozen; all: everything")
+@click.option("--width", type=_POSITIVE, default=4096, show_default=True, help="nodes of the fully connected layers")
+@click.option("--gate", default="open", show_default=True, help="CBAM's gates begin open, or at one half: half")
+@click.option("--dropout", type=click.FloatRange(0, 1, max_open=True), default=0.5, show_default=True)
+@click.option("--epochs", type=int, default=10, show_default=True)
+@click.option("--batch-size", type=int, default=128, show_default=True)
+@click.option("--lr", type=click.FloatRange(0, min_open=True), help="default: 3e-4 for head, 1e-4 for all")
+@click.option("--weight-decay", type=click.FloatRange(0), default=0.01, show_default=True)
+@click.option(
+    "--quantization", type=click.FloatRange(0), default=0.0, show_default=True, help="pulls values to 0 and 1"
+)
+@click.option("--smoothing", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="of the labels")
+@click.option("--augment", default="crop-flip", show_default=True, help="none, crop or crop-flip, with --finetune all")
+@click.option("--heldout", type=float, default=0.05, show_default=True, help="share of the images that picks the epoch")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@_DEVICE
+@_PRECISION
+@_CACHE
+@_WORKERS
+@_DOWNLOAD
+@click.option("--resume", is_flag=True, help="go on with a run that was killed")
+@_OVERWRITE
+def train(**options):
+    """Learn an encoder from labelled photographs.
+
+    \b
+    Example: hashret train --data cifar10:data --weights imagenet --bits 48
+    """
+    from .training import train
+
+    record = train(**options)
+    click.echo(f"{options['out']}: {record['bits']} bits, epoch {record['best_epoch']}, {record['seconds']:.0f} s")
+
+
+@main.command()
+@click.argument("data")
+@_MODEL
+@click.option("--out", default="codes", show_default=True, help="folder of shards to write")
+@_SPLIT
+@click.option("--shard-size", type=_POSITIVE, default=4096, show_default=True, help="photographs a shard")
+@_DEVICE
+@_PRECISION
+@_CACHE
+@click.option("--fill-cache", is_flag=True, help="keep the convolution features for further encoders")
+@_WORKERS
+@_DOWNLOAD
+@_OVERWRITE
+def encode(**options):
+    """Encode photographs DATA (a folder, folder:DIR, cifar10:DIR or list:FILE) into shards of codes.
+
+    Run again after a kill, it goes on where it stopped.
+
+    \b
+    Example: hashret encode photos
+    """
+    from .encoding import encode
+
+    report = encode(**options)
+    if report:
+        click.echo(
+            f"{options['out']}: {report.encoded:,} encoded, {report.skipped:,} skipped, {report.rate:.1f} images/s"
+        )
+
+
+@main.command("build-index")
+@click.argument("codes", nargs=-1)
+@click.option("--out", default="index", show_default=True, help="index folder to write")
+@_OVERWRITE
+def build_index(codes, **options):
+    """Build an index from folders of shards CODES (default: codes).
+
+    \b
+    Example: hashret build-index codes --out index
+    """
+    from .index import build_index
+
+    meta = build_index(codes or ("codes",), **options)
+    click.echo(f"{options['out']}: {meta['count']:,} photographs, {meta['bits']} bits")
+
+
+@main.command()
+@click.argument("photos", nargs=-1)
+@_INDEX
+@_MODEL
+@click.option("-k", type=int, default=10, show_default=True, help="answers a photograph")
+@click.option("--candidates", type=int, default=1000, show_default=True, help="nearest codes that are re-ranked")
+@click.option("--no-rerank", "rerank", is_flag=True, default=True, flag_value=False, help="leave the Hamming order")
+@_DEVICE
+@click.option("--json", "as_json", is_flag=True, help="a JSON object a photograph and line")
+@click.option("--grid", metavar="PNG", help="draw the hits into a picture")
+@click.option("--html", metavar="HTML", help="write the hits as a page")
+def query(photos, as_json, grid, html, **options):
+    """Find the photographs most like PHOTOS (files, folders, or - for paths on standard input).
+
+    \b
+    Example: hashret query photo.jpg -k 10 --html hits.html
+    """
+    from . import report
+    from .search import query
+
+    report.check_suffix(grid, ".png")
+    report.check_suffix(html, ".html")
+    results = query(_photos(photos), **options)
+    _print(results, as_json)
+    if grid:
+        report.grid(results, grid)
+    if html:
+        report.page(results, html)
+
+
+def _photos(photos):
+    named = [photo for photo in photos if photo != "-"]
+    if "-" in photos:
+        named += [line for line in sys.stdin.read().splitlines() if line.strip()]
+    if not named:
+        raise HashretError("name a photograph: hashret query photo.jpg")
+    return named
+
+
+def _print(results, as_json):
+    from .report import shown_path, table
+
+    for path, hits in results:
+        if as_json:
+            click.echo(json.dumps({"query": path, "hits": [hit.as_dict() for hit in hits]}, ensure_ascii=False))
+        else:
+            click.echo((f"{shown_path(path)}\n" if len(results) > 1 else "") + table(hits))
+
+
+@main.command()
+@click.argument("queries")
+@_INDEX
+@_MODEL
+@_SPLIT
+@click.option("--candidates", type=int, default=1000, show_default=True, help="nearest codes that are re-ranked")
+@click.option("-k", multiple=True, type=int, default=(1, 10, 100), show_default=True, help="of precision@k; repeatable")
+@click.option("--topk", type=int, help="ranks that count for mAP; default: all")
+@click.option("--protocol", help="name of the protocol to record")
+@_DEVICE
+@click.option("--out", metavar="JSON", help="write the figures to a file, too")
+def evaluate(**options):
+    """Score QUERIES (a folder of shards, or photographs with labels) against an index.
+
+    \b
+    Example: hashret encode cifar10:data --split test --out codes-test && hashret evaluate codes-test
+    """
+    from .evaluation import evaluate
+
+    click.echo(json.dumps(evaluate(**options), indent=2, ensure_ascii=False))
+
+
+@main.command()
+@click.argument("path")
+@click.option("--json", "as_json", is_flag=True, help="as JSON")
+def info(path, as_json):
+    """Describe a checkpoint, a folder of shards, a shard or an index.
+
+    \b
+    Example: hashret info index
+    """
+    from .description import info
+
+    found = info(path)
+    if as_json:
+        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+    for name, value in found.items() if not as_json else ():
+        click.echo(f"{name:<20} {', '.join(map(str, value)) if isinstance(value, list) else value}")
+
+
+@main.command()
+@click.option("--out", default="hashret-demo", show_default=True, help="folder to leave everything in")
+@click.option("--bits", type=int, default=48, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@_DEVICE
+@_OVERWRITE
+def demo(**options):
+    """Train, encode, index, query and score handwritten digits: the whole way, with no download.
+
+    \b
+    Example: hashret demo --out hashret-demo
+    """
+    from .demo import demo
+
+    demo(**options)

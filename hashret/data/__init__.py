@@ -1,0 +1,41 @@
+"""Data sources: `open_data("folder:DIR" | "cifar10:DIR" | "list:FILE" | "DIR")`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import HashretError
+from .cifar10 import open_cifar10
+from .folder import open_folder
+from .images import UnreadableImage, is_image_name, open_rgb, read_image
+from .lists import open_list
+from .source import ImageSource
+
+__all__ = ["ImageSource", "UnreadableImage", "is_image_name", "open_data", "open_rgb", "read_image"]
+
+
+def open_data(spec, split=None, download=False):
+    """Open a data source by its name: -> ImageSource.
+
+    Args:
+        spec: ``folder:DIR`` or just ``DIR``, ``cifar10:DIR``, ``list:FILE`` or ``list:FILE,root=DIR``.
+        split: train, database, test; None where the source is not split.
+        download: let torchvision fetch CIFAR-10 where it is missing.
+
+    Raises:
+        HashretError: unknown kind of source, or nothing there.
+    """
+    spec = str(spec)
+    kind, colon, where = spec.partition(":")
+    if not colon or kind not in ("folder", "cifar10", "list"):
+        kind, where = "folder", spec
+        if not Path(where).is_dir():
+            raise HashretError(f"no such folder: {where} (data are named DIR, folder:DIR, cifar10:DIR or list:FILE)")
+    if not where:
+        raise HashretError(f"{spec!r} names no place; write {kind}:PATH")
+    if kind == "cifar10":
+        return open_cifar10(where, split, download, spec)
+    if kind == "list":
+        file, _, root = where.partition(",root=")
+        return open_list(file, split, root or None, spec)
+    return open_folder(where, split, spec)

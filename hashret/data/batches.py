@@ -1,0 +1,83 @@
+"""Photographs in batches, decoded by worker processes beside the network."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+from .images import UnreadableImage
+
+
+@dataclass
+class Batch:
+    """Decoded photographs: ``rows`` (n,) their places in the source, ``images`` uint8 (n, 3, s, s), and
+    ``skipped``, pairs (row, reason) of those that could not be read.
+    """
+
+    rows: np.ndarray
+    images: np.ndarray
+    skipped: list[tuple[int, str]]
+
+
+def batches(source, size, row_batches, workers=None, transform=None):
+    """Yield a `Batch` for each list of rows in ``row_batches``, in order.
+
+    At most two batches a worker are in memory, however many photographs there are.
+
+    Args:
+        source: an ImageSource.
+        size: side of the decoded images in pixels.
+        row_batches: a list of lists of rows.
+        workers: decoding processes; None for one a core, at most eight; 0 to decode here.
+        transform: called in the worker as ``transform(row, image)`` -> image.
+    """
+    from torch.utils.data import DataLoader
+
+    row_batches = list(row_batches)
+    if workers is None:
+        workers = min(8, os.cpu_count() or 1, len(row_batches))
+    yield from DataLoader(
+        _Decoder(source, size, transform),
+        batch_sampler=row_batches,
+        collate_fn=_collate,
+        num_workers=workers,
+        prefetch_factor=2 if workers else None,
+    )
+
+
+def split_rows(rows, size):
+    """Cut a sequence of rows into lists of at most ``size``."""
+    return [rows[i : i + size] for i in range(0, len(rows), size)]
+
+
+def batch_size(image_size, memory_mb=64):
+    """Images a batch so that decoded pixels stay below ``memory_mb``, at most 256."""
+    return int(max(8, min(256, memory_mb * 2**20 // (3 * image_size**2))))
+
+
+class _Decoder:
+    """Dataset whose items are pixels, or the reason why there are none."""
+
+    def __init__(self, source, size, transform):
+        self.source, self.size, self.transform = source, size, transform
+
+    def __len__(self):
+        return len(self.source)
+
+    def __getitem__(self, row):
+        try:
+            image = self.source.pixels(row, self.size)
+        except UnreadableImage as error:
+            return int(row), str(error)
+        return int(row), image if self.transform is None else self.transform(row, image)
+
+
+def _collate(items):
+    good = [(row, image) for row, image in items if not isinstance(image, str)]
+    return Batch(
+        rows=np.array([row for row, _ in good], np.int64),
+        images=np.stack([image for _, image in good]) if good else np.zeros((0, 3, 1, 1), np.uint8),
+        skipped=[(row, reason) for row, reason in items if isinstance(reason, str)],
+    )

@@ -1,0 +1,65 @@
+"""A list of photographs with their labels: what every data source turns into."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import HashretError
+from .images import read_image
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """Photographs in a fixed order.
+
+    Attributes:
+        root: folder that ``paths`` start from.
+        paths: n paths with forward slashes, relative to ``root``.
+        labels: (n,) int64 class numbers, or (n, classes) uint8 for several labels a photograph, or None.
+        classes: names of the label columns; empty without labels.
+        spec: how the user named it, for records.
+    """
+
+    root: Path
+    paths: tuple[str, ...]
+    labels: np.ndarray | None = None
+    classes: tuple[str, ...] = ()
+    spec: str = ""
+
+    def __len__(self):
+        return len(self.paths)
+
+    def file(self, i):
+        """Path of photograph ``i`` on disk."""
+        return self.root / self.paths[i]
+
+    def pixels(self, i, size):
+        """Photograph ``i`` as uint8 (3, size, size); raises UnreadableImage."""
+        return read_image(self.file(i), size)
+
+    def subset(self, rows):
+        """The photographs at ``rows``, in that order."""
+        labels = None if self.labels is None else self.labels[rows]
+        return ImageSource(self.root, tuple(self.paths[i] for i in rows), labels, self.classes, self.spec)
+
+    def fingerprint(self):
+        """sha256 over every path with its file's size and time, so that changed files are noticed unread."""
+        digest = hashlib.sha256()
+        for path in self.paths:
+            try:
+                stat = (self.root / path).stat()
+                digest.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode(errors="surrogateescape"))
+            except OSError:
+                digest.update(f"{path}\0missing\n".encode(errors="surrogateescape"))
+        return digest.hexdigest()
+
+    def require_labels(self):
+        """Raise HashretError unless there are labels of at least two classes."""
+        if self.labels is None:
+            raise HashretError(f"{self.spec} has no labels to learn from; use class folders or a list of labels")
+        if len(self.classes) < 2:
+            raise HashretError(f"{self.spec} has one class only; at least two are needed")

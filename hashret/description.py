@@ -1,0 +1,47 @@
+"""`hashret info`: what a checkpoint, a folder of shards or an index is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .errors import HashretError
+from .files import read_json
+from .shards import MANIFEST, shard_name
+
+
+def info(path):
+    """Describe a checkpoint, a shard folder, one shard or an index: -> dict with ``kind`` first.
+
+    Raises:
+        HashretError: nothing there, or none of these.
+    """
+    path = Path(path)
+    if (path / "index.json").exists():
+        meta = read_json(path / "index.json", "index")
+        files = [path / name for name in meta["sha256"] if (path / name).exists()]
+        bytes_item = sum(file.stat().st_size for file in files) / max(1, meta["count"])
+        return (
+            {"kind": "index"}
+            | {k: v for k, v in meta.items() if k != "sha256"}
+            | {"bytes_per_item": round(bytes_item, 1)}
+        )
+    if (path / MANIFEST).exists():
+        manifest = read_json(path / MANIFEST, "shard folder")
+        there = sum((path / shard_name(number)).exists() for number in range(manifest["shards"]))
+        skipped = path / "skipped.jsonl"
+        unread = len(skipped.read_text(encoding="utf-8").splitlines()) if skipped.exists() else None
+        return (
+            {"kind": "shards"} | manifest | {"shards_written": there, "complete": unread is not None, "skipped": unread}
+        )
+    if path.suffix == ".h5":
+        from .shards import read_shard
+
+        shard, attributes = read_shard(path)
+        return {"kind": "shard", "rows": len(shard), "skipped": len(shard.skipped)} | attributes
+    if path.is_file():
+        from .models.checkpoint import read_meta
+
+        return {"kind": "checkpoint"} | read_meta(path)
+    if not path.exists():
+        raise HashretError(f"no such file or folder: {path}")
+    raise HashretError(f"{path} is neither a checkpoint, nor a folder of shards, nor an index")

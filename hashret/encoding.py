@@ -1,0 +1,200 @@
+"""`hashret encode`: a checkpoint and photographs to HDF5 shards."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from .bits import binarize, pack
+from .data import open_data
+from .data.batches import batch_size, batches, split_rows
+from .distributed import barrier, is_main, local_device, process_group, rank, world
+from .errors import HashretError
+from .features import PRESENT, FeatureCache
+from .files import atomic, clear_output, read_json, write_json
+from .models.checkpoint import load_encoder
+from .models.encoder import pick_device
+from .progress import Progress
+from .shards import MANIFEST, Shard, encode_paths, read_shard, shard_name, write_shard
+
+SKIPPED = "skipped.jsonl"
+
+
+@dataclass(frozen=True)
+class EncodeReport:
+    """How a run ended: photographs ``encoded`` and ``skipped`` in all, and ``rate``, images a second of this run."""
+
+    encoded: int
+    skipped: int
+    rate: float
+
+
+def encode(
+    data,
+    model="model.safetensors",
+    out="codes",
+    *,
+    split=None,
+    shard_size=4096,
+    device="auto",
+    precision=None,
+    cache=None,
+    fill_cache=False,
+    workers=None,
+    download=False,
+    overwrite=False,
+    quiet=False,
+):
+    """Encode photographs into a folder of shards; a run that was killed goes on where it stopped.
+
+    Args:
+        data, split, download: see `hashret.data.open_data`.
+        model: checkpoint.
+        out: folder of the shards, `codes.json` and `skipped.jsonl`, which names every unreadable photograph.
+        shard_size: photographs a shard, and what a kill loses at most.
+        device, precision: see `hashret.models.checkpoint.load_encoder`.
+        cache: folder of feature caches. Features that are there already are used; they give the same codes.
+        fill_cache: keep the convolution features of these photographs, for further encoders on the same convolutions.
+        workers: decoding processes; None for one a core.
+        overwrite: replace shards that exist.
+
+    Returns:
+        EncodeReport.
+
+    Raises:
+        HashretError: nothing to encode, ``out`` holds something else, a full disk.
+    """
+    if shard_size < 1:
+        raise HashretError(f"a shard holds at least 1 photograph, not {shard_size}")
+    source = open_data(data, split, download)
+    device = local_device(pick_device(device))
+    encoder = load_encoder(model, device, precision)
+    run = _Run(encoder, source, Path(out), shard_size, workers, quiet or not is_main())
+    with process_group(device):
+        run.claim(overwrite)
+        run.use_cache(cache, fill_cache)
+        return run.encode()
+
+
+class _Run:
+    def __init__(self, encoder, source, out, shard_size, workers, quiet):
+        self.encoder, self.source, self.out = encoder, source, out
+        self.shard_size, self.workers, self.quiet = shard_size, workers, quiet
+        self.features, self.cached = None, np.zeros(len(source), bool)
+        self.batch_size = batch_size(encoder.image_size)
+        self.shards = -(-len(source) // shard_size)
+        self.manifest = {
+            "format": 1, "bits": encoder.bits, "encoder": encoder.fingerprint, "image_size": encoder.image_size,
+            "precision": encoder.precision, "images": len(source), "shards": self.shards, "shard_size": shard_size,
+            "data": source.fingerprint(), "classes": list(source.classes),
+        }  # fmt: skip
+
+    def claim(self, overwrite):
+        """Make the folder, or take up an unfinished run of the same encoder over the same photographs."""
+        if is_main():
+            if (self.out / MANIFEST).exists() and not overwrite:
+                self._check_resume(read_json(self.out / MANIFEST, "shard folder"))
+            else:
+                clear_output(self.out, overwrite, "shard folder")
+                write_json(self.out / MANIFEST, self.manifest)
+            for leftover in self.out.glob(".codes-*.tmp"):
+                leftover.unlink()
+        barrier()
+
+    def _check_resume(self, found):
+        changed = [name for name, value in self.manifest.items() if found.get(name) != value]
+        if changed:
+            raise HashretError(
+                f"{self.out} holds shards of another run (other {', '.join(changed)}); "
+                "add --overwrite to replace them, or name another folder with --out"
+            )
+        if (self.out / SKIPPED).exists():
+            raise HashretError(f"{self.out} is complete already; add --overwrite to encode again")
+
+    def use_cache(self, folder, fill):
+        """Take convolution features from the cache where they are; with ``fill``, compute and keep all of them."""
+        encoder = self.encoder
+        weights = encoder.meta["weights_fingerprint"]
+        cache = FeatureCache(folder, self.source, weights, encoder.image_size, encoder.precision)
+        if fill:
+            cache.fill(encoder.convolutions, self.workers, self.quiet)
+        self.cached = cache.state() == PRESENT
+        if self.cached.any():
+            self.features = cache.open()
+
+    def encode(self):
+        mine = range(rank(), self.shards, world())
+        todo = [number for number in mine if not (self.out / shard_name(number)).exists()]
+        images = sum(len(self._rows(number)) for number in todo)
+        if len(todo) < len(mine) and not self.quiet:
+            print(f"going on with {self.out}: {len(mine) - len(todo)} of {len(mine)} shards are there")
+        progress = Progress("encoding", images, quiet=self.quiet)
+        fresh = [rows for number in todo for rows in self._fresh(number)]
+        decoded = iter(batches(self.source, self.encoder.image_size, fresh, self.workers))
+        for number in todo:
+            self._write(number, decoded, progress)
+        progress.close()
+        barrier()
+        report = self._finish(images, progress.rate) if is_main() else None
+        barrier()
+        return report
+
+    def _rows(self, number):
+        start = number * self.shard_size
+        return np.arange(start, min(start + self.shard_size, len(self.source)))
+
+    def _fresh(self, number):
+        """Batches of rows of a shard whose photographs must be read."""
+        rows = self._rows(number)
+        return split_rows(rows[~self.cached[rows]].tolist(), self.batch_size)
+
+    def _write(self, number, decoded, progress):
+        """Encode a shard; ``decoded`` yields the batches of all shards, so that decoding never waits for writing."""
+        rows = self._rows(number)
+        values = np.zeros((len(rows), self.encoder.bits), np.float16)
+        good, skipped = np.ones(len(rows), bool), []
+        for some in split_rows(rows[self.cached[rows]], self.batch_size):
+            values[some - rows[0]] = self.encoder.values_of_features(self.features[some])
+            progress.add(len(some))
+        for batch in islice(decoded, len(self._fresh(number))):
+            if len(batch.rows):
+                values[batch.rows - rows[0]] = self.encoder.values(batch.images)
+            for row, reason in batch.skipped:
+                good[row - rows[0]] = False
+                skipped.append({"id": row, "path": self._path(row), "reason": reason})
+            progress.add(len(batch.rows) + len(batch.skipped))
+        rows, values = rows[good], values[good]
+        shard = Shard(
+            codes=pack(binarize(values)),
+            values=values,
+            ids=rows,
+            paths=encode_paths([self._path(row) for row in rows]),
+            labels=None if self.source.labels is None else self.source.labels[rows],
+            skipped=tuple(skipped),
+        )
+        write_shard(
+            self.out / shard_name(number), shard, bits=self.encoder.bits, encoder=self.encoder.fingerprint,
+            image_size=self.encoder.image_size, first_id=number * self.shard_size,
+        )  # fmt: skip
+
+    def _path(self, row):
+        return os.path.abspath(self.source.file(row))
+
+    def _finish(self, images, rate):
+        """Name what was skipped, from all shards, whichever run wrote them; this file ends the run."""
+        lines, encoded = [], 0
+        for number in range(self.shards):
+            shard, _ = read_shard(self.out / shard_name(number), verify=False)
+            lines += shard.skipped
+            encoded += len(shard)
+        with (
+            atomic(self.out / SKIPPED) as partial,
+            open(partial, "w", encoding="utf-8", errors="surrogateescape") as file,
+        ):
+            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        return EncodeReport(encoded, len(lines), rate if images else 0.0)

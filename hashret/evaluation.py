@@ -1,0 +1,137 @@
+"""`hashret evaluate`: retrieval metrics of a query set against an index."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from .errors import HashretError
+from .files import write_json
+from .index import open_index
+from .metrics import (
+    Counts,
+    average_precision,
+    count_by_distance,
+    is_relevant,
+    precision_at,
+    precision_within,
+    recall_within,
+)
+from .shards import MANIFEST, ShardFolder
+
+_QUERIES_AT_ONCE = 1000
+RADIUS = 2
+
+
+def evaluate(
+    queries,
+    index="index",
+    *,
+    model="model.safetensors",
+    split=None,
+    candidates=1000,
+    k=(1, 10, 100),
+    topk=None,
+    device="auto",
+    protocol=None,
+    out=None,
+    quiet=False,
+):
+    """Score a query set against an index, with and without the re-rank: -> dict, also written to ``out`` as JSON.
+
+    Two photographs are alike when they share a label. Without the re-rank, figures are expectations over the order
+    of items at equal Hamming distance, with the worst and the best order beside them. With it, the first
+    ``candidates`` items are ordered by Euclidean distance and the rest follow by Hamming distance.
+
+    Args:
+        queries: folder of shards, or a data source (see `hashret.data.open_data`) to be encoded by ``model``.
+        index: folder of an index.
+        split: of the data source.
+        candidates: nearest by Hamming distance that are re-ranked.
+        k: for precision@k.
+        topk: ranks that count for mAP; None for all ("mAP@all").
+        protocol: name to record; by default queries and index are described.
+    """
+    if candidates < 1 or min(k) < 1 or (topk is not None and topk < 1):
+        raise HashretError("candidates, k and topk must be at least 1")
+    database = open_index(index, device)
+    manifest, query = _load_queries(queries, model, split, database, device, quiet)
+    if manifest["encoder"] != database.meta["encoder"]:
+        raise HashretError(f"{queries} and {index} were encoded by different encoders")
+    if query.labels is None or database.labels is None:
+        raise HashretError("metrics need labels of both queries and index; encode class folders or a label list")
+    if manifest["classes"] != database.meta["classes"]:
+        raise HashretError(f"{queries} and {index} have different classes; encode both from the same data set")
+    if not len(query):
+        raise HashretError(f"no queries in {queries}")
+    started = time.perf_counter()
+    labels = np.asarray(database.labels)
+    counts = count_by_distance(query.codes, database.codes(), query.labels, labels, database.bits)
+    hamming = _hamming_figures(counts, k, topk)
+    hamming_seconds = time.perf_counter() - started
+    head, tail = _reranked(query, database, labels, counts, candidates)
+    result = {
+        "protocol": protocol or f"{len(query)} queries, {len(database)} database items, alike if they share a label",
+        "queries": len(query),
+        "database": len(database),
+        "bits": database.bits,
+        "encoder": database.meta["encoder"],
+        "map_at": topk or "all",
+        "candidates": min(candidates, len(database)),
+        "hamming": hamming,
+        "reranked": {
+            "map": float(average_precision(tail, topk=topk, head=head).mean()),
+            "precision_at": {str(n): float(precision_at(tail, n, head).mean()) for n in k},
+        },
+        "distinct_codes": len(np.unique(database.codes(), axis=0)),
+        "hamming_seconds": round(hamming_seconds, 2),
+        "seconds": round(time.perf_counter() - started, 2),
+    }
+    if out:
+        write_json(out, result)
+    return result
+
+
+def _load_queries(queries, model, split, database, device, quiet):
+    """Manifest and rows of the query set, encoded first where they are photographs."""
+    if (Path(queries) / MANIFEST).exists():
+        shards = ShardFolder(queries)
+        return shards.manifest, shards.load()
+    from .encoding import encode
+
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "codes"
+        encode(queries, model, out, split=split, device=device, precision=database.meta["precision"], quiet=quiet)
+        shards = ShardFolder(out)
+        return shards.manifest, shards.load()
+
+
+def _hamming_figures(counts, k, topk):
+    figures = {"map": float(average_precision(counts, topk=topk).mean())}
+    for ties in ("worst", "best"):
+        figures[f"map_{ties}_ties"] = float(average_precision(counts, ties, topk).mean())
+    figures["precision_at"] = {str(n): float(precision_at(counts, n).mean()) for n in k}
+    figures[f"precision_radius_{RADIUS}"] = float(precision_within(counts, RADIUS).mean())
+    figures[f"recall_radius_{RADIUS}"] = float(recall_within(counts, RADIUS).mean())
+    return figures
+
+
+def _reranked(query, database, labels, counts, candidates):
+    """Relevance of the re-ranked head, bool (nq, c), and the Counts of what follows it."""
+    heads, total, relevant = [], counts.total.copy(), counts.relevant.copy()
+    for start in range(0, len(query), _QUERIES_AT_ONCE):
+        some = slice(start, start + _QUERIES_AT_ONCE)
+        hits = database.search(query.codes[some], query.values[some], k=candidates, candidates=candidates)
+        n = len(hits.rows)
+        if query.labels.ndim == 1:
+            head = labels[hits.rows] == query.labels[some, None]
+        else:
+            head = np.stack([is_relevant(query.labels[start + i, None], labels[hits.rows[i]])[0] for i in range(n)])
+        cell = hits.hamming + (database.bits + 1) * np.arange(n)[:, None]
+        for into, cells in ((total, cell.ravel()), (relevant, cell[head])):
+            into[some] -= np.bincount(cells, minlength=into[some].size).reshape(n, -1)
+        heads.append(head)
+    return np.concatenate(heads), Counts(total, relevant)

@@ -1,0 +1,200 @@
+"""The training loop: epochs over a feed, the best of them by held-out mAP, and a state that survives a kill."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from dataclasses import asdict
+
+import numpy as np
+import torch
+
+from . import __version__
+from .bits import binarize, pack
+from .data.split import hold_out
+from .distributed import barrier, is_main, rank, world
+from .errors import HashretError
+from .features import weights_fingerprint
+from .files import atomic, clear_output, write_json
+from .methods import get_method
+from .metrics import average_precision, count_by_distance
+from .models.checkpoint import save_checkpoint
+from .progress import Progress, clock
+
+_HELD_OUT_DATABASE = 5000  # train images that the held-out ones are searched among
+
+
+# What of the settings goes into the checkpoint.
+_META = (
+    "method", "bits", "image_size", "arch", "width", "classes", "multi_label", "seed", "weights", "finetune", "data",
+    "best_epoch",
+)  # fmt: skip
+
+
+class Run:
+    """One training run and its files: the checkpoint, the record, and beside them the state to resume from."""
+
+    def __init__(self, out, settings, device, quiet):
+        self.out, self.settings, self.device = out, settings, device
+        self.quiet = quiet or not is_main()
+        self.state_folder = out.with_name(f".{out.name}.training")
+        self.epochs = []
+        self.best = None
+
+    def claim(self, resume, overwrite):
+        """Refuse to lose a checkpoint or an unfinished run; load the latter with ``resume``."""
+        self.state = None
+        if is_main() or resume:
+            unfinished = (self.state_folder / "state.pt").exists()
+            if resume and unfinished:
+                self.state = self._load_state()
+            elif resume and not self.out.exists():
+                raise HashretError(f"no unfinished training of {self.out} to resume; leave --resume out")
+            elif resume:
+                raise HashretError(f"the training of {self.out} is complete; nothing to resume")
+            elif unfinished and not overwrite:
+                raise HashretError(
+                    f"an unfinished training of {self.out} is here: add --resume to go on, or --overwrite"
+                )
+            else:
+                clear_output(self.out, overwrite, "checkpoint")
+                shutil.rmtree(self.state_folder, ignore_errors=True)
+
+    def train(self, net, method, source, feed):
+        s = self.settings
+        labels = torch.as_tensor(source.labels)
+        readable = feed.readable()
+        rows, held = hold_out(source.labels[readable], s.heldout, s.seed)
+        rows, held = readable[rows], readable[held]
+        if len(rows) < s.batch_size:
+            raise HashretError(
+                f"{len(rows)} train images are fewer than one batch of {s.batch_size}; lower --batch-size"
+            )
+        module = net.head if s.finetune == "head" else net
+        steps = len(rows) // s.batch_size
+        optimizer = torch.optim.AdamW(module.parameters(), lr=s.lr, weight_decay=s.weight_decay, fused=True)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warm_cosine(steps * s.epochs, steps // 2))
+        if self.state:
+            module.load_state_dict(self.state["module"])
+            optimizer.load_state_dict(self.state["optimizer"])
+            schedule.load_state_dict(self.state["schedule"])
+            self.epochs, self.best = self.state["epochs"], self.state["best"]
+        parallel = module
+        if world() > 1:
+            parallel = torch.nn.parallel.DistributedDataParallel(module)
+        started = time.monotonic()
+        for epoch in range(len(self.epochs) + 1, s.epochs + 1):
+            begun = time.monotonic()
+            loss = self._epoch(epoch, parallel, optimizer, schedule, method, labels, feed, rows)
+            line = {"epoch": epoch, "loss": loss, "lr": schedule.get_last_lr()[0]}
+            if len(held):
+                line["heldout_map"] = self._held_out_map(net, source, feed, rows, held)
+            line["seconds"] = round(time.monotonic() - begun, 1)
+            self._end_epoch(line, net, module, optimizer, schedule)
+        return self._finish(net, source, rows, held, time.monotonic() - started)
+
+    def _epoch(self, epoch, module, optimizer, schedule, method, labels, feed, rows):
+        """Train one epoch; returns the mean loss. Its order and dropout depend on seed and epoch alone."""
+        s = self.settings
+        order = rows[np.random.default_rng((s.seed, epoch)).permutation(len(rows))]
+        count = len(order) // s.batch_size
+        mine = [order[i * s.batch_size : (i + 1) * s.batch_size][rank() :: world()] for i in range(count)]
+        torch.manual_seed((s.seed * 100_003 + epoch) * 1009 + rank())
+        progress = Progress(f"epoch {epoch}/{s.epochs}", count, "batches", quiet=self.quiet)
+        module.train()
+        total = torch.zeros((), device=self.device)
+        for batch_rows, inputs in feed.batches(mine, seed=(s.seed, epoch, rank())):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=s.precision == "bfloat16"):
+                values, scores = module(inputs)
+            wanted = labels[batch_rows].to(self.device)
+            loss = method.loss(values.float(), scores.float(), wanted, s.quantization, s.smoothing)
+            if not torch.isfinite(loss):
+                raise HashretError(f"the loss is no longer a number in epoch {epoch}; lower --lr")
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            total += loss.detach()
+            progress.add(1, f"loss {loss.item():.4f}" if progress.due else "")
+        progress.close()
+        return float(total) / count
+
+    def _held_out_map(self, net, source, feed, rows, held):
+        """mAP@all of the held-out images as queries among a fixed sample of the train images."""
+        sample = np.random.default_rng(self.settings.seed).permutation(rows)[:_HELD_OUT_DATABASE]
+        net.eval()
+        values = feed.values(net, np.concatenate([held, sample]), self.settings.precision)
+        codes = pack(binarize(values))
+        xq, xb = codes[: len(held)], codes[len(held) :]
+        counts = count_by_distance(xq, xb, source.labels[held], source.labels[sample], self.settings.bits)
+        return float(average_precision(counts).mean())
+
+    def _end_epoch(self, line, net, module, optimizer, schedule):
+        self.epochs.append(line)
+        if not self.quiet:
+            held = f", held-out mAP {line['heldout_map']:.4f}" if "heldout_map" in line else ""
+            print(f"epoch {line['epoch']}: loss {line['loss']:.4f}{held}, {clock(line['seconds'])}", flush=True)
+        if self.best is None or line.get("heldout_map", 0) >= self.best.get("heldout_map", 0):
+            self.best = line
+            self._save_best(net)
+        if is_main():
+            state = {
+                "settings": asdict(self.settings), "module": module.state_dict(), "optimizer": optimizer.state_dict(),
+                "schedule": schedule.state_dict(), "epochs": self.epochs, "best": self.best,
+            }  # fmt: skip
+            with atomic(self.state_folder / "state.pt") as partial:
+                torch.save(state, partial)
+        barrier()
+
+    def _save_best(self, net):
+        if is_main():
+            with atomic(self.state_folder / "best.pt") as partial:
+                torch.save(net.state_dict(), partial)
+
+    def _load_state(self):
+        try:
+            state = torch.load(self.state_folder / "state.pt", map_location="cpu", weights_only=True)
+        except Exception as error:  # a damaged file fails in many ways
+            raise HashretError(
+                f"the unfinished training in {self.state_folder} is damaged ({error}); --overwrite"
+            ) from None
+        now = asdict(self.settings)
+        changed = [name for name, value in state["settings"].items() if now[name] != value]
+        if changed:
+            was = ", ".join(f"{name} {state['settings'][name]} (now {now[name]})" for name in changed)
+            raise HashretError(f"the unfinished training of {self.out} has other settings: {was}")
+        return state
+
+    def _finish(self, net, source, rows, held, seconds):
+        """Write checkpoint and record of the best epoch, and clear the state away."""
+        s = self.settings
+        record = asdict(s) | {
+            "hashret": __version__, "torch": torch.__version__, "device": str(self.device), "processes": world(),
+            "train_images": len(rows), "heldout_images": len(held), "classes": list(source.classes),
+            "multi_label": source.labels.ndim == 2, "best_epoch": self.best["epoch"], "epochs_run": self.epochs,
+            "seconds": round(seconds, 1),
+        }  # fmt: skip
+        if is_main():
+            net.load_state_dict(torch.load(self.state_folder / "best.pt", map_location=self.device, weights_only=True))
+            meta = {name: record[name] for name in _META} | {
+                "attention": get_method(s.method).attention,
+                "weights_fingerprint": weights_fingerprint(net.features),
+                "heldout_map": self.best.get("heldout_map"),
+            }
+            record["fingerprint"] = save_checkpoint(self.out, net, meta)["fingerprint"]
+            write_json(self.out.with_suffix(".json"), record)
+            shutil.rmtree(self.state_folder, ignore_errors=True)
+        barrier()
+        return record
+
+
+def _warm_cosine(steps, warm):
+    """Learning-rate factor by step: a linear rise over ``warm`` steps, then half a cosine down to zero."""
+
+    def factor(step):
+        if step < warm:
+            return (step + 1) / (warm + 1)
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(1, steps - warm))))
+
+    return factor

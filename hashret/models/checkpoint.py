@@ -1,0 +1,108 @@
+"""Checkpoints: one safetensors file with the network's tensors and its metadata as JSON.
+
+No pickle is loaded from a file that a user hands in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+
+from ..errors import HashretError
+from ..files import atomic
+from .encoder import Encoder
+from .vgg import HashNet
+
+FORMAT = 1
+_KEY = "hashret"
+
+
+def save_checkpoint(path, net, meta):
+    """Write a `HashNet` with its metadata; adds the fingerprint and returns the metadata as written.
+
+    ``meta`` holds what rebuilds the network (bits, image_size, arch, width, attention, gate, classes) and what
+    describes it (method, seed, weights, training record ...).
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
+    meta = {"format": FORMAT, **meta, "fingerprint": _fingerprint(tensors, meta)}
+    with atomic(path) as partial:
+        try:
+            save_file(tensors, partial, {_KEY: json.dumps(meta, ensure_ascii=False)})
+        except SafetensorError as error:  # it wraps the system's "no space left"
+            raise OSError(str(error)) from error
+    return meta
+
+
+def read_meta(path):
+    """Metadata of a checkpoint, without its tensors.
+
+    Raises:
+        HashretError: no such file, damaged, not a hashret checkpoint, of a later format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise HashretError(f"no checkpoint at {path}; train one with hashret train, or name one with --model")
+    try:
+        with safe_open(path, "pt") as file:
+            text = (file.metadata() or {}).get(_KEY)
+    except (SafetensorError, OSError) as error:
+        raise HashretError(f"the checkpoint {path} is damaged: {error}") from None
+    if text is None:
+        raise HashretError(f"{path} is a safetensors file, but not a hashret checkpoint")
+    meta = json.loads(text)
+    if meta.get("format", 0) > FORMAT:
+        raise HashretError(f"{path} was written by a later hashret (format {meta['format']}); upgrade")
+    return meta
+
+
+def build_network(meta):
+    """The network that ``meta`` describes, its parameters yet without memory."""
+    with torch.device("meta"):
+        return HashNet(
+            meta["bits"],
+            max(1, len(meta["classes"])),
+            meta["image_size"],
+            arch=meta["arch"],
+            width=meta["width"],
+            attention=meta["attention"],
+        )
+
+
+def load_encoder(path="model.safetensors", device="auto", precision=None):
+    """Load a trained encoder.
+
+    Args:
+        path: a checkpoint written by `hashret train`.
+        device: "auto", "cpu" or "cuda".
+        precision: "bfloat16" or "float32" for the convolutions; None for what is fast on the device.
+
+    Raises:
+        HashretError: as `read_meta`, or tensors that do not fit the metadata, or no such device.
+    """
+    meta = read_meta(path)
+    try:
+        tensors = load_file(path)
+        net = build_network(meta)
+        net.load_state_dict(tensors, assign=True)
+    except (SafetensorError, RuntimeError, KeyError, OSError) as error:
+        raise HashretError(f"the checkpoint {path} is damaged: {str(error).splitlines()[0]}") from None
+    if _fingerprint(tensors, meta) != meta["fingerprint"]:
+        raise HashretError(f"the checkpoint {path} is damaged: its tensors are not those it was saved with")
+    return Encoder(net, meta, device, precision)
+
+
+def _fingerprint(tensors, meta):
+    """sha256 over what decides an encoder's values: the tensors and the shape of the network."""
+    shape = {name: meta[name] for name in ("bits", "image_size", "arch", "width", "attention")}
+    digest = hashlib.sha256(json.dumps(shape, sort_keys=True).encode())
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(
+            tensors[name].contiguous().view(torch.uint8).numpy() if tensors[name].ndim else tensors[name].numpy()
+        )
+    return digest.hexdigest()[:32]

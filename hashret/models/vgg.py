@@ -1,0 +1,119 @@
+"""VGGH and AM-VGGH: VGG convolutions, optionally CBAM, fully connected layers, a hash layer, a classifier.
+
+Source: paper, section 1 and figures 1 and 2. The convolutions have torchvision's layer names
+(``features.0.weight`` ...), so that its state dicts load as they are; torchvision itself is not imported
+here, since a query must answer at once.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ..bits import check_bits
+from ..errors import HashretError
+from .attention import CBAM
+
+# Channels of each convolution, "M" a 2x2 maximum pooling: Simonyan & Zisserman, table 1, columns A and D.
+_LAYERS = {
+    "vgg11": (64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"),
+    "vgg16": (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M"),
+}
+ARCHITECTURES = tuple(name + suffix for name in _LAYERS for suffix in ("", "_bn"))
+STRIDE = 32  # five poolings by two
+
+_MEAN = (0.485, 0.456, 0.406)  # torchvision's normalisation for ImageNet weights
+_STD = (0.229, 0.224, 0.225)
+
+
+def vgg_features(arch="vgg16"):
+    """VGG convolutions as torchvision names them: images (n, 3, s, s) -> (n, 512, s/32, s/32)."""
+    if arch not in ARCHITECTURES:
+        raise HashretError(f"no architecture {arch!r}; there are {', '.join(ARCHITECTURES)}")
+    layers, channels = [], 3
+    for width in _LAYERS[arch.removesuffix("_bn")]:
+        if width == "M":
+            layers.append(nn.MaxPool2d(2))
+            continue
+        layers.append(nn.Conv2d(channels, width, 3, padding=1))
+        if arch.endswith("_bn"):
+            layers.append(nn.BatchNorm2d(width))
+        layers.append(nn.ReLU(inplace=True))
+        channels = width
+    return nn.Sequential(*layers)
+
+
+def normalize(images):
+    """Pixels to the network's input: uint8 (n, 3, s, s) -> float32, torchvision's ImageNet normalisation."""
+    mean = torch.tensor(_MEAN, device=images.device).view(1, 3, 1, 1) * 255
+    std = torch.tensor(_STD, device=images.device).view(1, 3, 1, 1) * 255
+    return (images.float() - mean) / std
+
+
+class HashHead(nn.Module):
+    """Convolution features to hash-layer values and class scores.
+
+    (n, 512, s/32, s/32) -> values (n, bits) in (0, 1), scores (n, classes).
+
+    Args:
+        bits: nodes of the hash layer.
+        classes: outputs of the classifier.
+        image_size: side of the input images in pixels, a multiple of 32.
+        width: nodes of each of the two fully connected layers.
+        attention: CBAM before flattening (AM-VGGH) or none (VGGH).
+        gate: how CBAM's gates begin, see `CBAM`.
+        dropout: after each fully connected layer, as VGG16 has it.
+    """
+
+    def __init__(self, bits, classes, image_size=224, width=4096, attention=True, gate="open", dropout=0.5):
+        super().__init__()
+        check_bits(bits)
+        check_image_size(image_size)
+        side = image_size // STRIDE
+        self.attention = CBAM(512, gate=gate) if attention else nn.Identity()
+        self.fc = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(512 * side * side, width),
+            nn.ReLU(inplace=True),
+            nn.Dropout(dropout),
+            nn.Linear(width, width),
+            nn.ReLU(inplace=True),
+            nn.Dropout(dropout),
+        )
+        self.hash = nn.Linear(width, bits)
+        self.classifier = nn.Linear(bits, classes)
+
+    def forward(self, features):
+        values = torch.sigmoid(self.hash(self.fc(self.attention(features))))
+        return values, self.classifier(values)
+
+
+class HashNet(nn.Module):
+    """AM-VGGH, or VGGH with ``attention=False``: uint8 images (n, 3, s, s) -> values (n, bits), scores (n, classes).
+
+    Further arguments are those of `HashHead`.
+    """
+
+    def __init__(self, bits, classes, image_size=224, arch="vgg16", **head):
+        super().__init__()
+        self.features = vgg_features(arch)
+        self.head = HashHead(bits, classes, image_size, **head)
+
+    def forward(self, images):
+        return self.head(self.features(normalize(images)))
+
+
+def check_image_size(image_size):
+    """Return ``image_size`` as int, or raise HashretError unless it is a positive multiple of 32."""
+    if image_size < STRIDE or image_size % STRIDE:
+        raise HashretError(f"image size must be a multiple of {STRIDE} pixels, not {image_size}")
+    return int(image_size)
+
+
+def init_from_scratch(module):
+    """Initialise every layer for training from scratch: He et al. 2015 for ReLU layers, as torchvision does."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

@@ -1,0 +1,167 @@
+"""HDF5 shards: packed codes, real values, ids, labels and paths of encoded photographs.
+
+A shard ``codes-00000.h5`` holds the datasets ``codes`` uint8 (n, ceil(bits / 8)), ``values`` float16 (n, bits),
+``ids`` int64 (n,), ``labels`` int64 (n,) or uint8 (n, classes) where known, ``paths`` fixed-length utf-8, and
+``skipped``, a JSON line for each unreadable photograph of its range. All are contiguous and uncompressed, so that
+numpy maps the rows. A shard is written under a temporary name and renamed: one that exists is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .bits import code_width
+from .errors import HashretError
+from .files import atomic, read_json
+
+FORMAT = 1
+MANIFEST = "codes.json"
+_ARRAYS = ("codes", "values", "ids", "paths")
+
+
+def shard_name(number):
+    """File name of a shard."""
+    return f"codes-{number:05d}.h5"
+
+
+@dataclass
+class Shard:
+    """Rows of one shard; arrays may be memory maps.
+
+    codes uint8 (n, w), values float16 (n, bits), ids int64 (n,), paths bytes (n,), labels (n,) or (n, classes) or
+    None, skipped: list of dicts (id, path, reason).
+    """
+
+    codes: np.ndarray
+    values: np.ndarray
+    ids: np.ndarray
+    paths: np.ndarray
+    labels: np.ndarray | None = None
+    skipped: tuple = ()
+
+    def __len__(self):
+        return len(self.ids)
+
+
+def encode_paths(paths):
+    """Paths as fixed-length bytes (n,), utf-8; names that are not utf-8 keep their bytes."""
+    raw = [str(path).encode("utf-8", "surrogateescape") for path in paths]
+    return np.array(raw, dtype=f"S{max([1, *map(len, raw)])}")
+
+
+def decode_path(raw):
+    """Inverse of `encode_paths` for one path."""
+    return bytes(raw).decode("utf-8", "surrogateescape")
+
+
+def write_shard(path, shard, **attributes):
+    """Write a `Shard` atomically, with ``attributes`` (bits, encoder, image_size, first_id) on the file."""
+    import h5py
+
+    arrays = {name: getattr(shard, name) for name in (*_ARRAYS, "labels") if getattr(shard, name) is not None}
+    skipped = "\n".join(json.dumps(line, ensure_ascii=False) for line in shard.skipped)
+    # HDF5 may crash on a full disk, so it writes to memory and the file is written plainly.
+    with h5py.File("shard", "w", libver="latest", driver="core", backing_store=False) as file:
+        for name, array in arrays.items():
+            file.create_dataset(name, data=array, track_times=False)
+        file.create_dataset("skipped", data=np.frombuffer(skipped.encode("utf-8", "surrogateescape"), np.uint8))
+        file.attrs.update(format=FORMAT, sha256=_checksum(arrays), **attributes)
+        file.flush()
+        image = file.id.get_file_image()
+    with atomic(path) as partial:
+        partial.write_bytes(image)
+
+
+def read_shard(path, verify=True):
+    """Read a shard: -> (Shard of memory maps, attributes).
+
+    Raises:
+        HashretError: no such file, not a shard, damaged (``verify`` compares the checksum), of a later format.
+    """
+    import h5py
+
+    if not Path(path).is_file():
+        raise HashretError(f"no such shard: {path}")
+    try:
+        with h5py.File(path, "r") as file:
+            attributes = {name: _plain(value) for name, value in file.attrs.items()}
+            if attributes.get("format", 0) > FORMAT:
+                raise HashretError(f"{path} was written by a later hashret (format {attributes['format']}); upgrade")
+            arrays = {name: _map(path, file[name]) for name in (*_ARRAYS, "labels") if name in file}
+            skipped = bytes(file["skipped"][()]).decode("utf-8", "surrogateescape")
+        shard = Shard(**arrays, skipped=tuple(json.loads(line) for line in skipped.splitlines()))
+        n, bits = len(shard.ids), attributes["bits"]
+        if shard.codes.shape != (n, code_width(bits)) or shard.values.shape != (n, bits) or len(shard.paths) != n:
+            raise ValueError("its datasets differ in length")
+        if verify and _checksum(arrays) != attributes["sha256"]:
+            raise ValueError("its checksum does not match")
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise HashretError(f"the shard {path} is damaged ({error}); remove it and run encode again") from None
+    return shard, attributes
+
+
+def _map(path, dataset):
+    """Memory map of a contiguous dataset."""
+    offset = dataset.id.get_offset()
+    if offset is None:  # no rows
+        return np.zeros(dataset.shape, dataset.dtype)
+    return np.memmap(path, dataset.dtype, "r", offset, dataset.shape)
+
+
+def _checksum(arrays):
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
+        digest.update(np.ascontiguousarray(arrays[name]))
+    return digest.hexdigest()
+
+
+def _plain(value):
+    return value.item() if isinstance(value, np.generic) else value
+
+
+class ShardFolder:
+    """All shards of one `encode` run, in order.
+
+    Attributes:
+        manifest: what the run encoded: bits, encoder, image_size, precision, count, shards, complete ...
+
+    Raises:
+        HashretError: no such folder, no shards, or a run that has not ended.
+    """
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        if not self.folder.is_dir():
+            raise HashretError(f"no such folder of shards: {folder}; make one with hashret encode")
+        self.manifest = read_json(self.folder / MANIFEST, "shard folder")
+        missing = [number for number in range(self.manifest["shards"]) if not self.shard_path(number).exists()]
+        if missing:
+            raise HashretError(
+                f"{folder} is not complete: {len(missing)} of {self.manifest['shards']} shards are missing; "
+                "run the same hashret encode again to go on"
+            )
+
+    def shard_path(self, number):
+        """Path of a shard."""
+        return self.folder / shard_name(number)
+
+    def __iter__(self):
+        """Yield each `Shard`, checked to be of this run."""
+        for number in range(self.manifest["shards"]):
+            shard, attributes = read_shard(self.shard_path(number))
+            if (attributes["bits"], attributes["encoder"]) != (self.manifest["bits"], self.manifest["encoder"]):
+                raise HashretError(f"{self.shard_path(number)} was encoded by another encoder than {self.folder}")
+            yield shard
+
+    def load(self):
+        """All rows as one `Shard` in memory."""
+        shards = list(self)
+        labels = None if shards[0].labels is None else np.concatenate([shard.labels for shard in shards])
+        joined = {name: np.concatenate([getattr(shard, name) for shard in shards]) for name in _ARRAYS}
+        return Shard(**joined, labels=labels, skipped=sum((shard.skipped for shard in shards), ()))

@@ -1,0 +1,146 @@
+"""`hashret train`: labelled photographs to a checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from .bits import check_bits
+from .data import open_data
+from .distributed import local_device, process_group, world
+from .errors import HashretError
+from .feed import FeatureFeed, ImageFeed
+from .fit import Run
+from .methods import get_method
+from .models.encoder import pick_device, pick_precision
+from .models.vgg import HashNet, check_image_size
+from .models.weights import load_features
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the result of a training run; recorded with it, and compared when it is resumed."""
+
+    data: str
+    split: str
+    method: str
+    bits: int
+    image_size: int
+    arch: str
+    weights: str
+    finetune: str
+    width: int
+    gate: str
+    dropout: float
+    epochs: int
+    batch_size: int
+    lr: float
+    weight_decay: float
+    quantization: float
+    smoothing: float
+    augment: str
+    heldout: float
+    seed: int
+    precision: str
+
+
+def train(
+    data,
+    out="model.safetensors",
+    *,
+    split="train",
+    method="am-vggh",
+    bits=48,
+    image_size=224,
+    arch="vgg16",
+    weights="imagenet",
+    finetune="head",
+    width=4096,
+    gate="open",
+    dropout=0.5,
+    epochs=10,
+    batch_size=128,
+    lr=None,
+    weight_decay=0.01,
+    quantization=0.0,
+    smoothing=0.0,
+    augment="crop-flip",
+    heldout=0.05,
+    seed=0,
+    device="auto",
+    precision=None,
+    cache=None,
+    workers=None,
+    download=False,
+    resume=False,
+    overwrite=False,
+    quiet=False,
+):
+    """Train an encoder and write its checkpoint to ``out``, the training record as JSON beside it.
+
+    Args:
+        data, split, download: see `hashret.data.open_data`.
+        method: "am-vggh" or "vggh".
+        bits: nodes of the hash layer, 8 to 256.
+        image_size: pixels a side, a multiple of 32.
+        arch, weights: the convolutions, see `hashret.models.weights.load_features`.
+        finetune: "head" freezes the convolutions, whose features are cached on disk; "all" trains everything.
+        width, gate, dropout: see `hashret.models.vgg.HashHead`.
+        epochs, batch_size, weight_decay: of AdamW under a cosine schedule; ``lr`` None is 3e-4 for the head, 1e-4
+            where the convolutions train too.
+        quantization, smoothing: see the method's loss.
+        augment: "none", "crop" or "crop-flip", where the convolutions train.
+        heldout: share of the train images that picks the epoch; 0 trains on all and keeps the last epoch.
+        device, precision: "auto", "cpu", "cuda"; "bfloat16", "float32" or None for what is fast there.
+        cache: folder of feature caches; None for `hashret.features.default_cache`.
+        workers: decoding processes; None for one a core.
+        resume: go on with a run that was killed.
+        overwrite: replace a checkpoint that exists.
+
+    Returns:
+        The training record, as written.
+
+    Raises:
+        HashretError: impossible settings, data without labels, ``out`` exists, a full disk.
+    """
+    check_bits(bits)
+    check_image_size(image_size)
+    method_class = get_method(method)
+    _check_choice("finetune", finetune, ("head", "all"))
+    _check_choice("augment", augment, ("none", "crop", "crop-flip"))
+    _check_choice("gate", gate, ("open", "half"))
+    if weights == "none" and finetune == "head":
+        raise HashretError("--weights none has nothing to freeze; add --finetune all")
+    if epochs < 1 or batch_size < 2 or batch_size % world():
+        raise HashretError("epochs must be at least 1, the batch size at least 2 and a multiple of the processes")
+    if not 0 <= heldout < 1:
+        raise HashretError(f"the held-out share must be at least 0 and below 1, not {heldout}")
+    device = local_device(pick_device(device))
+    precision = precision or pick_precision(device)
+    lr = lr or (3e-4 if finetune == "head" else 1e-4)
+    names = Settings.__dataclass_fields__
+    settings = Settings(**{name: value for name, value in locals().items() if name in names} | {"data": str(data)})
+
+    source = open_data(data, split, download)
+    source.require_labels()
+    run = Run(Path(out), settings, device, quiet)
+    run.claim(resume, overwrite)
+    with process_group(device):
+        torch.manual_seed(seed)
+        net = HashNet(
+            bits, len(source.classes), image_size, arch, width=width, attention=method_class.attention, gate=gate,
+            dropout=dropout,
+        )  # fmt: skip
+        net.features = load_features(weights, arch)
+        if finetune == "head":
+            feed = FeatureFeed(source, net.features, image_size, precision, device, cache, workers, quiet)
+        else:
+            feed = ImageFeed(source, image_size, augment, device, workers)
+        return run.train(net.to(device, memory_format=torch.channels_last), method_class, source, feed)
+
+
+def _check_choice(name, value, choices):
+    if value not in choices:
+        raise HashretError(f"--{name} must be {' or '.join(choices)}, not {value}")

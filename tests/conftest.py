@@ -1,0 +1,122 @@
+"""Small photographs, a small untrained encoder, and the folder of shared data where it is there."""
+
+import os
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+CLASSES = ("blue", "green", "red")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """No test reads or leaves feature caches of the user."""
+    monkeypatch.setenv("HASHRET_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.delenv("HASHRET_INDEX", raising=False)
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """The folder with the real data and weights; tests that need it are skipped elsewhere."""
+    folder = Path(os.environ.get("HASHRET_SHARED", Path(__file__).parents[1] / ".." / "shared")).resolve()
+    if not (folder / "weights").is_dir():
+        pytest.skip(f"no shared data at HASHRET_SHARED or {folder}")
+    return folder
+
+
+def make_photo(path, colour, rng, size=40):
+    """A noisy picture in which one colour channel leads."""
+    pixels = rng.integers(0, 90, (size, size, 3), dtype=np.uint8)
+    pixels[:, :, ("red", "green", "blue").index(colour)] += 150
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def make_photos(root, per_class, seed):
+    """Class folders of noisy coloured pictures."""
+    rng = np.random.default_rng(seed)
+    for colour in CLASSES:
+        for number in range(per_class):
+            make_photo(root / colour / f"{number:02d}.png", colour, rng)
+    return root
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory):
+    """folder:... with train/ (3 x 12) and test/ (3 x 4)."""
+    root = tmp_path_factory.mktemp("photos")
+    make_photos(root / "train", 12, seed=1)
+    make_photos(root / "test", 4, seed=2)
+    return root
+
+
+def make_model(path, bits=24, seed=0, **options):
+    """Save an untrained encoder; its random hash layer is scaled so that values lie on both sides of 0.5."""
+    import torch
+
+    from hashret.features import weights_fingerprint
+    from hashret.models.checkpoint import save_checkpoint
+    from hashret.models.vgg import HashNet, init_from_scratch
+
+    torch.manual_seed(seed)
+    shape = {"image_size": 32, "arch": "vgg11", "width": 32} | options
+    attention = shape.pop("attention", True)
+    net = HashNet(bits, 3, attention=attention, **shape)
+    init_from_scratch(net.features)
+    with torch.no_grad():
+        net.head.hash.weight *= 20
+    meta = {"method": "am-vggh" if attention else "vggh", "bits": bits, "classes": list(CLASSES), "seed": seed}
+    meta |= {"attention": attention, "weights_fingerprint": weights_fingerprint(net.features), **shape}
+    save_checkpoint(path, net, meta)
+    return path
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory):
+    """Checkpoint of an untrained encoder: 24 bits, 32 pixels."""
+    return make_model(tmp_path_factory.mktemp("model") / "model.safetensors")
+
+
+@pytest.fixture(scope="session")
+def codes(tmp_path_factory, photos, model):
+    """Shards of the train photographs, 10 a shard."""
+    from hashret.encoding import encode
+
+    out = tmp_path_factory.mktemp("codes") / "codes"
+    encode(f"folder:{photos}", model, out, split="train", shard_size=10, workers=0, quiet=True)
+    return out
+
+
+@pytest.fixture(scope="session")
+def index_folder(tmp_path_factory, codes):
+    """Index of the train photographs."""
+    from hashret.index import build_index
+
+    out = tmp_path_factory.mktemp("index") / "index"
+    build_index(codes, out)
+    return out
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A folder on a loopback web server, in place of the hubs that weights and data are downloaded from."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    folder = tmp_path / "server"
+    folder.mkdir()
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    http = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=folder))
+    threading.Thread(target=http.serve_forever, daemon=True).start()
+    yield folder, f"http://127.0.0.1:{http.server_port}"
+    http.shutdown()

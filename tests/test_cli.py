@@ -1,0 +1,165 @@
+"""The verbs as a user runs them, and one clear line with exit code 2 for each mistake."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+from conftest import make_model
+from PIL import Image
+
+from hashret.cli import main
+
+
+def hashret(*arguments, **options):
+    return CliRunner().invoke(main, [str(a) for a in arguments], **options)
+
+
+@pytest.fixture
+def workplace(photos, model, codes, index_folder, tmp_path, monkeypatch):
+    """A folder in which every verb has run."""
+    shutil.copy(model, tmp_path / "model.safetensors")
+    shutil.copytree(codes, tmp_path / "codes")
+    shutil.copytree(index_folder, tmp_path / "index")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_verbs_follow_one_another_without_options(photos, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(model, "model.safetensors")
+    assert "36 encoded, 0 skipped" in hashret("encode", photos / "train").output
+    assert "36 photographs, 24 bits" in hashret("build-index").output
+    found = hashret("query", photos / "train" / "red" / "03.png")
+    assert found.exit_code == 0
+    assert found.output.splitlines()[1].split()[:4] == ["1", "0", "0.0000", "red"]
+    assert len(found.output.splitlines()) == 11
+
+
+def test_train_leaves_what_encode_finds(photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small = {"image-size": 32, "arch": "vgg11", "weights": "none", "finetune": "all", "width": 16, "epochs": 1}
+    small = [text for name, value in small.items() for text in (f"--{name}", value)]
+    done = hashret("train", "--data", f"folder:{photos}", "--bits", 12, "--batch-size", 8, *small)
+    assert done.exit_code == 0, done.output
+    assert "12 bits" in done.output
+    assert hashret("encode", photos, "--split", "test").exit_code == 0
+    described = json.loads(hashret("info", "codes", "--json").output)
+    assert (described["kind"], described["bits"], described["images"], described["complete"]) == (
+        "shards",
+        12,
+        12,
+        True,
+    )
+
+
+def test_query_outputs(workplace, photos):
+    photo, other = photos / "test" / "red" / "00.png", photos / "test" / "blue" / "00.png"
+    done = hashret("query", photo, other, "-k", 3, "--json", "--grid", "hits.png", "--html", "hits.html")
+    assert done.exit_code == 0, done.output
+    lines = [json.loads(line) for line in done.output.splitlines()]
+    assert [len(line["hits"]) for line in lines] == [3, 3]
+    assert lines[0]["query"] == str(photo)
+    assert set(lines[0]["hits"][0]) == {"rank", "id", "path", "label", "hamming", "euclidean"}
+    assert Image.open("hits.png").size[0] > 4 * 128
+    assert "data:image/png" in (workplace / "hits.html").read_text()
+    from_stdin = hashret("query", "-", "-k", 3, "--json", input=f"{photo}\n{other}\n")
+    assert from_stdin.output == done.output
+    assert len(hashret("query", photos / "test" / "red", "--json").output.splitlines()) == 4
+    assert " - " in hashret("query", photo, "--no-rerank").output
+
+
+def test_the_index_may_be_named_by_the_environment(workplace, photos):
+    (workplace / "index").rename("elsewhere")
+    photo = photos / "test" / "red" / "00.png"
+    assert hashret("query", photo).exit_code == 2
+    assert hashret("query", photo, env={"HASHRET_INDEX": "elsewhere"}).exit_code == 0
+
+
+def test_info_describes_everything(workplace):
+    for path, kind in (("index", "index"), ("codes", "shards"), ("model.safetensors", "checkpoint")):
+        output = hashret("info", path).output
+        assert output.split()[1] == kind
+        assert "24" in output
+    assert "rows" in hashret("info", "codes/codes-00000.h5").output
+
+
+def test_evaluate_prints_json(workplace, photos):
+    done = hashret("evaluate", photos, "--split", "test", "-k", 5, "--candidates", 10, "--out", "figures.json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["queries"] == 12
+    assert list(json.loads((workplace / "figures.json").read_text())["hamming"]["precision_at"]) == ["5"]
+
+
+MISTAKES = {
+    "no such photograph": (["query", "none.jpg"], "no such file"),
+    "no photograph": (["query"], "name a photograph"),
+    "not an image": (["query", "text.jpg"], "not an image"),
+    "empty folder": (["encode", "empty"], "no images"),
+    "no such folder": (["encode", "nowhere"], "no such folder"),
+    "wrong bits": (["train", "--data", "PHOTOS", "--bits", "7"], "8 to 256"),
+    "wrong size": (["train", "--data", "PHOTOS", "--image-size", "100"], "multiple of 32"),
+    "wrong method": (["train", "--data", "PHOTOS", "--method", "nosuch"], "no method"),
+    "no weights": (["train", "--data", "PHOTOS", "--weights", "none.pth", "--out", "new"], "no weights at"),
+    "checkpoint exists": (["train", "--data", "PHOTOS", "--weights", "none", "--finetune", "all"], "--overwrite"),
+    "k of 0": (["query", "PHOTO", "-k", "0"], "at least 1"),
+    "candidates of 0": (["query", "PHOTO", "--candidates", "0"], "at least 1"),
+    "no index": (["query", "PHOTO", "--index", "nowhere"], "no index at"),
+    "no model": (["query", "PHOTO", "--model", "nowhere"], "no checkpoint at"),
+    "another encoder": (["query", "PHOTO", "--model", "other.safetensors"], "another encoder"),
+    "damaged checkpoint": (["encode", "PHOTOS", "--split", "train", "--model", "text.jpg", "--out", "new"], "damaged"),
+    "damaged shard": (["build-index", "broken-codes", "--out", "new"], "is damaged"),
+    "damaged index": (["query", "PHOTO", "--index", "broken-index"], "is damaged"),
+    "no shards": (["build-index", "nowhere"], "no such folder of shards"),
+    "not shards": (["build-index", "empty", "--out", "new"], "codes.json is missing"),
+    "index exists": (["build-index"], "--overwrite"),
+    "shards exist": (["encode", "PHOTOS", "--split", "test"], "another run"),
+    "shards of another encoder": (
+        ["evaluate", "PHOTOS", "--split", "test", "--model", "other.safetensors"],
+        "different",
+    ),
+    "grid not a png": (["query", "PHOTO", "--grid", "a.jpg"], "should end in .png"),
+    "no cuda": (["query", "PHOTO", "--device", "cuda"], "--device cpu"),
+    "unwritable": (["query", "PHOTO", "--grid", "text.jpg/a.png"], "cannot write"),
+    "info of nothing": (["info", "nowhere"], "no such file"),
+    "info of something else": (["info", "empty"], "neither"),
+    "split missing": (["encode", "PHOTOS", "--out", "new"], "--split"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_gets_one_line_and_exit_code_2(workplace, photos, tmp_path, mistake):
+    import torch
+
+    if mistake == "no cuda" and torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    (workplace / "text.jpg").write_text("no picture")
+    (workplace / "empty").mkdir()
+    make_model(workplace / "other.safetensors", seed=7)
+    shutil.copytree("codes", "broken-codes")
+    (workplace / "broken-codes" / "codes-00001.h5").write_bytes(b"broken")
+    shutil.copytree("index", "broken-index")
+    (workplace / "broken-index" / "values.npy").write_bytes(b"broken")
+    before = set(workplace.rglob("*"))
+    arguments, line = MISTAKES[mistake]
+    named = {"PHOTOS": str(photos), "PHOTO": str(photos / "test" / "red" / "00.png")}
+    done = hashret(*(named.get(argument, argument) for argument in arguments))
+    assert done.exit_code == 2, (done.output, done.exception)
+    assert line in done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert set(workplace.rglob("*")) == before
+
+
+@pytest.mark.parametrize("verb", ["train", "encode", "build-index", "query", "evaluate", "info", "demo"])
+def test_every_verb_has_help_with_an_example(verb):
+    done = hashret(verb, "--help")
+    assert done.exit_code == 0
+    assert f"Example: hashret {verb}" in done.output or f"hashret {verb}" in done.output.split("Example:")[1]
+
+
+def test_module_and_command_are_the_same():
+    done = subprocess.run([sys.executable, "-m", "hashret", "--version"], capture_output=True, text=True)
+    assert done.stdout.startswith("python -m hashret, version") or "version" in done.stdout
+    assert done.returncode == 0

@@ -1,0 +1,179 @@
+import json
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+from conftest import make_model, make_photos
+from helpers import kill_when, start, torchrun, tree_bytes
+from PIL import Image
+
+from hashret.bits import binarize, pack
+from hashret.data import open_data, read_image
+from hashret.encoding import encode
+from hashret.errors import HashretError
+from hashret.features import PRESENT, FeatureCache
+from hashret.models.checkpoint import load_encoder, read_meta
+from hashret.shards import ShardFolder, decode_path
+
+
+def run(data, model, out, **options):
+    return encode(data, model, out, workers=options.pop("workers", 0), quiet=True, **options)
+
+
+def test_shards_hold_codes_values_labels_and_paths(photos, codes, model):
+    source = open_data(photos, "train")
+    rows = ShardFolder(codes).load()
+    assert len(rows) == 36
+    assert len(list(codes.glob("*.h5"))) == 4
+    assert rows.ids.tolist() == list(range(36))
+    assert np.array_equal(rows.labels, source.labels)
+    assert decode_path(rows.paths[5]) == str(source.file(5))
+    assert np.array_equal(rows.codes, pack(binarize(rows.values)))
+    encoder = load_encoder(model, "cpu")
+    alone = encoder.values(read_image(source.file(20), 32)[None])
+    assert np.array_equal(rows.values[20], alone[0])
+
+
+def test_workers_and_shard_sizes_do_not_change_the_rows(photos, model, codes, tmp_path):
+    run(photos, model, tmp_path / "codes", split="train", workers=2, shard_size=17)
+    one, other = ShardFolder(codes).load(), ShardFolder(tmp_path / "codes").load()
+    for name in ("codes", "values", "ids", "labels"):
+        assert np.array_equal(getattr(one, name), getattr(other, name)), name
+
+
+def test_what_cannot_be_read_is_listed_and_the_run_goes_on(model, tmp_path):
+    make_photos(tmp_path / "photos", 3, 0)
+    (tmp_path / "photos" / "green" / "00.png").write_bytes(b"")
+    whole = (tmp_path / "photos" / "red" / "02.png").read_bytes()
+    (tmp_path / "photos" / "red" / "02.png").write_bytes(whole[:300])
+    report = run(tmp_path / "photos", model, tmp_path / "codes", shard_size=4)
+    assert (report.encoded, report.skipped) == (7, 2)
+    lines = [json.loads(line) for line in (tmp_path / "codes" / "skipped.jsonl").read_text().splitlines()]
+    assert [line["id"] for line in lines] == [3, 8]
+    assert "empty" in lines[0]["reason"]
+    assert "truncated" in lines[1]["reason"]
+    assert lines[1]["path"].endswith("red/02.png")
+    assert ShardFolder(tmp_path / "codes").load().ids.tolist() == [0, 1, 2, 4, 5, 6, 7]
+
+
+def test_a_plain_folder_of_odd_pictures(model, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    picture = Image.effect_noise((50, 30), 80)
+    for mode, name in (("L", "grey.png"), ("CMYK", "cmyk.jpg"), ("P", "palette.gif"), ("RGBA", "alpha.webp")):
+        picture.convert(mode).save(folder / name)
+    Image.fromarray(np.arange(900, dtype=np.uint16).reshape(30, 30) * 70).save(folder / "sixteen.png")
+    (folder / "ünï code\n.png").write_bytes((folder / "grey.png").read_bytes())
+    report = run(folder, model, tmp_path / "codes")
+    assert (report.encoded, report.skipped) == (6, 0)
+    rows = ShardFolder(tmp_path / "codes").load()
+    assert rows.labels is None
+    assert decode_path(rows.paths[-1]).endswith("ünï code\n.png")
+
+
+def test_nothing_but_broken_files(model, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(b"no picture")
+    report = run(folder, model, tmp_path / "codes")
+    assert (report.encoded, report.skipped) == (0, 1)
+
+
+def test_a_killed_run_ends_in_the_same_bytes(photos, model, tmp_path):
+    make_photos(tmp_path / "photos", 30, 5)
+    (tmp_path / "photos" / "red" / "07.png").write_bytes(b"")
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    run(tmp_path / "photos", model, whole, shard_size=5)
+    code = (
+        "from hashret.encoding import encode; "
+        f"encode({str(tmp_path / 'photos')!r}, {str(model)!r}, {str(broken)!r}, shard_size=5, workers=1, quiet=True)"
+    )
+    kills = 0
+    for wanted in (1, 4, 9):
+        kills += kill_when(start(code), lambda wanted=wanted: len(list(broken.glob("codes-*.h5"))) >= wanted)
+    assert kills, "every run ended before it could be killed"
+    (broken / ".codes-00011.h5.1.tmp").write_bytes(b"left over")
+    report = run(tmp_path / "photos", model, broken, shard_size=5)
+    assert (report.encoded, report.skipped) == (89, 1)
+    assert tree_bytes(broken) == tree_bytes(whole)
+
+
+def test_existing_output_is_refused_unless_it_is_the_same_unfinished_run(photos, model, codes, tmp_path):
+    out = tmp_path / "codes"
+    shutil.copytree(codes, out)
+    options = {"split": "train", "shard_size": 10}
+    with pytest.raises(HashretError, match="complete already"):
+        run(photos, model, out, **options)
+    (out / "skipped.jsonl").unlink()
+    (out / "codes-00002.h5").unlink()
+    with pytest.raises(HashretError, match="another run"):
+        run(photos, model, out, split="test", shard_size=10)
+    with pytest.raises(HashretError, match="another run"):
+        run(photos, make_model(tmp_path / "m.safetensors", seed=9), out, **options)
+    run(photos, model, out, **options)
+    assert tree_bytes(out) == tree_bytes(codes)
+    run(photos, model, out, split="test", overwrite=True)
+    assert len(ShardFolder(out).load()) == 12
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    with pytest.raises(HashretError, match="exists already"):
+        run(photos, model, tmp_path / "mine", split="test")
+
+
+def test_an_unfinished_folder_is_not_taken_for_a_whole_one(codes, tmp_path):
+    shutil.copytree(codes, tmp_path / "codes")
+    (tmp_path / "codes" / "codes-00001.h5").unlink()
+    with pytest.raises(HashretError, match="1 of 4 shards are missing"):
+        ShardFolder(tmp_path / "codes")
+
+
+@pytest.mark.parametrize("fill", [False, True])
+def test_cached_features_give_the_same_shards(photos, model, codes, tmp_path, fill):
+    cache = tmp_path / "cache"
+    if not fill:  # a cache that an interrupted training left half full
+        source, encoder = open_data(photos, "train"), load_encoder(model, "cpu")
+        half = FeatureCache(cache, source, read_meta(model)["weights_fingerprint"], 32, encoder.precision)
+        half.fill(encoder.convolutions, workers=0, quiet=True)
+        state = np.fromfile(half.folder / "state.u8", np.uint8)
+        assert (state == PRESENT).all()
+        state[7:20] = 0
+        state.tofile(half.folder / "state.u8")
+    run(photos, model, tmp_path / "codes", split="train", shard_size=10, cache=cache, fill_cache=fill)
+    assert tree_bytes(tmp_path / "codes") == tree_bytes(codes)
+
+
+def test_two_processes_write_the_bytes_of_one(photos, model, codes, tmp_path):
+    options = ["--split", "train", "--model", str(model), "--out", str(tmp_path / "codes"), "--shard-size", "10"]
+    done = torchrun("encode", str(photos), *options)
+    assert done.returncode == 0, done.stderr
+    assert "36 encoded, 0 skipped" in done.stdout
+    assert tree_bytes(tmp_path / "codes") == tree_bytes(codes)
+
+
+def test_a_full_disk_is_one_line_and_what_was_written_stays(model, tmp_path):
+    """A limit on file sizes stands in for the full disk: both make a write fail midway."""
+    make_photos(tmp_path / "photos", 4, 0)
+    code = (
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "from hashret.cli import main; import hashret.encoding, h5py; "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)); "
+        f"main(['encode', {str(tmp_path / 'photos')!r}, '--model', {str(model)!r},"
+        f" '--out', {str(tmp_path / 'codes')!r}, '--workers', '0', '--shard-size', '5'])"
+    )
+    process = start(code)
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 2, output
+    assert "cannot write" in output
+    assert "Traceback" not in output
+    assert not list((tmp_path / "codes").glob("*.tmp"))
+    report = run(tmp_path / "photos", model, tmp_path / "codes", shard_size=5)
+    assert report.encoded == 12
+
+
+def test_shards_record_the_encoder(codes, model):
+    with h5py.File(codes / "codes-00001.h5") as file:
+        assert file.attrs["encoder"] == read_meta(model)["fingerprint"]
+        assert file.attrs["first_id"] == 10
+        assert file.attrs["bits"] == 24
+        assert file.attrs["image_size"] == 32

@@ -1,0 +1,111 @@
+"""The figures of `evaluate` against plain rankings made of the same index."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import make_photos
+from test_metrics import all_orders, plain_ap
+
+from hashret.bits import hamming
+from hashret.encoding import encode
+from hashret.errors import HashretError
+from hashret.evaluation import evaluate
+from hashret.index import build_index, open_index
+from hashret.shards import ShardFolder
+
+
+@pytest.fixture(scope="module")
+def query_codes(photos, model, tmp_path_factory):
+    out = tmp_path_factory.mktemp("queries") / "codes"
+    encode(photos, model, out, split="test", workers=0, quiet=True)
+    return out
+
+
+def shuffled_ap(distances, relevant, head, topk=None, rounds=300):
+    """Mean AP over shuffles of the database, behind a fixed head."""
+    rng, scores = np.random.default_rng(0), []
+    for _ in range(rounds):
+        order = rng.permutation(len(distances))
+        order = order[np.argsort(distances[order], kind="stable")]
+        scores.append(plain_ap([*head, *relevant[order].tolist()], topk))
+    return np.mean(scores), np.std(scores) / np.sqrt(rounds)
+
+
+@pytest.mark.parametrize("candidates", [5, 36])
+@pytest.mark.parametrize("topk", [None, 8])
+def test_figures_are_those_of_plain_rankings(query_codes, index_folder, candidates, topk):
+    result = evaluate(query_codes, index_folder, candidates=candidates, k=(1, 4), topk=topk, device="cpu")
+    index, queries = open_index(index_folder, "cpu"), ShardFolder(query_codes).load()
+    D = hamming(queries.codes, index.codes())
+    relevant = queries.labels[:, None] == np.asarray(index.labels)[None]
+    plain = [shuffled_ap(D[q], relevant[q], [], topk) for q in range(12)]
+    error = np.sqrt(sum(e**2 for _, e in plain)) / 12
+    assert abs(result["hamming"]["map"] - np.mean([ap for ap, _ in plain])) <= 5 * error + 1e-9
+    assert result["hamming"]["map_worst_ties"] <= result["hamming"]["map"] <= result["hamming"]["map_best_ties"]
+    inside = D <= 2
+    wanted = np.mean([relevant[q][inside[q]].mean() if inside[q].any() else 0 for q in range(12)])
+    assert result["hamming"]["precision_radius_2"] == pytest.approx(wanted)
+    reranked, errors, first = [], [], []
+    for q in range(12):
+        nearest = np.argsort(D[q], kind="stable")[:candidates]
+        far = np.linalg.norm(index.values[nearest] - queries.values[q].astype(np.float32), axis=1)
+        head = nearest[np.argsort(far, kind="stable")]
+        tail = np.setdiff1d(np.arange(36), head)
+        ap, e = shuffled_ap(D[q][tail], relevant[q][tail], relevant[q][head].tolist(), topk)
+        reranked.append(ap)
+        errors.append(e)
+        first.append(relevant[q][head[:4]].mean())
+    assert abs(result["reranked"]["map"] - np.mean(reranked)) <= 5 * np.linalg.norm(errors) / 12 + 1e-9
+    assert result["reranked"]["precision_at"]["4"] == pytest.approx(np.mean(first))
+    assert result["candidates"] == candidates
+
+
+def test_photographs_are_encoded_first_and_figures_written(photos, query_codes, index_folder, model, tmp_path):
+    options = {"device": "cpu", "quiet": True}
+    out = tmp_path / "figures.json"
+    from_photos = evaluate(photos, index_folder, model=model, split="test", out=out, protocol="colours", **options)
+    from_codes = evaluate(query_codes, index_folder, **options)
+    assert from_photos["hamming"] == from_codes["hamming"]
+    assert json.loads(out.read_text()) == from_photos
+    assert from_photos["protocol"] == "colours"
+    assert "12 queries, 36 database items" in from_codes["protocol"]
+
+
+def test_several_labels(model, tmp_path):
+    make_photos(tmp_path / "images", 4, 0)
+    flags = {"red": "1 0 1", "green": "0 1 1", "blue": "1 1 0"}
+    lines = [f"images/{c}/{i:02d}.png {flags[c]}" for c in flags for i in range(4)]
+    (tmp_path / "database.txt").write_text("\n".join([*lines, "images/red/00.png 0 1 0"]))
+    encode(f"list:{tmp_path}/database.txt", model, tmp_path / "codes", workers=0, quiet=True)
+    build_index(tmp_path / "codes", tmp_path / "index")
+    result = evaluate(tmp_path / "codes", tmp_path / "index", candidates=3, k=(1,), device="cpu")
+    rows = ShardFolder(tmp_path / "codes").load()
+    relevant = (rows.labels.astype(int) @ rows.labels.T.astype(int)) > 0
+    D = hamming(rows.codes, rows.codes)
+    plain = [shuffled_ap(D[q], relevant[q], []) for q in range(13)]
+    assert result["hamming"]["map"] == pytest.approx(np.mean([ap for ap, _ in plain]), abs=0.01)
+
+
+def test_without_labels_there_is_nothing_to_score(photos, model, index_folder, tmp_path):
+    encode(photos / "test" / "red", model, tmp_path / "codes", workers=0, quiet=True)
+    with pytest.raises(HashretError, match="need labels"):
+        evaluate(tmp_path / "codes", index_folder)
+
+
+def test_other_classes_are_refused(photos, model, index_folder, tmp_path):
+    make_photos(tmp_path / "photos", 1, 0)
+    (tmp_path / "photos" / "red").rename(tmp_path / "photos" / "rot")
+    encode(tmp_path / "photos", model, tmp_path / "codes", workers=0, quiet=True)
+    with pytest.raises(HashretError, match="different classes"):
+        evaluate(tmp_path / "codes", index_folder)
+
+
+@pytest.mark.parametrize("wrong", [{"k": (0,)}, {"candidates": 0}, {"topk": 0}])
+def test_counts_below_one(query_codes, index_folder, wrong):
+    with pytest.raises(HashretError, match="at least 1"):
+        evaluate(query_codes, index_folder, **wrong)
+
+
+def test_all_orders_of_ties_is_what_it_says():
+    assert sorted(map(tuple, all_orders([0, 0, 1], [1, 0, 1]))) == [(0, 1, 1), (1, 0, 1)]

@@ -1,0 +1,89 @@
+import json
+
+import numpy as np
+import pytest
+from conftest import make_model
+
+import hashret
+from hashret.encoding import encode
+from hashret.errors import HashretError
+from hashret.index import build_index, open_index
+from hashret.search import Searcher, expand, query
+
+
+@pytest.fixture(scope="module")
+def searcher(index_folder, model):
+    return Searcher(index_folder, model, "cpu")
+
+
+def test_a_photograph_of_the_database_finds_itself_with_its_bits(photos, searcher):
+    """The query's values are the database's to the last bit, though one was encoded alone and one in a batch."""
+    for row in (0, 17, 35):
+        path = searcher.index.path(row)
+        hits = searcher.search(path, k=5)
+        assert [hit.rank for hit in hits] == [1, 2, 3, 4, 5]
+        assert (hits[0].id, hits[0].path, hits[0].hamming, hits[0].euclidean) == (row, path, 0, 0.0)
+        assert np.array_equal(searcher.encode([path])[0].astype(np.float32), searcher.index.values[row])
+
+
+def test_many_photographs_give_what_each_gives_alone(photos, searcher):
+    paths = [photos / "test" / colour / "01.png" for colour in ("red", "blue")]
+    assert searcher.search_many(paths, k=4) == [searcher.search(path, k=4) for path in paths]
+
+
+def test_without_rerank_the_order_is_by_hamming_distance(photos, searcher):
+    hits = searcher.search(photos / "test" / "red" / "00.png", k=36, rerank=False)
+    assert [hit.euclidean for hit in hits] == [None] * 36
+    assert (np.diff([hit.hamming for hit in hits]) >= 0).all()
+    assert json.loads(json.dumps(hits[0].as_dict()))["rank"] == 1
+
+
+def test_the_query_function_takes_folders(photos, index_folder, model):
+    results = query([photos / "test" / "red", photos / "test" / "blue" / "00.png"], index_folder, model, k=2)
+    assert len(results) == 5
+    assert results[-1][0].endswith("blue/00.png")
+    assert all(len(hits) == 2 for _, hits in results)
+
+
+def test_an_index_of_another_encoder_is_refused(index_folder, tmp_path):
+    other = make_model(tmp_path / "other.safetensors", seed=5)
+    with pytest.raises(HashretError, match="another encoder"):
+        Searcher(index_folder, other)
+
+
+def test_the_query_computes_in_the_precision_of_the_database(photos, model, tmp_path):
+    for precision in ("float32", "bfloat16"):
+        encode(photos, model, tmp_path / precision, split="train", precision=precision, workers=0, quiet=True)
+        build_index(tmp_path / precision, tmp_path / f"{precision}.index")
+        searcher = Searcher(tmp_path / f"{precision}.index", model, "cpu")
+        assert searcher.encoder.precision == precision
+        assert searcher.search(searcher.index.path(3), k=1)[0].euclidean == 0
+
+
+def test_photographs_that_cannot_be_read(photos, searcher, tmp_path):
+    (tmp_path / "text.jpg").write_text("no picture")
+    with pytest.raises(HashretError, match="not an image"):
+        searcher.search(tmp_path / "text.jpg")
+    with pytest.raises(HashretError, match="no such file"):
+        expand([tmp_path / "none.jpg"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(HashretError, match="no images"):
+        expand([tmp_path / "empty"])
+    with pytest.raises(HashretError, match="no photographs"):
+        searcher.search_many([])
+
+
+def test_several_labels_are_named(index_folder):
+    index = open_index(index_folder, "cpu")
+    index.labels = np.array([[1, 0, 1]] * 36, np.uint8)
+    assert index.label(0) == "blue red"
+    index.labels = None
+    assert index.label(0) == ""
+
+
+def test_the_package_names_are_the_functions():
+    assert hashret.Searcher is Searcher
+    assert hashret.encode is encode
+    assert set(hashret.__all__) <= set(dir(hashret))
+    with pytest.raises(AttributeError):
+        hashret.no_such_name  # noqa: B018
