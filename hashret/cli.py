@@ -27,18 +27,33 @@ _POSITIVE = click.IntRange(1)
 class _Group(click.Group):
     """Turns a user's mistake into one line and exit code 2."""
 
-    def invoke(self, context):
+    def main(self, *args, standalone_mode=True, **options):
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = lambda message, *_: click.echo(f"note: {message}", err=True)
-                return super().invoke(context)
-        except HashretError as error:
-            click.echo(f"hashret: {error}", err=True)
-            sys.exit(2)
+                status = super().main(*args, standalone_mode=False, **options)
+        except click.UsageError as error:
+            path = error.ctx.command_path if error.ctx else "hashret"
+            line = " ".join(error.format_message().split())
+            _leave(f"{line} Try '{path} --help'.")
+        except (click.ClickException, HashretError) as error:
+            _leave(str(error))
+        except (click.Abort, KeyboardInterrupt):
+            _leave("interrupted; what was written stays", 130)
         except BrokenPipeError:  # hashret query ... | head
             with contextlib.suppress(OSError):
                 sys.stdout.close()
             sys.exit(0)
+        except Exception as error:
+            if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported here
+                raise
+            _leave("the memory of the device is full; lower --batch-size or --image-size")
+        sys.exit(status if isinstance(status, int) else 0)
+
+
+def _leave(line, status=2):
+    click.echo(f"hashret: {line}", err=True)
+    sys.exit(status)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -132,18 +147,18 @@ def encode(**options):
 
 
 @main.command("build-index")
-@click.argument("codes", nargs=-1)
+@click.option("--codes", multiple=True, default=("codes",), show_default=True, help="folder of shards; repeatable")
 @click.option("--out", default="index", show_default=True, help="index folder to write")
 @_OVERWRITE
-def build_index(codes, **options):
-    """Build an index from folders of shards CODES (default: codes).
+def build_index(**options):
+    """Build an index from folders of shards.
 
     \b
-    Example: hashret build-index codes --out index
+    Example: hashret build-index --codes codes --out index
     """
     from .index import build_index
 
-    meta = build_index(codes or ("codes",), **options)
+    meta = build_index(**options)
     click.echo(f"{options['out']}: {meta['count']:,} photographs, {meta['bits']} bits")
 
 

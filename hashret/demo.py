@@ -11,7 +11,7 @@ from . import report
 from .encoding import encode
 from .errors import HashretError
 from .evaluation import evaluate
-from .files import clear_output
+from .files import check_output, remove_folder
 from .index import build_index
 from .search import query
 from .training import train
@@ -44,7 +44,8 @@ def demo(out="hashret-demo", *, bits=48, seed=0, device="auto", overwrite=False)
     """
     out = Path(out)
     started = time.monotonic()
-    clear_output(out, overwrite, "demo")
+    check_output(out, overwrite, "demo", "digits")
+    remove_folder(out)
     data, model, index = out / "digits", out / "model.safetensors", out / "index"
     print(f"1. 1,797 handwritten digits -> {data}")
     write_digits(data)

@@ -10,6 +10,9 @@ from pathlib import Path
 
 from .errors import HashretError
 
+_UMASK = os.umask(0)
+os.umask(_UMASK)
+
 
 @contextmanager
 def atomic(path):
@@ -25,6 +28,7 @@ def atomic(path):
         yield partial
         with open(partial, "rb") as file:
             os.fsync(file.fileno())
+        os.chmod(partial, 0o666 & ~_UMASK)  # safetensors leaves its files to their owner alone
         os.replace(partial, path)
     except OSError as error:
         raise HashretError(f"cannot write {path}: {error.strerror or error}") from error
@@ -54,16 +58,21 @@ def read_json(path, what):
     return content
 
 
-def clear_output(path, overwrite, what):
-    """Make sure that nothing is at ``path``: an existing ``what`` is removed with ``overwrite`` and refused else."""
+def check_output(path, overwrite, what, marker=None):
+    """Make sure that writing a ``what`` to ``path`` loses nothing that the user did not give up.
+
+    What exists is refused without ``overwrite``; with it, only a file, or a folder that holds ``marker``, may be
+    replaced: ``--out photos --overwrite`` must not take the photographs along. Removes nothing.
+    """
     path = Path(path)
-    if not path.exists():
+    if not path.exists() or (marker and path.is_dir() and not any(path.iterdir())):
         return
-    if path.is_dir() and not any(path.iterdir()):
-        return
+    if not (path / marker).exists() if marker else not path.is_file():
+        raise HashretError(f"{path} exists already and is no {what}; name another with --out")
     if not overwrite:
         raise HashretError(f"{path} exists already; add --overwrite to replace that {what}, or name another with --out")
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
+
+
+def remove_folder(path):
+    """Remove an output folder that `check_output` let pass."""
+    shutil.rmtree(path, ignore_errors=True)

@@ -16,7 +16,7 @@ from .data.split import hold_out
 from .distributed import barrier, is_main, rank, world
 from .errors import HashretError
 from .features import weights_fingerprint
-from .files import atomic, clear_output, write_json
+from .files import atomic, check_output, write_json
 from .methods import get_method
 from .metrics import average_precision, count_by_distance
 from .models.checkpoint import save_checkpoint
@@ -58,7 +58,7 @@ class Run:
                     f"an unfinished training of {self.out} is here: add --resume to go on, or --overwrite"
                 )
             else:
-                clear_output(self.out, overwrite, "checkpoint")
+                check_output(self.out, overwrite, "checkpoint")
                 shutil.rmtree(self.state_folder, ignore_errors=True)
 
     def train(self, net, method, source, feed):

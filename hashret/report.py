@@ -83,7 +83,7 @@ def _frame(hit, label):
 
 
 def _distances(hit):
-    return f"{hit.hamming} bits" + ("" if hit.euclidean is None else f", {hit.euclidean:.3f}")
+    return f"{hit.hamming} bits" + ("" if hit.euclidean is None else f", {hit.euclidean:.4f}")
 
 
 _PAGE = """<!doctype html>

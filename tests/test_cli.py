@@ -110,10 +110,10 @@ MISTAKES = {
     "no model": (["query", "PHOTO", "--model", "nowhere"], "no checkpoint at"),
     "another encoder": (["query", "PHOTO", "--model", "other.safetensors"], "another encoder"),
     "damaged checkpoint": (["encode", "PHOTOS", "--split", "train", "--model", "text.jpg", "--out", "new"], "damaged"),
-    "damaged shard": (["build-index", "broken-codes", "--out", "new"], "is damaged"),
+    "damaged shard": (["build-index", "--codes", "broken-codes", "--out", "new"], "is damaged"),
     "damaged index": (["query", "PHOTO", "--index", "broken-index"], "is damaged"),
-    "no shards": (["build-index", "nowhere"], "no such folder of shards"),
-    "not shards": (["build-index", "empty", "--out", "new"], "codes.json is missing"),
+    "no shards": (["build-index", "--codes", "nowhere", "--out", "new"], "no such folder of shards"),
+    "not shards": (["build-index", "--codes", "empty", "--out", "new"], "codes.json is missing"),
     "index exists": (["build-index"], "--overwrite"),
     "shards exist": (["encode", "PHOTOS", "--split", "test"], "another run"),
     "shards of another encoder": (
@@ -125,6 +125,20 @@ MISTAKES = {
     "unwritable": (["query", "PHOTO", "--grid", "text.jpg/a.png"], "cannot write"),
     "info of nothing": (["info", "nowhere"], "no such file"),
     "info of something else": (["info", "empty"], "neither"),
+    "not our folder to replace": (
+        ["encode", "PHOTOS", "--split", "test", "--out", "album", "--overwrite"],
+        "is no folder",
+    ),
+    "not an index to replace": (["build-index", "--out", "album", "--overwrite"], "is no index"),
+    "not a checkpoint to replace": (["train", "--data", "PHOTOS", "--out", "album", "--overwrite"], "is no checkpoint"),
+    "a failed build keeps the old index": (["build-index", "--codes", "broken-codes", "--overwrite"], "is damaged"),
+    "a failed training keeps the old one": (
+        ["train", "--data", "PHOTOS", "--weights", "no.pth", "--overwrite"],
+        "no.pth",
+    ),
+    "an option that is none": (["query", "PHOTO", "--nosuch"], "No such option"),
+    "an option without its value": (["train"], "Missing option '--data'"),
+    "a verb that is none": (["retrieve"], "No such command"),
     "split missing": (["encode", "PHOTOS", "--out", "new"], "--split"),
 }
 
@@ -137,6 +151,8 @@ def test_a_mistake_gets_one_line_and_exit_code_2(workplace, photos, tmp_path, mi
         pytest.skip("there is a GPU here")
     (workplace / "text.jpg").write_text("no picture")
     (workplace / "empty").mkdir()
+    (workplace / "album").mkdir()
+    (workplace / "album" / "wedding.jpg").write_bytes(b"dear to somebody")
     make_model(workplace / "other.safetensors", seed=7)
     shutil.copytree("codes", "broken-codes")
     (workplace / "broken-codes" / "codes-00001.h5").write_bytes(b"broken")

@@ -117,8 +117,10 @@ def test_existing_output_is_refused_unless_it_is_the_same_unfinished_run(photos,
     assert len(ShardFolder(out).load()) == 12
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
-    with pytest.raises(HashretError, match="exists already"):
-        run(photos, model, tmp_path / "mine", split="test")
+    for overwrite in (False, True):
+        with pytest.raises(HashretError, match="exists already and is no folder of shards"):
+            run(photos, model, tmp_path / "mine", split="test", overwrite=overwrite)
+    assert (tmp_path / "mine" / "letter.txt").read_text() == "dear"
 
 
 def test_an_unfinished_folder_is_not_taken_for_a_whole_one(codes, tmp_path):

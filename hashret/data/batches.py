@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..errors import HashretError
 from .images import UnreadableImage
 
 
@@ -38,13 +39,19 @@ def batches(source, size, row_batches, workers=None, transform=None):
     row_batches = list(row_batches)
     if workers is None:
         workers = min(8, os.cpu_count() or 1, len(row_batches))
-    yield from DataLoader(
+    loader = DataLoader(
         _Decoder(source, size, transform),
         batch_sampler=row_batches,
         collate_fn=_collate,
         num_workers=workers,
         prefetch_factor=2 if workers else None,
     )
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise HashretError(f"a decoding process died, for want of memory perhaps ({error}); try --workers 0") from None
 
 
 def split_rows(rows, size):

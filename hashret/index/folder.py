@@ -13,7 +13,7 @@ import numpy as np
 
 from ..bits import code_width
 from ..errors import HashretError
-from ..files import clear_output, read_json, write_json
+from ..files import check_output, read_json, remove_folder, write_json
 from ..shards import ShardFolder, decode_path
 from .hamming import HammingStage
 from .rerank import rerank
@@ -111,7 +111,7 @@ def build_index(codes=("codes",), out="index", overwrite=False):
         if folder.manifest["classes"] != meta["classes"]:
             meta["classes"] = []  # label numbers mean different things: leave labels out
     out = Path(out)
-    clear_output(out, overwrite, "index")
+    check_output(out, overwrite, "index", "index.json")
     partial = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         partial.mkdir(parents=True)
@@ -119,8 +119,7 @@ def build_index(codes=("codes",), out="index", overwrite=False):
         meta["sha256"] = {file.name: _sha256(file) for file in sorted(partial.iterdir())}
         write_json(partial / "index.json", meta)
         out.parent.mkdir(parents=True, exist_ok=True)
-        if out.exists():
-            out.rmdir()  # empty: clear_output has seen to it
+        remove_folder(out)
         partial.rename(out)
     except (OSError, RuntimeError) as error:  # the latter from faiss
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]

@@ -68,9 +68,9 @@ class CBAM(nn.Module):
         # The last layer of each gate starts small with a positive bias. The MLP is added to itself in
         # formula (1), hence half the logit there.
         last = self.channel.mlp[2]
-        nn.init.normal_(last.weight, std=1e-3)
+        nn.init.uniform_(last.weight, -1e-3, 1e-3)
         nn.init.constant_(last.bias, self.OPEN_LOGIT / 2)
-        nn.init.normal_(self.spatial.conv.weight, std=1e-3)
+        nn.init.uniform_(self.spatial.conv.weight, -1e-3, 1e-3)
         nn.init.constant_(self.spatial.conv.bias, self.OPEN_LOGIT)
 
     def forward(self, features):

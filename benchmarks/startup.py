@@ -1,0 +1,66 @@
+"""Time of `hashret --help` and of `hashret query` of one photograph, against importing torch and faiss alone.
+
+    python benchmarks/startup.py --work runs/64
+
+--work is a folder in which benchmarks/full_run.py has run: it holds the checkpoint and the index. Rounds alternate;
+seconds are CPU time of the process with its children, and wall time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import common
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--photo", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=7)
+    options = parser.parse_args()
+    photo = str(options.photo.resolve())
+    commands = {
+        "import torch, faiss": [sys.executable, "-c", "import torch, faiss"],
+        "hashret --help": [sys.executable, "-m", "hashret", "--help"],
+        "hashret query": [sys.executable, "-m", "hashret", "query", photo],
+    }
+    times = {name: [] for name in commands}
+    for number in range(options.rounds + 1):  # the first fills the disk cache
+        for name, command in commands.items():
+            took = run(command, options.work)
+            if number:
+                times[name].append(took)
+    medians = {
+        name: {"cpu_s": median(cpu for cpu, _ in took), "wall_s": median(wall for _, wall in took)}
+        for name, took in times.items()
+    }
+    ratios = [q[1] / i[1] for q, i in zip(times["hashret query"], times["import torch, faiss"], strict=True)]
+    checkpoint = (options.work / "model.safetensors").stat().st_size
+    result = {"rounds": options.rounds, "checkpoint_mb": round(checkpoint / 1e6), "medians": medians}
+    result["query_to_imports_wall"] = {"median": median(ratios), "min": min(ratios), "max": max(ratios)}
+    print(result)
+    common.save(f"startup_{options.work.name}", result)
+
+
+def median(values):
+    return round(statistics.median(values), 3)
+
+
+def run(command, folder):
+    """(CPU seconds, wall seconds) of a command."""
+    before, started = os.times(), time.perf_counter()
+    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    after = os.times()
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    return round(cpu, 3), round(time.perf_counter() - started, 3)
+
+
+if __name__ == "__main__":
+    main()
