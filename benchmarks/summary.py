@@ -1,0 +1,111 @@
+"""The README's result tables, from the JSON under benchmarks/results and nothing else.
+
+python benchmarks/summary.py            # print
+python benchmarks/summary.py --write    # put them between the README's markers
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parent.parent
+RESULTS = TOP / "benchmarks" / "results"
+PAPER = {12: 0.797, 24: 0.844, 32: 0.845, 48: 0.853}  # table 1, AM-VGGH
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true")
+    options = parser.parse_args()
+    if options.write:
+        readme = TOP / "README.md"
+        readme.write_text(fill(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    else:
+        print("\n\n".join(text for _, text in sections()))
+
+
+def fill(text):
+    """README text with each section between its markers made anew."""
+    for name, table in sections():
+        begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+        before, rest = text.split(begin)
+        text = before + begin + "\n" + table + "\n" + end + rest.split(end)[1]
+    return text
+
+
+def sections():
+    """(name, Markdown) of each table."""
+    return [("retrieval", retrieval()), ("speed", speed())]
+
+
+def load(pattern):
+    """Results whose name matches, in order of name."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob(pattern))]
+
+
+def retrieval():
+    """mAP on cifar10-2 of every full run."""
+    lines = [
+        "| method | bits | px | trained | mAP@all | ties: worst, best | re-ranked | P@10 | paper | train | encode | commit |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    results = load("cifar10-2_*.json")
+    for result in results:
+        training, metrics, steps = result["training"], result["metrics"], result["steps"]
+        hamming, encode = metrics["hamming"], steps["encode train"]["seconds"] + steps["encode test"]["seconds"]
+        paper = PAPER[training["bits"]] if training["method"] == "am-vggh" else ""
+        cells = [training[name] for name in ("method", "bits", "image_size", "finetune")]
+        cells += [f"**{hamming['map']:.3f}**", f"{hamming['map_worst_ties']:.3f}, {hamming['map_best_ties']:.3f}"]
+        cells += [f"{metrics['reranked']['map']:.3f}", f"{hamming['precision_at']['10']:.3f}", paper]
+        cells += [minutes(steps["train"]["seconds"]), minutes(encode), result["commit"]]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return (
+        "\n".join(lines)
+        + f"\n\n{made_on(results)} Seed {', '.join(sorted({str(r['training']['seed']) for r in results}))}."
+    )
+
+
+def made_on(results):
+    """The machines of some results, in words."""
+    return f"Machine: {'; '.join(sorted({result['machine'] for result in results}))}."
+
+
+def speed():
+    """What was measured against a plain way, in the same run."""
+    lines = ["| what | hashret | against | ratio (lowest to highest) | commit |", "| --- | --- | --- | --- | --- |"]
+    throughput, startup, metrics = load("encode_throughput_*.json"), load("startup_*.json"), load("metrics_*.json")
+    for result in throughput:
+        rates = {name: sorted(values)[len(values) // 2] for name, values in result["images_per_second"].items()}
+        lines.append(
+            f"| `hashret encode` at {result['image_size']} px | {rates['hashret']} images/s "
+            f"| plain float32 torchvision loop: {rates['plain']} images/s "
+            f"| {result['ratio_median']} ({result['ratio_min']} to {result['ratio_max']}) | {result['commit']} |"
+        )
+    for result in startup:
+        medians, ratio = result["medians"], result["query_to_imports_wall"]
+        lines.append(
+            f"| `hashret query` of one photograph, checkpoint of {result['checkpoint_mb']} MB "
+            f"| {medians['hashret query']['wall_s']} s "
+            f"| `import torch, faiss`: {medians['import torch, faiss']['wall_s']} s "
+            f"| {ratio['median']} ({ratio['min']} to {ratio['max']}) | {result['commit']} |"
+        )
+    for result in startup[:1]:
+        seconds = result["medians"]["hashret --help"]["cpu_s"]
+        lines.append(f"| `hashret --help` | {seconds} s of CPU | | | {result['commit']} |")
+    for result in metrics:
+        lines.append(
+            f"| tie-exact mAP, {result['queries']:,} queries, {result['database']:,} codes of {result['bits']} bits, "
+            f"{result['codes']} | {result['seconds']['hashret']} s | | | {result['commit']} |"
+        )
+    return "\n".join(lines) + f"\n\n{made_on(throughput + startup + metrics)}"
+
+
+def minutes(seconds):
+    """Seconds as a reader wants them."""
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""The README's figures are those of the JSON files, and its examples name things that exist."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import hashret
+from hashret.cli import main
+
+TOP = Path(__file__).parents[1]
+README = (TOP / "README.md").read_text(encoding="utf-8")
+
+
+def test_tables_are_made_of_the_results():
+    path = TOP / "benchmarks" / "summary.py"
+    spec = importlib.util.spec_from_file_location("summary", path)
+    summary = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(summary)
+    assert summary.fill(README) == README, "run: python benchmarks/summary.py --write"
+    assert "| am-vggh | 48 |" in README
+
+
+def test_verbs_and_names_of_the_examples_exist():
+    verbs = set(re.findall(r"^hashret ([a-z-]+)", README, re.M))
+    assert {"train", "encode", "build-index", "query", "evaluate"} <= verbs <= set(main.commands)
+    names = set(re.findall(r"hashret\.(\w+)\(", README))
+    assert {"train", "encode", "build_index", "Searcher"} <= names <= set(hashret.__all__)
+
+
+def test_options_of_the_examples_exist():
+    known = {option for command in main.commands.values() for p in command.params for option in p.opts} | {"--help"}
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) - {"--nproc-per-node"}
+    assert named <= known, named - known
+
+
+def test_pictures_and_links_are_there():
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (TOP / target).exists(), target
