@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import shutil
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
@@ -54,6 +55,8 @@ def commit():
     """Short hash of the commit, with "+changes" where the code differs from it."""
 
     def git(*arguments):
+        if not shutil.which("git"):
+            return ""
         return subprocess.run(["git", "-C", TOP, *arguments], capture_output=True, text=True).stdout.strip()
 
     changed = git("status", "--porcelain", "--", "hashret", "benchmarks/*.py")
@@ -71,8 +74,8 @@ def versions():
     return found
 
 
-def save(name, result):
-    """Write a result with its surroundings to ``benchmarks/results/NAME.json`` and say so."""
-    path = RESULTS / f"{name}.json"
+def save(name, result, folder=RESULTS):
+    """Write a result with its surroundings to ``folder/NAME.json`` and say so."""
+    path = Path(folder) / f"{name}.json"
     write_json(path, {"benchmark": name, **surroundings(), **result})
-    print(f"-> {path.relative_to(TOP)}")
+    print(f"-> {path}")

@@ -36,6 +36,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--candidates", type=int, default=1000)
     parser.add_argument("--extra", default="", help="further options of hashret train, as one string")
+    parser.add_argument("--results", type=Path, default=common.RESULTS, help="folder for the JSON")
     options = parser.parse_args()
     data = options.data or unpack(options.work.parent / "cifar10")
     options.work.mkdir(parents=True, exist_ok=True)
@@ -65,6 +66,7 @@ def main():
             "training": {k: v for k, v in record.items() if k not in ("data", "weights")},
             "metrics": metrics,
         },
+        options.results,
     )
 
 

@@ -48,7 +48,8 @@ def load(pattern):
 def retrieval():
     """mAP on cifar10-2 of every full run."""
     lines = [
-        "| method | bits | px | trained | mAP@all | ties: worst, best | re-ranked | P@10 | paper | train | encode | commit |",
+        "| method | bits | px | trained | mAP@all | ties: worst, best | re-ranked | P@10 | paper | train | encode "
+        "| commit |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     results = load("cifar10-2_*.json")

@@ -147,10 +147,10 @@ def _verdict(hit, label):
 
 def _picture(path):
     buffer = io.BytesIO()
-    _thumbnail(path).save(buffer, "PNG", optimize=True)
+    _thumbnail(path).save(buffer, "WEBP", quality=88)
     data = base64.b64encode(buffer.getvalue()).decode()
     name = _text(shown_path(path))
-    return f'<img src="data:image/png;base64,{data}" alt="{name}" title="{name}" loading="lazy">'
+    return f'<img src="data:image/webp;base64,{data}" alt="{name}" title="{name}" loading="lazy">'
 
 
 def _text(value):

@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from .bits import binarize, pack
+from .data.batches import split_rows
 from .data.images import UnreadableImage, read_image
 from .errors import HashretError
 from .index import open_index
 from .models.checkpoint import load_encoder, read_meta
+
+_AT_ONCE = 64  # photographs decoded before they are encoded
 
 
 @dataclass(frozen=True)
@@ -67,13 +70,16 @@ class Searcher:
         """Hash-layer values of photographs: paths -> float16 (n, bits). Raises HashretError if one cannot be read."""
         if not len(photos):
             raise HashretError("no photographs to look for")
-        values = []
+        return np.concatenate([self.encoder.values(self._pixels(some)) for some in split_rows(photos, _AT_ONCE)])
+
+    def _pixels(self, photos):
+        images = []
         for photo in photos:
             try:
-                values.append(self.encoder.values(read_image(photo, self.encoder.image_size)[None]))
+                images.append(read_image(photo, self.encoder.image_size))
             except UnreadableImage as error:
                 raise HashretError(f"cannot read {photo}: {error}") from None
-        return np.concatenate(values)
+        return np.stack(images)
 
     def hits(self, values, k=10, candidates=1000, rerank=True):
         """Answers to encoded photographs: values (n, bits) -> one list of `Hit` for each."""

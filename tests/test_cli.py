@@ -64,7 +64,7 @@ def test_query_outputs(workplace, photos):
     assert lines[0]["query"] == str(photo)
     assert set(lines[0]["hits"][0]) == {"rank", "id", "path", "label", "hamming", "euclidean"}
     assert Image.open("hits.png").size[0] > 4 * 128
-    assert "data:image/png" in (workplace / "hits.html").read_text()
+    assert "data:image/webp" in (workplace / "hits.html").read_text()
     from_stdin = hashret("query", "-", "-k", 3, "--json", input=f"{photo}\n{other}\n")
     assert from_stdin.output == done.output
     assert len(hashret("query", photos / "test" / "red", "--json").output.splitlines()) == 4

@@ -37,7 +37,7 @@ def test_page_is_self_contained_and_escaped(results, tmp_path):
     facts = {"mAP": "0.9 < 1"}
     report.page([(path, [*hits, evil])], tmp_path / "page.html", "a & b", facts, truth=["red"])
     text = (tmp_path / "page.html").read_text()
-    assert text.count("data:image/png;base64,") == 8
+    assert text.count("data:image/webp;base64,") == 8
     assert not re.search(r'(src|href)="(?!data:)', text)
     assert "<script" not in text
     assert "&lt;b&gt;bold" in text
