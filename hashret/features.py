@@ -54,7 +54,7 @@ class FeatureCache:
         self.shape = (512, image_size // 32, image_size // 32)
         info = {
             "format": _FORMAT,
-            "data": source.fingerprint(),
+            "data": source.fingerprint,
             "weights": weights,
             "image_size": image_size,
             "precision": precision,

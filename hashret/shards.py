@@ -68,6 +68,8 @@ def write_shard(path, shard, **attributes):
     # HDF5 may crash on a full disk, so it writes to memory and the file is written plainly.
     with h5py.File("shard", "w", libver="latest", driver="core", backing_store=False) as file:
         for name, array in arrays.items():
+            if name == "paths":
+                array = array.view(h5py.string_dtype("utf-8", array.dtype.itemsize))
             file.create_dataset(name, data=array, track_times=False)
         file.create_dataset("skipped", data=np.frombuffer(skipped.encode("utf-8", "surrogateescape"), np.uint8))
         file.attrs.update(format=FORMAT, sha256=_checksum(arrays), **attributes)

@@ -123,7 +123,7 @@ def train(
     names = Settings.__dataclass_fields__
     settings = Settings(**{name: value for name, value in locals().items() if name in names} | {"data": str(data)})
 
-    source = open_data(data, split, download)
+    source = open_data(data, split, download).single_label()
     source.require_labels()
     run = Run(Path(out), settings, device, quiet)
     run.claim(resume, overwrite)

@@ -68,11 +68,11 @@ def test_one_class_is_not_enough(photos, tmp_path):
 
 def test_fingerprint_notices_a_changed_file_and_no_moved_folder(tmp_path):
     make_photos(tmp_path / "a", 2, 0)
-    before = open_data(tmp_path / "a").fingerprint()
+    before = open_data(tmp_path / "a").fingerprint
     (tmp_path / "a").rename(tmp_path / "b")
-    assert open_data(tmp_path / "b").fingerprint() == before
+    assert open_data(tmp_path / "b").fingerprint == before
     (tmp_path / "b" / "red" / "00.png").write_bytes(b"other")
-    assert open_data(tmp_path / "b").fingerprint() != before
+    assert open_data(tmp_path / "b").fingerprint != before
 
 
 @pytest.fixture
@@ -93,6 +93,9 @@ def test_label_lists(listed):
     assert source.labels.tolist() == [[0, 0, 1], [0, 1, 1], [1, 0, 0]]
     assert source.classes == ("blue", "green", "red")
     assert source.file(1).exists()
+    assert source.single_label() is source
+    assert open_data(f"list:{listed}/test.txt").labels.tolist() == [[0, 0, 1]]
+    assert open_data(f"list:{listed}/test.txt").single_label().labels.tolist() == [2]
     by_folder = open_data(f"list:{listed}", "train")
     assert by_folder.paths == source.paths
     assert open_data(f"list:{listed}/train.txt,root={listed.parent}").paths == source.paths

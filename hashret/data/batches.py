@@ -59,7 +59,7 @@ def split_rows(rows, size):
     return [rows[i : i + size] for i in range(0, len(rows), size)]
 
 
-def batch_size(image_size, memory_mb=64):
+def batch_size(image_size, memory_mb=16):
     """Images a batch so that decoded pixels stay below ``memory_mb``, at most 256."""
     return int(max(8, min(256, memory_mb * 2**20 // (3 * image_size**2))))
 

@@ -32,8 +32,6 @@ def open_list(file, split=None, root=None, spec=None):
     paths, labels = _parse(path, lines)
     root = Path(root) if root else _find_root(path, paths[0])
     classes = _column_names(path, labels.shape[1])
-    if labels.shape[1] and (labels.sum(axis=1) == 1).all():
-        labels = labels.argmax(axis=1).astype(np.int64)
     return ImageSource(root, tuple(paths), labels if classes else None, classes, spec)
 
 

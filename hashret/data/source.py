@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -41,11 +42,13 @@ class ImageSource:
         """Photograph ``i`` as uint8 (3, size, size); raises UnreadableImage."""
         return read_image(self.file(i), size)
 
-    def subset(self, rows):
-        """The photographs at ``rows``, in that order."""
-        labels = None if self.labels is None else self.labels[rows]
-        return ImageSource(self.root, tuple(self.paths[i] for i in rows), labels, self.classes, self.spec)
+    def single_label(self):
+        """The same source with class numbers (n,) for labels, where every photograph has exactly one."""
+        if self.labels is None or self.labels.ndim == 1 or (self.labels.sum(axis=1) != 1).any():
+            return self
+        return replace(self, labels=self.labels.argmax(axis=1).astype(np.int64))
 
+    @cached_property
     def fingerprint(self):
         """sha256 over every path with its file's size and time, so that changed files are noticed unread."""
         digest = hashlib.sha256()
