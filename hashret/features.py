@@ -147,7 +147,7 @@ class Writer:
         if len(batch.rows):
             for row, feature in zip(batch.rows, convolutions(batch.images).cpu().numpy(), strict=True):
                 os.pwrite(self.features, feature.tobytes(), int(row) * self.row_bytes)
-            os.fdatasync(self.features)
+            os.fsync(self.features)
         for row in batch.rows:
             os.pwrite(self.state, bytes([PRESENT]), int(row))
         for row, _reason in batch.skipped:

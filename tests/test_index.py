@@ -210,6 +210,19 @@ def test_a_gpu_is_used_where_there_is_one_up_to_its_limit(monkeypatch):
     assert HammingStage(flat.flat, 48, "cpu").gpu is None
 
 
+@pytest.mark.parametrize("bits", [12, 48, 128])
+def test_a_real_gpu_gives_the_distances_of_the_cpu(bits):
+    if not getattr(faiss, "get_num_gpus", lambda: 0)():
+        pytest.skip("faiss sees no GPU here")
+    xb, xq = random_codes(5000, bits, 0), random_codes(20, bits, 1)
+    cpu = HammingStage.empty(bits)
+    cpu.add(xb)
+    gpu = HammingStage(cpu.flat, bits, "cuda")
+    D, rows = gpu.search(xq, 100)
+    assert np.array_equal(D, cpu.search(xq, 100)[0])
+    assert np.array_equal(np.take_along_axis(hamming(xq, xb), rows, 1), D)
+
+
 def test_a_gpu_asked_for_and_not_there(index_folder):
     if getattr(faiss, "get_num_gpus", lambda: 0)():
         pytest.skip("there is a GPU here")

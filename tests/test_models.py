@@ -136,6 +136,16 @@ def test_encoder_gives_a_photograph_the_same_values_in_any_batch(model):
         assert np.array_equal(encoder.values(images[13:50]), together[13:50])
 
 
+def test_a_gpu_gives_nearly_the_values_of_the_cpu(model):
+    if not torch.cuda.is_available():
+        pytest.skip("torch sees no GPU here")
+    images = np.random.default_rng(0).integers(0, 256, (20, 3, 32, 32), dtype=np.uint8)
+    on_gpu = load_encoder(model, "cuda", "float32")
+    together = on_gpu.values(images)
+    assert np.array_equal(np.concatenate([on_gpu.values(images[i : i + 1]) for i in range(20)]), together)
+    assert together == pytest.approx(load_encoder(model, "cpu", "float32").values(images), abs=0.05)
+
+
 def test_encoder_is_the_network(model):
     encoder = load_encoder(model, "cpu", "float32")
     net = HashNet(24, 3, 32, arch="vgg11", width=32).eval()
