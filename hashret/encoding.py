@@ -16,7 +16,7 @@ from .data.batches import batch_size, batches, split_rows
 from .distributed import barrier, is_main, local_device, process_group, rank, world
 from .errors import HashretError
 from .features import PRESENT, FeatureCache
-from .files import atomic, check_output, read_json, remove_folder, write_json
+from .files import atomic, check_output, read_json, remove_folder, remove_leftovers, write_json
 from .models.checkpoint import load_encoder
 from .models.encoder import pick_device
 from .progress import Progress
@@ -103,8 +103,7 @@ class _Run:
                 check_output(self.out, overwrite, "folder of shards", MANIFEST)
                 remove_folder(self.out)
                 write_json(self.out / MANIFEST, self.manifest)
-            for leftover in self.out.glob(".codes-*.tmp"):
-                leftover.unlink()
+            remove_leftovers(self.out)
         barrier()
 
     def _check_resume(self, found):

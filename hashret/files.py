@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
@@ -22,7 +23,7 @@ def atomic(path):
         HashretError: where the system refuses the write, with its reason (disk full, no permission).
     """
     path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    partial = partial_name(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
@@ -37,6 +38,31 @@ def atomic(path):
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def partial_name(path):
+    """The temporary name beside ``path`` that this process writes to."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def remove_leftovers(folder, name=None):
+    """Remove what killed processes left under temporary names, of the file ``name`` or of all, in a folder."""
+    for leftover in Path(folder).glob(f".{glob.escape(name) if name else '*'}.*.tmp"):
+        pid = leftover.name.split(".")[-2]
+        if pid.isdigit() and not _is_alive(int(pid)):
+            remove_folder(leftover)
+            with suppress(OSError):
+                leftover.unlink()
+
+
+def _is_alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # somebody else's
+    return True
 
 
 def write_json(path, content):

@@ -16,7 +16,7 @@ from .data.split import hold_out
 from .distributed import barrier, is_main, rank, world
 from .errors import HashretError
 from .features import weights_fingerprint
-from .files import atomic, check_output, write_json
+from .files import atomic, check_output, remove_leftovers, write_json
 from .methods import get_method
 from .metrics import average_precision, count_by_distance
 from .models.checkpoint import save_checkpoint
@@ -45,6 +45,9 @@ class Run:
     def claim(self, resume, overwrite):
         """Refuse to lose a checkpoint or an unfinished run; load the latter with ``resume``."""
         self.state = None
+        if is_main():
+            remove_leftovers(self.out.parent, self.out.name)
+            remove_leftovers(self.state_folder)
         if is_main() or resume:
             unfinished = (self.state_folder / "state.pt").exists()
             if resume and unfinished:

@@ -1,5 +1,6 @@
 import json
 import shutil
+import subprocess
 
 import h5py
 import numpy as np
@@ -93,7 +94,9 @@ def test_a_killed_run_ends_in_the_same_bytes(photos, model, tmp_path):
     for wanted in (1, 4, 9):
         kills += kill_when(start(code), lambda wanted=wanted: len(list(broken.glob("codes-*.h5"))) >= wanted)
     assert kills, "every run ended before it could be killed"
-    (broken / ".codes-00011.h5.1.tmp").write_bytes(b"left over")
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    (broken / f".codes-00011.h5.{gone.pid}.tmp").write_bytes(b"left over")
     report = run(tmp_path / "photos", model, broken, shard_size=5)
     assert (report.encoded, report.skipped) == (89, 1)
     assert tree_bytes(broken) == tree_bytes(whole)

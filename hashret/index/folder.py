@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 
 from ..bits import code_width
 from ..errors import HashretError
-from ..files import check_output, read_json, remove_folder, write_json
+from ..files import check_output, partial_name, read_json, remove_folder, remove_leftovers, write_json
 from ..shards import ShardFolder, decode_path
 from .hamming import HammingStage
 from .rerank import rerank
@@ -112,7 +111,8 @@ def build_index(codes=("codes",), out="index", overwrite=False):
             meta["classes"] = []  # label numbers mean different things: leave labels out
     out = Path(out)
     check_output(out, overwrite, "index", "index.json")
-    partial = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    remove_leftovers(out.parent, out.name)
+    partial = partial_name(out)
     try:
         partial.mkdir(parents=True)
         meta = {"format": FORMAT, **meta, "count": _write(partial, folders, meta)}
