@@ -79,7 +79,10 @@ class FeatureCache:
 
     def open(self):
         """Memory map of the features: float16 (n, 512, s/32, s/32); rows that are not PRESENT hold nothing."""
-        return np.memmap(self.folder / "features.f16", np.float16, "r", shape=(len(self.source), *self.shape))
+        path = self.folder / "features.f16"
+        if not path.exists() or path.stat().st_size != len(self.source) * self.row_bytes:
+            raise HashretError(f"the feature cache {self.folder} is damaged; remove that folder and run again")
+        return np.memmap(path, np.float16, "r", shape=(len(self.source), *self.shape))
 
     def fill(self, convolutions, workers=None, quiet=False):
         """Compute what is missing; several processes share the work. Returns `state`, complete.

@@ -211,6 +211,12 @@ def test_a_killed_feature_cache_goes_on_where_it_stopped(photos, tmp_path, monke
     monkeypatch.setattr(type(source), "pixels", lambda self, i, size: (asked.append(i), pixels(self, i, size))[1])
     assert np.array_equal(FeatureFeed(*arguments).features[:], whole)
     assert asked == list(range(10, 36))
+    for name in ("features.f16", "state.u8"):
+        whole_file = (folder / name).read_bytes()
+        (folder / name).write_bytes(whole_file + b"more")
+        with pytest.raises(HashretError, match="remove that folder"):
+            FeatureFeed(*arguments)
+        (folder / name).write_bytes(whole_file)
 
 
 def test_augmentation_depends_on_seed_and_row_alone(photos):
