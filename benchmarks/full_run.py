@@ -94,7 +94,11 @@ class Steps:
             sys.exit(done.returncode)
         earlier = self.steps.get(name, {}).get("seconds", 0) if "--resume" in once else 0
         last = done.stdout.strip().splitlines()[-1]
-        self.steps[name] = {"command": f"hashret {command}", "seconds": round(seconds + earlier, 1)}
+        self.steps[name] = {
+            "command": f"hashret {command}",
+            "seconds": round(seconds + earlier, 1),
+            "commit": common.commit(),
+        }
         if name.startswith("encode"):
             self.steps[name]["says"] = last
         self.file.write_text(json.dumps(self.steps, indent=2))

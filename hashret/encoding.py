@@ -156,7 +156,7 @@ class _Run:
     def _write(self, number, decoded, progress):
         """Encode a shard; ``decoded`` yields the batches of all shards, so that decoding never waits for writing."""
         rows = self._rows(number)
-        values = np.zeros((len(rows), self.encoder.bits), np.float16)
+        values = np.zeros((len(rows), self.encoder.bits), np.float32)
         good, skipped = np.ones(len(rows), bool), []
         for some in split_rows(rows[self.cached[rows]], self.batch_size):
             values[some - rows[0]] = self.encoder.values_of_features(self.features[some])

@@ -67,7 +67,7 @@ class Searcher:
         return self.hits(self.encode(photos), k, candidates, rerank)
 
     def encode(self, photos):
-        """Hash-layer values of photographs: paths -> float16 (n, bits). Raises HashretError if one cannot be read."""
+        """Hash-layer values of photographs: paths -> float32 (n, bits). Raises HashretError if one cannot be read."""
         if not len(photos):
             raise HashretError("no photographs to look for")
         return np.concatenate([self.encoder.values(self._pixels(some)) for some in split_rows(photos, _AT_ONCE)])

@@ -1,9 +1,11 @@
 """HDF5 shards: packed codes, real values, ids, labels and paths of encoded photographs.
 
-A shard ``codes-00000.h5`` holds the datasets ``codes`` uint8 (n, ceil(bits / 8)), ``values`` float16 (n, bits),
+A shard ``codes-00000.h5`` holds the datasets ``codes`` uint8 (n, ceil(bits / 8)), ``values`` float32 (n, bits),
 ``ids`` int64 (n,), ``labels`` int64 (n,) or uint8 (n, classes) where known, ``paths`` fixed-length utf-8, and
 ``skipped``, a JSON line for each unreadable photograph of its range. All are contiguous and uncompressed, so that
-numpy maps the rows. A shard is written under a temporary name and renamed: one that exists is whole.
+numpy maps the rows. Values are float32 because trained encoders saturate: in float16 most of them are exactly one,
+and re-ranking has nothing left to order by. A shard is written under a temporary name and renamed: one that exists
+is whole.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ def shard_name(number):
 class Shard:
     """Rows of one shard; arrays may be memory maps.
 
-    codes uint8 (n, w), values float16 (n, bits), ids int64 (n,), paths bytes (n,), labels (n,) or (n, classes) or
+    codes uint8 (n, w), values float32 (n, bits), ids int64 (n,), paths bytes (n,), labels (n,) or (n, classes) or
     None, skipped: list of dicts (id, path, reason).
     """
 

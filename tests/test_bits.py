@@ -37,8 +37,8 @@ def test_bit_order_is_fixed():
 
 
 def test_both_sides_of_one_half():
-    half = np.float16(0.5)
-    values = np.array([[np.nextafter(half, np.float16(0)), half, np.nextafter(half, np.float16(1)), 0, 1]], np.float16)
+    half = np.float32(0.5)
+    values = np.array([[np.nextafter(half, np.float32(0)), half, np.nextafter(half, np.float32(1)), 0, 1]], np.float32)
     assert bits.binarize(values).tolist() == [[False, True, True, False, True]]
 
 

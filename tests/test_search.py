@@ -73,6 +73,32 @@ def test_photographs_that_cannot_be_read(photos, searcher, tmp_path):
         searcher.search_many([])
 
 
+def test_saturated_values_still_order_the_answers(photos, tmp_path):
+    """A well-trained hash layer is near 0 and 1 everywhere; float16 values would all be equal there."""
+    from safetensors.torch import load_file
+
+    from hashret.models.checkpoint import build_network, read_meta, save_checkpoint
+
+    plain = make_model(tmp_path / "plain.safetensors")
+    net = build_network(read_meta(plain))
+    tensors = load_file(plain)
+    for name in ("head.hash.weight", "head.hash.bias"):
+        tensors[name] = tensors[name] * 0.05
+    tensors["head.hash.bias"] += 9
+    net.load_state_dict(tensors, assign=True)
+    meta = {name: value for name, value in read_meta(plain).items() if name not in ("format", "fingerprint")}
+    save_checkpoint(tmp_path / "m.safetensors", net, meta)
+    encode(photos, tmp_path / "m.safetensors", tmp_path / "codes", split="train", workers=0, quiet=True)
+    build_index(tmp_path / "codes", tmp_path / "index")
+    searcher = Searcher(tmp_path / "index", tmp_path / "m.safetensors", "cpu")
+    assert searcher.index.values.min() > 0.999
+    hits = searcher.search(searcher.index.path(20), k=36)
+    assert hits[0].id == 20
+    assert {hit.hamming for hit in hits} == {0}
+    assert len({hit.euclidean for hit in hits}) > 20
+    assert len(np.unique(searcher.index.values.astype(np.float16), axis=0)) < 5
+
+
 def test_several_labels_are_named(index_folder):
     index = open_index(index_folder, "cpu")
     index.labels = np.array([[1, 0, 1]] * 36, np.uint8)

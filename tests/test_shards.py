@@ -8,7 +8,7 @@ from hashret.errors import HashretError
 
 
 def make_shard(n=5, bits=12, seed=0):
-    values = np.random.default_rng(seed).random((n, bits)).astype(np.float16)
+    values = np.random.default_rng(seed).random((n, bits)).astype(np.float32)
     return shards.Shard(
         codes=pack(binarize(values)),
         values=values,
@@ -41,7 +41,7 @@ def test_datasets_are_contiguous_and_of_the_documented_types(tmp_path):
     write(tmp_path / "s.h5", make_shard())
     with h5py.File(tmp_path / "s.h5") as file:
         assert file["codes"].dtype == np.uint8
-        assert file["values"].dtype == np.float16
+        assert file["values"].dtype == np.float32
         assert file["ids"].dtype == np.int64
         assert file["codes"].shape == (5, 2)
         for name in ("codes", "values", "ids", "paths", "labels"):

@@ -140,7 +140,7 @@ def _write(folder, shard_folders, meta):
                 if not len(shard):
                     continue
                 stage.add(shard.codes)
-                writers["values"].add(shard.values.astype(np.float32))
+                writers["values"].add(np.asarray(shard.values))
                 ids = shard.ids + first_id
                 writers["ids"].add(ids)
                 next_id = int(ids.max()) + 1

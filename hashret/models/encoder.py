@@ -92,20 +92,17 @@ class Encoder:
         return self.meta["fingerprint"]
 
     def values(self, images):
-        """uint8 (n, 3, s, s), array or tensor -> float16 numpy (n, bits) in [0, 1].
-
-        Values are float16 from here on, before they are binarized, so that what is stored is what decides the bits.
-        """
+        """uint8 (n, 3, s, s), array or tensor -> float32 numpy (n, bits) in [0, 1]."""
         return self.values_of_features(self.convolutions(images))
 
     @torch.inference_mode()
     def values_of_features(self, features):
-        """float16 (n, 512, s/32, s/32), array or tensor -> float16 numpy (n, bits) in [0, 1]."""
+        """float16 (n, 512, s/32, s/32), array or tensor -> float32 numpy (n, bits) in [0, 1]."""
         features = torch.as_tensor(features)
-        out = torch.empty(len(features), self.bits, dtype=torch.float16)
+        out = torch.empty(len(features), self.bits)
         for start in range(0, len(features), _ROWS_AT_ONCE):
             rows = features[start : start + _ROWS_AT_ONCE].to(self.device, torch.float32)
             padded = rows.new_zeros(_ROWS_AT_ONCE, *rows.shape[1:])
             padded[: len(rows)] = rows
-            out[start : start + len(rows)] = self.head(padded)[0][: len(rows)].half().cpu()
+            out[start : start + len(rows)] = self.head(padded)[0][: len(rows)].float().cpu()
         return out.numpy()
