@@ -21,7 +21,8 @@ def test_tables_are_made_of_the_results():
 
 
 def test_verbs_and_names_of_the_examples_exist():
-    verbs = set(re.findall(r"^hashret ([a-z-]+)", README, re.M))
+    blocks = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.S))
+    verbs = set(re.findall(r"^hashret ([a-z-]+)", blocks, re.M))
     assert {"train", "encode", "build-index", "query", "evaluate"} <= verbs <= set(main.commands)
     names = set(re.findall(r"hashret\.(\w+)\(", README))
     assert {"train", "encode", "build_index", "Searcher"} <= names <= set(hashret.__all__)
