@@ -60,7 +60,7 @@ def unpack(folder, count):
     folder.mkdir(parents=True)
     with tarfile.open(common.shared() / "data/corel5k.tar") as archive:
         for member in archive:
-            if member.name.endswith(".jpg"):
+            if member.name.endswith((".jpg", ".jpeg")):
                 (folder / Path(member.name).name).write_bytes(archive.extractfile(member).read())
                 count -= 1
             if not count:
