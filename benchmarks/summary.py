@@ -88,9 +88,9 @@ def speed():
         medians, ratio = result["medians"], result["query_to_imports_wall"]
         lines.append(
             f"| `hashret query` of one photograph, checkpoint of {result['checkpoint_mb']} MB "
-            f"| {medians['hashret query']['wall_s']} s "
-            f"| `import torch, faiss`: {medians['import torch, faiss']['wall_s']} s "
-            f"| {ratio['median']} ({ratio['min']} to {ratio['max']}) | {result['commit']} |"
+            f"| {medians['hashret query']['wall_s']:.1f} s "
+            f"| `import torch, faiss`: {medians['import torch, faiss']['wall_s']:.1f} s "
+            f"| {ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f}) | {result['commit']} |"
         )
     for result in startup[:1]:
         seconds = result["medians"]["hashret --help"]["cpu_s"]

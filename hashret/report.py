@@ -26,7 +26,7 @@ def table(hits):
     width = max([5, *(len(hit.label) for hit in hits)])
     lines = [f"{'rank':>4}  {'hamming':>7}  {'euclidean':>9}  {'label':<{width}}  path"]
     for hit in hits:
-        euclidean = "-" if hit.euclidean is None else f"{hit.euclidean:.4f}"
+        euclidean = "-" if hit.euclidean is None else f"{hit.euclidean:.3g}"
         path = shown_path(hit.path)
         lines.append(f"{hit.rank:>4}  {hit.hamming:>7}  {euclidean:>9}  {hit.label:<{width}}  {path}")
     return "\n".join(lines)
@@ -83,7 +83,7 @@ def _frame(hit, label):
 
 
 def _distances(hit):
-    return f"{hit.hamming} bits" + ("" if hit.euclidean is None else f", {hit.euclidean:.4f}")
+    return f"{hit.hamming} bits" + ("" if hit.euclidean is None else f", {hit.euclidean:.3g}")
 
 
 _PAGE = """<!doctype html>

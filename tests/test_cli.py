@@ -34,7 +34,7 @@ def test_the_verbs_follow_one_another_without_options(photos, model, tmp_path, m
     assert "36 photographs, 24 bits" in hashret("build-index").output
     found = hashret("query", photos / "train" / "red" / "03.png")
     assert found.exit_code == 0
-    assert found.output.splitlines()[1].split()[:4] == ["1", "0", "0.0000", "red"]
+    assert found.output.splitlines()[1].split()[:4] == ["1", "0", "0", "red"]
     assert len(found.output.splitlines()) == 11
 
 

@@ -50,7 +50,7 @@ def test_table_has_a_line_a_hit(results):
     assert lines[0].split() == ["rank", "hamming", "euclidean", "label", "path"]
     assert len(lines) == 7
     first = results[0][1][0]
-    assert lines[1].split()[:4] == ["1", str(first.hamming), f"{first.euclidean:.4f}", first.label]
+    assert lines[1].split()[:4] == ["1", str(first.hamming), f"{first.euclidean:.3g}", first.label]
 
 
 def test_a_picture_does_not_overwrite_a_photograph():
