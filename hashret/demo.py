@@ -60,7 +60,7 @@ def demo(out="hashret-demo", *, bits=48, seed=0, device="auto", overwrite=False)
     print(f"4. build the index of the train digits -> {index}")
     build_index(out / "codes", index)
     photos = [sorted((data / "test" / str(digit)).iterdir())[0] for digit in range(10)]
-    results = query(photos, index, model, k=8, device=device)
+    results = query(photos, index, model, k=7, device=device)
     print(f"5. query with a held-out digit: {photos[3]}")
     print(report.table(results[3][1]))
     print("6. score all held-out digits against the index")

@@ -34,7 +34,7 @@ def atomic(path):
     except OSError as error:
         raise HashretError(f"cannot write {path}: {error.strerror or error}") from error
     except RuntimeError as error:  # what torch and faiss raise on a full disk
-        raise HashretError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
+        raise HashretError(f"cannot write {path}; is the disk full? ({str(error).splitlines()[0]})") from error
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
