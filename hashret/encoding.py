@@ -126,6 +126,8 @@ class _Run:
         self.cached = cache.state() == PRESENT
         if self.cached.any():
             self.features = cache.open()
+            if not self.quiet:
+                print(f"{self.cached.sum():,} of {len(self.cached):,} photographs have cached convolution features")
 
     def encode(self):
         mine = range(rank(), self.shards, world())

@@ -140,7 +140,9 @@ class Run:
             print(f"epoch {line['epoch']}: loss {line['loss']:.4f}{held}, {clock(line['seconds'])}", flush=True)
         if self.best is None or line.get("heldout_map", 0) >= self.best.get("heldout_map", 0):
             self.best = line
-            self._save_best(net)
+            if is_main():
+                with atomic(self.state_folder / "best.pt") as partial:
+                    torch.save(net.state_dict(), partial)
         if is_main():
             state = {
                 "settings": asdict(self.settings), "module": module.state_dict(), "optimizer": optimizer.state_dict(),
@@ -149,11 +151,6 @@ class Run:
             with atomic(self.state_folder / "state.pt") as partial:
                 torch.save(state, partial)
         barrier()
-
-    def _save_best(self, net):
-        if is_main():
-            with atomic(self.state_folder / "best.pt") as partial:
-                torch.save(net.state_dict(), partial)
 
     def _load_state(self):
         try:
