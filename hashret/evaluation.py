@@ -69,7 +69,8 @@ def evaluate(
         raise HashretError(f"no queries in {queries}")
     started = time.perf_counter()
     labels = np.asarray(database.labels)
-    counts = count_by_distance(query.codes, database.codes(), query.labels, labels, database.bits)
+    xb = database.codes()
+    counts = count_by_distance(query.codes, xb, query.labels, labels, database.bits)
     hamming = _hamming_figures(counts, k, topk)
     hamming_seconds = time.perf_counter() - started
     head, tail = _reranked(query, database, labels, counts, candidates)
@@ -86,7 +87,7 @@ def evaluate(
             "map": float(average_precision(tail, topk=topk, head=head).mean()),
             "precision_at": {str(n): float(precision_at(tail, n, head).mean()) for n in k},
         },
-        "distinct_codes": len(np.unique(database.codes(), axis=0)),
+        "distinct_codes": len(np.unique(xb, axis=0)),
         "hamming_seconds": round(hamming_seconds, 2),
         "seconds": round(time.perf_counter() - started, 2),
     }

@@ -100,5 +100,5 @@ def check_output(path, overwrite, what, marker=None):
 
 
 def remove_folder(path):
-    """Remove an output folder that `check_output` let pass."""
+    """Remove a folder of hashret's own: partial work, or an output that `check_output` let pass."""
     shutil.rmtree(path, ignore_errors=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from dataclasses import asdict
 
@@ -16,7 +15,7 @@ from .data.split import hold_out
 from .distributed import barrier, is_main, rank, world
 from .errors import HashretError
 from .features import weights_fingerprint
-from .files import atomic, check_output, remove_leftovers, write_json
+from .files import atomic, check_output, remove_folder, remove_leftovers, write_json
 from .methods import get_method
 from .metrics import average_precision, count_by_distance
 from .models.checkpoint import save_checkpoint
@@ -62,7 +61,7 @@ class Run:
                 )
             else:
                 check_output(self.out, overwrite, "checkpoint")
-                shutil.rmtree(self.state_folder, ignore_errors=True)
+                remove_folder(self.state_folder)
 
     def train(self, net, method, source, feed):
         s = self.settings
@@ -184,7 +183,7 @@ class Run:
             }
             record["fingerprint"] = save_checkpoint(self.out, net, meta)["fingerprint"]
             write_json(self.out.with_suffix(".json"), record)
-            shutil.rmtree(self.state_folder, ignore_errors=True)
+            remove_folder(self.state_folder)
         barrier()
         return record
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,7 +124,7 @@ def build_index(codes=("codes",), out="index", overwrite=False):
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise HashretError(f"cannot write the index {out}: {reason}") from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        remove_folder(partial)
     return meta
 
 
@@ -140,7 +139,7 @@ def _write(folder, shard_folders, meta):
                 if not len(shard):
                     continue
                 stage.add(shard.codes)
-                writers["values"].add(np.asarray(shard.values))
+                writers["values"].add(shard.values.astype(np.float32, copy=False))
                 ids = shard.ids + first_id
                 writers["ids"].add(ids)
                 next_id = int(ids.max()) + 1
