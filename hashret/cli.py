@@ -74,25 +74,26 @@ def main():
 
 
 @main.command()
-@click.option("--data", required=True, help="folder:DIR, cifar10:DIR or list:FILE[,root=DIR], with labels")
+@click.option("--data", required=True, help="DIR, cifar10:DIR, list:FILE[,root=DIR] or a protocol, cifar10-1:DIR ...")
 @click.option("--out", default="model.safetensors", show_default=True, help="checkpoint to write")
 @click.option("--split", default="train", show_default=True, help="part of the data to learn from")
-@click.option("--method", default="am-vggh", show_default=True, help="am-vggh, or vggh: without attention")
+@click.option("--method", default="am-vggh", show_default=True, help="one of those that hashret methods lists")
 @click.option("--bits", type=int, default=48, show_default=True, help="code length, 8 to 256")
 @click.option("--image-size", type=int, default=224, show_default=True, help="pixels a side, a multiple of 32")
 @click.option("--arch", default="vgg16", show_default=True, help="vgg16, vgg16_bn, vgg11 or vgg11_bn")
 @click.option("--weights", default="imagenet", show_default=True, help="imagenet, a .safetensors or .pth file, or none")
 @click.option("--finetune", default="head", show_default=True, help="head: convolutions frozen; all: everything")
 @click.option("--width", type=_POSITIVE, default=4096, show_default=True, help="nodes of the fully connected layers")
-@click.option("--gate", default="open", show_default=True, help="CBAM's gates begin open, or at one half: half")
-@click.option("--dropout", type=click.FloatRange(0, 1, max_open=True), default=0.5, show_default=True)
+@click.option("--gate", default="unit", show_default=True, help="how CBAM's gates begin: unit, open or half")
+@click.option("--dropout", type=click.FloatRange(0, 1, max_open=True), help="default: the method's own, else 0.5")
 @click.option("--epochs", type=int, default=10, show_default=True)
 @click.option("--batch-size", type=int, default=128, show_default=True)
-@click.option("--lr", type=click.FloatRange(0, min_open=True), help="default: 3e-4 for head, 1e-4 for all")
-@click.option("--weight-decay", type=click.FloatRange(0), default=0.01, show_default=True)
 @click.option(
-    "--quantization", type=click.FloatRange(0), default=0.0, show_default=True, help="pulls values to 0 and 1"
+    "--lr", type=click.FloatRange(0, min_open=True), help="default: the method's own, else 3e-4; 1e-4 for all"
 )
+@click.option("--weight-decay", type=click.FloatRange(0), default=0.01, show_default=True)
+@click.option("--quantization", type=click.FloatRange(0), help="pulls values to 0 and 1; default: the method's own")
+@click.option("--balance", type=click.FloatRange(0), default=0.0, show_default=True, help="pulls bits to half ones")
 @click.option("--smoothing", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="of the labels")
 @click.option("--augment", default="crop-flip", show_default=True, help="none, crop or crop-flip, with --finetune all")
 @click.option("--heldout", type=float, default=0.05, show_default=True, help="share of the images that picks the epoch")
@@ -114,6 +115,16 @@ def train(**options):
 
     record = train(**options)
     click.echo(f"{options['out']}: {record['bits']} bits, epoch {record['best_epoch']}, {record['seconds']:.0f} s")
+
+
+@main.command()
+def methods():
+    """List the hashing methods with their papers."""
+    from .methods import METHODS
+
+    for method in METHODS.values():
+        labels = "" if method.needs_labels else " Needs no labels."
+        click.echo(f"{method.name:<8} {method.paper}.{labels}")
 
 
 @main.command()
@@ -218,7 +229,8 @@ def _print(results, as_json):
 @_SPLIT
 @click.option("--candidates", type=int, default=1000, show_default=True, help="nearest codes that are re-ranked")
 @click.option("-k", multiple=True, type=int, default=(1, 10, 100), show_default=True, help="of precision@k; repeatable")
-@click.option("--topk", type=int, help="ranks that count for mAP; default: all")
+@click.option("--topk", type=int, help="ranks that count for mAP, 0: all; default: the protocol's, else all")
+@click.option("--index-order", is_flag=True, help="also mAP with ties in the order of the index")
 @click.option("--protocol", help="name of the protocol to record")
 @_DEVICE
 @click.option("--out", metavar="JSON", help="write the figures to a file, too")

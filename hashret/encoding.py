@@ -91,7 +91,7 @@ class _Run:
         self.manifest = {
             "format": 1, "bits": encoder.bits, "encoder": encoder.fingerprint, "image_size": encoder.image_size,
             "precision": encoder.precision, "images": len(source), "shards": self.shards, "shard_size": shard_size,
-            "data": source.fingerprint, "classes": list(source.classes),
+            "data": source.fingerprint, "classes": list(source.classes), "protocol": source.protocol,
         }  # fmt: skip
 
     def claim(self, overwrite):

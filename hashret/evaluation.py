@@ -14,9 +14,11 @@ from .index import open_index
 from .metrics import (
     Counts,
     average_precision,
+    average_precision_by_index,
     count_by_distance,
     is_relevant,
     precision_at,
+    precision_recall,
     precision_within,
     recall_within,
 )
@@ -35,6 +37,7 @@ def evaluate(
     candidates=1000,
     k=(1, 10, 100),
     topk=None,
+    index_order=False,
     device="auto",
     protocol=None,
     out=None,
@@ -52,11 +55,12 @@ def evaluate(
         split: of the data source.
         candidates: nearest by Hamming distance that are re-ranked.
         k: for precision@k.
-        topk: ranks that count for mAP; None for all ("mAP@all").
-        protocol: name to record; by default queries and index are described.
+        topk: ranks that count for mAP, 0 for all ("mAP@all"); None for what the protocol says, else all.
+        index_order: give mAP with ties in the order of the index, too, as code without care for ties has it.
+        protocol: name to record; by default that of the data, or queries and index are described.
     """
-    if candidates < 1 or min(k) < 1 or (topk is not None and topk < 1):
-        raise HashretError("candidates, k and topk must be at least 1")
+    if candidates < 1 or min(k) < 1 or (topk is not None and topk < 0):
+        raise HashretError("candidates and k must be at least 1, topk at least 1, or 0 for all ranks")
     database = open_index(index, device)
     manifest, query = _load_queries(queries, model, split, database, device, quiet)
     if manifest["encoder"] != database.meta["encoder"]:
@@ -67,15 +71,22 @@ def evaluate(
         raise HashretError(f"{queries} and {index} have different classes; encode both from the same data set")
     if not len(query):
         raise HashretError(f"no queries in {queries}")
+    known = _protocol(manifest, database.meta)
+    topk = (known.get("topk") if topk is None else topk) or None
     started = time.perf_counter()
     labels = np.asarray(database.labels)
     xb = database.codes()
     counts = count_by_distance(query.codes, xb, query.labels, labels, database.bits)
     hamming = _hamming_figures(counts, k, topk)
+    if index_order:
+        by_index = average_precision_by_index(query.codes, xb, query.labels, labels, topk)
+        hamming["map_index_order"] = float(by_index.mean())
     hamming_seconds = time.perf_counter() - started
     head, tail = _reranked(query, database, labels, counts, candidates)
     result = {
-        "protocol": protocol or f"{len(query)} queries, {len(database)} database items, alike if they share a label",
+        "protocol": protocol
+        or known.get("name", f"{len(query)} queries, {len(database)} database items, alike if they share a label"),
+        "split_sha256": known.get("split"),
         "queries": len(query),
         "database": len(database),
         "bits": database.bits,
@@ -94,6 +105,13 @@ def evaluate(
     if out:
         write_json(out, result)
     return result
+
+
+def _protocol(queries, database):
+    """The protocol that both the queries' and the index's photographs are sets of, or {}."""
+    q, d = queries.get("protocol") or {}, database.get("protocol") or {}
+    same = q.get("split") == d.get("split") and (q.get("set"), d.get("set")) == ("test", "database")
+    return q if same else {}
 
 
 def _load_queries(queries, model, split, database, device, quiet):
@@ -117,6 +135,8 @@ def _hamming_figures(counts, k, topk):
     figures["precision_at"] = {str(n): float(precision_at(counts, n).mean()) for n in k}
     figures[f"precision_radius_{RADIUS}"] = float(precision_within(counts, RADIUS).mean())
     figures[f"recall_radius_{RADIUS}"] = float(recall_within(counts, RADIUS).mean())
+    precision, recall = precision_recall(counts)
+    figures["curve"] = {"precision": precision.round(5).tolist(), "recall": recall.round(5).tolist()}
     return figures
 
 

@@ -43,46 +43,48 @@ class FeatureCache:
 
     Args:
         folder: where caches lie; None for `default_cache`.
-        source: an ImageSource.
+        source: an ImageSource. The cache of a `subset` is that of the whole, of which it fills and reads its rows.
         weights: what `weights_fingerprint` says of the convolutions.
         image_size: side of the images in pixels.
         precision: "bfloat16" or "float32", what the convolutions compute in.
     """
 
     def __init__(self, folder, source, weights, image_size, precision):
-        self.source, self.image_size = source, image_size
+        self.whole = source if source.whole is None else source.whole
+        self.rows = np.arange(len(source)) if source.whole is None else source.rows
+        self.image_size = image_size
         self.shape = (512, image_size // 32, image_size // 32)
         info = {
             "format": _FORMAT,
-            "data": source.fingerprint,
+            "data": self.whole.fingerprint,
             "weights": weights,
             "image_size": image_size,
             "precision": precision,
         }
         key = hashlib.sha256(json.dumps(info, sort_keys=True).encode()).hexdigest()[:20]
         self.folder = Path(folder or default_cache()) / "features" / key
-        self.info = info | {"images": len(source), "spec": source.spec}
+        self.info = info | {"images": len(self.whole), "spec": self.whole.spec}
 
     @property
     def row_bytes(self):
         return int(np.prod(self.shape)) * 2
 
     def state(self):
-        """uint8 (n,): MISSING, PRESENT or UNREADABLE."""
+        """uint8 (n,) of the source's photographs: MISSING, PRESENT or UNREADABLE."""
         try:
             state = np.fromfile(self.folder / "state.u8", np.uint8)
         except FileNotFoundError:
-            return np.zeros(len(self.source), np.uint8)
-        if len(state) != len(self.source):
+            return np.zeros(len(self.rows), np.uint8)
+        if len(state) != len(self.whole):
             raise HashretError(f"the feature cache {self.folder} is damaged; remove that folder and run again")
-        return state
+        return state[self.rows]
 
     def open(self):
-        """Memory map of the features: float16 (n, 512, s/32, s/32); rows that are not PRESENT hold nothing."""
+        """The features, read as they are indexed: see `CachedRows`."""
         path = self.folder / "features.f16"
-        if not path.exists() or path.stat().st_size != len(self.source) * self.row_bytes:
+        if not path.exists() or path.stat().st_size != len(self.whole) * self.row_bytes:
             raise HashretError(f"the feature cache {self.folder} is damaged; remove that folder and run again")
-        return np.memmap(path, np.float16, "r", shape=(len(self.source), *self.shape))
+        return CachedRows(np.memmap(path, np.float16, "r", shape=(len(self.whole), *self.shape)), self.rows)
 
     def fill(self, convolutions, workers=None, quiet=False):
         """Compute what is missing; several processes share the work. Returns `state`, complete.
@@ -93,13 +95,13 @@ class FeatureCache:
         if is_main():
             self._create()
         barrier()
-        todo = split_rows(np.flatnonzero(self.state() == MISSING).tolist(), batch_size(self.image_size))
+        todo = split_rows(self.rows[self.state() == MISSING].tolist(), batch_size(self.image_size))
         todo = todo[rank() :: world()]
         total = sum(map(len, todo))
         progress = Progress("convolution features", total, quiet=quiet or not is_main())
         try:
             with self._writer() as write:
-                for batch in batches(self.source, self.image_size, todo, workers):
+                for batch in batches(self.whole, self.image_size, todo, workers):
                     write(batch, convolutions)
                     progress.add(len(batch.rows) + len(batch.skipped))
         except OSError as error:
@@ -111,10 +113,10 @@ class FeatureCache:
         return self.state()
 
     def _create(self):
-        need = len(self.source) * self.row_bytes
+        need = len(self.whole) * self.row_bytes
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for name, size in (("features.f16", need), ("state.u8", len(self.source))):
+            for name, size in (("features.f16", need), ("state.u8", len(self.whole))):
                 with open(self.folder / name, "ab") as file:
                     if file.tell() < size:
                         file.truncate(size)  # sparse: takes space as it fills
@@ -126,6 +128,23 @@ class FeatureCache:
 
     def _writer(self):
         return Writer(self.folder, self.row_bytes)
+
+
+class CachedRows:
+    """Features of a source by its own row numbers: ``cached[rows]`` (m,) -> float16 (m, 512, s/32, s/32).
+
+    Rows that are not PRESENT hold nothing.
+    """
+
+    def __init__(self, features, rows):
+        self.features, self.rows = features, rows
+
+    def __getitem__(self, rows):
+        places = self.rows[rows]
+        order = np.argsort(places)  # reading forward is faster
+        out = np.empty((len(places), *self.features.shape[1:]), np.float16)
+        out[order] = self.features[places[order]]
+        return out
 
 
 class Writer:

@@ -11,6 +11,7 @@ from .data.batches import batch_size, batches, split_rows
 from .errors import HashretError
 from .features import PRESENT, FeatureCache, weights_fingerprint
 from .models.encoder import Convolutions
+from .models.heads import descriptor
 
 
 class FeatureFeed:
@@ -36,14 +37,15 @@ class FeatureFeed:
         out = []
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
             for some in split_rows(rows, 512):
-                out.append(net.head(self._read(some))[0].float().cpu())
+                out.append(net.head(self._read(some)).values.float().cpu())
         return torch.cat(out).numpy()
 
+    def descriptors(self, rows):
+        """What the shallow methods hash, see `hashret.models.heads.descriptor`: -> float32 tensor (n, 512)."""
+        return torch.cat([descriptor(self._read(some)) for some in split_rows(rows, 512)])
+
     def _read(self, rows):
-        order = np.sort(rows)  # reading forward is faster, and undone below
-        block = torch.from_numpy(self.features[order])
-        back = torch.from_numpy(np.searchsorted(order, rows))
-        return block[back].to(self.device).float()
+        return torch.from_numpy(self.features[rows]).to(self.device).float()
 
 
 class ImageFeed:
@@ -67,15 +69,19 @@ class ImageFeed:
             yield batch.rows, torch.from_numpy(batch.images).to(self.device, non_blocking=True)
 
     def values(self, net, rows, precision):
-        """Hash-layer values of rows as the network stands: -> float32 (n, bits)."""
-        out = np.full((len(rows), net.head.hash.out_features), 0.5, np.float32)
+        """Hash-layer values of rows as the network stands: -> float32 (n, bits); unreadable ones are 0.5."""
         place = {int(row): i for i, row in enumerate(rows)}
+        out = None
         some = split_rows(rows, batch_size(self.image_size))
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
             for batch in batches(self.source, self.image_size, some, self.workers):
-                images = torch.from_numpy(batch.images).to(self.device)
-                if len(images):
-                    out[[place[int(row)] for row in batch.rows]] = net(images)[0].float().cpu().numpy()
+                if len(batch.rows):
+                    values = net(torch.from_numpy(batch.images).to(self.device)).values.float().cpu().numpy()
+                    if out is None:
+                        out = np.full((len(rows), values.shape[1]), 0.5, np.float32)
+                    out[[place[int(row)] for row in batch.rows]] = values
+        if out is None:
+            raise HashretError(f"none of {len(rows)} held-out images could be read")
         return out
 
 

@@ -1,4 +1,4 @@
-"""The training loop: epochs over a feed, the best of them by held-out mAP, and a state that survives a kill."""
+"""The training loop of every method: epochs over a feed, or one fit, scored on held-out images; it survives a kill."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from .data.split import hold_out
 from .distributed import barrier, is_main, rank, world
 from .errors import HashretError
 from .features import weights_fingerprint
-from .files import atomic, check_output, remove_folder, remove_leftovers, write_json
-from .methods import get_method
+from .files import atomic, check_output, read_json, remove_folder, remove_leftovers, write_json
 from .metrics import average_precision, count_by_distance
 from .models.checkpoint import save_checkpoint
 from .progress import Progress, clock
@@ -26,8 +25,8 @@ _HELD_OUT_DATABASE = 5000  # train images that the held-out ones are searched am
 
 # What of the settings goes into the checkpoint.
 _META = (
-    "method", "bits", "image_size", "arch", "width", "classes", "multi_label", "seed", "weights", "finetune", "data",
-    "best_epoch",
+    "method", "bits", "image_size", "arch", "width", "gate", "classes", "multi_label", "seed", "weights", "finetune",
+    "data", "protocol", "best_epoch",
 )  # fmt: skip
 
 
@@ -64,11 +63,36 @@ class Run:
                 remove_folder(self.state_folder)
 
     def train(self, net, method, source, feed):
+        """Train ``net`` by a `Method` on what a feed reads of ``source``; returns the training record."""
+        s = self.settings
+        readable = feed.readable()
+        rows, held = readable, readable[:0]
+        if source.labels is not None:
+            rows, held = (readable[part] for part in hold_out(source.labels[readable], s.heldout, s.seed))
+        started = time.monotonic()
+        if method.fitted:
+            self._fit(net, method, source, feed, rows, held)
+        else:
+            self._descend(net, method, source, feed, rows, held)
+        return self._finish(net, method, source, rows, held, time.monotonic() - started)
+
+    def _fit(self, net, method, source, feed, rows, held):
+        """Fit a shallow head once: one epoch without a loss."""
+        begun = time.monotonic()
+        if is_main():
+            with torch.no_grad():
+                labels = None if source.labels is None else source.labels[rows]
+                method.fit(net.head, feed.descriptors(rows), labels, self.settings.seed)
+            line = {"epoch": 1, "loss": None}
+            if len(held):
+                line["heldout_map"] = self._held_out_map(net, source, feed, rows, held)
+            self._end_epoch(line | {"seconds": round(time.monotonic() - begun, 1)}, net)
+        barrier()
+
+    def _descend(self, net, method, source, feed, rows, held):
+        """Train by gradient, epoch after epoch."""
         s = self.settings
         labels = torch.as_tensor(source.labels)
-        readable = feed.readable()
-        rows, held = hold_out(source.labels[readable], s.heldout, s.seed)
-        rows, held = readable[rows], readable[held]
         if len(rows) < s.batch_size:
             raise HashretError(
                 f"{len(rows)} train images are fewer than one batch of {s.batch_size}; lower --batch-size"
@@ -81,11 +105,12 @@ class Run:
             module.load_state_dict(self.state["module"])
             optimizer.load_state_dict(self.state["optimizer"])
             schedule.load_state_dict(self.state["schedule"])
-            self.epochs, self.best = self.state["epochs"], self.state["best"]
+            self.epochs, self.best, method.state = self.state["epochs"], self.state["best"], self.state["method"]
+        else:
+            method.begin(source.labels, rows)
         parallel = module
         if world() > 1:
             parallel = torch.nn.parallel.DistributedDataParallel(module)
-        started = time.monotonic()
         for epoch in range(len(self.epochs) + 1, s.epochs + 1):
             begun = time.monotonic()
             loss = self._epoch(epoch, parallel, optimizer, schedule, method, labels, feed, rows)
@@ -93,8 +118,9 @@ class Run:
             if len(held):
                 line["heldout_map"] = self._held_out_map(net, source, feed, rows, held)
             line["seconds"] = round(time.monotonic() - begun, 1)
-            self._end_epoch(line, net, module, optimizer, schedule)
-        return self._finish(net, source, rows, held, time.monotonic() - started)
+            state = {"module": module, "optimizer": optimizer, "schedule": schedule}
+            self._end_epoch(line, net, {k: v.state_dict() for k, v in state.items()} | {"method": method.state})
+            barrier()
 
     def _epoch(self, epoch, module, optimizer, schedule, method, labels, feed, rows):
         """Train one epoch; returns the mean loss. Its order and dropout depend on seed and epoch alone."""
@@ -108,9 +134,8 @@ class Run:
         total = torch.zeros((), device=self.device)
         for batch_rows, inputs in feed.batches(mine, seed=(s.seed, epoch, rank())):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=s.precision == "bfloat16"):
-                values, scores = module(inputs)
-            wanted = labels[batch_rows].to(self.device)
-            loss = method.loss(values.float(), scores.float(), wanted, s.quantization, s.smoothing)
+                output = module(inputs)
+            loss = method.loss(output, labels[batch_rows].to(self.device), batch_rows)
             if not torch.isfinite(loss):
                 raise HashretError(f"the loss is no longer a number in epoch {epoch}; lower --lr")
             optimizer.zero_grad(set_to_none=True)
@@ -132,24 +157,22 @@ class Run:
         counts = count_by_distance(xq, xb, source.labels[held], source.labels[sample], self.settings.bits)
         return float(average_precision(counts).mean())
 
-    def _end_epoch(self, line, net, module, optimizer, schedule):
+    def _end_epoch(self, line, net, state=None):
+        """Keep the best epoch and, where there is one, the state to resume from."""
         self.epochs.append(line)
         if not self.quiet:
-            held = f", held-out mAP {line['heldout_map']:.4f}" if "heldout_map" in line else ""
-            print(f"epoch {line['epoch']}: loss {line['loss']:.4f}{held}, {clock(line['seconds'])}", flush=True)
+            loss = "" if line["loss"] is None else f"loss {line['loss']:.4f}, "
+            held = f"held-out mAP {line['heldout_map']:.4f}, " if "heldout_map" in line else ""
+            print(f"epoch {line['epoch']}: {loss}{held}{clock(line['seconds'])}", flush=True)
         if self.best is None or line.get("heldout_map", 0) >= self.best.get("heldout_map", 0):
             self.best = line
             if is_main():
                 with atomic(self.state_folder / "best.pt") as partial:
                     torch.save(net.state_dict(), partial)
-        if is_main():
-            state = {
-                "settings": asdict(self.settings), "module": module.state_dict(), "optimizer": optimizer.state_dict(),
-                "schedule": schedule.state_dict(), "epochs": self.epochs, "best": self.best,
-            }  # fmt: skip
+        if state and is_main():
+            state |= {"settings": asdict(self.settings), "epochs": self.epochs, "best": self.best}
             with atomic(self.state_folder / "state.pt") as partial:
                 torch.save(state, partial)
-        barrier()
 
     def _load_state(self):
         try:
@@ -165,27 +188,30 @@ class Run:
             raise HashretError(f"the unfinished training of {self.out} has other settings: {was}")
         return state
 
-    def _finish(self, net, source, rows, held, seconds):
+    def _finish(self, net, method, source, rows, held, seconds):
         """Write checkpoint and record of the best epoch, and clear the state away."""
         s = self.settings
-        record = asdict(s) | {
-            "hashret": __version__, "torch": torch.__version__, "device": str(self.device), "processes": world(),
-            "train_images": len(rows), "heldout_images": len(held), "classes": list(source.classes),
-            "multi_label": source.labels.ndim == 2, "best_epoch": self.best["epoch"], "epochs_run": self.epochs,
-            "seconds": round(seconds, 1),
-        }  # fmt: skip
         if is_main():
+            record = asdict(s) | {
+                "hashret": __version__, "torch": torch.__version__, "device": str(self.device), "processes": world(),
+                "train_images": len(rows), "heldout_images": len(held), "classes": list(source.classes),
+                "multi_label": source.labels is not None and source.labels.ndim == 2, "protocol": source.protocol,
+                "best_epoch": self.best["epoch"], "epochs_run": self.epochs, "seconds": round(seconds, 1),
+            }  # fmt: skip
             net.load_state_dict(torch.load(self.state_folder / "best.pt", map_location=self.device, weights_only=True))
             meta = {name: record[name] for name in _META} | {
-                "attention": get_method(s.method).attention,
+                "head": method.head,
+                "attention": method.attention,
                 "weights_fingerprint": weights_fingerprint(net.features),
                 "heldout_map": self.best.get("heldout_map"),
             }
+            if method.head == "kernel":
+                meta["anchors"] = len(net.head.anchors)
             record["fingerprint"] = save_checkpoint(self.out, net, meta)["fingerprint"]
             write_json(self.out.with_suffix(".json"), record)
             remove_folder(self.state_folder)
         barrier()
-        return record
+        return read_json(self.out.with_suffix(".json"), "training record")
 
 
 def _warm_cosine(steps, warm):

@@ -109,6 +109,27 @@ def average_precision(counts, ties="expected", topk=None, head=None):
     return np.divide(score, found, out=np.zeros(len(score)), where=found > 0)
 
 
+def average_precision_by_index(xq, xb, labels_q, labels_b, topk=None):
+    """Average precision with tied items in the order of the database: -> (nq,).
+
+    What code that sorts distances by a stable sort reports. The order means nothing: a database sorted by class gives
+    another figure. Only for comparison with such figures; arguments as of `count_by_distance`.
+    """
+    unique, back, _ = _unique_rows(xq, labels_q)
+    words_q, words_b = as_words(xq[unique]), as_words(xb)
+    labels_q = np.asarray(labels_q)[unique]
+    score = np.zeros(len(unique))
+    for i in range(len(unique)):
+        distance = np.bitwise_count(words_q[i] ^ words_b).sum(axis=1, dtype=np.uint16)
+        order = np.argsort(distance, kind="stable")  # radix sort, 16 bits wide
+        relevant = is_relevant(labels_q[i : i + 1], labels_b)[0]
+        ranks = np.flatnonzero(relevant[order]) + 1
+        found = len(ranks) if topk is None else min(len(ranks), topk)
+        ranks = ranks if topk is None else ranks[ranks <= topk]
+        score[i] = (np.arange(1, len(ranks) + 1) / ranks).sum() / max(1, found)
+    return score[back]
+
+
 def _head_score(head):
     ranks = np.arange(1, head.shape[1] + 1)
     return (np.cumsum(head, axis=1) / ranks * head).sum(axis=1)
@@ -163,3 +184,14 @@ def recall_within(counts, radius=2):
     good = counts.relevant[:, : radius + 1].sum(axis=1)
     wanted = counts.relevant.sum(axis=1)
     return np.divide(good, wanted, out=np.zeros(len(good)), where=wanted > 0)
+
+
+def precision_recall(counts):
+    """Precision-recall curve by Hamming radius: -> (precision, recall), means over queries, each (bits + 1,).
+
+    Item d is of all database items within radius d, see `precision_within` and `recall_within`.
+    """
+    radii = range(counts.total.shape[1])
+    precision = [precision_within(counts, radius).mean() for radius in radii]
+    recall = [recall_within(counts, radius).mean() for radius in radii]
+    return np.array(precision), np.array(recall)

@@ -14,6 +14,8 @@ from .errors import HashretError
 from .feed import FeatureFeed, ImageFeed
 from .fit import Run
 from .methods import get_method
+from .models.attention import GATES
+from .models.checkpoint import head_options
 from .models.encoder import pick_device, pick_precision
 from .models.vgg import HashNet, check_image_size
 from .models.weights import load_features
@@ -39,6 +41,7 @@ class Settings:
     lr: float
     weight_decay: float
     quantization: float
+    balance: float
     smoothing: float
     augment: str
     heldout: float
@@ -58,13 +61,14 @@ def train(
     weights="imagenet",
     finetune="head",
     width=4096,
-    gate="open",
-    dropout=0.5,
+    gate="unit",
+    dropout=None,
     epochs=10,
     batch_size=128,
     lr=None,
     weight_decay=0.01,
-    quantization=0.0,
+    quantization=None,
+    balance=0.0,
     smoothing=0.0,
     augment="crop-flip",
     heldout=0.05,
@@ -82,15 +86,15 @@ def train(
 
     Args:
         data, split, download: see `hashret.data.open_data`.
-        method: "am-vggh" or "vggh".
+        method: one of `hashret.methods.METHODS`.
         bits: nodes of the hash layer, 8 to 256.
         image_size: pixels a side, a multiple of 32.
         arch, weights: the convolutions, see `hashret.models.weights.load_features`.
         finetune: "head" freezes the convolutions, whose features are cached on disk; "all" trains everything.
-        width, gate, dropout: see `hashret.models.vgg.HashHead`.
-        epochs, batch_size, weight_decay: of AdamW under a cosine schedule; ``lr`` None is 3e-4 for the head, 1e-4
-            where the convolutions train too.
-        quantization, smoothing: see the method's loss.
+        width, gate, dropout: see `hashret.models.heads.HashHead`.
+        epochs, batch_size, weight_decay: of AdamW under a cosine schedule; ``lr`` None is 1e-4 where the convolutions
+            train too.
+        quantization, balance, smoothing: see the method's loss.
         augment: "none", "crop" or "crop-flip", where the convolutions train.
         heldout: share of the train images that picks the epoch; 0 trains on all and keeps the last epoch.
         device, precision: "auto", "cpu", "cuda"; "bfloat16", "float32" or None for what is fast there.
@@ -98,6 +102,8 @@ def train(
         workers: decoding processes; None for one a core.
         resume: go on with a run that was killed.
         overwrite: replace a checkpoint that exists.
+
+    Where ``lr``, ``dropout`` or ``quantization`` is None, the method's own default holds, or else 3e-4, 0.5 and 0.
 
     Returns:
         The training record, as written.
@@ -110,35 +116,43 @@ def train(
     method_class = get_method(method)
     _check_choice("finetune", finetune, ("head", "all"))
     _check_choice("augment", augment, ("none", "crop", "crop-flip"))
-    _check_choice("gate", gate, ("open", "half"))
+    _check_choice("gate", gate, GATES)
+    if method_class.fitted and finetune == "all":
+        raise HashretError(f"{method} is fitted to the features of frozen convolutions; leave --finetune all out")
     if weights == "none" and finetune == "head":
-        raise HashretError("--weights none has nothing to freeze; add --finetune all")
+        other = "name weights" if method_class.fitted else "add --finetune all"
+        raise HashretError(f"--weights none has nothing to freeze; {other}")
     if epochs < 1 or batch_size < 2 or batch_size % world():
         raise HashretError("epochs must be at least 1, the batch size at least 2 and a multiple of the processes")
     if not 0 <= heldout < 1:
         raise HashretError(f"the held-out share must be at least 0 and below 1, not {heldout}")
     device = local_device(pick_device(device))
     precision = precision or pick_precision(device)
-    lr = lr or (3e-4 if finetune == "head" else 1e-4)
+    defaults = {"lr": 3e-4, "dropout": 0.5, "quantization": 0.0} | method_class.defaults
+    if finetune == "all":
+        defaults["lr"] = 1e-4
     names = Settings.__dataclass_fields__
-    settings = Settings(**{name: value for name, value in locals().items() if name in names} | {"data": str(data)})
+    given = {name: value for name, value in locals().items() if name in names}
+    settings = given | {name: value for name, value in defaults.items() if given[name] is None}
+    settings = Settings(**settings | {"data": str(data)})
 
     source = open_data(data, split, download).single_label()
-    source.require_labels()
+    if method_class.needs_labels:
+        source.require_labels()
     run = Run(Path(out), settings, device, quiet)
     run.claim(resume, overwrite)
     with process_group(device):
         torch.manual_seed(seed)
-        net = HashNet(
-            bits, len(source.classes), image_size, arch, width=width, attention=method_class.attention, gate=gate,
-            dropout=dropout,
-        )  # fmt: skip
+        shape = {"head": method_class.head, "attention": method_class.attention, "width": width, "gate": gate}
+        shape["dropout"] = settings.dropout
+        net = HashNet(bits, len(source.classes), image_size, arch, **head_options(shape))
         net.features = load_features(weights, arch)
         if finetune == "head":
             feed = FeatureFeed(source, net.features, image_size, precision, device, cache, workers, quiet)
         else:
             feed = ImageFeed(source, image_size, augment, device, workers)
-        return run.train(net.to(device, memory_format=torch.channels_last), method_class, source, feed)
+        net.to(device, memory_format=torch.channels_last)
+        return run.train(net, method_class(settings), source, feed)
 
 
 def _check_choice(name, value, choices):

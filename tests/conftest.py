@@ -67,7 +67,7 @@ def make_model(path, bits=24, seed=0, **options):
     from hashret.models.vgg import HashNet, init_from_scratch
 
     torch.manual_seed(seed)
-    shape = {"image_size": 32, "arch": "vgg11", "width": 32} | options
+    shape = {"image_size": 32, "arch": "vgg11", "width": 32, "gate": "unit"} | options
     attention = shape.pop("attention", True)
     net = HashNet(bits, 3, attention=attention, **shape)
     init_from_scratch(net.features)

@@ -165,7 +165,7 @@ def test_cifar10_is_downloaded_on_request_and_unpacked_once(tmp_path, server, mo
     with pytest.raises(HashretError, match="add --download"):
         open_data(f"cifar10:{home}", "test")
     source = open_data(f"cifar10:{home}", "test", download=True)
-    assert source.paths[0] == "airplane/picture_s_10.png"
+    assert source.paths[0] == "test/airplane/picture_s_10.png"
     assert source.labels.tolist() == [0, 0, 1, 1]
     assert np.array_equal(source.pixels(0, 32).ravel(), fake.first_test)
     fake.archive.unlink()

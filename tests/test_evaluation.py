@@ -101,7 +101,7 @@ def test_other_classes_are_refused(photos, model, index_folder, tmp_path):
         evaluate(tmp_path / "codes", index_folder)
 
 
-@pytest.mark.parametrize("wrong", [{"k": (0,)}, {"candidates": 0}, {"topk": 0}])
+@pytest.mark.parametrize("wrong", [{"k": (0,)}, {"candidates": 0}, {"topk": -1}])
 def test_counts_below_one(query_codes, index_folder, wrong):
     with pytest.raises(HashretError, match="at least 1"):
         evaluate(query_codes, index_folder, **wrong)

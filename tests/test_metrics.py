@@ -124,3 +124,37 @@ def test_labels_of_different_kinds_are_refused():
 def test_k_of_zero_is_refused():
     with pytest.raises(HashretError, match="at least 1"):
         metrics.precision_at(as_counts([0], [1]), 0)
+
+
+@pytest.mark.parametrize("kind", ["single", "several"])
+@pytest.mark.parametrize("topk", [None, 5])
+def test_index_order_is_a_stable_sort(kind, topk):
+    rng = np.random.default_rng(3)
+    bits_q, bits_b = rng.random((20, 12)) < 0.3, rng.random((60, 12)) < 0.3
+    labels = (lambda n: rng.integers(0, 4, n)) if kind == "single" else (lambda n: rng.integers(0, 2, (n, 5)))
+    labels_q, labels_b = labels(20), labels(60)
+    D, relevant = hamming(pack(bits_q), pack(bits_b)), metrics.is_relevant(labels_q, labels_b)
+    wanted = [plain_ap(relevant[i][sorted(range(60), key=lambda b: D[i, b])].tolist(), topk) for i in range(20)]
+    got = metrics.average_precision_by_index(pack(bits_q), pack(bits_b), labels_q, labels_b, topk)
+    assert got == pytest.approx(wanted)
+    counts = metrics.count_by_distance(pack(bits_q), pack(bits_b), labels_q, labels_b, 12)
+    assert (metrics.average_precision(counts, "worst", topk) <= got + 1e-9).all()
+    assert (got <= metrics.average_precision(counts, "best", topk) + 1e-9).all()
+
+
+def test_precision_recall_curve_by_brute_force():
+    rng = np.random.default_rng(4)
+    bits_q, bits_b = rng.random((9, 10)) < 0.4, rng.random((40, 10)) < 0.4
+    labels_q, labels_b = rng.integers(0, 3, 9), rng.integers(0, 3, 40)
+    counts = metrics.count_by_distance(pack(bits_q), pack(bits_b), labels_q, labels_b, 10)
+    precision, recall = metrics.precision_recall(counts)
+    assert len(precision) == len(recall) == 11
+    for radius in range(11):
+        p, r = [], []
+        for q in range(9):
+            near = [b for b in range(40) if (bits_q[q] != bits_b[b]).sum() <= radius]
+            good = sum(labels_b[b] == labels_q[q] for b in near)
+            p.append(good / len(near) if near else 0)
+            r.append(good / (labels_b == labels_q[q]).sum())
+        assert precision[radius] == pytest.approx(np.mean(p))
+        assert recall[radius] == pytest.approx(np.mean(r))

@@ -10,7 +10,7 @@ from conftest import make_model
 from safetensors.torch import load_file, save_file
 
 from hashret.errors import HashretError
-from hashret.models.attention import CBAM
+from hashret.models.attention import CBAM, GATES
 from hashret.models.checkpoint import load_encoder, read_meta
 from hashret.models.encoder import Convolutions
 from hashret.models.vgg import ARCHITECTURES, HashNet, normalize, vgg_features
@@ -27,7 +27,7 @@ def plain_cbam(F, cbam):
 
     average = np.array([sum(F[k, i, j] for i in range(h) for j in range(w)) / (h * w) for k in range(c)])
     maximum = np.array([max(F[k, i, j] for i in range(h) for j in range(w)) for k in range(c)])
-    F = F / (1 + np.exp(-(mlp(average) + mlp(maximum))))[:, None, None]
+    F = cbam.channel.scale * F / (1 + np.exp(-(mlp(average) + mlp(maximum))))[:, None, None]
     kernel, bias = (p.detach().numpy() for p in cbam.spatial.conv.parameters())
     summary = np.stack([F.mean(axis=0), F.max(axis=0)])
     out = np.zeros_like(F)
@@ -39,11 +39,11 @@ def plain_cbam(F, cbam):
                     for dj in range(-3, 4):
                         if 0 <= i + di < h and 0 <= j + dj < w:
                             logit += kernel[0, plane, di + 3, dj + 3] * summary[plane, i + di, j + dj]
-            out[:, i, j] = F[:, i, j] / (1 + np.exp(-logit))
+            out[:, i, j] = cbam.spatial.scale * F[:, i, j] / (1 + np.exp(-logit))
     return out
 
 
-@pytest.mark.parametrize("gate", ["open", "half"])
+@pytest.mark.parametrize("gate", GATES)
 def test_cbam_is_the_papers_formulas(gate):
     torch.manual_seed(0)
     cbam = CBAM(32, gate=gate)
@@ -55,8 +55,11 @@ def test_cbam_is_the_papers_formulas(gate):
         assert out[n] == pytest.approx(plain_cbam(F[n].numpy().astype(np.float64), cbam), abs=1e-5)
 
 
-def test_gates_begin_open_or_half():
+def test_gates_begin_at_one_or_half():
     F = torch.rand(1, 64, 7, 7)
+    assert torch.allclose(CBAM(64)(F), F, rtol=0.05)
+    assert CBAM(64).channel.scale == CBAM(64).spatial.scale == 2
+    assert CBAM(64, gate="half").channel.scale == CBAM(64, gate="open").spatial.scale == 1  # as the paper has it
     assert torch.allclose(CBAM(64, gate="open")(F), F, rtol=0.05)
     ratio = (CBAM(64, gate="half")(F) / F).mean().item()
     assert 0.1 < ratio < 0.45
@@ -111,10 +114,11 @@ def test_am_vggh_has_the_papers_layers():
 def test_values_are_bits_wide_and_between_zero_and_one(bits, image_size):
     net = HashNet(bits, 5, image_size, arch="vgg11", width=16).eval()
     images = torch.randint(0, 256, (2, 3, image_size, image_size), dtype=torch.uint8)
-    values, scores = net(images)
-    assert values.shape == (2, bits)
-    assert scores.shape == (2, 5)
-    assert 0 < values.min() <= values.max() < 1
+    output = net(images)
+    assert output.logits.shape == output.values.shape == (2, bits)
+    assert output.scores.shape == (2, 5)
+    assert 0 < output.values.min() <= output.values.max() < 1
+    assert torch.equal(output.values >= 0.5, output.logits >= 0)
 
 
 @pytest.mark.parametrize(("bits", "size"), [(7, 32), (257, 32), (16, 33), (16, 0), (16, -32)])
@@ -152,7 +156,7 @@ def test_encoder_is_the_network(model):
     net.load_state_dict(load_file(model))
     images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
     with torch.inference_mode():
-        wanted = net(images)[0].numpy()
+        wanted = net(images).values.numpy()
     assert encoder.values(images) == pytest.approx(wanted, abs=2e-3)
 
 

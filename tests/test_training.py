@@ -11,7 +11,6 @@ from hashret import features
 from hashret.data import open_data
 from hashret.errors import HashretError
 from hashret.feed import Augment, FeatureFeed
-from hashret.methods import get_method
 from hashret.models.checkpoint import load_encoder, read_meta
 from hashret.models.vgg import vgg_features
 from hashret.training import train
@@ -36,25 +35,6 @@ def weights(tmp_path_factory):
 @pytest.fixture
 def head(weights):
     return SMALL | {"weights": weights, "finetune": "head"}
-
-
-@pytest.mark.parametrize("quantization", [0.0, 0.3])
-def test_loss_is_cross_entropy_by_hand(quantization):
-    rng = np.random.default_rng(0)
-    values, scores, labels = rng.random((4, 6)), rng.normal(size=(4, 3)), np.array([0, 2, 1, 1])
-    by_hand = np.mean([np.log(np.exp(s).sum()) - s[y] for s, y in zip(scores, labels, strict=True)])
-    by_hand += quantization * np.mean(4 * values * (1 - values))
-    got = get_method("am-vggh").loss(*map(torch.tensor, (values, scores, labels)), quantization=quantization)
-    assert got.item() == pytest.approx(by_hand)
-
-
-def test_loss_of_several_labels_is_binary_cross_entropy_by_hand():
-    rng = np.random.default_rng(0)
-    scores, labels = rng.normal(size=(4, 3)), rng.integers(0, 2, (4, 3))
-    p = 1 / (1 + np.exp(-scores))
-    by_hand = -np.mean(labels * np.log(p) + (1 - labels) * np.log(1 - p))
-    got = get_method("vggh").loss(torch.zeros(4, 6), torch.tensor(scores), torch.tensor(labels))
-    assert got.item() == pytest.approx(by_hand)
 
 
 @pytest.mark.parametrize("method", ["am-vggh", "vggh"])

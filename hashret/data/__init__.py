@@ -1,4 +1,4 @@
-"""Data sources: `open_data("folder:DIR" | "cifar10:DIR" | "list:FILE" | "DIR")`."""
+"""Data sources: `open_data("folder:DIR" | "cifar10:DIR" | "list:FILE" | "cifar10-1:DIR" | "DIR")`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from .cifar10 import open_cifar10
 from .folder import open_folder
 from .images import UnreadableImage, is_image_name, open_rgb, read_image
 from .lists import open_list
+from .protocols import PROTOCOLS, open_protocol
 from .source import ImageSource
 
 __all__ = ["ImageSource", "UnreadableImage", "is_image_name", "open_data", "open_rgb", "read_image"]
@@ -18,7 +19,8 @@ def open_data(spec, split=None, download=False):
     """Open a data source by its name: -> ImageSource.
 
     Args:
-        spec: ``folder:DIR`` or just ``DIR``, ``cifar10:DIR``, ``list:FILE`` or ``list:FILE,root=DIR``.
+        spec: ``folder:DIR`` or just ``DIR``, ``cifar10:DIR``, ``list:FILE`` or ``list:FILE,root=DIR``, or a protocol of
+            `hashret.data.protocols` as ``NAME:DIR``.
         split: train, database, test; None where the source is not split.
         download: let torchvision fetch CIFAR-10 where it is missing.
 
@@ -27,12 +29,17 @@ def open_data(spec, split=None, download=False):
     """
     spec = str(spec)
     kind, colon, where = spec.partition(":")
-    if not colon or kind not in ("folder", "cifar10", "list"):
+    if not colon or kind not in ("folder", "cifar10", "list", *PROTOCOLS):
         kind, where = "folder", spec
         if not Path(where).is_dir():
-            raise HashretError(f"no such folder: {where} (data are named DIR, folder:DIR, cifar10:DIR or list:FILE)")
+            raise HashretError(
+                f"no such folder: {where} (data are named DIR, folder:DIR, cifar10:DIR, list:FILE, or "
+                f"{', '.join(PROTOCOLS)} with :DIR)"
+            )
     if not where:
         raise HashretError(f"{spec!r} names no place; write {kind}:PATH")
+    if kind in PROTOCOLS:
+        return open_protocol(kind, where, split, download)
     if kind == "cifar10":
         return open_cifar10(where, split, download, spec)
     if kind == "list":

@@ -6,8 +6,11 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
+
 from ..errors import HashretError
 from .folder import open_folder
+from .source import ImageSource
 
 UNPACKED = "cifar10-png"
 
@@ -21,13 +24,33 @@ def open_cifar10(folder, split=None, download=False, spec=None):
     Raises:
         HashretError: nothing there and ``download`` not asked for, or the download failed.
     """
+    split = split or "train"
+    if split == "database":
+        split = "train"  # by the field's custom the database is what was trained on
+    whole = all_of_cifar10(folder, download)
+    if split not in ("train", "test"):
+        raise HashretError(f"CIFAR-10 has no {split} set; there are train, test")
+    rows = [row for row, path in enumerate(whole.paths) if path.startswith(f"{split}/")]
+    return whole.subset(rows, spec=spec or f"cifar10:{folder}")
+
+
+def all_of_cifar10(folder, download=False):
+    """CIFAR-10's 60,000 images as one source, in order of their paths ``test/<class>/<name>``, ``train/...``.
+
+    Train, test and every protocol's sets are subsets of it, and so share one feature cache.
+    """
     root = Path(folder)
-    spec = spec or f"cifar10:{folder}"
     if not (root / "train").is_dir():
         if not (root / UNPACKED / "train").is_dir():
             _unpack(root, download)
         root = root / UNPACKED
-    return open_folder(root, split or "train", spec)
+    parts = {name: open_folder(root, name) for name in ("test", "train") if (root / name).is_dir()}
+    paths = tuple(f"{name}/{path}" for name, part in parts.items() for path in part.paths)
+    classes = parts["train"].classes
+    if not classes or any(part.classes != classes for part in parts.values()):
+        raise HashretError(f"{root} is not CIFAR-10: its train/ and test/ do not hold the same class folders")
+    labels = np.concatenate([part.labels for part in parts.values()])
+    return ImageSource(root, paths, labels, classes, f"cifar10:{folder}")
 
 
 def _unpack(root, download):

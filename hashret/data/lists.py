@@ -10,11 +10,12 @@ from ..errors import HashretError
 from .source import ImageSource
 
 
-def open_list(file, split=None, root=None, spec=None):
+def open_list(file, split=None, root=None, spec=None, check_images=True):
     """Read a label list. ``file`` may be a folder that holds ``train.txt``, ``test.txt``, ``database.txt``.
 
     ``root`` is where the paths start; by default the list's folder or the one above it, whichever holds the first
-    image. Column names are read from ``labels.txt`` beside the list, or above it, where it has a name a column.
+    image; with ``check_images`` off, the list's folder where neither does. Column names are read from ``labels.txt``
+    beside the list, or above it, where it has a name a column.
 
     Raises:
         HashretError: no such file, a line that is not ``path 0 1 ...``, images that are not there.
@@ -30,7 +31,7 @@ def open_list(file, split=None, root=None, spec=None):
     except (OSError, UnicodeDecodeError) as error:
         raise HashretError(f"cannot read the list {path}: {error}") from None
     paths, labels = _parse(path, lines)
-    root = Path(root) if root else _find_root(path, paths[0])
+    root = Path(root) if root else _find_root(path, paths[0], check_images)
     classes = _column_names(path, labels.shape[1])
     return ImageSource(root, tuple(paths), labels if classes else None, classes, spec)
 
@@ -60,10 +61,12 @@ def _parse(file, lines):
     return paths, np.array(rows, dtype=np.uint8).reshape(len(paths), -1)
 
 
-def _find_root(file, first):
+def _find_root(file, first, check_images):
     for root in (file.parent, file.parent.parent):
         if (root / first).exists():
             return root
+    if not check_images:
+        return file.parent
     raise HashretError(
         f"the photographs of {file} are missing: {first} is neither in {file.parent} nor in the folder above; "
         f"name their folder with list:{file},root=DIR"

@@ -23,6 +23,8 @@ class ImageSource:
         labels: (n,) int64 class numbers, or (n, classes) uint8 for several labels a photograph, or None.
         classes: names of the label columns; empty without labels.
         spec: how the user named it, for records.
+        whole, rows: the source that these photographs are ``rows`` of, where this is a `subset`.
+        protocol: name and sha256 of the committed split, where a protocol made it.
     """
 
     root: Path
@@ -30,6 +32,9 @@ class ImageSource:
     labels: np.ndarray | None = None
     classes: tuple[str, ...] = ()
     spec: str = ""
+    whole: ImageSource | None = None
+    rows: np.ndarray | None = None
+    protocol: dict | None = None
 
     def __len__(self):
         return len(self.paths)
@@ -59,6 +64,13 @@ class ImageSource:
             except OSError:
                 digest.update(f"{path}\0missing\n".encode(errors="surrogateescape"))
         return digest.hexdigest()
+
+    def subset(self, rows, **changes):
+        """The photographs at ``rows`` (m,), in that order; it shares its feature cache with the whole."""
+        rows = np.asarray(rows, np.int64)
+        labels = None if self.labels is None else self.labels[rows]
+        paths = tuple(self.paths[row] for row in rows)
+        return replace(self, paths=paths, labels=labels, whole=self, rows=rows, **changes)
 
     def require_labels(self):
         """Raise HashretError unless there are labels of at least two classes."""

@@ -108,6 +108,7 @@ def build_index(codes=("codes",), out="index", overwrite=False):
             raise HashretError(f"{folder.folder} and {folders[0].folder} were encoded by different encoders")
         if folder.manifest["classes"] != meta["classes"]:
             meta["classes"] = []  # label numbers mean different things: leave labels out
+    meta["protocol"] = folders[0].manifest.get("protocol") if len(folders) == 1 else None
     out = Path(out)
     check_output(out, overwrite, "index", "index.json")
     remove_leftovers(out.parent, out.name)

@@ -1,9 +1,14 @@
 """Hashing methods by name: what each adds to the shared network and training loop."""
 
 from ..errors import HashretError
+from .cnnh import CNNH, CNNHPlus
+from .dnnh import DNNH
+from .dpsh import DPSH
+from .ksh import KSH
+from .lsh import ITQ, LSH
 from .vggh import AMVGGH, VGGH
 
-METHODS = {method.name: method for method in (AMVGGH, VGGH)}
+METHODS = {method.name: method for method in (AMVGGH, VGGH, DPSH, DNNH, CNNHPlus, CNNH, KSH, ITQ, LSH)}
 
 
 def get_method(name):

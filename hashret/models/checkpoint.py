@@ -25,8 +25,8 @@ _KEY = "hashret"
 def save_checkpoint(path, net, meta):
     """Write a `HashNet` with its metadata; adds the fingerprint and returns the metadata as written.
 
-    ``meta`` holds what rebuilds the network (bits, image_size, arch, width, attention, gate, classes) and what
-    describes it (method, seed, weights, training record ...).
+    ``meta`` holds what rebuilds the network (bits, image_size, arch, classes, head, and the head's width, attention,
+    gate or anchors) and what describes it (method, seed, weights, training record ...).
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
     meta = {"format": FORMAT, **meta, "fingerprint": _fingerprint(tensors, meta)}
@@ -64,13 +64,15 @@ def build_network(meta):
     """The network that ``meta`` describes, its parameters yet without memory."""
     with torch.device("meta"):
         return HashNet(
-            meta["bits"],
-            max(1, len(meta["classes"])),
-            meta["image_size"],
-            arch=meta["arch"],
-            width=meta["width"],
-            attention=meta["attention"],
+            meta["bits"], max(1, len(meta["classes"])), meta["image_size"], meta["arch"], **head_options(meta)
         )
+
+
+def head_options(meta):
+    """``meta``'s kind of head and what such a head is made of."""
+    meta = {"head": "fc", "gate": "open"} | meta  # what checkpoints without these names were
+    wanted = {"projection": (), "kernel": ("anchors",)}.get(meta["head"], ("width", "attention", "gate", "dropout"))
+    return {name: meta[name] for name in ("head", *wanted) if name in meta}
 
 
 def load_encoder(path="model.safetensors", device="auto", precision=None):
@@ -99,6 +101,7 @@ def load_encoder(path="model.safetensors", device="auto", precision=None):
 def _fingerprint(tensors, meta):
     """sha256 over what decides an encoder's values: the tensors and the shape of the network."""
     shape = {name: meta[name] for name in ("bits", "image_size", "arch", "width", "attention")}
+    shape |= {name: meta[name] for name in ("head", "gate") if name in meta}
     digest = hashlib.sha256(json.dumps(shape, sort_keys=True).encode())
     for name in sorted(tensors):
         digest.update(name.encode())

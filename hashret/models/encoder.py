@@ -104,5 +104,5 @@ class Encoder:
             rows = features[start : start + _ROWS_AT_ONCE].to(self.device, torch.float32)
             padded = rows.new_zeros(_ROWS_AT_ONCE, *rows.shape[1:])
             padded[: len(rows)] = rows
-            out[start : start + len(rows)] = self.head(padded)[0][: len(rows)].float().cpu()
+            out[start : start + len(rows)] = self.head(padded).values[: len(rows)].float().cpu()
         return out.numpy()

@@ -1,4 +1,4 @@
-"""VGGH and AM-VGGH: VGG convolutions, optionally CBAM, fully connected layers, a hash layer, a classifier.
+"""The whole network: VGG convolutions and a head that hashes their features.
 
 Source: paper, section 1 and figures 1 and 2. The convolutions have torchvision's layer names
 (``features.0.weight`` ...), so that its state dicts load as they are; torchvision itself is not imported
@@ -10,9 +10,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from ..bits import check_bits
 from ..errors import HashretError
-from .attention import CBAM
+from .heads import make_head
 
 # Channels of each convolution, "M" a 2x2 maximum pooling: Simonyan & Zisserman, table 1, columns A and D.
 _LAYERS = {
@@ -50,54 +49,18 @@ def normalize(images):
     return (images.float() - mean) / std
 
 
-class HashHead(nn.Module):
-    """Convolution features to hash-layer values and class scores.
-
-    (n, 512, s/32, s/32) -> values (n, bits) in (0, 1), scores (n, classes).
-
-    Args:
-        bits: nodes of the hash layer.
-        classes: outputs of the classifier.
-        image_size: side of the input images in pixels, a multiple of 32.
-        width: nodes of each of the two fully connected layers.
-        attention: CBAM before flattening (AM-VGGH) or none (VGGH).
-        gate: how CBAM's gates begin, see `CBAM`.
-        dropout: after each fully connected layer, as VGG16 has it.
-    """
-
-    def __init__(self, bits, classes, image_size=224, width=4096, attention=True, gate="open", dropout=0.5):
-        super().__init__()
-        check_bits(bits)
-        check_image_size(image_size)
-        side = image_size // STRIDE
-        self.attention = CBAM(512, gate=gate) if attention else nn.Identity()
-        self.fc = nn.Sequential(
-            nn.Flatten(),
-            nn.Linear(512 * side * side, width),
-            nn.ReLU(inplace=True),
-            nn.Dropout(dropout),
-            nn.Linear(width, width),
-            nn.ReLU(inplace=True),
-            nn.Dropout(dropout),
-        )
-        self.hash = nn.Linear(width, bits)
-        self.classifier = nn.Linear(bits, classes)
-
-    def forward(self, features):
-        values = torch.sigmoid(self.hash(self.fc(self.attention(features))))
-        return values, self.classifier(values)
-
-
 class HashNet(nn.Module):
-    """AM-VGGH, or VGGH with ``attention=False``: uint8 images (n, 3, s, s) -> values (n, bits), scores (n, classes).
+    """Convolutions and a head: uint8 images (n, 3, s, s) -> `HeadOutput`.
 
-    Further arguments are those of `HashHead`.
+    AM-VGGH with the head's defaults, VGGH with ``attention=False``; ``head`` names the kind (see `make_head`) and
+    further arguments are the head's own.
     """
 
-    def __init__(self, bits, classes, image_size=224, arch="vgg16", **head):
+    def __init__(self, bits, classes, image_size=224, arch="vgg16", head="fc", **options):
         super().__init__()
+        check_image_size(image_size)
         self.features = vgg_features(arch)
-        self.head = HashHead(bits, classes, image_size, **head)
+        self.head = make_head(head, bits, classes, image_size // STRIDE, **options)
 
     def forward(self, images):
         return self.head(self.features(normalize(images)))

@@ -1,0 +1,161 @@
+"""The paper's tables, run anew: methods x bits x seeds of one protocol, all on the same data, features and metrics.
+
+    python benchmarks/tables.py --protocol cifar10-1 --data DIR --weights FILE --work runs/tables --jobs 2
+
+Each run trains, encodes database and queries, builds an index and scores it, through the functions behind the verbs,
+and leaves one JSON under results/tables/. What has its JSON is not run again, and a killed training goes on where it
+stopped: run the same command again. Convolution features are computed once and shared. `tables_page.py` makes the
+tables and plots from the JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import multiprocessing
+import os
+import resource
+import shutil
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+import common
+
+DEEP = ("am-vggh", "vggh", "dpsh", "dnnh", "cnnh+", "cnnh")
+METHODS = (*DEEP, "ksh", "itq", "lsh")
+SEVERAL_SEEDS = ("am-vggh", "vggh")
+CANDIDATES = (100, 1000, 5000)
+# Rows of the ablation: what each changes in AM-VGGH as it stands.
+ABLATIONS = {
+    "gates-open": {"gate": "open"},
+    "gates-half": {"gate": "half"},
+    "quantization": {"quantization": 0.2},
+    "balance": {"balance": 0.2},
+    "smoothing": {"smoothing": 0.1},
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--protocol", required=True, help="cifar10-1, cifar10-2, corel5k-21 or nuswide-21")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the protocol's photographs")
+    parser.add_argument("--weights", default=str(common.shared() / "weights/vgg16_imagenet_features.safetensors"))
+    parser.add_argument("--work", type=Path, required=True, help="folder for what the runs leave behind")
+    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
+    parser.add_argument("--bits", nargs="+", type=int, default=(12, 24, 32, 48))
+    parser.add_argument("--seeds", nargs="+", type=int, default=(0, 1, 2), help="AM-VGGH and VGGH; others: the first")
+    parser.add_argument("--ablations", nargs="*", choices=ABLATIONS, help="rows of the ablation instead; none: all")
+    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--finetune", default="head")
+    parser.add_argument("--width", type=int, default=1024)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, which share the cores")
+    parser.add_argument("--keep", action="store_true", help="keep checkpoints, codes and indexes")
+    parser.add_argument("--results", type=Path, default=common.RESULTS / "tables")
+    options = parser.parse_args()
+    todo = [spec for spec in plan(options) if not (options.results / f"{name_of(options, spec)}.json").exists()]
+    print(f"{len(todo)} runs to do", flush=True)
+    workers = ProcessPoolExecutor(
+        options.jobs, mp_context=multiprocessing.get_context("spawn"), max_tasks_per_child=1
+    )  # a process a run, so that its peak memory is its own
+    with workers as pool:
+        runs = {pool.submit(run, options, spec): spec for spec in todo}
+        for number, done in enumerate(as_completed(runs), 1):
+            print(f"[{number}/{len(todo)}] {done.result()}", flush=True)
+
+
+def plan(options):
+    """What to run: (method, bits, seed, name of the ablation or None), the methods with several seeds last."""
+    if options.ablations is not None:
+        rows = options.ablations or ABLATIONS
+        return [
+            ("am-vggh", bits, seed, row) for seed, bits, row in itertools.product(options.seeds, options.bits, rows)
+        ]
+    first = [(m, b, options.seeds[0], None) for m, b in itertools.product(options.methods, options.bits)]
+    again = [m for m in options.methods if m in SEVERAL_SEEDS]
+    return first + [(m, b, s, None) for s, m, b in itertools.product(options.seeds[1:], again, options.bits)]
+
+
+def name_of(options, spec):
+    """File name of a run's result."""
+    method, bits, seed, ablation = spec
+    name = f"{options.protocol}_{options.image_size}px_{options.finetune}_{method}_{bits}b_seed{seed}"
+    return f"{name}_{ablation}" if ablation else name
+
+
+def run(options, spec):
+    """One run, from photographs to its JSON; returns a line that says what came out."""
+    import faiss
+    import torch
+
+    from hashret import build_index, encode, evaluate, train
+
+    threads = max(1, (os.cpu_count() or 1) // options.jobs)
+    torch.set_num_threads(threads)
+    faiss.omp_set_num_threads(threads)
+    method, bits, seed, ablation = spec
+    name = name_of(options, spec)
+    work = options.work / name
+    work.mkdir(parents=True, exist_ok=True)
+    data, seconds = f"{options.protocol}:{options.data}", {}
+
+    def timed(step, function, *args, **keywords):
+        started = time.perf_counter()
+        result = function(*args, **keywords)
+        seconds[step] = round(time.perf_counter() - started, 1)
+        return result
+
+    unfinished = (work / ".model.safetensors.training/state.pt").exists()
+    settings = {"bits": bits, "method": method, "seed": seed, "image_size": options.image_size, "width": options.width}
+    settings |= {"epochs": options.epochs, "batch_size": options.batch_size, "finetune": options.finetune}
+    settings |= ABLATIONS.get(ablation, {})
+    model, index = work / "model.safetensors", work / "index"
+    training = timed(
+        "train", train, data, model, weights=options.weights, workers=0, quiet=True, resume=unfinished,
+        overwrite=not unfinished, **settings,
+    )  # fmt: skip
+    frozen = options.finetune == "head"
+    for part in ("database", "test"):
+        timed(
+            f"encode {part}", encode, data, model, work / part, split=part, fill_cache=frozen, workers=0, quiet=True,
+            overwrite=True,
+        )  # fmt: skip
+    timed("build-index", build_index, work / "database", index, overwrite=True)
+    metrics = timed("evaluate", evaluate, work / "test", index, index_order=True, k=(1, 10, 100))
+    reranked = {}
+    for candidates in CANDIDATES if method in SEVERAL_SEEDS and not ablation else ():
+        reranked[candidates] = evaluate(work / "test", index, candidates=candidates)["reranked"]
+    at_1000 = evaluate(work / "test", index, topk=1000)
+    keep = ("quantization", "balance", "smoothing", "gate", "dropout", "lr", "weight_decay", "precision", "heldout")
+    keep += ("best_epoch", "train_images", "heldout_images", "epochs_run")
+    common.save(
+        name,
+        {
+            "protocol": options.protocol, "method": method, "bits": bits, "seed": seed, "ablation": ablation,
+            "split_sha256": metrics["split_sha256"], "image_size": options.image_size, "width": options.width,
+            "finetune": options.finetune, "epochs": options.epochs, "batch_size": options.batch_size,
+            "threads": threads, "seconds": seconds, "peak_memory_mb": peak_memory(),
+            "training": {key: training[key] for key in keep}, "metrics": metrics, "reranked_by_candidates": reranked,
+            "map_at_1000": at_1000["hamming"]["map"],
+        },
+        options.results,
+    )  # fmt: skip
+    if not options.keep:
+        shutil.rmtree(work)
+    return f"{name}: mAP {metrics['hamming']['map']:.4f}, {sum(seconds.values()):.0f} s"
+
+
+def peak_memory():
+    """Most memory this process held, in MB, and of the GPU where there is one."""
+    import torch
+
+    peak = {"process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}
+    if torch.cuda.is_available():
+        peak["gpu"] = torch.cuda.max_memory_allocated() // 2**20
+    return peak
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""LSH and ITQ: projections that need no labels."""
+
+from __future__ import annotations
+
+import torch
+
+from .method import Method
+
+ITERATIONS = 50
+
+
+class LSH(Method):
+    """Signs of random projections of the centred descriptors."""
+
+    name = "lsh"
+    paper = "Charikar, Similarity estimation techniques from rounding algorithms, STOC 2002 (random hyperplanes)"
+    head = "projection"
+    needs_labels = False
+    fitted = True
+
+    def fit(self, head, x, labels, seed):
+        random = torch.Generator().manual_seed(seed)
+        weight = torch.randn(head.weight.shape, generator=random).to(x.device)
+        _set(head, x, weight)
+
+
+class ITQ(LSH):
+    """Principal components, rotated so that their signs lose least."""
+
+    name = "itq"
+    paper = "Gong & Lazebnik, Iterative quantization: a Procrustean approach to learning binary codes, CVPR 2011"
+
+    def fit(self, head, x, labels, seed):
+        bits = head.weight.shape[1]
+        centred = (x - x.mean(dim=0)).double()
+        # The largest `bits` eigenvectors of the covariance, and a random rotation to start from.
+        components = torch.linalg.eigh(centred.T @ centred)[1].flip(1)[:, :bits]
+        _set(head, x, (components @ rotation(centred @ components, seed)).float())
+
+
+def rotation(v, seed=0, iterations=ITERATIONS, history=None):
+    """Rotation R (k, k) that minimises |sign(vR) - vR|^2 for v (n, k), from a random start. Formula (2) there.
+
+    ``history``: a list that the loss before each update is appended to.
+    """
+    k = v.shape[1]
+    random = torch.randn(k, k, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    r = torch.linalg.qr(random)[0].to(v)
+    for _ in range(iterations):
+        projected = v @ r
+        codes = torch.where(projected >= 0, 1.0, -1.0).to(v)
+        if history is not None:
+            history.append((codes - projected).square().sum().item())
+        left, _, right = torch.linalg.svd(codes.T @ v)
+        r = (left @ right).T
+    return r
+
+
+def _set(head, x, weight):
+    """Fill a `ProjectionHead`; each bit is scaled to unit spread, so that sigmoid values stay apart for the re-rank."""
+    head.mean.copy_(x.mean(dim=0))
+    head.weight.copy_(weight / ((x - head.mean) @ weight).std(dim=0, correction=0).clamp(min=1e-12))
