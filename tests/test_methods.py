@@ -262,7 +262,7 @@ def test_itq_hashes_the_principal_components():
     components = np.linalg.svd(centred, full_matrices=False)[2][:8]
     weight = head.weight.detach().numpy()
     inside = components.T @ components @ weight
-    assert inside == pytest.approx(weight, abs=1e-3 * np.abs(weight).max())
+    assert inside == pytest.approx(weight, abs=1e-3 * float(np.abs(weight).max()))
 
 
 def test_descriptor_is_the_mean_place_of_unit_length():
