@@ -49,22 +49,50 @@ def count_by_distance(xq, xb, labels_q, labels_b, bits):
     ub, _, weight = _unique_rows(xb, labels_b)
     words_q, words_b = as_words(xq[uq]), as_words(xb[ub])
     lq, lb = np.asarray(labels_q)[uq], np.asarray(labels_b)[ub]
+    if lq.ndim == lb.ndim == 1:
+        total, relevant = _count_classes(words_q, words_b, lq, lb, weight, bits)
+    else:
+        total, relevant = _count_pairs(words_q, words_b, is_relevant(lq, lb), weight, bits)
+    return Counts(total[back], relevant[back])
+
+
+def _count_classes(words_q, words_b, labels_q, labels_b, weight, bits):
+    """One label a photograph: a histogram by class and distance, of which one class is relevant."""
+    classes, place = np.unique(labels_b, return_inverse=True)
+    cell, weight = place * (bits + 1), None if (weight == 1).all() else weight
+    xor, key = np.empty(words_b.shape, np.uint64), np.empty(len(words_b), np.int64)
+    total = np.zeros((len(words_q), bits + 1), np.int64)
+    relevant = np.zeros_like(total)
+    of_query = {label: number for number, label in enumerate(classes.tolist())}
+    for i, label in enumerate(labels_q.tolist()):
+        np.bitwise_xor(words_b, words_q[i], out=xor)
+        distance = np.bitwise_count(xor)
+        np.add(cell, distance[:, 0] if distance.shape[1] == 1 else distance.sum(axis=1, dtype=np.int64), out=key)
+        by_class = np.bincount(key, weight, len(classes) * (bits + 1)).reshape(-1, bits + 1)
+        total[i] = by_class.sum(axis=0)
+        if label in of_query:
+            relevant[i] = by_class[of_query[label]]
+    return total, relevant
+
+
+def _count_pairs(words_q, words_b, pairs, weight, bits):
+    """Several labels a photograph: a histogram by relevance and distance, for many queries at once."""
     cells = 2 * (bits + 1)
-    counts = np.zeros((len(uq), cells))
-    step = max(1, _PAIRS_AT_ONCE // max(1, len(ub)))
-    for start in range(0, len(uq), step):
-        rows = slice(start, min(start + step, len(uq)))
+    counts = np.zeros((len(words_q), cells))
+    step = max(1, _PAIRS_AT_ONCE // max(1, len(words_b)))
+    for start in range(0, len(words_q), step):
+        rows = slice(start, min(start + step, len(words_q)))
         n = rows.stop - start
-        key = np.zeros((n, len(ub)), np.int64)
+        key = np.zeros((n, len(words_b)), np.int64)
         for word in range(words_q.shape[1]):
             key += np.bitwise_count(words_q[rows, word, None] ^ words_b[None, :, word])
         key *= 2
-        key += is_relevant(lq[rows], lb)
+        key += pairs[rows]
         key += cells * np.arange(n)[:, None]
         weights = np.broadcast_to(weight, key.shape).ravel()
         counts[rows] = np.bincount(key.ravel(), weights, n * cells).reshape(n, cells)
-    counts = counts.astype(np.int64)[back].reshape(len(xq), bits + 1, 2)
-    return Counts(counts.sum(axis=2), counts[:, :, 1])
+    counts = counts.astype(np.int64).reshape(len(words_q), bits + 1, 2)
+    return counts.sum(axis=2), counts[:, :, 1]
 
 
 def _unique_rows(codes, labels):
