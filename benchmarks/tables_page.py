@@ -11,6 +11,7 @@ from pathlib import Path
 TOP = Path(__file__).resolve().parent.parent
 RESULTS = TOP / "benchmarks" / "results" / "tables"
 PAGE = TOP / "benchmarks" / "tables.md"
+FIGURES = TOP / "docs" / "figures.md"
 BITS = (12, 24, 32, 48)
 ORDER = ("am-vggh", "vggh", "dpsh", "dnnh", "cnnh+", "cnnh", "ksh", "itq", "lsh")
 # Tables 1 and 2 of the paper.
@@ -33,8 +34,9 @@ DATASET = {"cifar10-1": "CIFAR-10", "cifar10-2": "CIFAR-10", "nuswide-21": "NUS-
 
 def main():
     runs = load()
-    PAGE.write_text(page(runs), encoding="utf-8")
-    print(f"-> {PAGE}")
+    for path, text in ((PAGE, page(runs)), (FIGURES, figures_page(FIGURES.read_text(encoding="utf-8")))):
+        path.write_text(text, encoding="utf-8")
+        print(f"-> {path}")
     for name, group in groups(runs).items():
         print(f"-> {plot(name, group)}")
 
@@ -273,6 +275,19 @@ def plot(key, runs):
     figure.savefig(path, dpi=80)
     plt.close(figure)
     return path
+
+
+def figures_page(text):
+    """docs/figures.md with its table of one run's codes, counted in every way, made anew."""
+    runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.parent.glob("differences_*.json"))]
+    lines = table_head(["how mAP is counted", *(f"{run['bits']} bits" for run in runs)])
+    for name in runs[0]["map"] if runs else ():
+        lines.append(row([name, *(three(run["map"][name]) for run in runs)]))
+    names = ", ".join(f"`{run['run']}` (commit {run['commit']})" for run in runs)
+    machines = ", ".join(sorted({run["machine"] for run in runs}))
+    lines += ["", f"Codes: {names}. Machine: {machines}."]
+    begin, end = "<!-- differences -->\n", "\n<!-- /differences -->"
+    return text.split(begin)[0] + begin + "\n".join(lines) + end + text.split(end)[1]
 
 
 HEAD = """# The paper's tables, re-run under one roof

@@ -119,7 +119,11 @@ def train(**options):
 
 @main.command()
 def methods():
-    """List the hashing methods with their papers."""
+    """List the hashing methods with their papers.
+
+    \b
+    Example: hashret methods
+    """
     from .methods import METHODS
 
     for method in METHODS.values():

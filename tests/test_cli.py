@@ -139,6 +139,8 @@ MISTAKES = {
     "an option that is none": (["query", "PHOTO", "--nosuch"], "No such option"),
     "an option without its value": (["train"], "Missing option '--data'"),
     "a verb that is none": (["retrieve"], "No such command"),
+    "fewer ranks than none": (["evaluate", "codes", "--topk", "-1"], "topk at least 1"),
+    "not the protocol's photographs": (["encode", "cifar10-1:PHOTOS", "--out", "new"], "no CIFAR-10 in"),
     "split missing": (["encode", "PHOTOS", "--out", "new"], "--split"),
 }
 
@@ -168,7 +170,15 @@ def test_a_mistake_gets_one_line_and_exit_code_2(workplace, photos, tmp_path, mi
     assert set(workplace.rglob("*")) == before
 
 
-@pytest.mark.parametrize("verb", ["train", "encode", "build-index", "query", "evaluate", "info", "demo"])
+def test_methods_are_listed_with_their_papers():
+    lines = hashret("methods").output.splitlines()
+    names = [line.split()[0] for line in lines]
+    assert {"am-vggh", "vggh", "dpsh", "dnnh", "cnnh+", "cnnh", "ksh", "itq", "lsh"} == set(names)
+    assert "Liu" in lines[names.index("ksh")]
+    assert [line.split()[0] for line in lines if "no labels" in line] == ["itq", "lsh"]
+
+
+@pytest.mark.parametrize("verb", ["train", "encode", "build-index", "query", "evaluate", "info", "demo", "methods"])
 def test_every_verb_has_help_with_an_example(verb):
     done = hashret(verb, "--help")
     assert done.exit_code == 0

@@ -8,6 +8,7 @@ from conftest import make_photos
 from test_metrics import all_orders, plain_ap
 
 from hashret.bits import hamming
+from hashret.data import open_data, protocols
 from hashret.encoding import encode
 from hashret.errors import HashretError
 from hashret.evaluation import evaluate
@@ -109,3 +110,24 @@ def test_counts_below_one(query_codes, index_folder, wrong):
 
 def test_all_orders_of_ties_is_what_it_says():
     assert sorted(map(tuple, all_orders([0, 0, 1], [1, 0, 1]))) == [(0, 1, 1), (1, 0, 1)]
+
+
+def test_the_protocol_of_the_data_is_recorded_and_says_what_counts(photos, model, tmp_path, monkeypatch):
+    everything = open_data(photos, "train")
+    record = {"protocol": "toy", "train": "0-35", "database": "0-29", "test": "30-35"}
+    monkeypatch.setattr(protocols, "_split", lambda name: (record, "5" * 64))
+    toy = protocols.Protocol("corel5k-21", 7, "a toy", lambda folder, record, download: everything)
+    monkeypatch.setitem(protocols.PROTOCOLS, "corel5k-21", toy)
+    for part in ("database", "test"):
+        encode(f"corel5k-21:{photos}", model, tmp_path / part, split=part, workers=0, quiet=True)
+    build_index(tmp_path / "database", tmp_path / "index")
+    result = evaluate(tmp_path / "test", tmp_path / "index", k=(1,), index_order=True)
+    assert (result["protocol"], result["split_sha256"], result["map_at"]) == ("corel5k-21", "5" * 64, 7)
+    figures = result["hamming"]
+    assert figures["map_worst_ties"] <= figures["map_index_order"] <= figures["map_best_ties"]
+    assert len(figures["curve"]["precision"]) == len(figures["curve"]["recall"]) == 25
+    assert evaluate(tmp_path / "test", tmp_path / "index", topk=0)["map_at"] == "all"
+    assert evaluate(tmp_path / "test", tmp_path / "index", topk=3)["map_at"] == 3
+    other = evaluate(tmp_path / "database", tmp_path / "index", k=(1,))  # the queries are not the protocol's
+    assert other["split_sha256"] is None
+    assert other["protocol"].startswith("30 queries, 30 database items")

@@ -1,6 +1,6 @@
 """The README's figures are those of the JSON files, and its examples name things that exist."""
 
-import importlib.util
+import importlib
 import re
 from pathlib import Path
 
@@ -11,13 +11,14 @@ TOP = Path(__file__).parents[1]
 README = (TOP / "README.md").read_text(encoding="utf-8")
 
 
-def test_tables_are_made_of_the_results():
-    path = TOP / "benchmarks" / "summary.py"
-    spec = importlib.util.spec_from_file_location("summary", path)
-    summary = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(summary)
+def test_tables_are_made_of_the_results(monkeypatch):
+    monkeypatch.syspath_prepend(TOP / "benchmarks")
+    summary, tables_page = importlib.import_module("summary"), importlib.import_module("tables_page")
     assert summary.fill(README) == README, "run: python benchmarks/summary.py --write"
     assert "| am-vggh | 48 |" in README
+    for path, made in ((tables_page.PAGE, tables_page.page(tables_page.load())), (tables_page.FIGURES, None)):
+        text = path.read_text(encoding="utf-8")
+        assert (made or tables_page.figures_page(text)) == text, "run: python benchmarks/tables_page.py"
 
 
 def test_verbs_and_names_of_the_examples_exist():
@@ -35,5 +36,6 @@ def test_options_of_the_examples_exist():
 
 
 def test_pictures_and_links_are_there():
-    for target in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (TOP / target).exists(), target
+    for page in (TOP / "README.md", TOP / "benchmarks" / "tables.md", TOP / "docs" / "figures.md"):
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), target
