@@ -86,6 +86,19 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def weights(tmp_path_factory):
+    """A random VGG-11 whose convolutions keep the signal, as a state dict on disk."""
+    import torch
+
+    from hashret.models.weights import load_features
+
+    torch.manual_seed(1)
+    path = tmp_path_factory.mktemp("weights") / "vgg11.pth"
+    torch.save({f"features.{n}": t for n, t in load_features("none", "vgg11").state_dict().items()}, path)
+    return str(path)
+
+
+@pytest.fixture(scope="session")
 def codes(tmp_path_factory, photos, model):
     """Shards of the train photographs, 10 a shard."""
     from hashret.encoding import encode

@@ -271,17 +271,6 @@ def test_descriptor_is_the_mean_place_of_unit_length():
     assert descriptor(features).numpy() == pytest.approx(mean / np.linalg.norm(mean, axis=1, keepdims=True), abs=1e-6)
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    """A random VGG-11 as a state dict on disk."""
-    from hashret.models.weights import load_features
-
-    torch.manual_seed(1)
-    path = tmp_path_factory.mktemp("weights") / "vgg11.pth"
-    torch.save({f"features.{n}": t for n, t in load_features("none", "vgg11").state_dict().items()}, path)
-    return str(path)
-
-
 def small(weights, **changes):
     return {
         "bits": 16, "image_size": 32, "arch": "vgg11", "width": 64, "dropout": 0.0, "epochs": 40, "batch_size": 8,

@@ -21,17 +21,6 @@ SMALL = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    """A random VGG-11 whose convolutions keep the signal, as a state dict on disk."""
-    from hashret.models.weights import load_features
-
-    torch.manual_seed(1)
-    path = tmp_path_factory.mktemp("weights") / "vgg11.pth"
-    torch.save({f"features.{n}": t for n, t in load_features("none", "vgg11").state_dict().items()}, path)
-    return str(path)
-
-
 @pytest.fixture
 def head(weights):
     return SMALL | {"weights": weights, "finetune": "head"}

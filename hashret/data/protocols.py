@@ -1,7 +1,7 @@
 """The field's evaluation protocols as data sources: `cifar10-1:DIR`, `cifar10-2:DIR`, `corel5k-21:DIR` and so on.
 
 Which photograph belongs to which set is committed: `splits/NAME.json` names rows of the sorted list of all paths, with
-the sha256 of that list. `tools/make_splits` made them, once. Two photographs are alike when they share a label.
+the sha256 of that list. `tools/make_splits.py` made them, once. Two photographs are alike when they share a label.
 """
 
 from __future__ import annotations
@@ -87,9 +87,10 @@ def names_sha256(paths):
 
 def _check_names(paths, record, folder):
     if len(paths) != record["images"] or names_sha256(paths) != record["names_sha256"]:
+        found = f"{len(paths):,} are there" + (", with other names" if len(paths) == record["images"] else "")
         raise HashretError(
             f"{folder} does not hold the photographs of {record['protocol']}: {record['images']:,} with their original "
-            f"names are wanted, {len(paths):,} are there"
+            f"names are wanted, {found}"
         )
 
 
