@@ -202,6 +202,7 @@ class Run:
             meta = {name: record[name] for name in _META} | {
                 "head": method.head,
                 "attention": method.attention,
+                "classifier": method.classifier,
                 "weights_fingerprint": weights_fingerprint(net.features),
                 "heldout_map": self.best.get("heldout_map"),
             }

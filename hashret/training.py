@@ -145,7 +145,8 @@ def train(
         torch.manual_seed(seed)
         shape = {"head": method_class.head, "attention": method_class.attention, "width": width, "gate": gate}
         shape["dropout"] = settings.dropout
-        net = HashNet(bits, len(source.classes), image_size, arch, **head_options(shape))
+        classes = len(source.classes) if method_class.classifier else 0
+        net = HashNet(bits, classes, image_size, arch, **head_options(shape))
         net.features = load_features(weights, arch)
         if finetune == "head":
             feed = FeatureFeed(source, net.features, image_size, precision, device, cache, workers, quiet)

@@ -10,7 +10,7 @@ from conftest import make_photos
 
 from hashret import open_data, train
 from hashret.errors import HashretError
-from hashret.methods import METHODS, cnnh, dnnh, get_method, ksh, lsh
+from hashret.methods import METHODS, cnnh, codewords, dnnh, get_method, ksh, lsh
 from hashret.methods.pairs import Similarity, alike
 from hashret.models.checkpoint import load_encoder, read_meta
 from hashret.models.heads import HeadOutput, SlicedHead, descriptor, make_head
@@ -97,6 +97,31 @@ def test_dnnh_loss_by_hand(labels):
     assert loss_of("dnnh", labels, out)[1].item() == pytest.approx(np.mean(hinges))
 
 
+def test_codewords_are_as_far_apart_as_can_be():
+    for classes, bits, nearest in ((10, 12, 6), (10, 48, 22), (2, 8, 8), (21, 24, 8)):
+        words = codewords.codewords(classes, bits)
+        assert set(np.unique(words)) == {-1, 1}
+        distance = (words[:, None] != words[None]).sum(axis=2) + bits * np.eye(classes, dtype=int)
+        assert distance.min() >= nearest
+        assert np.array_equal(words, codewords.codewords(classes, bits))
+
+
+@pytest.mark.parametrize("labels", [SINGLE, SEVERAL], ids=["single", "several"])
+def test_codeword_loss_by_hand(labels):
+    out = output()
+    method, loss = loss_of("am-vggh+", labels, out, quantization=0.3)
+    words, values = method.state["codewords"].numpy(), sigmoid(out.logits.detach().numpy())
+    by_hand = []
+    for value, label in zip(2 * values - 1, labels, strict=True):
+        holds = np.eye(3)[label] if labels.ndim == 1 else label
+        cosine = words @ value / np.linalg.norm(words, axis=1) / np.linalg.norm(value)
+        scores = 8 * (cosine - 0.2 * holds)
+        log_p = scores - np.log(np.exp(scores).sum())
+        by_hand.append(-(holds / holds.sum()) @ log_p)
+    by_hand = np.mean(by_hand) + 0.3 * np.mean(4 * values * (1 - values))
+    assert loss.item() == pytest.approx(by_hand)
+
+
 def test_piecewise_threshold():
     values = torch.tensor([0.05, 0.2, 0.5, 0.79, 0.95])
     assert dnnh.piecewise_threshold(values, 0.3).tolist() == pytest.approx([0, 0.2, 0.5, 0.79, 1])
@@ -111,7 +136,7 @@ def test_each_bit_of_the_sliced_head_sees_its_own_slice():
     assert layer(x)[1, 2].item() == pytest.approx((x[1, 8:12] @ layer.weight[2] + layer.bias[2]).item(), abs=1e-6)
 
 
-@pytest.mark.parametrize("name", ["vggh", "dpsh", "dnnh", "cnnh", "cnnh+"])
+@pytest.mark.parametrize("name", ["am-vggh+", "vggh", "dpsh", "dnnh", "cnnh", "cnnh+"])
 @pytest.mark.parametrize("labels", [SINGLE, SEVERAL], ids=["single", "several"])
 def test_gradients_are_those_of_finite_differences(name, labels):
     method = get_method(name)(settings(quantization=0.2, balance=0.1, smoothing=0.1))
@@ -308,7 +333,7 @@ def test_methods_without_labels_take_a_plain_folder(weights, tmp_path, name):
         train(photos, tmp_path / "other.safetensors", method="ksh", **small(weights))
 
 
-@pytest.mark.parametrize("name", ["dpsh", "dnnh", "cnnh", "ksh"])
+@pytest.mark.parametrize("name", ["am-vggh+", "dpsh", "dnnh", "cnnh", "ksh"])
 def test_several_labels_a_photograph(weights, tmp_path, name):
     make_photos(tmp_path / "images", 8, 0)
     flags = {"red": "1 0 1", "green": "0 1 0", "blue": "0 0 1"}

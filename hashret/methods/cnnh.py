@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from .method import Method
 from .pairs import Similarity
-from .vggh import VGGH
+from .vggh import classification_loss
 
 SWEEPS = 5
 
@@ -35,10 +35,11 @@ class CNNHPlus(CNNH):
     """CNNH whose network predicts the class labels, too."""
 
     name = "cnnh+"
+    classifier = True
 
     def loss(self, output, labels, rows):
         """CNNH's loss plus the classification loss."""
-        return super().loss(output, labels, rows) + VGGH.loss(self, output, labels, rows)
+        return super().loss(output, labels, rows) + classification_loss(output.scores, labels, self.settings.smoothing)
 
 
 def approximate(similarity, bits, seed=0, sweeps=SWEEPS, history=None):

@@ -12,7 +12,8 @@ class Method:
     Attributes:
         name: as `hashret train --method` takes it.
         paper: what it reproduces.
-        head: kind of head, see `hashret.models.heads.make_head`; attention: whether an "fc" head has CBAM.
+        head: kind of head, see `hashret.models.heads.make_head`; attention: whether an "fc" head has CBAM; classifier:
+            whether the loss reads class scores.
         needs_labels: whether it learns from labels.
         defaults: training settings whose default differs from that of `hashret.train`.
         state: tensors that a run must keep to go on after a kill.
@@ -22,6 +23,7 @@ class Method:
     paper = ""
     head = "fc"
     attention = False
+    classifier = False
     needs_labels = True
     fitted = False
     defaults: dict = {}  # noqa: RUF012 - a constant

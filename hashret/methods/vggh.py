@@ -12,6 +12,7 @@ class VGGH(Method):
 
     name = "vggh"
     paper = "Jin & Zeng, Deep hash image retrieval method based on attention model, 2021, without its attention"
+    classifier = True
 
     def loss(self, output, labels, rows):
         """Classification loss: cross-entropy, or binary cross-entropy of each label where a photograph has several.
@@ -20,17 +21,17 @@ class VGGH(Method):
         every hash-layer value v is 0 or 1; ``balance`` times the mean over bits of (2 mean(v) - 1)^2, which is 0
         where each bit is 1 for half of the batch; ``smoothing`` of the labels.
         """
-        s, values = self.settings, output.values
-        if labels.ndim == 1:
-            loss = F.cross_entropy(output.scores, labels, label_smoothing=s.smoothing)
-        else:
-            target = labels.to(output.scores.dtype) * (1 - s.smoothing) + s.smoothing / 2
-            loss = F.binary_cross_entropy_with_logits(output.scores, target)
+        loss = classification_loss(output.scores, labels, self.settings.smoothing)
+        return loss + self.regularization(output.values)
+
+    def regularization(self, values):
+        """The terms of `loss` on the hash-layer values (n, bits) alone."""
+        s, terms = self.settings, values.new_zeros(())
         if s.quantization:
-            loss = loss + s.quantization * (4 * values * (1 - values)).mean()
+            terms = terms + s.quantization * (4 * values * (1 - values)).mean()
         if s.balance:
-            loss = loss + s.balance * (2 * values.mean(dim=0) - 1).square().mean()
-        return loss
+            terms = terms + s.balance * (2 * values.mean(dim=0) - 1).square().mean()
+        return terms
 
 
 class AMVGGH(VGGH):
@@ -39,3 +40,11 @@ class AMVGGH(VGGH):
     name = "am-vggh"
     paper = "Jin & Zeng, Deep hash image retrieval method based on attention model, 2021"
     attention = True
+
+
+def classification_loss(scores, labels, smoothing=0.0):
+    """Cross-entropy of scores (n, classes) for labels (n,), binary cross-entropy for labels (n, classes)."""
+    if labels.ndim == 1:
+        return F.cross_entropy(scores, labels, label_smoothing=smoothing)
+    target = labels.to(scores.dtype) * (1 - smoothing) + smoothing / 2
+    return F.binary_cross_entropy_with_logits(scores, target)

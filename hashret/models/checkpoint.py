@@ -64,7 +64,11 @@ def build_network(meta):
     """The network that ``meta`` describes, its parameters yet without memory."""
     with torch.device("meta"):
         return HashNet(
-            meta["bits"], max(1, len(meta["classes"])), meta["image_size"], meta["arch"], **head_options(meta)
+            meta["bits"],
+            max(1, len(meta["classes"])) if meta.get("classifier", True) else 0,
+            meta["image_size"],
+            meta["arch"],
+            **head_options(meta),
         )
 
 

@@ -42,7 +42,7 @@ class HashHead(nn.Module):
 
     Args:
         bits: nodes of the hash layer.
-        classes: outputs of the classifier, which reads the hash-layer values.
+        classes: outputs of the classifier, which reads the hash-layer values; 0 for none.
         side: places a side of the feature map.
         width: nodes of each of the two fully connected layers.
         attention: CBAM before flattening (AM-VGGH) or none (VGGH).
@@ -63,7 +63,7 @@ class HashHead(nn.Module):
             nn.Dropout(dropout),
         )
         self.hash = self.hash_layer(width, bits)
-        self.classifier = nn.Linear(bits, classes)
+        self.classifier = nn.Linear(bits, classes) if classes else None
 
     def hash_layer(self, width, bits):
         return nn.Linear(width, bits)
@@ -72,7 +72,7 @@ class HashHead(nn.Module):
         inner = self.fc(self.attention(features))
         with torch.autocast(inner.device.type, enabled=False):  # few numbers, whose last digits order the re-rank
             logits = self.hash(inner.float())
-            return HeadOutput(logits, self.classifier(torch.sigmoid(logits)))
+            return HeadOutput(logits, self.classifier(torch.sigmoid(logits)) if self.classifier else None)
 
 
 class SlicedHead(HashHead):
