@@ -22,9 +22,9 @@ from pathlib import Path
 
 import common
 
-DEEP = ("am-vggh+", "am-vggh", "vggh", "dpsh", "dnnh", "cnnh+", "cnnh")
+DEEP = ("am-vggh+", "vggh+", "am-vggh", "vggh", "dpsh", "dnnh", "cnnh+", "cnnh")
 METHODS = (*DEEP, "ksh", "itq", "lsh")
-SEVERAL_SEEDS = ("am-vggh+", "am-vggh", "vggh")
+SEVERAL_SEEDS = ("am-vggh+", "vggh+", "am-vggh", "vggh")
 CANDIDATES = (100, 1000, 5000)
 # Rows of the ablation: what each changes in AM-VGGH as it stands.
 ABLATIONS = {

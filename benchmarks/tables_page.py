@@ -13,7 +13,7 @@ RESULTS = TOP / "benchmarks" / "results" / "tables"
 PAGE = TOP / "benchmarks" / "tables.md"
 FIGURES = TOP / "docs" / "figures.md"
 BITS = (12, 24, 32, 48)
-ORDER = ("am-vggh+", "am-vggh", "vggh", "dpsh", "dnnh", "cnnh+", "cnnh", "ksh", "itq", "lsh")
+ORDER = ("am-vggh+", "vggh+", "am-vggh", "vggh", "dpsh", "dnnh", "cnnh+", "cnnh", "ksh", "itq", "lsh")
 # Tables 1 and 2 of the paper.
 PAPER = {
     "CIFAR-10": {
@@ -83,7 +83,7 @@ def section(key, group):
         parts += ["What the re-rank is worth, means over seeds: mAP@all and precision@10 by number of candidates.",
                   rerank_table(plain)]  # fmt: skip
     if attention := attention_table(plain):
-        parts += ["Does attention help? AM-VGGH less VGGH, seed by seed:", attention]
+        parts += ["Does attention help? mAP with it less mAP without, seed by seed:", attention]
     if ablations := ablation_table(group):
         parts += ["Ablations of AM-VGGH, mAP@all as above:", ablations]
     picture = f"tables-{protocol}-{size}px-{finetune}.png"
@@ -153,22 +153,17 @@ def rerank_table(runs):
 
 
 def attention_table(runs):
-    """AM-VGGH less VGGH for the seeds that both have."""
-    lines = table_head(["bits", "difference by seed", "mean", "VGGH", "AM-VGGH"])
-    for bits in BITS:
-        by_seed = {
-            m: {
-                run["seed"]: run["metrics"]["hamming"]["map"]
-                for run in runs
-                if (run["method"], run["bits"]) == (m, bits)
-            }
-            for m in ("am-vggh", "vggh")
-        }
-        seeds = sorted(set(by_seed["am-vggh"]) & set(by_seed["vggh"]))
-        if seeds:
-            gain = [by_seed["am-vggh"][s] - by_seed["vggh"][s] for s in seeds]
-            means = [three(sum(by_seed[m][s] for s in seeds) / len(seeds)) for m in ("vggh", "am-vggh")]
-            lines.append(row([bits, ", ".join(f"{g:+.3f}" for g in gain), f"{sum(gain) / len(gain):+.3f}", *means]))
+    """The method with attention less the one without, for the seeds that both have."""
+    lines = table_head(["with, without", "bits", "difference by seed", "mean", "without", "with"])
+    for pair in (("am-vggh", "vggh"), ("am-vggh+", "vggh+")):
+        for bits in BITS:
+            by_seed = [{run["seed"]: score for run, score in scored(runs, method, bits)} for method in pair]
+            seeds = sorted(set(by_seed[0]) & set(by_seed[1]))
+            if seeds:
+                gain = [by_seed[0][s] - by_seed[1][s] for s in seeds]
+                means = [three(sum(column[s] for s in seeds) / len(seeds)) for column in reversed(by_seed)]
+                cells = [", ".join(pair), bits, ", ".join(f"{g:+.3f}" for g in gain)]
+                lines.append(row([*cells, f"{sum(gain) / len(gain):+.3f}", *means]))
     return "\n".join(lines) if len(lines) > 2 else ""
 
 
@@ -182,9 +177,14 @@ def ablation_table(runs):
     return "\n".join(lines) if names else ""
 
 
+def scored(runs, method, bits):
+    """(run, mAP) of each run of a method at a length."""
+    return [(run, run["metrics"]["hamming"]["map"]) for run in runs if (run["method"], run["bits"]) == (method, bits)]
+
+
 def scores(runs, method, bits):
-    """mAP of a method at a length, by seed."""
-    return [run["metrics"]["hamming"]["map"] for run in runs if (run["method"], run["bits"]) == (method, bits)]
+    """mAP of each run of a method at a length."""
+    return [score for _, score in scored(runs, method, bits)]
 
 
 def first_seed(runs):
@@ -246,7 +246,7 @@ def plot(key, runs):
     protocol, size, finetune = key
     runs = [run for run in runs if not run["ablation"]]
     figure, (by_bits, curve, time) = plt.subplots(1, 3, figsize=(15, 4.6), layout="constrained")
-    colours = dict(zip(ORDER, plt.get_cmap("tab10").colors, strict=False))
+    colours = dict(zip(ORDER, plt.get_cmap("tab20").colors[::2] + plt.get_cmap("tab20").colors[1::2], strict=False))
     for method in ORDER:
         found = {bits: scores(runs, method, bits) for bits in BITS}
         found = {bits: values for bits, values in found.items() if values}

@@ -2,14 +2,16 @@
 
 from ..errors import HashretError
 from .cnnh import CNNH, CNNHPlus
-from .codewords import AMVGGHPlus
+from .codewords import AMVGGHPlus, VGGHPlus
 from .dnnh import DNNH
 from .dpsh import DPSH
 from .ksh import KSH
 from .lsh import ITQ, LSH
 from .vggh import AMVGGH, VGGH
 
-METHODS = {method.name: method for method in (AMVGGHPlus, AMVGGH, VGGH, DPSH, DNNH, CNNHPlus, CNNH, KSH, ITQ, LSH)}
+METHODS = {
+    method.name: method for method in (AMVGGHPlus, VGGHPlus, AMVGGH, VGGH, DPSH, DNNH, CNNHPlus, CNNH, KSH, ITQ, LSH)
+}
 
 
 def get_method(name):

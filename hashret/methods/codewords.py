@@ -1,4 +1,4 @@
-"""AM-VGGH+: AM-VGGH whose classifier is a fixed set of far-apart codewords, one a class, read by the cosine."""
+"""VGGH+ and AM-VGGH+: the classifier is a fixed set of far-apart codewords, one a class, read by the cosine."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .vggh import AMVGGH
+from .vggh import VGGH
 
 SCALE, MARGIN = 8.0, 0.2
 
 
-class AMVGGHPlus(AMVGGH):
-    """The paper's network with a normalised classifier with a margin.
+class VGGHPlus(VGGH):
+    """VGGH with a normalised classifier with a margin.
 
     The paper's classifier learns where in the code space its classes lie, and few bits leave it little room; the
     hash layer saturates before the classes are apart. Codewords as far apart as the bits allow are there from the
     start, and the margin asks for nearness to the right one, not for saturated values.
     """
 
-    name = "am-vggh+"
+    name = "vggh+"
     paper = (
-        "AM-VGGH with fixed codewords and a cosine margin after Hoe et al., One loss for all: deep hashing with a "
-        "single cosine similarity based learning objective, NeurIPS 2021"
+        "VGGH with fixed codewords and a cosine margin after Hoe et al., One loss for all: deep hashing with a single "
+        "cosine similarity based learning objective, NeurIPS 2021"
     )
     classifier = False
 
@@ -43,6 +43,14 @@ class AMVGGHPlus(AMVGGH):
         wanted = target / target.sum(dim=1, keepdim=True).clamp(min=1)
         loss = F.cross_entropy(scores, wanted, label_smoothing=self.settings.smoothing)
         return loss + self.regularization(output.values)
+
+
+class AMVGGHPlus(VGGHPlus):
+    """VGGH+ with CBAM after the convolutions."""
+
+    name = "am-vggh+"
+    paper = VGGHPlus.paper.replace("VGGH", "AM-VGGH", 1)
+    attention = True
 
 
 def codewords(classes, bits, seed=0, tries=10):
