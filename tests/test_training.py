@@ -79,9 +79,9 @@ def test_the_same_seed_gives_the_same_encoder(photos, head, tmp_path, finetune):
     assert prints[0] == prints[1] != prints[2]
 
 
-@pytest.mark.parametrize("finetune", ["head", "all"])
-def test_a_killed_training_resumes_to_the_same_encoder(photos, head, tmp_path, finetune):
-    options = head | {"finetune": finetune, "epochs": 4}
+@pytest.mark.parametrize(("finetune", "method"), [("head", "cnnh"), ("all", "am-vggh")])
+def test_a_killed_training_resumes_to_the_same_encoder(photos, head, tmp_path, finetune, method):
+    options = head | {"finetune": finetune, "epochs": 4, "method": method}
     whole = train(photos, tmp_path / "whole.safetensors", **options)
     out = tmp_path / "broken.safetensors"
     state = tmp_path / ".broken.safetensors.training" / "state.pt"
@@ -198,10 +198,14 @@ def test_augmentation_depends_on_seed_and_row_alone(photos):
     assert Augment("none", 32, (0, 1, 0))(5, image) is image
 
 
-@pytest.mark.parametrize(("finetune", "epochs", "lr"), [("head", 30, 3e-3), ("all", 5, 1e-3)])
-def test_two_processes_learn_together(photos, head, tmp_path, finetune, epochs, lr):
+@pytest.mark.parametrize(
+    ("method", "finetune", "epochs", "lr"),
+    [("am-vggh", "head", 30, 3e-3), ("am-vggh", "all", 5, 1e-3), ("cnnh", "head", 30, 3e-3), ("ksh", "head", 1, 1)],
+)
+def test_two_processes_learn_together(photos, head, tmp_path, method, finetune, epochs, lr):
     out = tmp_path / "model.safetensors"
     options = head | {"finetune": finetune, "epochs": epochs, "lr": lr, "data": f"folder:{photos}", "out": out}
+    options["method"] = method
     del options["quiet"]
     arguments = [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", str(value))]
     done = torchrun("train", *arguments)
