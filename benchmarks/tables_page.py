@@ -79,9 +79,8 @@ def section(key, group):
         "Order of ties and other metrics, seed " + str(min(run["seed"] for run in plain)) + ":",
         metrics_table(plain),
     ]  # fmt: skip
-    if any(run["reranked_by_candidates"] for run in plain):
-        parts += ["What the re-rank is worth, means over seeds: mAP@all and precision@10 by number of candidates.",
-                  rerank_table(plain)]  # fmt: skip
+    if reranked := rerank_table(key):
+        parts += [RERANK, reranked]
     if attention := attention_table(plain):
         parts += ["Does attention help? mAP with it less mAP without, seed by seed:", attention]
     if ablations := ablation_table(group):
@@ -132,24 +131,21 @@ def metrics_table(runs):
     return "\n".join(lines)
 
 
-def rerank_table(runs):
-    with_rerank = [run for run in runs if run["reranked_by_candidates"]]
-    candidates = sorted({c for run in with_rerank for c in run["reranked_by_candidates"]}, key=int)
-    lines = table_head(["method", "bits", "Hamming alone", *(f"{c} candidates" for c in candidates)])
-    for method in ORDER:
-        for bits in BITS:
-            some = [run for run in with_rerank if (run["method"], run["bits"]) == (method, bits)]
-            if not some:
-                continue
-            hamming = [
-                (run["metrics"]["hamming"]["map"], run["metrics"]["hamming"]["precision_at"]["10"]) for run in some
-            ]
-            cells = [pair(hamming)]
-            for c in candidates:
-                found = [run["reranked_by_candidates"][c] for run in some]
-                cells.append(pair([(r["map"], r["precision_at"]["10"]) for r in found]))
-            lines.append(row([method, bits, *cells]))
-    return "\n".join(lines)
+def rerank_table(key):
+    """P@10 and mAP@all with and without the re-rank, from the JSON of `rerank.py`."""
+    path = RESULTS.parent / f"rerank_{key[0]}.json"
+    result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"runs": []}
+    runs = [run for run in result["runs"] if (run["image_size"], run["finetune"]) == key[1:]]
+    if not runs:
+        return ""
+    columns = [(by, c) for by in ("values", "directions") for c in runs[0]["reranked"][by]]
+    lines = table_head(["method", "bits", "Hamming alone", *(f"{by}, {c}" for by, c in columns)])
+    for run in sorted(runs, key=lambda run: (ORDER.index(run["method"]), run["bits"])):
+        cells = [run["hamming"], *(run["reranked"][by][c] for by, c in columns)]
+        lines.append(
+            row([run["method"], run["bits"], *(f"{three(r['precision_at']['10'])}, {three(r['map'])}" for r in cells)])
+        )
+    return "\n".join(lines) + f"\n\nSeed {runs[0]['seed']}, commit {result['commit']}."
 
 
 def attention_table(runs):
@@ -204,10 +200,6 @@ def mean_and_spread(values):
         return three(mean)
     spread = (sum((v - mean) ** 2 for v in values) / (len(values) - 1)) ** 0.5
     return f"{three(mean)} ± {three(spread)} ({len(values)})"
-
-
-def pair(values):
-    return ", ".join(three(sum(column) / len(column)) for column in zip(*values, strict=True))
 
 
 def three(value):
@@ -289,6 +281,9 @@ def figures_page(text):
     begin, end = "<!-- differences -->\n", "\n<!-- /differences -->"
     return text.split(begin)[0] + begin + "\n".join(lines) + end + text.split(end)[1]
 
+
+RERANK = """What the re-rank is worth: precision@10 and mAP@all, by the features compared and the number of candidates.
+The paper compares hash-layer values; `--rerank-by directions` compares the directions of the logits."""
 
 HEAD = """# The paper's tables, re-run under one roof
 

@@ -22,6 +22,9 @@ _CACHE = click.option("--cache", help="folder of feature caches; default: HASHRE
 _WORKERS = click.option("--workers", type=click.IntRange(0), help="decoding processes; default: one a core")
 _DOWNLOAD = click.option("--download", is_flag=True, help="let torchvision fetch CIFAR-10 where it is missing")
 _POSITIVE = click.IntRange(1)
+_RERANK_BY = click.option(
+    "--rerank-by", default="values", show_default=True, help="values, or directions: of the logits, scaled to one"
+)
 
 
 class _Group(click.Group):
@@ -184,6 +187,7 @@ def build_index(**options):
 @click.option("-k", type=int, default=10, show_default=True, help="answers a photograph")
 @click.option("--candidates", type=int, default=1000, show_default=True, help="nearest codes that are re-ranked")
 @click.option("--no-rerank", "rerank", is_flag=True, default=True, flag_value=False, help="leave the Hamming order")
+@_RERANK_BY
 @_DEVICE
 @click.option("--json", "as_json", is_flag=True, help="a JSON object a photograph and line")
 @click.option("--grid", metavar="PNG", help="draw the hits into a picture")
@@ -232,6 +236,7 @@ def _print(results, as_json):
 @_MODEL
 @_SPLIT
 @click.option("--candidates", type=int, default=1000, show_default=True, help="nearest codes that are re-ranked")
+@_RERANK_BY
 @click.option("-k", multiple=True, type=int, default=(1, 10, 100), show_default=True, help="of precision@k; repeatable")
 @click.option("--topk", type=int, help="ranks that count for mAP, 0: all; default: the protocol's, else all")
 @click.option("--index-order", is_flag=True, help="also mAP with ties in the order of the index")

@@ -35,6 +35,7 @@ def evaluate(
     model="model.safetensors",
     split=None,
     candidates=1000,
+    rerank_by="values",
     k=(1, 10, 100),
     topk=None,
     index_order=False,
@@ -53,6 +54,7 @@ def evaluate(
         queries: folder of shards, or a data source (see `hashret.data.open_data`) to be encoded by ``model``.
         index: folder of an index.
         split: of the data source.
+        rerank_by: what the re-rank compares, "values" or "directions", see `hashret.index.rerank`.
         candidates: nearest by Hamming distance that are re-ranked.
         k: for precision@k.
         topk: ranks that count for mAP, 0 for all ("mAP@all"); None for what the protocol says, else all.
@@ -82,7 +84,7 @@ def evaluate(
         by_index = average_precision_by_index(query.codes, xb, query.labels, labels, topk)
         hamming["map_index_order"] = float(by_index.mean())
     hamming_seconds = time.perf_counter() - started
-    head, tail = _reranked(query, database, labels, counts, candidates)
+    head, tail = _reranked(query, database, labels, counts, candidates, rerank_by)
     result = {
         "protocol": protocol
         or known.get("name", f"{len(query)} queries, {len(database)} database items, alike if they share a label"),
@@ -93,6 +95,7 @@ def evaluate(
         "encoder": database.meta["encoder"],
         "map_at": topk or "all",
         "candidates": min(candidates, len(database)),
+        "rerank_by": rerank_by,
         "hamming": hamming,
         "reranked": {
             "map": float(average_precision(tail, topk=topk, head=head).mean()),
@@ -140,12 +143,12 @@ def _hamming_figures(counts, k, topk):
     return figures
 
 
-def _reranked(query, database, labels, counts, candidates):
+def _reranked(query, database, labels, counts, candidates, rerank_by):
     """Relevance of the re-ranked head, bool (nq, c), and the Counts of what follows it."""
     heads, total, relevant = [], counts.total.copy(), counts.relevant.copy()
     for start in range(0, len(query), _QUERIES_AT_ONCE):
         some = slice(start, start + _QUERIES_AT_ONCE)
-        hits = database.search(query.codes[some], query.values[some], k=candidates, candidates=candidates)
+        hits = database.search(query.codes[some], query.values[some], candidates, candidates, rerank_by)
         n = len(hits.rows)
         if query.labels.ndim == 1:
             head = labels[hits.rows] == query.labels[some, None]

@@ -58,13 +58,13 @@ class Searcher:
             )
         self.encoder = load_encoder(model, device, self.index.meta["precision"])
 
-    def search(self, photo, k=10, candidates=1000, rerank=True):
+    def search(self, photo, k=10, candidates=1000, rerank=True, rerank_by="values"):
         """Answers to one photograph: path -> list of `Hit`, best first. Raises HashretError if it cannot be read."""
-        return self.search_many([photo], k, candidates, rerank)[0]
+        return self.search_many([photo], k, candidates, rerank, rerank_by)[0]
 
-    def search_many(self, photos, k=10, candidates=1000, rerank=True):
+    def search_many(self, photos, k=10, candidates=1000, rerank=True, rerank_by="values"):
         """Answers to several photographs: paths -> one list of `Hit` for each."""
-        return self.hits(self.encode(photos), k, candidates, rerank)
+        return self.hits(self.encode(photos), k, candidates, rerank, rerank_by)
 
     def encode(self, photos):
         """Hash-layer values of photographs: paths -> float32 (n, bits). Raises HashretError if one cannot be read."""
@@ -81,9 +81,9 @@ class Searcher:
                 raise HashretError(f"cannot read {photo}: {error}") from None
         return np.stack(images)
 
-    def hits(self, values, k=10, candidates=1000, rerank=True):
+    def hits(self, values, k=10, candidates=1000, rerank=True, rerank_by="values"):
         """Answers to encoded photographs: values (n, bits) -> one list of `Hit` for each."""
-        found = self.index.search(pack(binarize(values)), values if rerank else None, k, candidates)
+        found = self.index.search(pack(binarize(values)), values if rerank else None, k, candidates, rerank_by)
         return [self._hits(*row) for row in zip(found.rows, found.hamming, found.euclidean, strict=True)]
 
     def _hits(self, rows, hamming, euclidean):
@@ -97,7 +97,17 @@ class Searcher:
         ]  # fmt: skip
 
 
-def query(photos, index="index", model="model.safetensors", *, k=10, candidates=1000, rerank=True, device="auto"):
+def query(
+    photos,
+    index="index",
+    model="model.safetensors",
+    *,
+    k=10,
+    candidates=1000,
+    rerank=True,
+    rerank_by="values",
+    device="auto",
+):
     """Look for photographs in an index: paths or folders -> list of (path, list of `Hit`).
 
     Args:
@@ -106,10 +116,11 @@ def query(photos, index="index", model="model.safetensors", *, k=10, candidates=
         k: answers a photograph.
         candidates: nearest by Hamming distance that are re-ranked.
         rerank: False leaves the order of the Hamming distance.
+        rerank_by: "values", or "directions" of the logits, see `hashret.index.rerank`.
     """
     files = expand(photos)
     searcher = Searcher(index, model, device)
-    return list(zip(files, searcher.search_many(files, k, candidates, rerank), strict=True))
+    return list(zip(files, searcher.search_many(files, k, candidates, rerank, rerank_by), strict=True))
 
 
 def expand(photos):

@@ -14,7 +14,7 @@ from hashret.errors import HashretError
 from hashret.index import build_index, open_index
 from hashret.index import hamming as stage_module
 from hashret.index.hamming import HammingStage
-from hashret.index.rerank import rerank, squared_distances
+from hashret.index.rerank import directions, rerank, squared_distances
 from hashret.shards import ShardFolder
 
 
@@ -63,6 +63,31 @@ def test_rerank_is_flat_l2_over_the_candidates(d):
         assert np.array_equal(squared_distances(xq, xb, candidates)[q][places[0]], wanted[0])
         assert np.array_equal(D[q], np.sqrt(wanted[0]))
         assert np.array_equal(order[q], places[0])
+
+
+def test_directions_are_unit_logits():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(5, 12)) * 3
+    wanted = logits / np.linalg.norm(logits, axis=1, keepdims=True)
+    assert directions(1 / (1 + np.exp(-logits))) == pytest.approx(wanted, abs=1e-5)
+    assert np.isfinite(directions(np.array([[0.0, 1.0, 0.5], [0.5, 0.5, 0.5]]))).all()
+
+
+def test_rerank_by_directions_is_the_order_of_the_cosine(monkeypatch):
+    from hashret.index import rerank as module
+
+    monkeypatch.setattr(module, "_PAIRS_AT_ONCE", 50)  # several blocks
+    rng = np.random.default_rng(1)
+    xq, xb = rng.random((7, 16), np.float32), rng.random((60, 16), np.float32)
+    candidates = np.stack([rng.permutation(60)[:20] for _ in range(7)])
+    D, order = rerank(xq, xb, candidates, "directions")
+    for q in range(7):
+        a, b = np.log(xq[q] / (1 - xq[q])), np.log(xb[candidates[q]] / (1 - xb[candidates[q]]))
+        cosine = b @ a / np.linalg.norm(a) / np.linalg.norm(b, axis=1)
+        assert order[q].tolist() == np.argsort(-cosine).tolist()
+        assert D[q] == pytest.approx(np.sqrt(2 - 2 * np.sort(cosine)[::-1]), abs=1e-3)
+    with pytest.raises(HashretError, match="values or directions"):
+        rerank(xq, xb, candidates, "magic")
 
 
 def test_rerank_keeps_the_order_of_equal_distances():

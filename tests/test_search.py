@@ -31,6 +31,15 @@ def test_many_photographs_give_what_each_gives_alone(photos, searcher):
     assert searcher.search_many(paths, k=4) == [searcher.search(path, k=4) for path in paths]
 
 
+def test_directions_find_the_photograph_itself_first(photos, searcher):
+    path = photos / "train" / "green" / "03.png"
+    hits = searcher.search(path, k=36, rerank_by="directions")
+    assert hits[0].path == str(path)
+    assert hits[0].euclidean == pytest.approx(0, abs=1e-3)
+    assert [hit.euclidean for hit in hits] == sorted(hit.euclidean for hit in hits)
+    assert max(hit.euclidean for hit in hits) <= 2
+
+
 def test_without_rerank_the_order_is_by_hamming_distance(photos, searcher):
     hits = searcher.search(photos / "test" / "red" / "00.png", k=36, rerank=False)
     assert [hit.euclidean for hit in hits] == [None] * 36

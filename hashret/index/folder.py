@@ -67,7 +67,7 @@ class Index:
         label, classes = self.labels[row], self.meta["classes"]
         return classes[label] if label.ndim == 0 else " ".join(classes[i] for i in np.flatnonzero(label))
 
-    def search(self, codes, values=None, k=10, candidates=1000):
+    def search(self, codes, values=None, k=10, candidates=1000, rerank_by="values"):
         """The k best photographs for each query: -> `Hits`, min(k, count) columns.
 
         Args:
@@ -75,6 +75,7 @@ class Index:
             values: hash-layer values float32 (nq, bits); None leaves the Hamming order.
             k: answers a query.
             candidates: nearest by Hamming distance that are re-ranked by Euclidean distance, at least k.
+            rerank_by: "values", or "directions" of the logits, see `hashret.index.rerank`.
 
         Raises:
             HashretError: k or candidates below 1, or codes of another width.
@@ -88,7 +89,7 @@ class Index:
             D, rows = self.hamming.search(codes, k)
             return Hits(rows, D, np.full(rows.shape, np.nan, np.float32))
         D, rows = self.hamming.search(codes, max(k, candidates))
-        euclidean, order = rerank(values, self.values, rows)
+        euclidean, order = rerank(values, self.values, rows, rerank_by)
         order = order[:, :k]
         return Hits(np.take_along_axis(rows, order, 1), np.take_along_axis(D, order, 1), euclidean[:, :k])
 
