@@ -94,6 +94,9 @@ def main():
 @click.option(
     "--lr", type=click.FloatRange(0, min_open=True), help="default: the method's own, else 3e-4; 1e-4 for all"
 )
+@click.option(
+    "--classifier-rate", type=click.FloatRange(0), help="of the classifier's lr; default: 1, several labels: 30"
+)
 @click.option("--weight-decay", type=click.FloatRange(0), default=0.01, show_default=True)
 @click.option("--quantization", type=click.FloatRange(0), help="pulls values to 0 and 1; default: the method's own")
 @click.option("--balance", type=click.FloatRange(0), default=0.0, show_default=True, help="pulls bits to half ones")

@@ -99,7 +99,7 @@ class Run:
             )
         module = net.head if s.finetune == "head" else net
         steps = len(rows) // s.batch_size
-        optimizer = torch.optim.AdamW(module.parameters(), lr=s.lr, weight_decay=s.weight_decay, fused=True)
+        optimizer = torch.optim.AdamW(_groups(net, module, s), lr=s.lr, weight_decay=s.weight_decay, fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warm_cosine(steps * s.epochs, steps // 2))
         if self.state:
             module.load_state_dict(self.state["module"])
@@ -161,9 +161,9 @@ class Run:
         """Keep the best epoch and, where there is one, the state to resume from."""
         self.epochs.append(line)
         if not self.quiet:
-            loss = "" if line["loss"] is None else f"loss {line['loss']:.4f}, "
+            step = "fitted: " if line["loss"] is None else f"epoch {line['epoch']}: loss {line['loss']:.4f}, "
             held = f"held-out mAP {line['heldout_map']:.4f}, " if "heldout_map" in line else ""
-            print(f"epoch {line['epoch']}: {loss}{held}{clock(line['seconds'])}", flush=True)
+            print(f"{step}{held}{clock(line['seconds'])}", flush=True)
         if self.best is None or line.get("heldout_map", 0) >= self.best.get("heldout_map", 0):
             self.best = line
             if is_main():
@@ -213,6 +213,16 @@ class Run:
             remove_folder(self.state_folder)
         barrier()
         return read_json(self.out.with_suffix(".json"), "training record")
+
+
+def _groups(net, module, settings):
+    """Parameters for the optimizer: the classifier has a rate of its own."""
+    classifier = list(net.head.classifier.parameters()) if getattr(net.head, "classifier", None) else []
+    known = {id(parameter) for parameter in classifier}
+    others = [parameter for parameter in module.parameters() if id(parameter) not in known]
+    return [{"params": others}] + [{"params": classifier, "lr": settings.lr * settings.classifier_rate}] * bool(
+        classifier
+    )
 
 
 def _warm_cosine(steps, warm):

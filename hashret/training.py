@@ -39,6 +39,7 @@ class Settings:
     epochs: int
     batch_size: int
     lr: float
+    classifier_rate: float
     weight_decay: float
     quantization: float
     balance: float
@@ -66,6 +67,7 @@ def train(
     epochs=10,
     batch_size=128,
     lr=None,
+    classifier_rate=None,
     weight_decay=0.01,
     quantization=None,
     balance=0.0,
@@ -94,6 +96,8 @@ def train(
         width, gate, dropout: see `hashret.models.heads.HashHead`.
         epochs, batch_size, weight_decay: of AdamW under a cosine schedule; ``lr`` None is 1e-4 where the convolutions
             train too.
+        classifier_rate: the classifier's learning rate over ``lr``; None is 1, but 30 where photographs have several
+            labels: few steps then leave the classifier of a short code near its start, and the codes unlearned.
         quantization, balance, smoothing: see the method's loss.
         augment: "none", "crop" or "crop-flip", where the convolutions train.
         heldout: share of the train images that picks the epoch; 0 trains on all and keeps the last epoch.
@@ -133,12 +137,12 @@ def train(
         defaults["lr"] = 1e-4
     names = Settings.__dataclass_fields__
     given = {name: value for name, value in locals().items() if name in names}
-    settings = given | {name: value for name, value in defaults.items() if given[name] is None}
-    settings = Settings(**settings | {"data": str(data)})
-
     source = open_data(data, split, download).single_label()
     if method_class.needs_labels:
         source.require_labels()
+    defaults["classifier_rate"] = 30.0 if source.labels is not None and source.labels.ndim == 2 else 1.0
+    settings = given | {name: value for name, value in defaults.items() if given[name] is None}
+    settings = Settings(**settings | {"data": str(data)})
     run = Run(Path(out), settings, device, quiet)
     run.claim(resume, overwrite)
     with process_group(device):
