@@ -97,6 +97,8 @@ class Run:
             raise HashretError(
                 f"{len(rows)} train images are fewer than one batch of {s.batch_size}; lower --batch-size"
             )
+        if labels.ndim == 2 and getattr(net.head, "classifier", None):
+            _begin_at_frequencies(net.head.classifier, labels[rows])
         module = net.head if s.finetune == "head" else net
         steps = len(rows) // s.batch_size
         optimizer = torch.optim.AdamW(_groups(net, module, s), lr=s.lr, weight_decay=s.weight_decay, fused=True)
@@ -223,6 +225,17 @@ def _groups(net, module, settings):
     return [{"params": others}] + [{"params": classifier, "lr": settings.lr * settings.classifier_rate}] * bool(
         classifier
     )
+
+
+def _begin_at_frequencies(classifier, labels):
+    """Let the scores begin at the frequency of each label (n, classes). Lin et al., "Focal loss", ICCV 2017, 3.3.
+
+    Frequencies far from one half would otherwise be learned first, by making every bit constant, and a saturated bit
+    does not come back.
+    """
+    frequency = labels.float().mean(dim=0).clamp(1e-3, 1 - 1e-3)
+    with torch.no_grad():
+        classifier.bias.copy_(torch.logit(frequency))
 
 
 def _warm_cosine(steps, warm):
