@@ -283,7 +283,8 @@ def figures_page(text):
 
 
 RERANK = """What the re-rank is worth: precision@10 and mAP@all, by the features compared and the number of candidates.
-The paper compares hash-layer values; `--rerank-by directions` compares the directions of the logits."""
+The paper compares hash-layer values; `--rerank-by directions` compares the directions of the logits. Thousands of items
+share a distance here, and fewer candidates than that are merely the first of them in the index: take enough."""
 
 HEAD = """# The paper's tables, re-run under one roof
 
