@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 
@@ -18,7 +20,7 @@ class DPSH(Method):
 
     name = "dpsh"
     paper = "Li, Wang & Kang, Feature learning based deep supervised hashing with pairwise labels, IJCAI 2016"
-    defaults = {"quantization": 0.1, "dropout": 0.0, "lr": 1e-3}  # noqa: RUF012 - dropout's noise drowns the pairs
+    defaults: ClassVar[dict] = {"quantization": 0.1, "dropout": 0.0, "lr": 1e-3}  # dropout's noise drowns the pairs
 
     def loss(self, output, labels, rows):
         """Negative log-likelihood of the pairs, -mean(s theta - log(1 + e^theta)) with theta = u_i . u_j / 2, plus

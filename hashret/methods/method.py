@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 
 class Method:
     """Base of all methods; each says only where it differs.
@@ -26,7 +28,7 @@ class Method:
     classifier = False
     needs_labels = True
     fitted = False
-    defaults: dict = {}  # noqa: RUF012 - a constant
+    defaults: ClassVar[dict] = {}
 
     def __init__(self, settings):
         self.settings = settings
