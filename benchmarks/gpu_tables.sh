@@ -11,8 +11,8 @@ tables() {
   "${PYTHON:-python}" "$here/tables.py" --data "$cifar" --weights "$weights" --work "$work" --results "$results" \
     --image-size 224 --width 4096 --batch-size 256 "$@"
 }
-tables --protocol cifar10-1 --methods am-vggh vggh --seeds 0 1 2 --epochs 20
-tables --protocol cifar10-2 --methods am-vggh vggh dpsh --seeds 0 --epochs 10
-tables --protocol cifar10-2 --methods am-vggh vggh --seeds 0 --epochs 8 --finetune all
-tables --protocol cifar10-1 --methods am-vggh vggh --seeds 0 --epochs 30 --finetune all
+tables --protocol cifar10-1 --methods am-vggh+ vggh+ am-vggh vggh --seeds 0 1 2 --epochs 20
+tables --protocol cifar10-2 --methods am-vggh+ am-vggh vggh dpsh --seeds 0 --epochs 10
+tables --protocol cifar10-2 --methods am-vggh+ vggh --seeds 0 --epochs 8 --finetune all
+tables --protocol cifar10-1 --methods am-vggh+ vggh --seeds 0 --epochs 30 --finetune all
 tables --protocol cifar10-1 --seeds 0 --epochs 20
