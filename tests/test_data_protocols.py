@@ -101,6 +101,9 @@ def test_subsets_share_the_feature_cache_of_the_whole(photos, tmp_path):
     part, other = whole.subset([3, 1, 30]), whole.subset(range(5))
     assert part.paths == (whole.paths[3], whole.paths[1], whole.paths[30])
     assert part.labels.tolist() == whole.labels[[3, 1, 30]].tolist()
+    nested = part.subset([2, 0])
+    assert nested.whole is whole
+    assert nested.rows.tolist() == [30, 3]
     caches = [FeatureCache(tmp_path, source, "w", 32, "float32") for source in (whole, part, other)]
     assert len({cache.folder for cache in caches}) == 1
     computed = []

@@ -116,7 +116,7 @@ def test_the_protocol_of_the_data_is_recorded_and_says_what_counts(photos, model
     everything = open_data(photos, "train")
     record = {"protocol": "toy", "train": "0-35", "database": "0-29", "test": "30-35"}
     monkeypatch.setattr(protocols, "_split", lambda name: (record, "5" * 64))
-    toy = protocols.Protocol("corel5k-21", 7, "a toy", lambda folder, record, download: everything)
+    toy = protocols.Protocol("corel5k-21", 7, lambda folder, record, download: everything)
     monkeypatch.setitem(protocols.PROTOCOLS, "corel5k-21", toy)
     for part in ("database", "test"):
         encode(f"corel5k-21:{photos}", model, tmp_path / part, split=part, workers=0, quiet=True)

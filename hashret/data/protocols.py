@@ -30,7 +30,6 @@ class Protocol:
 
     name: str
     topk: int | None
-    about: str
     open_all: object
 
     @property
@@ -155,9 +154,9 @@ def _rows_of_lists(folder, whole, split):
 PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
-        Protocol("cifar10-1", None, "1,000 queries, 5,000 train images, 59,000 database images", _all_of_cifar10),
-        Protocol("cifar10-2", None, "10,000 test images query the 50,000 train images", _all_of_cifar10),
-        Protocol("corel5k-21", None, "443 queries, 3,947 train = database, 21 labels", _all_of_corel5k),
-        Protocol("nuswide-21", 5000, "2,100 queries, 10,500 train, ~193,700 database, 21 labels", _all_of_nuswide),
+        Protocol("cifar10-1", None, _all_of_cifar10),
+        Protocol("cifar10-2", None, _all_of_cifar10),
+        Protocol("corel5k-21", None, _all_of_corel5k),
+        Protocol("nuswide-21", 5000, _all_of_nuswide),
     )
 }

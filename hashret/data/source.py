@@ -70,7 +70,8 @@ class ImageSource:
         rows = np.asarray(rows, np.int64)
         labels = None if self.labels is None else self.labels[rows]
         paths = tuple(self.paths[row] for row in rows)
-        return replace(self, paths=paths, labels=labels, whole=self, rows=rows, **changes)
+        whole, places = (self, rows) if self.whole is None else (self.whole, self.rows[rows])
+        return replace(self, paths=paths, labels=labels, whole=whole, rows=places, **changes)
 
     def require_labels(self):
         """Raise HashretError unless there are labels of at least two classes."""
