@@ -222,9 +222,10 @@ def _groups(net, module, settings):
     classifier = list(net.head.classifier.parameters()) if getattr(net.head, "classifier", None) else []
     known = {id(parameter) for parameter in classifier}
     others = [parameter for parameter in module.parameters() if id(parameter) not in known]
-    return [{"params": others}] + [{"params": classifier, "lr": settings.lr * settings.classifier_rate}] * bool(
-        classifier
-    )
+    groups = [{"params": others}]
+    if classifier:
+        groups.append({"params": classifier, "lr": settings.lr * settings.classifier_rate})
+    return groups
 
 
 def _begin_at_frequencies(classifier, labels):
