@@ -23,8 +23,9 @@ _WORKERS = click.option("--workers", type=click.IntRange(0), help="decoding proc
 _DOWNLOAD = click.option("--download", is_flag=True, help="let torchvision fetch CIFAR-10 where it is missing")
 _POSITIVE = click.IntRange(1)
 _RERANK_BY = click.option(
-    "--rerank-by", default="values", show_default=True, help="values, or directions: of the logits, scaled to one"
-)
+    "--rerank-by", default="values", show_default=True,
+    help="values; directions: of the logits, scaled to one; asymmetric: values against codes",
+)  # fmt: skip
 
 
 class _Group(click.Group):
@@ -170,6 +171,7 @@ def encode(**options):
 @main.command("build-index")
 @click.option("--codes", multiple=True, default=("codes",), show_default=True, help="folder of shards; repeatable")
 @click.option("--out", default="index", show_default=True, help="index folder to write")
+@click.option("--no-values", "values", is_flag=True, default=True, flag_value=False, help="codes only: a small index")
 @_OVERWRITE
 def build_index(**options):
     """Build an index from folders of shards.
@@ -189,8 +191,17 @@ def build_index(**options):
 @_MODEL
 @click.option("-k", type=int, default=10, show_default=True, help="answers a photograph")
 @click.option("--candidates", type=int, default=1000, show_default=True, help="nearest codes that are re-ranked")
+@click.option(
+    "--recall", type=click.FloatRange(0, 1, min_open=True), help="choose the candidates for this share of hits"
+)
 @click.option("--no-rerank", "rerank", is_flag=True, default=True, flag_value=False, help="leave the Hamming order")
 @_RERANK_BY
+@click.option("--radius", type=click.IntRange(0), help="all within this many bits, instead of -k")
+@click.option("--label", multiple=True, help="search among this class only; repeatable")
+@click.option("--path", multiple=True, metavar="PATTERN", help="search among these paths only, 'trips/*'; repeatable")
+@click.option("--id", "ids", multiple=True, type=int, help="search among these ids only; repeatable")
+@click.option("--exclude-self", is_flag=True, help="leave out the file that is asked for")
+@click.option("--together", type=click.Choice(["mean", "union"]), help="take all PHOTOS as one query")
 @_DEVICE
 @click.option("--json", "as_json", is_flag=True, help="a JSON object a photograph and line")
 @click.option("--grid", metavar="PNG", help="draw the hits into a picture")
@@ -212,6 +223,62 @@ def query(photos, as_json, grid, html, **options):
         report.grid(results, grid)
     if html:
         report.page(results, html)
+
+
+@main.command()
+@click.argument("index")
+@click.argument("photos", nargs=-1, required=True)
+@_MODEL
+@click.option("--again", is_flag=True, help="add also what is there under the same path")
+@_DEVICE
+@_WORKERS
+def add(index, photos, **options):
+    """Encode PHOTOS (files, folders, data sources) and add those that are new to INDEX.
+
+    \b
+    Example: hashret add index photos
+    """
+    from .search import add
+
+    report = add(photos, index, **options)
+    click.echo(f"{index}: {report.encoded:,} photographs added" + _skipped(report.skipped))
+
+
+def _skipped(count):
+    return f", {count:,} unreadable" if count else ""
+
+
+@main.command()
+@click.argument("index")
+@click.option("--id", "ids", multiple=True, type=int, help="id of a photograph; repeatable")
+@click.option("--path", "paths", multiple=True, metavar="PATTERN", help="path, or pattern as 'trips/*'; repeatable")
+def remove(index, ids, paths):
+    """Remove photographs from INDEX by id or path. Other ids stay; the files are not touched.
+
+    \b
+    Example: hashret remove index --path 'photos/blurred/*'
+    """
+    from .index import remove
+
+    if not ids and not paths:
+        raise HashretError("say what to remove, with --id or --path")
+    click.echo(f"{index}: {remove(index, ids, paths):,} photographs removed")
+
+
+@main.command()
+@click.argument("index")
+def compact(index):
+    """Merge what was added to INDEX, and free the space of what was removed.
+
+    Searches go on meanwhile: for the background.
+
+    \b
+    Example: hashret compact index &
+    """
+    from .index import compact
+
+    count, before, after = compact(index)
+    click.echo(f"{index}: {count:,} photographs, {before:,} -> {after:,} bytes")
 
 
 def _photos(photos):

@@ -18,13 +18,17 @@ def info(path):
     path = Path(path)
     if (path / "index.json").exists():
         meta = read_json(path / "index.json", "index")
-        files = [path / name for name in meta["sha256"] if (path / name).exists()]
-        bytes_item = sum(file.stat().st_size for file in files) / max(1, meta["count"])
-        return (
-            {"kind": "index"}
-            | {k: v for k, v in meta.items() if k != "sha256"}
-            | {"bytes_per_item": round(bytes_item, 1)}
-        )
+        segments = meta.pop("segments", [])
+        size = sum(file["bytes"] for part in segments for file in part["files"].values())
+        names = {True: "distinct codes", False: "all codes"}
+        return {
+            "kind": "index",
+            **meta,
+            "segments": len(segments),
+            "removed": sum(part.get("removed_count", 0) for part in segments),
+            "searched": [f"{part['codes']:,} {names[part['grouped']]} of {part['count']:,}" for part in segments],
+            "bytes_per_item": round(size / max(1, meta["count"]), 1),
+        }
     if (path / MANIFEST).exists():
         manifest = read_json(path / MANIFEST, "shard folder")
         there = sum((path / shard_name(number)).exists() for number in range(manifest["shards"]))

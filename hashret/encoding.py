@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from .bits import binarize, pack
-from .data import open_data
+from .data import ImageSource, open_data
 from .data.batches import batch_size, batches, split_rows
 from .distributed import barrier, is_main, local_device, process_group, rank, world
 from .errors import HashretError
@@ -53,7 +53,7 @@ def encode(
     """Encode photographs into a folder of shards; a run that was killed goes on where it stopped.
 
     Args:
-        data, split, download: see `hashret.data.open_data`.
+        data, split, download: see `hashret.data.open_data`; ``data`` may be an `ImageSource` as well.
         model: checkpoint.
         out: folder of the shards, `codes.json` and `skipped.jsonl`, which names every unreadable photograph.
         shard_size: photographs a shard, and what a kill loses at most.
@@ -71,7 +71,7 @@ def encode(
     """
     if shard_size < 1:
         raise HashretError(f"a shard holds at least 1 photograph, not {shard_size}")
-    source = open_data(data, split, download)
+    source = data if isinstance(data, ImageSource) else open_data(data, split, download)
     device = local_device(pick_device(device))
     encoder = load_encoder(model, device, precision)
     run = _Run(encoder, source, Path(out), shard_size, workers, quiet or not is_main())

@@ -77,11 +77,11 @@ def evaluate(
     topk = (known.get("topk") if topk is None else topk) or None
     started = time.perf_counter()
     labels = np.asarray(database.labels)
-    xb = database.codes()
-    counts = count_by_distance(query.codes, xb, query.labels, labels, database.bits)
+    xb, known_labels = database.codes()[database.alive], labels[database.alive]
+    counts = count_by_distance(query.codes, xb, query.labels, known_labels, database.bits)
     hamming = _hamming_figures(counts, k, topk)
     if index_order:
-        by_index = average_precision_by_index(query.codes, xb, query.labels, labels, topk)
+        by_index = average_precision_by_index(query.codes, xb, query.labels, known_labels, topk)
         hamming["map_index_order"] = float(by_index.mean())
     hamming_seconds = time.perf_counter() - started
     head, tail = _reranked(query, database, labels, counts, candidates, rerank_by)

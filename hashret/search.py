@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+import os
+import tempfile
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from .bits import binarize, pack
+from .data import ImageSource, open_data
 from .data.batches import split_rows
 from .data.images import UnreadableImage, read_image
 from .errors import HashretError
-from .index import open_index
+from .index import append, open_index
 from .models.checkpoint import load_encoder, read_meta
 
+TOGETHER = ("mean", "union")
 _AT_ONCE = 64  # photographs decoded before they are encoded
 
 
@@ -43,13 +47,14 @@ class Searcher:
         index: folder of an index, see `hashret build-index`.
         model: checkpoint of the encoder.
         device: "auto", "cpu" or "cuda", for both.
+        engine: of the Hamming stage, see `hashret.index.hamming.HammingStage`.
 
     Raises:
         HashretError: either is missing or damaged, or the index was built by another encoder.
     """
 
-    def __init__(self, index="index", model="model.safetensors", device="auto"):
-        self.index = open_index(index, device)
+    def __init__(self, index="index", model="model.safetensors", device="auto", engine="auto"):
+        self.index = open_index(index, device, engine=engine)
         meta = read_meta(model)
         if meta["fingerprint"] != self.index.meta["encoder"]:
             raise HashretError(
@@ -58,13 +63,51 @@ class Searcher:
             )
         self.encoder = load_encoder(model, device, self.index.meta["precision"])
 
-    def search(self, photo, k=10, candidates=1000, rerank=True, rerank_by="values"):
+    def search(self, photo, k=10, candidates=1000, rerank=True, rerank_by="values", **among):
         """Answers to one photograph: path -> list of `Hit`, best first. Raises HashretError if it cannot be read."""
-        return self.search_many([photo], k, candidates, rerank, rerank_by)[0]
+        return self.search_many([photo], k, candidates, rerank, rerank_by, **among)[0]
 
-    def search_many(self, photos, k=10, candidates=1000, rerank=True, rerank_by="values"):
-        """Answers to several photographs: paths -> one list of `Hit` for each."""
-        return self.hits(self.encode(photos), k, candidates, rerank, rerank_by)
+    def search_many(
+        self, photos, k=10, candidates=1000, rerank=True, rerank_by="values", among=None, exclude_self=False
+    ):
+        """Answers to several photographs: paths -> one list of `Hit` for each.
+
+        Args:
+            k, candidates, rerank_by, among: see `hashret.index.Index.search`.
+            rerank: False leaves the order of the Hamming distance.
+            exclude_self: leave out the file that is asked for.
+        """
+        extra = int(exclude_self)  # the file itself is one of the first, but may tie with others
+        answers = self.hits(self.encode(photos), k + extra, candidates + extra, rerank, rerank_by, among)
+        if exclude_self:
+            answers = [_without(path, hits, k) for path, hits in zip(photos, answers, strict=True)]
+        return answers
+
+    def search_together(self, photos, k=10, candidates=1000, rerank=True, rerank_by="values", among=None, by="mean"):
+        """Answers to several photographs as one query: paths -> list of `Hit`.
+
+        ``by`` "mean": one query, the mean of their values; "union": what is near to any of them, by the least distance.
+
+        Raises:
+            HashretError: another ``by``, or a photograph that cannot be read.
+        """
+        if by not in TOGETHER:
+            raise HashretError(f"photographs are taken together by {' or '.join(TOGETHER)}, not {by}")
+        values = self.encode(photos)
+        if by == "mean":
+            return self.hits(values.mean(axis=0, keepdims=True), k, candidates, rerank, rerank_by, among)[0]
+        best = {}
+        for hits in self.hits(values, k, candidates, rerank, rerank_by, among):
+            for hit in hits:
+                best[hit.id] = min(best.get(hit.id, hit), hit, key=_distance)
+        return _ranked(sorted(best.values(), key=_distance)[:k])
+
+    def within(self, photo, radius, among=None):
+        """All photographs within ``radius`` bits of one: yields `Hit` by Hamming distance, as they are asked for."""
+        codes = pack(binarize(self.encode([photo])))
+        for _, D, rows in self.index.within(codes, radius, among):
+            for rank, (bits, row) in enumerate(zip(D, rows, strict=True), 1):
+                yield self._hit(rank, row, bits, math.nan)
 
     def encode(self, photos):
         """Hash-layer values of photographs: paths -> float32 (n, bits). Raises HashretError if one cannot be read."""
@@ -81,20 +124,33 @@ class Searcher:
                 raise HashretError(f"cannot read {photo}: {error}") from None
         return np.stack(images)
 
-    def hits(self, values, k=10, candidates=1000, rerank=True, rerank_by="values"):
+    def hits(self, values, k=10, candidates=1000, rerank=True, rerank_by="values", among=None):
         """Answers to encoded photographs: values (n, bits) -> one list of `Hit` for each."""
-        found = self.index.search(pack(binarize(values)), values if rerank else None, k, candidates, rerank_by)
+        codes = pack(binarize(values))
+        found = self.index.search(codes, values if rerank else None, k, candidates, rerank_by, among)
         return [self._hits(*row) for row in zip(found.rows, found.hamming, found.euclidean, strict=True)]
 
     def _hits(self, rows, hamming, euclidean):
+        found = zip(rows, hamming, euclidean, strict=True)
+        return [self._hit(rank, *hit) for rank, hit in enumerate(found, 1)]
+
+    def _hit(self, rank, row, bits, distance):
         index = self.index
-        return [
-            Hit(
-                rank, int(index.ids[row]), index.path(row), index.label(row), int(bits),
-                None if math.isnan(distance) else float(distance),
-            )
-            for rank, (row, bits, distance) in enumerate(zip(rows, hamming, euclidean, strict=True), 1)
-        ]  # fmt: skip
+        euclidean = None if math.isnan(distance) else float(distance)
+        return Hit(rank, int(index.ids[row]), index.path(row), index.label(row), int(bits), euclidean)
+
+
+def _distance(hit):
+    return (hit.hamming if hit.euclidean is None else hit.euclidean, hit.hamming, hit.id)
+
+
+def _ranked(hits):
+    return [replace(hit, rank=rank) for rank, hit in enumerate(hits, 1)]
+
+
+def _without(path, hits, k):
+    file = os.path.realpath(path)
+    return _ranked([hit for hit in hits if os.path.realpath(hit.path) != file][:k])
 
 
 def query(
@@ -104,8 +160,15 @@ def query(
     *,
     k=10,
     candidates=1000,
+    recall=None,
     rerank=True,
     rerank_by="values",
+    radius=None,
+    label=(),
+    path=(),
+    ids=(),
+    exclude_self=False,
+    together=None,
     device="auto",
 ):
     """Look for photographs in an index: paths or folders -> list of (path, list of `Hit`).
@@ -115,12 +178,74 @@ def query(
         index, model, device: see `Searcher`.
         k: answers a photograph.
         candidates: nearest by Hamming distance that are re-ranked.
+        recall: take as many candidates as give this share of the k nearest by Euclidean distance, instead.
         rerank: False leaves the order of the Hamming distance.
-        rerank_by: "values", or "directions" of the logits, see `hashret.index.rerank`.
+        rerank_by: one of `hashret.index.rerank.FEATURES`.
+        radius: all photographs within this many bits, instead of k.
+        label, path, ids: search among photographs of these labels, path patterns and ids only.
+        exclude_self: leave out the file that is asked for.
+        together: "mean" or "union" takes all photographs as one query, which goes by the name of the first.
     """
     files = expand(photos)
     searcher = Searcher(index, model, device)
-    return list(zip(files, searcher.search_many(files, k, candidates, rerank, rerank_by), strict=True))
+    among = searcher.index.select(label or None, path or None, ids or None) if label or path or ids else None
+    if recall is not None:
+        candidates = searcher.index.calibrate(k, recall).candidates
+    if radius is not None:
+        return [(file, list(searcher.within(file, radius, among))) for file in files]
+    if together:
+        hits = searcher.search_together(files, k, candidates, rerank, rerank_by, among, together)
+        return [(files[0], hits)]
+    answers = searcher.search_many(files, k, candidates, rerank, rerank_by, among, exclude_self)
+    return list(zip(files, answers, strict=True))
+
+
+def add(photos, index="index", model="model.safetensors", *, again=False, device="auto", workers=None, quiet=False):
+    """Encode photographs and add them to an index: -> `EncodeReport` of what was new.
+
+    Args:
+        photos: image files, or data sources as of `hashret.data.open_data`.
+        index, model, device: see `Searcher`.
+        again: add also photographs whose path is in the index already, which are left out otherwise.
+
+    Raises:
+        HashretError: nothing there, or the index is of another encoder.
+    """
+    from .encoding import EncodeReport, encode
+
+    opened = open_index(index, "cpu")
+    if read_meta(model)["fingerprint"] != opened.meta["encoder"]:
+        raise HashretError(f"the index {index} was built by another encoder than {model}; name its own with --model")
+    known = set() if again else {opened.path(row) for row in np.flatnonzero(opened.alive)}
+    encoded = skipped = 0
+    rates = []
+    with tempfile.TemporaryDirectory() as folder:
+        shards = []
+        for number, source in enumerate(_sources(photos)):
+            rows = [row for row in range(len(source)) if str(source.file(row)) not in known]
+            if not rows:
+                continue
+            out = Path(folder) / str(number)
+            source = source.subset(rows)
+            report = encode(
+                source, model, out, device=device, precision=opened.meta["precision"], workers=workers, quiet=quiet
+            )
+            encoded, skipped = encoded + report.encoded, skipped + report.skipped
+            rates.append(report.rate)
+            shards.append(out)
+        if shards:
+            append(index, shards)
+    return EncodeReport(encoded, skipped, float(np.mean(rates)) if rates else 0.0)
+
+
+def _sources(photos):
+    """Data sources of what a user names: files together as one, each folder or data set on its own."""
+    files = [photo for photo in photos if Path(photo).is_file()]
+    if files:
+        yield ImageSource(Path("."), tuple(str(file) for file in files), spec=str(files[0]))
+    for photo in photos:
+        if not Path(photo).is_file():
+            yield open_data(photo)
 
 
 def expand(photos):

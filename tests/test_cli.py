@@ -141,7 +141,7 @@ MISTAKES = {
     "a verb that is none": (["retrieve"], "No such command"),
     "fewer ranks than none": (["evaluate", "codes", "--topk", "-1"], "topk at least 1"),
     "not the protocol's photographs": (["encode", "cifar10-1:PHOTOS", "--out", "new"], "no CIFAR-10 in"),
-    "unknown features": (["query", "PHOTO", "--rerank-by", "magic"], "values or directions"),
+    "unknown features": (["query", "PHOTO", "--rerank-by", "magic"], "values, directions or asymmetric"),
     "split missing": (["encode", "PHOTOS", "--out", "new"], "--split"),
 }
 
@@ -160,7 +160,7 @@ def test_a_mistake_gets_one_line_and_exit_code_2(workplace, photos, tmp_path, mi
     shutil.copytree("codes", "broken-codes")
     (workplace / "broken-codes" / "codes-00001.h5").write_bytes(b"broken")
     shutil.copytree("index", "broken-index")
-    (workplace / "broken-index" / "values.npy").write_bytes(b"broken")
+    (workplace / "broken-index" / "000001" / "values.npy").write_bytes(b"broken")
     before = set(workplace.rglob("*"))
     arguments, line = MISTAKES[mistake]
     named = {"PHOTOS": str(photos), "PHOTO": str(photos / "test" / "red" / "00.png")}

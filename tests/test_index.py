@@ -5,8 +5,6 @@ import faiss
 import numpy as np
 import pytest
 from conftest import make_model
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from hashret.bits import hamming, pack
 from hashret.encoding import encode
@@ -17,37 +15,14 @@ from hashret.index.hamming import HammingStage
 from hashret.index.rerank import directions, rerank, squared_distances
 from hashret.shards import ShardFolder
 
+SEGMENT = "000001"
+
 
 def random_codes(n, bits, seed, clumped=True):
     rng = np.random.default_rng(seed)
     centres = rng.random((5, bits)) < 0.5
     flips = rng.random((n, bits)) < (0.02 if clumped else 0.5)
     return pack(centres[rng.integers(0, 5, n)] ^ flips)
-
-
-@settings(deadline=None, max_examples=60)
-@given(st.integers(8, 256), st.integers(1, 80), st.integers(1, 100), st.booleans(), st.integers(0, 10**6))
-def test_hamming_stage_is_brute_force_in_the_order_of_insertion(bits, n, k, clumped, seed):
-    xb, xq = random_codes(n, bits, seed, clumped), random_codes(4, bits, seed + 1, clumped)
-    stage = HammingStage.empty(bits)
-    stage.add(xb)
-    D, rows = stage.search(xq, k)
-    wanted = hamming(xq, xb)
-    order = np.argsort(wanted, axis=1, kind="stable")[:, :k]
-    assert rows.shape == (4, min(k, n))
-    assert np.array_equal(D, np.take_along_axis(wanted, order, 1))
-    assert np.array_equal(rows, order)
-
-
-@pytest.mark.parametrize("bits", [12, 24, 32, 48])
-def test_padded_codes_give_the_answers_of_unpadded_ones(bits):
-    xb, xq = random_codes(500, bits, 0), random_codes(10, bits, 1)
-    unpadded = faiss.IndexBinaryFlat(8 * xb.shape[1])
-    unpadded.add(xb)
-    stage = HammingStage.empty(bits)
-    stage.add(xb)
-    for got, wanted in zip(stage.search(xq, 20), unpadded.search(xq, 20), strict=True):
-        assert np.array_equal(got, wanted)
 
 
 @pytest.mark.parametrize("d", [12, 48, 4096])
@@ -86,7 +61,7 @@ def test_rerank_by_directions_is_the_order_of_the_cosine(monkeypatch):
         cosine = b @ a / np.linalg.norm(a) / np.linalg.norm(b, axis=1)
         assert order[q].tolist() == np.argsort(-cosine).tolist()
         assert D[q] == pytest.approx(np.sqrt(2 - 2 * np.sort(cosine)[::-1]), abs=1e-3)
-    with pytest.raises(HashretError, match="values or directions"):
+    with pytest.raises(HashretError, match="values, directions or asymmetric"):
         rerank(xq, xb, candidates, "magic")
 
 
@@ -173,19 +148,21 @@ def test_no_photographs(model, tmp_path):
         build_index(tmp_path / "none", tmp_path / "index")
 
 
-@pytest.mark.parametrize("name", ["hamming.faiss", "values.npy", "ids.npy", "labels.npy", "paths.bin", "path_ends.npy"])
+@pytest.mark.parametrize(
+    "name", ["hamming.faiss", "planes.npy", "values.npy", "ids.npy", "labels.npy", "paths.bin", "path_ends.npy"]
+)
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "missing"])
 def test_a_damaged_index_is_refused_before_faiss_reads_it(index_folder, tmp_path, name, damage):
     folder = tmp_path / "index"
     shutil.copytree(index_folder, folder)
-    raw = bytearray((folder / name).read_bytes())
+    raw = bytearray((folder / SEGMENT / name).read_bytes())
     if damage == "flipped":
         raw[len(raw) // 2] ^= 0xFF
-        (folder / name).write_bytes(raw)
+        (folder / SEGMENT / name).write_bytes(raw)
     elif damage == "truncated":
-        (folder / name).write_bytes(raw[:-3])
+        (folder / SEGMENT / name).write_bytes(raw[:-3])
     else:
-        (folder / name).unlink()
+        (folder / SEGMENT / name).unlink()
     with pytest.raises(HashretError, match=f"damaged: {name}"):
         open_index(folder, "cpu")
 
@@ -206,8 +183,8 @@ def test_index_json_missing_or_damaged(index_folder, tmp_path):
 class FakeGpuIndex:
     """Stands in for faiss.GpuIndexBinaryFlat: answers like the flat index it was made from, and counts."""
 
-    def __init__(self, resources, flat):
-        self.flat, self.searches = flat, []
+    def __init__(self, resources, flat, config):
+        self.flat, self.device, self.searches = flat, config.device, []
 
     def search(self, xq, k):
         assert k <= stage_module.GPU_MAX_K
@@ -215,24 +192,60 @@ class FakeGpuIndex:
         return self.flat.search(xq, k)
 
 
-def test_a_gpu_is_used_where_there_is_one_up_to_its_limit(monkeypatch):
-    gpu = types.SimpleNamespace(
-        **{name: getattr(faiss, name) for name in ("IndexBinaryFlat", "vector_to_array")},
-        get_num_gpus=lambda: 1,
+class FakeReplicas:
+    """Stands in for faiss.IndexBinaryReplicas, which shares the queries between copies."""
+
+    def __init__(self):
+        self.copies = []
+
+    def addIndex(self, index):
+        self.copies.append(index)
+
+    def search(self, xq, k):
+        parts = [
+            copy.search(some, k) for copy, some in zip(self.copies, np.array_split(xq, len(self.copies)), strict=True)
+        ]
+        return tuple(np.concatenate(columns) for columns in zip(*parts, strict=True))
+
+
+def fake_faiss(gpus):
+    names = ("IndexBinaryFlat", "omp_get_max_threads")
+    return types.SimpleNamespace(
+        **{name: getattr(faiss, name) for name in names},
+        get_num_gpus=lambda: gpus,
         StandardGpuResources=object,
+        GpuIndexBinaryFlatConfig=types.SimpleNamespace,
         GpuIndexBinaryFlat=FakeGpuIndex,
+        IndexBinaryReplicas=FakeReplicas,
     )
-    xb = random_codes(3000, 48, 0)
-    flat = HammingStage.empty(48)
-    flat.add(xb)
-    monkeypatch.setattr(stage_module, "faiss", gpu)
-    stage = HammingStage(flat.flat, 48, "auto")
-    assert np.array_equal(stage.search(xb[:3], 2048)[1], flat.search(xb[:3], 2048)[1])
+
+
+@pytest.mark.parametrize("clumped", [True, False])
+def test_a_gpu_is_used_where_there_is_one_up_to_its_limit(monkeypatch, clumped):
+    xb = random_codes(3000, 48, 0, clumped)
+    cpu = HammingStage.from_codes(xb, 48, engine="faiss")
+    wanted = [cpu.search(xb[:3], k) for k in (2048, 2900)]
+    monkeypatch.setattr(stage_module, "faiss", fake_faiss(gpus=1))
+    monkeypatch.setattr(stage_module, "GPU_MAX_K", 100)
+    stage = HammingStage(cpu.table, 48, "auto")
     with pytest.warns(UserWarning, match="on the CPU"):
-        rows = stage.search(xb[:3], 2049)[1]
-    assert np.array_equal(rows, flat.search(xb[:3], 2049)[1])
-    assert stage.gpu.searches == [2048]
-    assert HammingStage(flat.flat, 48, "cpu").gpu is None
+        assert np.array_equal(stage.search(xb[:3], 2048), wanted[0])
+    with pytest.warns(UserWarning, match="on the CPU"):
+        assert np.array_equal(stage.search(xb[:3], 2900), wanted[1])
+    assert np.array_equal(stage.search(xb[:3], 20), cpu.search(xb[:3], 20))
+    assert stage.gpu.searches
+    assert max(stage.gpu.searches) <= 100
+    assert HammingStage(cpu.table, 48, "cpu").gpu is None
+
+
+def test_several_gpus_share_the_queries(monkeypatch):
+    xb = random_codes(3000, 48, 0)
+    cpu = HammingStage.from_codes(xb, 48, engine="faiss")
+    monkeypatch.setattr(stage_module, "faiss", fake_faiss(gpus=2))
+    stage = HammingStage(cpu.table, 48, "auto")
+    assert np.array_equal(stage.search(xb[:7], 20), cpu.search(xb[:7], 20))
+    assert [copy.device for copy in stage.gpu.copies] == [0, 1]
+    assert all(copy.searches for copy in stage.gpu.copies)
 
 
 @pytest.mark.parametrize("bits", [12, 48, 128])
@@ -240,10 +253,8 @@ def test_a_real_gpu_gives_the_distances_of_the_cpu(bits):
     if not getattr(faiss, "get_num_gpus", lambda: 0)():
         pytest.skip("faiss sees no GPU here")
     xb, xq = random_codes(5000, bits, 0), random_codes(20, bits, 1)
-    cpu = HammingStage.empty(bits)
-    cpu.add(xb)
-    gpu = HammingStage(cpu.flat, bits, "cuda")
-    D, rows = gpu.search(xq, 100)
+    cpu = HammingStage.from_codes(xb, bits)
+    D, rows = HammingStage(cpu.table, bits, "cuda").search(xq, 100)
     assert np.array_equal(D, cpu.search(xq, 100)[0])
     assert np.array_equal(np.take_along_axis(hamming(xq, xb), rows, 1), D)
 

@@ -110,9 +110,9 @@ def test_saturated_values_still_order_the_answers(photos, tmp_path):
 
 def test_several_labels_are_named(index_folder):
     index = open_index(index_folder, "cpu")
-    index.labels = np.array([[1, 0, 1]] * 36, np.uint8)
+    index.segments[0].labels = np.array([[1, 0, 1]] * 36, np.uint8)
     assert index.label(0) == "blue red"
-    index.labels = None
+    index.segments[0].labels = None
     assert index.label(0) == ""
 
 

@@ -1,23 +1,33 @@
-"""The index folder: codes, values, ids, labels and paths, each file named with its sha256 in `index.json`."""
+"""The index folder: segments of photographs, and `index.json`, which names those that count.
+
+Segments are never changed. A change writes new files beside them and then replaces `index.json`, in one step: a reader
+sees the old state or the new one, and so does who comes after a kill. What no `index.json` names is removed by the next
+change. Who has an index open keeps what it mapped.
+"""
 
 from __future__ import annotations
 
-import hashlib
+import fnmatch
+from bisect import bisect_right
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 
-import faiss
 import numpy as np
 
 from ..bits import code_width
 from ..errors import HashretError
 from ..files import check_output, partial_name, read_json, remove_folder, remove_leftovers, write_json
-from ..shards import ShardFolder, decode_path
-from .hamming import HammingStage
-from .rerank import rerank
+from ..shards import ShardFolder
+from . import rerank
+from .calibration import calibrate
+from .segment import Segment, SegmentWriter, check_files
 
-FORMAT = 1
-_SHARED = ("bits", "encoder", "precision", "image_size")  # what all shard folders of an index must agree on
+FORMAT = 2
+SHARED = ("bits", "encoder", "precision", "image_size")  # what all shard folders of an index must agree on
+_VERIFY_BYTES = 2**26  # an index up to this size is compared with its checksums when it is opened
+_TRIES = 20
 
 
 @dataclass(frozen=True)
@@ -34,40 +44,116 @@ class Hits:
 class Index:
     """An opened index: the two stages of the paper's section 1.2 over encoded photographs.
 
+    A row is a place among all photographs ever added, segment after segment; ``alive`` says which were not removed.
+
     Attributes:
         meta: what `index.json` says: bits, count, encoder fingerprint, precision, classes ...
-        values: float32 (n, bits), memory map.
-        ids: int64 (n,), labels: (n,) or (n, classes) or None.
+        segments: the `hashret.index.segment.Segment` it consists of.
     """
 
-    def __init__(self, meta, hamming, values, ids, labels, paths):
-        self.meta, self.hamming, self.values, self.ids, self.labels = meta, hamming, values, ids, labels
-        self._path_ends, self._path_bytes = paths
+    def __init__(self, meta, segments):
+        self.meta, self.segments = meta, segments
+        self.offsets = [0, *accumulate(len(segment) for segment in segments)]
 
     def __len__(self):
-        return len(self.ids)
+        return sum(segment.count for segment in self.segments)
 
     @property
     def bits(self):
         return self.meta["bits"]
 
+    @cached_property
+    def ids(self):
+        """The id of each row, int64 (n,)."""
+        return _joined([segment.ids for segment in self.segments])
+
+    @cached_property
+    def values(self):
+        """Hash-layer values, float32 (n, bits), or None where the index keeps none."""
+        parts = [segment.values for segment in self.segments]
+        return None if any(part is None for part in parts) else _joined(parts)
+
+    @cached_property
+    def labels(self):
+        """(n,) or (n, classes), or None where unknown; a photograph added without has -1, or zeros."""
+        parts = [segment.labels for segment in self.segments]
+        known = [part for part in parts if part is not None]
+        if not known:
+            return None
+        if known[0].ndim == 1:
+            none = [np.full(len(segment), -1) for segment in self.segments]
+        else:
+            none = [np.zeros((len(segment), len(self.meta["classes"])), known[0].dtype) for segment in self.segments]
+        return _joined([blank if part is None else part for part, blank in zip(parts, none, strict=True)])
+
+    @cached_property
+    def alive(self):
+        """Which rows were not removed, bool (n,)."""
+        return _joined([segment.alive for segment in self.segments])
+
     def codes(self):
-        """Packed codes of all items, uint8 (n, w), as the shards have them."""
-        return self.hamming.codes()[:, : code_width(self.bits)]
+        """Packed codes of all rows, uint8 (n, w), as the shards have them."""
+        return _joined([segment.stage.codes() for segment in self.segments])[:, : code_width(self.bits)]
 
     def path(self, row):
         """Path of the photograph at ``row``."""
-        start = self._path_ends[row - 1] if row else 0
-        return decode_path(self._path_bytes[start : self._path_ends[row]])
+        segment, place = self._place(row)
+        return segment.path(place)
 
     def label(self, row):
         """Class names of the photograph at ``row``, "" where unknown."""
-        if self.labels is None:
+        segment, place = self._place(row)
+        if segment.labels is None:
             return ""
-        label, classes = self.labels[row], self.meta["classes"]
-        return classes[label] if label.ndim == 0 else " ".join(classes[i] for i in np.flatnonzero(label))
+        label, classes = segment.labels[place], self.meta["classes"]
+        if label.ndim == 0:
+            return classes[label] if label >= 0 else ""
+        return " ".join(classes[i] for i in np.flatnonzero(label))
 
-    def search(self, codes, values=None, k=10, candidates=1000, rerank_by="values"):
+    def _place(self, row):
+        number = bisect_right(self.offsets, row) - 1
+        return self.segments[number], int(row) - self.offsets[number]
+
+    def warm(self):
+        """Load what the first searches would load."""
+        for segment in self.segments:
+            segment.stage.warm()
+        return self
+
+    def select(self, label=None, path=None, ids=None):
+        """Photographs to search among: -> `Selection`, for the ``among`` of `search`; what is None does not count.
+
+        Args:
+            label: class name, or several, of which a photograph must have one.
+            path: pattern of the path, or several, as of a shell: ``holidays/*.jpg``.
+            ids: ids of photographs.
+
+        Raises:
+            HashretError: no such class.
+        """
+        mask = self.alive.copy()
+        if label is not None:
+            mask &= self._has_label([label] if isinstance(label, str) else label)
+        if ids is not None:
+            mask &= np.isin(self.ids, np.asarray(ids, np.int64))
+        if path is not None:
+            rows = np.flatnonzero(mask)
+            mask[rows] = self._matches([path] if isinstance(path, str) else path, rows)
+        return Selection(self, mask)
+
+    def _has_label(self, names):
+        unknown = [name for name in names if name not in self.meta["classes"]]
+        if unknown:
+            known = ", ".join(self.meta["classes"][:30]) or "none"
+            raise HashretError(f"no class {unknown[0]!r} in this index; its classes: {known}")
+        numbers = [self.meta["classes"].index(name) for name in names]
+        labels = np.asarray(self.labels)
+        return np.isin(labels, numbers) if labels.ndim == 1 else labels[:, numbers].any(axis=1)
+
+    def _matches(self, patterns, rows):
+        return [any(fnmatch.fnmatchcase(self.path(row), pattern) for pattern in patterns) for row in rows]
+
+    def search(self, codes, values=None, k=10, candidates=1000, rerank_by="values", among=None):
         """The k best photographs for each query: -> `Hits`, min(k, count) columns.
 
         Args:
@@ -75,37 +161,104 @@ class Index:
             values: hash-layer values float32 (nq, bits); None leaves the Hamming order.
             k: answers a query.
             candidates: nearest by Hamming distance that are re-ranked by Euclidean distance, at least k.
-            rerank_by: "values", or "directions" of the logits, see `hashret.index.rerank`.
+            rerank_by: one of `hashret.index.rerank.FEATURES`.
+            among: a `Selection`; only its photographs can be answers.
 
         Raises:
-            HashretError: k or candidates below 1, or codes of another width.
+            HashretError: k or candidates below 1, or codes of another width, or an index without values.
         """
         if k < 1 or candidates < 1:
             raise HashretError(f"k and candidates must be at least 1, not {min(k, candidates)}")
-        width = code_width(self.bits)
-        if codes.shape[1] != width:
-            raise HashretError(f"queries of {codes.shape[1]} bytes do not fit an index of {self.bits} bits")
+        self._check_width(codes)
         if values is None:
-            D, rows = self.hamming.search(codes, k)
+            D, rows = self._nearest(codes, k, among)
             return Hits(rows, D, np.full(rows.shape, np.nan, np.float32))
-        D, rows = self.hamming.search(codes, max(k, candidates))
-        euclidean, order = rerank(values, self.values, rows, rerank_by)
+        D, rows = self._nearest(codes, max(k, candidates), among)
+        euclidean, order = self._reranked(values, rows, rerank_by)
         order = order[:, :k]
         return Hits(np.take_along_axis(rows, order, 1), np.take_along_axis(D, order, 1), euclidean[:, :k])
 
+    def within(self, codes, radius, among=None):
+        """All photographs within a radius in bits: yields (query, D int32, rows int64) by (distance, row), as found."""
+        self._check_width(codes)
+        for query in range(len(codes)):
+            parts = []
+            for segment, offset in zip(self.segments, self.offsets, strict=False):
+                parts += [(D, I + offset) for _, D, I in segment.within(codes[query : query + 1], radius)]
+            D, rows = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+            if among is not None:
+                keep = among.mask[rows]
+                D, rows = D[keep], rows[keep]
+            order = np.argsort(D, kind="stable")
+            yield query, D[order], rows[order]
 
-def build_index(codes=("codes",), out="index", overwrite=False):
+    def calibrate(self, k=10, recall=0.99, sample=200, seed=0):
+        """How many candidates give a wanted share of the k nearest by Euclidean distance, see `calibrate`."""
+        if len(self.segments) > 1 or self.meta["count"] < self.offsets[-1]:
+            raise HashretError("candidates are calibrated on an index of one piece; run hashret compact first")
+        if self.values is None:
+            raise HashretError("this index keeps no values to calibrate on")
+        return calibrate(self.segments[0].stage, self.segments[0].values, k, recall, sample, seed)
+
+    def _check_width(self, codes):
+        width = code_width(self.bits)
+        if codes.shape[1] != width:
+            raise HashretError(f"queries of {codes.shape[1]} bytes do not fit an index of {self.bits} bits")
+
+    def _nearest(self, codes, k, among):
+        parts = self.segments if among is None else among.stages
+        found = [part.search(codes, k) for part in parts]
+        if len(found) == 1:
+            return found[0]
+        D = np.concatenate([D for D, _ in found], axis=1)
+        rows = np.concatenate([I + offset for (_, I), offset in zip(found, self.offsets, strict=False)], axis=1)
+        order = np.argsort(D, axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(D, order, 1), np.take_along_axis(rows, order, 1)
+
+    def _reranked(self, values, rows, features):
+        """Candidates by Euclidean distance: see `hashret.index.rerank.rerank`."""
+        if features != "asymmetric" and features in rerank.FEATURES and self.values is None:
+            raise HashretError("this index keeps no values; take --rerank-by asymmetric")
+        squared = None
+        for segment, offset in zip(self.segments, self.offsets, strict=False):
+            inside = (rows >= offset) & (rows < offset + len(segment))
+            places = rows if len(self.segments) == 1 else np.where(inside, rows - offset, -1)
+            xb = segment.stage.codes() if features == "asymmetric" else segment.values
+            part = rerank.squared(values, xb, places, features)
+            squared = part if squared is None else np.minimum(squared, part)
+        return rerank.by_distance(squared)
+
+
+class Selection:
+    """Photographs of an index to search among: ``mask`` bool (n,) over its rows."""
+
+    def __init__(self, index, mask):
+        self.index, self.mask = index, mask
+
+    def __len__(self):
+        return int(self.mask.sum())
+
+    @cached_property
+    def stages(self):
+        """The Hamming stage of each segment, of these photographs alone."""
+        offsets = self.index.offsets
+        parts = zip(self.index.segments, offsets[:-1], offsets[1:], strict=True)
+        return [segment.stage.subset(self.mask[start:end]) for segment, start, end in parts]
+
+
+def build_index(codes=("codes",), out="index", overwrite=False, values=True):
     """Build an index folder from one or several folders of shards, a shard in memory at a time.
 
-    Returns the metadata written. With several folders, ids go on counting from one to the next.
+    Returns the metadata written. With several folders, ids go on counting from one to the next. Without ``values``,
+    the index is a tenth the size, and the re-rank can only be asymmetric.
 
     Raises:
         HashretError: damaged or incomplete shards, folders of different encoders, no photographs, ``out`` exists.
     """
     folders = [ShardFolder(folder) for folder in ([codes] if isinstance(codes, (str, Path)) else codes)]
-    meta = {name: folders[0].manifest[name] for name in (*_SHARED, "classes")}
+    meta = {name: folders[0].manifest[name] for name in (*SHARED, "classes")}
     for folder in folders:
-        if any(folder.manifest[name] != meta[name] for name in _SHARED):
+        if any(folder.manifest[name] != meta[name] for name in SHARED):
             raise HashretError(f"{folder.folder} and {folders[0].folder} were encoded by different encoders")
         if folder.manifest["classes"] != meta["classes"]:
             meta["classes"] = []  # label numbers mean different things: leave labels out
@@ -115,9 +268,15 @@ def build_index(codes=("codes",), out="index", overwrite=False):
     remove_leftovers(out.parent, out.name)
     partial = partial_name(out)
     try:
-        partial.mkdir(parents=True)
-        meta = {"format": FORMAT, **meta, "count": _write(partial, folders, meta)}
-        meta["sha256"] = {file.name: _sha256(file) for file in sorted(partial.iterdir())}
+        writer = SegmentWriter(partial / segment_name(1), meta["bits"], values)
+        next_id = write_shards(writer, folders, bool(meta["classes"]))
+        if not len(writer):
+            raise HashretError(f"no photographs in {', '.join(str(shards.folder) for shards in folders)}")
+        segment = writer.close()
+        meta = {
+            "format": FORMAT, **meta, "count": segment["count"], "generation": 1, "next_id": next_id,
+            "segments": [segment],
+        }  # fmt: skip
         write_json(partial / "index.json", meta)
         out.parent.mkdir(parents=True, exist_ok=True)
         remove_folder(out)
@@ -130,103 +289,76 @@ def build_index(codes=("codes",), out="index", overwrite=False):
     return meta
 
 
-def _write(folder, shard_folders, meta):
-    stage = HammingStage.empty(meta["bits"])
-    writers = {name: _Rows(folder / f"{name}.npy") for name in ("values", "ids", "path_ends", "labels")}
-    end = first_id = 0
-    with open(folder / "paths.bin", "wb") as path_file:
-        for shards in shard_folders:
-            next_id = first_id
-            for shard in shards:
-                if not len(shard):
-                    continue
-                stage.add(shard.codes)
-                writers["values"].add(shard.values.astype(np.float32, copy=False))
-                ids = shard.ids + first_id
-                writers["ids"].add(ids)
-                next_id = int(ids.max()) + 1
-                raw = [bytes(path) for path in shard.paths]
-                path_file.write(b"".join(raw))
-                ends = end + np.cumsum([len(path) for path in raw], dtype=np.int64)
-                writers["path_ends"].add(ends)
-                end = int(ends[-1])
-                if shard.labels is not None and meta["classes"]:
-                    writers["labels"].add(np.asarray(shard.labels))
-            first_id = next_id
-    for writer in writers.values():
-        writer.close()
-    if not len(stage):
-        raise HashretError(f"no photographs in {', '.join(str(shards.folder) for shards in shard_folders)}")
-    faiss.write_index_binary(stage.flat, str(folder / "hamming.faiss"))
-    return len(stage)
+def segment_name(generation):
+    """Folder of the segment that a generation of the index adds."""
+    return f"{generation:06d}"
 
 
-class _Rows:
-    """An .npy file that grows by blocks of rows; its header is written at the end, when the count is known."""
-
-    _HEADER = 128
-
-    def __init__(self, path):
-        self.path, self.rows, self.file = path, 0, None
-
-    def add(self, block):
-        if self.file is None:
-            self.dtype, self.shape = block.dtype, block.shape[1:]
-            self.file = open(self.path, "wb")
-            self.file.write(b" " * self._HEADER)
-        self.file.write(np.ascontiguousarray(block))
-        self.rows += len(block)
-
-    def close(self):
-        if self.file is None:
-            return
-        shape = (self.rows, *self.shape)
-        descr = np.lib.format.dtype_to_descr(self.dtype)
-        text = repr({"descr": descr, "fortran_order": False, "shape": shape}).encode()
-        magic = np.lib.format.magic(1, 0)
-        size = self._HEADER - len(magic) - 2
-        self.file.seek(0)
-        self.file.write(magic + size.to_bytes(2, "little") + text.ljust(size - 1) + b"\n")
-        self.file.close()
+def write_shards(writer, folders, labels, first_id=0):
+    """Copy shards into a segment, ids counting on from ``first_id``: -> the next id."""
+    for shards in folders:
+        next_id = first_id
+        for shard in shards:
+            if not len(shard):
+                continue
+            ids = shard.ids + first_id
+            next_id = int(ids.max()) + 1
+            paths = [bytes(path) for path in shard.paths]
+            writer.add(shard.codes, shard.values, ids, paths, shard.labels if labels else None)
+        first_id = next_id
+    return first_id
 
 
-def open_index(folder="index", device="auto", verify=True):
-    """Open an index folder: -> `Index`.
+def open_index(folder="index", device="auto", verify=None, engine="auto"):
+    """Open an index folder: -> `Index`. Files are mapped, not read, and shared between processes.
 
     Args:
         folder: written by `build_index`.
         device: "auto" for the Hamming stage on a GPU where there is one, "cpu" or "cuda".
-        verify: compare each file with its sha256 first; faiss may crash on a damaged one.
+        verify: compare each file with its sha256, beside its size; None does so for a small index.
+        engine: of the Hamming stage, see `hashret.index.hamming.HammingStage`.
 
     Raises:
-        HashretError: no index there, damaged, or of a later format.
+        HashretError: no index there, damaged, or of another format.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise HashretError(f"no index at {folder}; build one with hashret build-index, or name one with --index")
-    meta = read_json(folder / "index.json", "index")
-    if meta.get("format", 0) > FORMAT:
-        raise HashretError(f"{folder} was written by a later hashret (format {meta['format']}); upgrade")
-    for name, checksum in meta["sha256"].items():
-        if not (folder / name).is_file():
-            raise HashretError(f"the index {folder} is damaged: {name} is missing; build it again")
-        if verify and _sha256(folder / name) != checksum:
-            raise HashretError(f"the index {folder} is damaged: {name} has changed; build it again")
-    flat = faiss.read_index_binary(str(folder / "hamming.faiss"))
-
-    def load(name):
-        return np.load(folder / f"{name}.npy", mmap_mode="r")
-
-    return Index(
-        meta,
-        HammingStage(flat, meta["bits"], device),
-        load("values"),
-        load("ids"),
-        load("labels") if "labels.npy" in meta["sha256"] else None,
-        (load("path_ends"), np.memmap(folder / "paths.bin", np.uint8, "r")),
-    )
+    for attempt in range(_TRIES):
+        meta = read_meta(folder)
+        try:
+            return Index(meta, [_open_segment(folder, meta, part, device, verify, engine) for part in meta["segments"]])
+        except FileNotFoundError as error:
+            # Another process may have replaced the files between our reading index.json and opening them.
+            if attempt + 1 == _TRIES or read_meta(folder)["generation"] == meta["generation"]:
+                name = Path(error.filename).name
+                raise HashretError(f"the index {folder} is damaged: {name} is missing; build it again") from None
+    raise AssertionError
 
 
-def _sha256(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def read_meta(folder):
+    """What `index.json` says. Raises HashretError where there is none, or it is of another format."""
+    meta = read_json(Path(folder) / "index.json", "index")
+    found = meta.get("format", 0)
+    if found > FORMAT:
+        raise HashretError(f"{folder} was written by a later hashret (format {found}); upgrade")
+    if found < FORMAT:
+        raise HashretError(
+            f"{folder} was written by an earlier hashret (format {found}); run hashret build-index again"
+        )
+    return meta
+
+
+def _open_segment(folder, meta, segment, device, verify, engine):
+    files = segment["files"]
+    if verify is None:
+        verify = sum(file["bytes"] for part in meta["segments"] for file in part["files"].values()) <= _VERIFY_BYTES
+    wrong = check_files(folder / segment["name"], files, verify)
+    if wrong:
+        raise HashretError(f"the index {folder} is damaged: {wrong} has changed; build it again")
+    return Segment(folder / segment["name"], segment, meta["bits"], device, engine)
+
+
+def _joined(parts):
+    """One array of several; a single one as it is, a memory map mostly."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)

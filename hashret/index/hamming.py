@@ -1,63 +1,164 @@
-"""Hamming stage: exact nearest codes by faiss `IndexBinaryFlat` over zero-padded codes."""
+"""Hamming stage: exact nearest codes, over distinct codes where they repeat.
+
+Every answer is that of faiss `IndexBinaryFlat` on all codes, in the order of (distance, item). Three engines give it:
+the compiled scan (`hashret.index.scan`) where numba is installed, faiss on the CPU, and faiss on GPUs.
+"""
 
 from __future__ import annotations
 
 import warnings
+from importlib.util import find_spec
 
 import faiss
 import numpy as np
 
-from ..bits import pad, padded_width
+from ..bits import code_width, pad, padded_width
 from ..errors import HashretError
+from .distinct import as_keys, expand, group
 
 GPU_MAX_K = 2048  # a limit of faiss's GPU selection
+ENGINES = ("auto", "compiled", "faiss")
+_PAIRS_TO_LOAD = 2**28  # comparisons that take faiss as long as it takes to load the compiled scan
+_RANGE_ITEMS = 2**20
 
 
 class HammingStage:
-    """Nearest codes by Hamming distance, ties in the order of insertion.
+    """Nearest codes by Hamming distance, ties in the order of items.
 
     Args:
-        flat: a faiss IndexBinaryFlat over codes padded to `padded_width(bits)` bytes.
+        table: a `CodeTable` of codes padded to `padded_width(bits)` bytes.
         bits: length of the codes.
-        device: "auto" for a GPU where there is one, "cpu" or "cuda".
+        device: "auto" for GPUs where there are any, "cpu" or "cuda".
+        engine: on the CPU, "compiled", "faiss", or "auto": compiled where numba is installed and there is enough
+            to search.
+        flat: a faiss IndexBinaryFlat over the table's codes; None to make one when it is needed.
+        planes: the codes' `hashret.index.planes.bit_planes`; None to make them when they are needed.
     """
 
-    def __init__(self, flat, bits, device="auto"):
-        self.flat, self.bits = flat, bits
-        self.gpu = _to_gpu(flat) if _wants_gpu(device) else None
+    def __init__(self, table, bits, device="auto", engine="auto", flat=None, planes=None):
+        if engine not in ENGINES:
+            raise HashretError(f"the engine is {', '.join(ENGINES[:-1])} or {ENGINES[-1]}, not {engine}")
+        if engine == "compiled" and not has_compiled():
+            raise HashretError("the compiled scan needs numba; pip install 'hashret[fast]', or take --engine faiss")
+        self.table, self.bits, self.engine = table, bits, engine
+        self._flat, self._planes, self._scan, self._codes = flat, planes, None, None
+        self._unpaid = _PAIRS_TO_LOAD
+        self.gpu = _to_gpus(self.flat) if _wants_gpu(device) else None
 
     @classmethod
-    def empty(cls, bits, device="cpu"):
-        """A stage without codes."""
-        return cls(faiss.IndexBinaryFlat(8 * padded_width(bits)), bits, device)
+    def from_codes(cls, codes, bits, device="cpu", engine="auto", grouped=None):
+        """A stage over packed codes uint8 (n, w); ``grouped``: whether by distinct codes, None to choose."""
+        return cls(group(pad(codes, padded_width(bits)), grouped), bits, device, engine)
 
     def __len__(self):
-        return self.flat.ntotal
+        return self.table.count
 
-    def add(self, codes):
-        """Append packed codes uint8 (n, ceil(bits / 8))."""
-        self.flat.add(pad(codes, self.flat.code_size))
+    @property
+    def flat(self):
+        """The codes of the table as faiss `IndexBinaryFlat`."""
+        if self._flat is None:
+            self._flat = faiss.IndexBinaryFlat(8 * padded_width(self.bits))
+            self._flat.add(self.table.codes)
+        return self._flat
 
     def codes(self):
-        """All codes as padded, uint8 (n, padded width)."""
-        return faiss.vector_to_array(self.flat.xb).reshape(len(self), -1)
+        """The padded code of each item, uint8 (n, padded width)."""
+        if self._codes is None:
+            self._codes = self.table.by_item()
+        return self._codes
+
+    def subset(self, mask):
+        """A stage of the items of a mask, bool (n,), which keep their numbers."""
+        return HammingStage(self.table.subset(mask), self.bits, "cpu", self.engine)
 
     def search(self, xq, k):
-        """The k nearest codes: xq packed uint8 (nq, w) -> D int32, I int64 (nq, min(k, count)), nearest first."""
+        """The k nearest items: xq packed uint8 (nq, w) -> D int32, I int64 (nq, min(k, count)), nearest first."""
         if k < 1:
             raise HashretError(f"k must be at least 1, not {k}")
         k = min(k, len(self))
-        if k == 0:
-            return np.zeros((len(xq), 0), np.int32), np.zeros((len(xq), 0), np.int64)
-        return self._engine(k).search(pad(xq, self.flat.code_size), k)
+        if k == 0 or not len(xq):
+            return np.zeros((len(xq), k), np.int32), np.zeros((len(xq), k), np.int64)
+        if len(xq) > 1:
+            padded = pad(xq, padded_width(self.bits))
+            _, first, inverse = np.unique(as_keys(padded), return_index=True, return_inverse=True)
+            if len(first) < len(xq):
+                D, I = self._search(xq[first], k)
+                return D[inverse], I[inverse]
+        return self._search(xq, k)
 
-    def _engine(self, k):
+    def _search(self, xq, k):
+        if self.gpu is None and self._compiled(len(xq)):
+            return self._scan.search(xq, k, faiss.omp_get_max_threads())
+        xq = pad(xq, padded_width(self.bits))
+        if not self.table.grouped:
+            return self._index(k).search(xq, k)
+        codes = len(self.table.codes)
+        most = min(k, codes)
+        share = max(16, 2 * k * codes // len(self))  # often enough: queries lie where items are
+        D, I = np.empty((len(xq), k), np.int32), np.empty((len(xq), k), np.int64)
+        todo = np.arange(len(xq))
+        while len(todo):
+            share = min(share, most)
+            found, rows = self._index(share).search(xq[todo], share)
+            done = np.ones(len(todo), bool)
+            if share < most:  # the last distance may go on beyond what was found
+                sizes = self.table.starts[rows + 1] - self.table.starts[rows]
+                done = np.where(found < found[:, -1:], sizes, 0).sum(axis=1) >= k
+            D[todo[done]], I[todo[done]] = expand(found[done], rows[done], self.table, k)
+            todo, share = todo[~done], 4 * share
+        return D, I
+
+    def within(self, xq, radius):
+        """All items within a radius in bits: yields (query, D int32, I int64) by (distance, item), a query at a time.
+
+        Raises:
+            HashretError: a negative radius.
+        """
+        if radius < 0:
+            raise HashretError(f"the radius is a number of bits, not {radius}")
+        xq = pad(xq, padded_width(self.bits))
+        for query in range(len(xq) if len(self) else 0):
+            _, found, rows = self.flat.range_search(xq[query : query + 1], radius + 1)  # faiss: less than
+            found, items = found.astype(np.int32), rows
+            if self.table.grouped:
+                sizes = self.table.starts[rows + 1] - self.table.starts[rows]
+                begin = self.table.starts[rows] - (np.cumsum(sizes) - sizes)
+                items = self.table.items[np.repeat(begin, sizes) + np.arange(sizes.sum())].astype(np.int64)
+                found = np.repeat(found, sizes)
+            order = np.lexsort((items, found))
+            yield query, found[order], items[order]
+
+    def warm(self):
+        """Load the compiled scan now, rather than when searching has cost as much as loading it."""
+        self._unpaid = 0
+        self._compiled(0)
+        return self
+
+    def _compiled(self, queries):
+        """Whether the compiled scan is to answer, loaded when it pays."""
+        if self._scan is None and self.engine != "faiss" and len(self) and has_compiled():
+            self._unpaid -= queries * len(self.table.codes)
+            if self._unpaid <= 0 or self.engine == "compiled":
+                from .planes import bit_planes
+                from .scan import Scan
+
+                if self._planes is None:
+                    self._planes = bit_planes(np.ascontiguousarray(self.table.codes[:, : code_width(self.bits)]))
+                self._scan = Scan(self._planes, len(self.table.codes), self.table.starts, self.table.items)
+        return self._scan is not None
+
+    def _index(self, k):
         if self.gpu is None:
             return self.flat
         if k > GPU_MAX_K:
-            warnings.warn(f"k = {k} is above the GPU's {GPU_MAX_K}: searching on the CPU", stacklevel=3)
+            warnings.warn(f"k = {k} is above the GPU's {GPU_MAX_K}: searching on the CPU", stacklevel=4)
             return self.flat
         return self.gpu
+
+
+def has_compiled():
+    """Whether numba is installed."""
+    return find_spec("numba") is not None
 
 
 def _wants_gpu(device):
@@ -67,9 +168,19 @@ def _wants_gpu(device):
     return gpus > 0 and device != "cpu"
 
 
-def _to_gpu(flat):
+def _to_gpus(flat):
+    """The codes on a GPU; on several, a copy on each, which share the queries."""
     # index_cpu_to_gpu refuses binary indexes; the resources must live as long as the index.
-    resources = faiss.StandardGpuResources()
-    gpu = faiss.GpuIndexBinaryFlat(resources, flat)
-    gpu.hashret_resources = resources
+    resources = [faiss.StandardGpuResources() for _ in range(faiss.get_num_gpus())]
+    copies = []
+    for device, resource in enumerate(resources):
+        config = faiss.GpuIndexBinaryFlatConfig()
+        config.device = device
+        copies.append(faiss.GpuIndexBinaryFlat(resource, flat, config))
+    gpu = copies[0]
+    if len(copies) > 1:
+        gpu = faiss.IndexBinaryReplicas()
+        for copy in copies:
+            gpu.addIndex(copy)
+    gpu.hashret_keep = (resources, copies)
     return gpu

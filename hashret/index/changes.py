@@ -1,0 +1,207 @@
+"""A living index: add and remove photographs, and compact what that leaves, while others read.
+
+Each change runs under a lock, writes new files, and then replaces `index.json`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import os
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import HashretError
+from ..files import partial_name, remove_folder, remove_leftovers, write_json
+from ..shards import ShardFolder
+from .folder import SHARED, open_index, read_meta, segment_name, write_shards
+from .segment import SegmentWriter, describe
+
+_ROWS_AT_ONCE = 2**16
+_LOCK = ".lock"
+
+
+def append(index, codes):
+    """Add folders of shards to an index: -> how many photographs. Their ids count on from the highest ever given.
+
+    Raises:
+        HashretError: shards of another encoder, or another kind of labels.
+    """
+    folders = [ShardFolder(folder) for folder in ([codes] if isinstance(codes, (str, Path)) else codes)]
+    with _changing(index) as (folder, meta):
+        for shards in folders:
+            if any(shards.manifest[name] != meta[name] for name in SHARED):
+                raise HashretError(f"{shards.folder} was encoded by another encoder than the index {index}")
+        generation = meta["generation"] + 1
+        labelled = bool(meta["classes"]) and all(shards.manifest["classes"] == meta["classes"] for shards in folders)
+        values = "values.npy" in meta["segments"][0]["files"]
+        with _new_segment(folder, generation, meta["bits"], values) as writer:
+            next_id = write_shards(writer, folders, labelled, meta["next_id"])
+            if not len(writer):
+                return 0
+            segment = writer.close()
+        _switch(folder, meta, [*meta["segments"], segment], next_id)
+        return segment["count"]
+
+
+def remove(index, ids=(), paths=()):
+    """Remove photographs by id or by path, a shell pattern as ``holidays/*``: -> how many.
+
+    Raises:
+        HashretError: an id or a path that is not there; nothing is removed then.
+    """
+    with _changing(index) as (folder, meta):
+        opened = open_index(folder, "cpu", verify=False)
+        gone = _rows_of_ids(opened, ids) | _rows_of_paths(opened, paths)
+        if not gone.any():
+            return 0
+        segments = []
+        for number, part in enumerate(opened.segments):
+            new = gone[opened.offsets[number] : opened.offsets[number + 1]]
+            if new.any():
+                rows = np.union1d(part.removed, np.flatnonzero(new)).astype(np.int64)
+                segments += [_with_removed(folder, part, rows, meta["generation"] + 1)]
+            else:
+                segments += [part.meta]
+        _switch(folder, meta, segments, meta["next_id"])
+        return int(gone.sum())
+
+
+def compact(index):
+    """Merge all segments into one without what was removed: -> (photographs, bytes before, bytes after)."""
+    with _changing(index) as (folder, meta):
+        before = _bytes(meta["segments"])
+        if len(meta["segments"]) == 1 and not meta["segments"][0].get("removed"):
+            return meta["count"], before, before
+        opened = open_index(folder, "cpu", verify=True)
+        values = all(segment.values is not None for segment in opened.segments)
+        with _new_segment(folder, meta["generation"] + 1, meta["bits"], values) as writer:
+            for number, segment in enumerate(opened.segments):
+                labels = opened.labels
+                codes = segment.stage.codes()
+                alive = np.flatnonzero(segment.alive)
+                for start in range(0, len(alive), _ROWS_AT_ONCE):
+                    rows = alive[start : start + _ROWS_AT_ONCE]
+                    some = None if labels is None else labels[rows + opened.offsets[number]]
+                    writer.add(
+                        codes[rows], segment.values[rows] if values else None, segment.ids[rows], segment.paths(rows),
+                        some,
+                    )  # fmt: skip
+            if not len(writer):
+                raise HashretError(f"every photograph of {index} was removed; nothing is left to compact")
+            segment = writer.close()
+        _switch(folder, meta, [segment], meta["next_id"])
+        return segment["count"], before, _bytes([segment])
+
+
+@contextlib.contextmanager
+def _changing(index):
+    """Hold the index's lock: yields (folder, metadata); what no index.json names is removed before and after."""
+    folder = Path(index)
+    if not folder.is_dir():
+        raise HashretError(f"no index at {folder}; build one with hashret build-index")
+    read_meta(folder)
+    try:
+        with open(folder / _LOCK, "a") as lock:
+            _lock(lock)
+            _clean(folder)
+            yield folder, read_meta(folder)
+            _clean(folder)
+    except OSError as error:
+        raise HashretError(f"cannot change the index {index}: {error.strerror or error}; it is as it was") from error
+
+
+def _lock(file):
+    import fcntl
+
+    fcntl.flock(file, fcntl.LOCK_EX)  # waits for another change to end; released when the process dies
+
+
+def _clean(folder):
+    meta = read_meta(folder)
+    remove_leftovers(folder)
+    used = {part["name"]: part["files"] for part in meta["segments"]}
+    for path in folder.iterdir():
+        if path.is_dir() and path.name.isdigit():
+            if path.name not in used:
+                remove_folder(path)
+            else:
+                for file in path.iterdir():
+                    if file.name not in used[path.name]:
+                        file.unlink()
+
+
+@contextlib.contextmanager
+def _new_segment(folder, generation, bits, values):
+    """A writer whose files are moved to their place at the end."""
+    final = folder / segment_name(generation)
+    partial = partial_name(final)
+    try:
+        writer = SegmentWriter(partial, bits, values)
+        writer.name = final.name
+        yield writer
+        if len(writer):
+            for file in partial.iterdir():
+                _flush(file)
+            partial.rename(final)
+    finally:
+        remove_folder(partial)
+
+
+def _with_removed(folder, segment, rows, generation):
+    name = f"removed-{generation:06d}.npy"
+    path = folder / segment.meta["name"] / name
+    np.save(path, rows)
+    _flush(path)
+    files = {file: value for file, value in segment.meta["files"].items() if file != segment.meta.get("removed")}
+    return segment.meta | {"files": files | {name: describe(path)}, "removed": name, "removed_count": len(rows)}
+
+
+def _switch(folder, meta, segments, next_id):
+    """The one step at which a change happens."""
+    count = sum(part["count"] - part.get("removed_count", 0) for part in segments)
+    for place in {folder, *(folder / part["name"] for part in segments)}:
+        _flush(place)
+    changes = {"count": count, "generation": meta["generation"] + 1, "next_id": next_id, "segments": segments}
+    # What was changed is no longer the data set of a protocol.
+    same = len(segments) == len(meta["segments"]) == 1 and count == meta["count"]
+    write_json(folder / "index.json", meta | changes | {"protocol": meta["protocol"] if same else None})
+    _flush(folder)
+
+
+def _flush(path):
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _rows_of_ids(index, ids):
+    ids = np.asarray(list(ids), np.int64)
+    found = np.isin(index.ids, ids) & index.alive
+    missing = np.setdiff1d(ids, index.ids[found])
+    if len(missing):
+        raise HashretError(f"no photograph with id {missing[0]} in the index")
+    return found
+
+
+def _rows_of_paths(index, patterns):
+    gone = np.zeros(index.offsets[-1], bool)
+    if not patterns:
+        return gone
+    rows = np.flatnonzero(index.alive)
+    paths = [index.path(row) for row in rows]
+    for pattern in patterns:
+        hits = [
+            row for row, path in zip(rows, paths, strict=True) if path == pattern or fnmatch.fnmatchcase(path, pattern)
+        ]
+        if not hits:
+            raise HashretError(f"no photograph {pattern} in the index")
+        gone[hits] = True
+    return gone
+
+
+def _bytes(segments):
+    return sum(file["bytes"] for part in segments for file in part["files"].values())

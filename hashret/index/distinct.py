@@ -1,0 +1,157 @@
+"""Distinct codes: learned codes repeat, so each is kept once, with the list of the items that have it.
+
+Codes stay in the order of first appearance. The k nearest distinct codes, by (distance, row), then hold the k nearest
+items: of codes at one distance, one that first appears later than k others cannot be among the k.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+WORTH = 0.8  # share of distinct codes up to which a table of them pays
+_GIVE_UP_AFTER, _GIVE_UP_SHARE = 2**18, 0.95
+_CHUNK = 2**20
+_PAIRS_AT_ONCE = 2**22
+
+
+@dataclass
+class CodeTable:
+    """Codes uint8 (m, w) and their items: those of code c are ``items[starts[c]:starts[c + 1]]``, ascending.
+
+    Where codes are not grouped, ``starts`` and ``items`` are None, and a code's row is its item.
+    """
+
+    codes: np.ndarray
+    starts: np.ndarray | None = None
+    items: np.ndarray | None = None
+
+    @property
+    def count(self):
+        """How many items there are."""
+        return len(self.codes) if self.items is None else len(self.items)
+
+    @property
+    def grouped(self):
+        """Whether each distinct code is kept once."""
+        return self.items is not None
+
+    def by_item(self):
+        """The code of each item: -> uint8 (n, w)."""
+        if not self.grouped:
+            return self.codes
+        out = np.empty((self.count, self.codes.shape[1]), np.uint8)
+        out[self.items] = np.repeat(self.codes, np.diff(self.starts), axis=0)
+        return out
+
+    def subset(self, mask):
+        """The table of the items of a mask, bool (n,), by their old numbers."""
+        if not self.grouped:
+            items = np.flatnonzero(mask).astype(np.int32)
+            return CodeTable(np.ascontiguousarray(self.codes[items]), np.arange(len(items) + 1), items)
+        keep = mask[self.items]
+        ends = np.concatenate([[0], np.cumsum(keep)])[self.starts]
+        codes = np.flatnonzero(np.diff(ends))
+        items, sizes = self.items[keep], np.diff(ends)[codes]
+        first = items[ends[codes]] if len(codes) else codes
+        order = np.argsort(first)  # by first appearance, anew
+        starts = np.concatenate([[0], np.cumsum(sizes[order])])
+        places = np.repeat(ends[codes][order] - starts[:-1], sizes[order]) + np.arange(len(items))
+        return CodeTable(np.ascontiguousarray(self.codes[codes[order]]), starts, items[places])
+
+
+class Grouping:
+    """Groups codes as they come, a block at a time.
+
+    Args:
+        grouped: True or False, or None to decide by the codes.
+    """
+
+    def __init__(self, grouped=None):
+        self.grouped, self.blocks, self.numbers, self.count = grouped, [], [], 0
+        self.keys = None  # distinct codes so far, sorted, and the number of each
+        self.key_numbers = np.empty(0, np.int32)
+
+    def add(self, codes):
+        """Append codes uint8 (n, w), w the same each time."""
+        for start in range(0, len(codes), _CHUNK):
+            self._add(np.ascontiguousarray(codes[start : start + _CHUNK]))
+
+    def _add(self, codes):
+        self.blocks.append(codes)
+        self.count += len(codes)
+        if self.grouped is False:
+            return
+        keys, first, inverse = np.unique(as_keys(codes), return_index=True, return_inverse=True)
+        if self.keys is None:
+            self.keys = keys[:0]
+        place = np.searchsorted(self.keys, keys)
+        old = np.zeros(len(keys), bool)
+        inside = place < len(self.keys)
+        old[inside] = self.keys[place[inside]] == keys[inside]
+        number = np.empty(len(keys), np.int32)
+        number[old] = self.key_numbers[place[old]]
+        new = np.flatnonzero(~old)
+        number[new[np.argsort(first[new])]] = len(self.keys) + np.arange(len(new))
+        self.numbers.append(number[inverse])
+        self.keys = np.insert(self.keys, place[new], keys[new])
+        self.key_numbers = np.insert(self.key_numbers, place[new], number[new])
+        if self.grouped is None and self.count >= _GIVE_UP_AFTER and len(self.keys) > _GIVE_UP_SHARE * self.count:
+            self.grouped, self.numbers, self.keys = False, [], None
+
+    def table(self):
+        """All codes as a `CodeTable`."""
+        if self.grouped is None:
+            self.grouped = self.count > 0 and len(self.keys) <= WORTH * self.count
+        codes = np.concatenate(self.blocks) if self.blocks else np.zeros((0, 1), np.uint8)
+        self.blocks = []
+        if not self.grouped or not len(codes):
+            return CodeTable(codes)
+        number = np.concatenate(self.numbers)
+        self.numbers = []
+        starts = np.concatenate([[0], np.cumsum(np.bincount(number))])
+        items = np.argsort(number, kind="stable").astype(np.int32)
+        return CodeTable(np.ascontiguousarray(codes[items[starts[:-1]]]), starts, items)
+
+
+def group(codes, grouped=None):
+    """Codes uint8 (n, w) -> `CodeTable`; ``grouped`` as in `Grouping`."""
+    grouping = Grouping(grouped)
+    grouping.add(codes)
+    return grouping.table()
+
+
+def as_keys(codes):
+    """Codes as one value each, equal where the codes are: uint8 (n, w) -> (n,)."""
+    width = codes.shape[1]
+    kind = {4: np.uint32, 8: np.uint64}.get(width, f"S{width}")
+    return np.ascontiguousarray(codes).view(kind).ravel()
+
+
+def expand(D, rows, table, k):
+    """Nearest codes -> nearest items: D, rows (nq, c), nearest first, holding k items -> D int32, I int64 (nq, k)."""
+    sizes = table.starts[rows + 1] - table.starts[rows]
+    np.minimum(sizes, k, out=sizes)
+    before = np.cumsum(sizes, axis=1) - sizes
+    fresh = np.ones(D.shape, bool)
+    fresh[:, 1:] = D[:, 1:] != D[:, :-1]
+    nearer = np.maximum.accumulate(np.where(fresh, before, 0), axis=1)  # items at a smaller distance
+    sizes[nearer >= k] = 0
+    totals = sizes.sum(axis=1)
+    out_D, out_I = np.empty((len(D), k), np.int32), np.empty((len(D), k), np.int64)
+    start = 0
+    while start < len(D):
+        stop = start + max(1, int(np.searchsorted(np.cumsum(totals[start:]), _PAIRS_AT_ONCE)))
+        some = slice(start, stop)
+        size = sizes[some].ravel()
+        begin = table.starts[rows[some].ravel()] - (np.cumsum(size) - size)
+        item = table.items[np.repeat(begin, size) + np.arange(size.sum())]
+        query = np.repeat(np.arange(len(totals[some])), totals[some])
+        key = (query.astype(np.int64) << 41) | (np.repeat(D[some].ravel(), size).astype(np.int64) << 32) | item
+        key.sort()
+        firsts = np.cumsum(totals[some]) - totals[some]
+        key = key[firsts[:, None] + np.arange(k)]
+        out_D[some], out_I[some] = (key >> 32) & 0x1FF, key & 0xFFFFFFFF
+        start = stop
+    return out_D, out_I

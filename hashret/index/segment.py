@@ -1,0 +1,224 @@
+"""A segment of an index: the files of some photographs, written once and never changed.
+
+`hamming.faiss` is an `IndexBinaryFlat` over zero-padded codes, each distinct code once where codes repeat; `starts.npy`
+and `items.npy` are then the items of each (`CodeTable`). `planes.npy` holds the codes by bit for the compiled scan.
+`values.npy`, `ids.npy`, `labels.npy`, `paths.bin` and `path_ends.npy` have a row a photograph. All are mapped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+
+import faiss
+import numpy as np
+
+from ..bits import code_width, pad, padded_width
+from ..errors import HashretError
+from ..shards import decode_path
+from .distinct import CodeTable, Grouping
+from .hamming import HammingStage
+
+_OVERFETCH = 1000  # removed photographs that searching passes over, rather than leave out beforehand
+_MAX_ITEMS = 2**31 - 1
+_LABELS, _CODES, _REMOVED = "labels.npy", "hamming.faiss", "removed"
+
+
+class SegmentWriter:
+    """Writes a segment a block of photographs at a time; only codes stay in memory."""
+
+    def __init__(self, folder, bits, values=True):
+        self.folder, self.name, self.bits, self.values = folder, folder.name, bits, values
+        folder.mkdir(parents=True)
+        self.grouping, self.path_end = Grouping(), 0
+        self.rows = {name: _Rows(folder / f"{name}.npy") for name in ("values", "ids", "path_ends", "labels")}
+        self.paths = open(folder / "paths.bin", "wb")
+
+    def __len__(self):
+        return self.grouping.count
+
+    def add(self, codes, values, ids, paths, labels=None):
+        """Append photographs: codes uint8 (n, w), values (n, bits), ids (n,), paths: n bytes, labels (n, ...)."""
+        if not len(ids):
+            return
+        self.grouping.add(pad(codes, padded_width(self.bits)))
+        if self.values and values is not None:
+            self.rows["values"].add(np.asarray(values, np.float32))
+        self.rows["ids"].add(np.asarray(ids, np.int64))
+        self.paths.write(b"".join(paths))
+        ends = self.path_end + np.cumsum([len(path) for path in paths], dtype=np.int64)
+        self.rows["path_ends"].add(ends)
+        self.path_end = int(ends[-1])
+        if labels is not None:
+            self.rows["labels"].add(np.asarray(labels))
+
+    def close(self):
+        """Write the rest: -> what `index.json` says of the segment."""
+        self.paths.close()
+        for rows in self.rows.values():
+            rows.close()
+        if len(self) > _MAX_ITEMS:
+            raise HashretError(f"a segment holds at most {_MAX_ITEMS:,} photographs; add the rest with hashret add")
+        table = self.grouping.table()
+        flat = faiss.IndexBinaryFlat(8 * table.codes.shape[1])
+        flat.add(table.codes)
+        faiss.write_index_binary(flat, str(self.folder / _CODES))
+        del flat
+        if table.grouped:
+            np.save(self.folder / "starts.npy", table.starts)
+            np.save(self.folder / "items.npy", table.items)
+        _save_planes(self.folder / "planes.npy", table.codes[:, : code_width(self.bits)])
+        names = sorted(file.name for file in self.folder.iterdir())
+        return {
+            "name": self.name, "count": len(self), "codes": len(table.codes), "grouped": table.grouped,
+            "files": {name: describe(self.folder / name) for name in names},
+        }  # fmt: skip
+
+
+class Segment:
+    """An opened segment.
+
+    Attributes:
+        values: float32 (n, bits) or None, ids: int64 (n,), labels: (n,) or (n, classes) or None; memory maps.
+        removed: rows that were removed since, int64 (r,), ascending.
+    """
+
+    def __init__(self, folder, meta, bits, device="auto", engine="auto"):
+        self.folder, self.meta, self.bits, self.device, self.engine = folder, meta, bits, device, engine
+        self.values = self._load("values.npy") if "values.npy" in meta["files"] else None
+        self.ids = self._load("ids.npy")
+        self.labels = self._load(_LABELS) if _LABELS in meta["files"] else None
+        self.path_ends = self._load("path_ends.npy")
+        self.path_bytes = np.memmap(folder / "paths.bin", np.uint8, "r")
+        self.removed = self._load(meta[_REMOVED]) if meta.get(_REMOVED) else np.empty(0, np.int64)
+        grouped = meta["grouped"]
+        width = padded_width(bits)
+        offset = (folder / _CODES).stat().st_size - meta["codes"] * width  # behind faiss's header
+        table = CodeTable(
+            np.memmap(folder / _CODES, np.uint8, "r", offset, (meta["codes"], width)),
+            self._load("starts.npy") if grouped else None,
+            self._load("items.npy") if grouped else None,
+        )
+        self.stage = HammingStage(table, bits, device, engine, self._flat(), self._load("planes.npy"))
+
+    def __len__(self):
+        return self.meta["count"]
+
+    @property
+    def count(self):
+        """Photographs that were not removed."""
+        return len(self) - len(self.removed)
+
+    @cached_property
+    def alive(self):
+        """Which rows were not removed, bool (n,)."""
+        alive = np.ones(len(self), bool)
+        alive[self.removed] = False
+        return alive
+
+    def path(self, row):
+        """Path of the photograph at ``row``."""
+        return decode_path(self.path_bytes[self.path_ends[row - 1] if row else 0 : self.path_ends[row]])
+
+    def paths(self, rows):
+        """Paths at several rows, as bytes."""
+        rows = np.asarray(rows)
+        starts = np.where(rows > 0, self.path_ends[rows - 1], 0)
+        return [bytes(self.path_bytes[start:end]) for start, end in zip(starts, self.path_ends[rows], strict=True)]
+
+    @cached_property
+    def _alive_stage(self):
+        return self.stage.subset(self.alive)
+
+    def search(self, xq, k):
+        """The k nearest of what was not removed: packed uint8 (nq, w) -> D int32, I int64 (nq, min(k, count))."""
+        if not len(self.removed):
+            return self.stage.search(xq, k)
+        if len(self.removed) > _OVERFETCH:
+            return self._alive_stage.search(xq, k)
+        D, I = self.stage.search(xq, k + len(self.removed))
+        order = np.argsort(~self.alive[I], axis=1, kind="stable")[:, : min(k, self.count)]
+        return np.take_along_axis(D, order, 1), np.take_along_axis(I, order, 1)
+
+    def within(self, xq, radius):
+        """See `HammingStage.within`."""
+        for query, D, I in self.stage.within(xq, radius):
+            keep = self.alive[I] if len(self.removed) else slice(None)
+            yield query, D[keep], I[keep]
+
+    def _load(self, name):
+        return np.load(self.folder / name, mmap_mode="r")
+
+    def _flat(self):
+        """The mapped `IndexBinaryFlat`, opened at once: a later change may take the file away."""
+        path = self.folder / _CODES
+        try:
+            flat = faiss.read_index_binary(str(path), faiss.IO_FLAG_MMAP_IFC)
+        except RuntimeError as error:
+            if not path.exists():
+                raise FileNotFoundError(2, "gone", str(path)) from None
+            raise HashretError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
+        if (flat.ntotal, flat.code_size) != (self.meta["codes"], padded_width(self.bits)):
+            raise HashretError(f"{path} is damaged: it holds other codes than index.json says")
+        return flat
+
+
+def check_files(folder, files, verify):
+    """Compare files with their sizes, and with their sha256 where ``verify``: -> name of the first that differs.
+
+    Raises:
+        FileNotFoundError: one is missing.
+    """
+    for name, wanted in files.items():
+        path = folder / name
+        if path.stat().st_size != wanted["bytes"] or (verify and _sha256(path) != wanted["sha256"]):
+            return name
+    return None
+
+
+def describe(path):
+    """Size and sha256 of a file, as `index.json` has them."""
+    return {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+
+
+def _sha256(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _save_planes(path, codes, block=2**20):
+    from .planes import bit_planes
+
+    rows = _Rows(path)
+    for start in range(0, len(codes), block):
+        rows.add(bit_planes(codes[start : start + block]))
+    rows.close()
+
+
+class _Rows:
+    """An .npy file that grows by blocks of rows; its header is written at the end, when the count is known."""
+
+    _HEADER = 128
+
+    def __init__(self, path):
+        self.path, self.rows, self.file = path, 0, None
+
+    def add(self, block):
+        if self.file is None:
+            self.dtype, self.shape = block.dtype, block.shape[1:]
+            self.file = open(self.path, "wb")
+            self.file.write(b" " * self._HEADER)
+        self.file.write(np.ascontiguousarray(block))
+        self.rows += len(block)
+
+    def close(self):
+        if self.file is None:
+            return
+        shape = (self.rows, *self.shape)
+        descr = np.lib.format.dtype_to_descr(self.dtype)
+        text = repr({"descr": descr, "fortran_order": False, "shape": shape}).encode()
+        magic = np.lib.format.magic(1, 0)
+        size = self._HEADER - len(magic) - 2
+        self.file.seek(0)
+        self.file.write(magic + size.to_bytes(2, "little") + text.ljust(size - 1) + b"\n")
+        self.file.close()

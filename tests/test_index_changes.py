@@ -1,0 +1,349 @@
+"""A living index: added to, removed from and compacted, it answers as one built of what is left."""
+
+import os
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hashret.bits import binarize, hamming, pack
+from hashret.errors import HashretError
+from hashret.files import read_json, write_json
+from hashret.index import append, build_index, compact, open_index, remove
+from hashret.shards import MANIFEST, Shard, encode_paths, shard_name, write_shard
+
+BITS = 24
+
+
+def make_shards(folder, n, seed, labels=True, encoder="e"):
+    """A folder of shards as `encode` writes it, of clumped codes."""
+    rng = np.random.default_rng(seed)
+    centres = np.random.default_rng(0).random((3, BITS)) < 0.5
+    label = rng.integers(0, 3, n)
+    values = np.abs((centres[label] ^ (rng.random((n, BITS)) < 0.03)) - rng.random((n, BITS)) * 0.4).astype(np.float32)
+    paths = encode_paths([f"batch{seed}/{i:03d}.png" for i in range(n)])
+    shard = Shard(pack(binarize(values)), values, np.arange(n), paths, label if labels else None)
+    folder.mkdir(parents=True)
+    write_shard(folder / shard_name(0), shard, bits=BITS, encoder=encoder, image_size=32, first_id=0)
+    classes = ["a", "b", "c"] if labels else []
+    manifest = {"bits": BITS, "encoder": encoder, "precision": "float32", "image_size": 32, "shards": 1}
+    write_json(folder / MANIFEST, manifest | {"classes": classes, "protocol": None})
+    return shard
+
+
+class Expected:
+    """What an index should hold, in plain lists."""
+
+    def __init__(self):
+        self.codes, self.values = np.zeros((0, BITS // 8), np.uint8), np.zeros((0, BITS), np.float32)
+        self.ids, self.paths, self.next_id = np.zeros(0, int), [], 0
+
+    def add(self, shard):
+        self.codes = np.concatenate([self.codes, shard.codes])
+        self.values = np.concatenate([self.values, shard.values])
+        self.ids = np.concatenate([self.ids, self.next_id + shard.ids])
+        self.paths += [path.decode() for path in shard.paths]
+        self.next_id += len(shard)
+
+    def remove(self, ids):
+        keep = ~np.isin(self.ids, ids)
+        self.codes, self.values, self.ids = self.codes[keep], self.values[keep], self.ids[keep]
+        self.paths = [path for path, kept in zip(self.paths, keep, strict=True) if kept]
+
+    def check(self, index, k=15, candidates=30):
+        assert len(index) == len(self.ids)
+        assert index.ids[index.alive].tolist() == self.ids.tolist()
+        assert [index.path(row) for row in np.flatnonzero(index.alive)] == self.paths
+        xq = np.random.default_rng(5).random((4, BITS), np.float32)
+        codes = pack(binarize(xq))
+        D = hamming(codes, self.codes)
+        order = np.argsort(D, axis=1, kind="stable")
+        hits = index.search(codes, None, k)
+        assert index.ids[hits.rows].tolist() == self.ids[order[:, :k]].tolist()
+        assert hits.hamming.tolist() == np.take_along_axis(D, order[:, :k], 1).tolist()
+        hits = index.search(codes, xq, k, candidates)
+        for q in range(len(xq)):
+            some = order[q, :candidates]
+            euclidean = np.linalg.norm(self.values[some] - xq[q], axis=1)
+            assert hits.euclidean[q] == pytest.approx(np.sort(euclidean)[:k], abs=1e-5)
+            assert set(index.ids[hits.rows[q]]) <= set(self.ids[some])
+        for (_, found, rows), wanted in zip(index.within(codes, 9), D, strict=True):
+            inside = np.flatnonzero(wanted <= 9)
+            inside = inside[np.argsort(wanted[inside], kind="stable")]
+            assert index.ids[rows].tolist() == self.ids[inside].tolist()
+            assert found.tolist() == wanted[inside].tolist()
+
+
+@pytest.fixture
+def living(tmp_path):
+    """An index of 60 photographs, what it should hold, and a folder for more shards."""
+    expected = Expected()
+    expected.add(make_shards(tmp_path / "shards", 60, 0))
+    build_index(tmp_path / "shards", tmp_path / "index")
+    return tmp_path / "index", expected, tmp_path
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.tuples(st.sampled_from(["add", "remove", "remove many", "compact"]), st.integers(0, 99)), max_size=6)
+)
+def test_changes_in_any_order(tmp_path_factory, changes):
+    where = tmp_path_factory.mktemp("living")
+    expected = Expected()
+    expected.add(make_shards(where / "0", 40, 0))
+    build_index(where / "0", where / "index")
+    for number, (change, seed) in enumerate(changes, 1):
+        if change == "add":
+            shard = make_shards(where / str(number), 1 + seed % 30, number)
+            assert append(where / "index", where / str(number)) == len(shard)
+            expected.add(shard)
+        elif change == "compact":
+            if len(expected.ids):
+                assert compact(where / "index")[0] == len(expected.ids)
+        else:
+            share = 0.05 if change == "remove" else 0.6
+            gone = expected.ids[np.random.default_rng(seed).random(len(expected.ids)) < share]
+            assert remove(where / "index", gone) == len(gone)
+            expected.remove(gone)
+        expected.check(open_index(where / "index", "cpu"))
+
+
+def test_many_removed_photographs_are_left_out_beforehand(living, monkeypatch):
+    from hashret.index import segment
+
+    index, expected, _ = living
+    monkeypatch.setattr(segment, "_OVERFETCH", 3)
+    remove(index, range(10, 30))
+    expected.remove(range(10, 30))
+    expected.check(open_index(index, "cpu"))
+
+
+def test_ids_stay_and_are_never_given_again(living):
+    index, _, where = living
+    make_shards(where / "more", 5, 1)
+    remove(index, [59])
+    append(index, where / "more")
+    assert open_index(index, "cpu").ids[-6:].tolist() == [59, 60, 61, 62, 63, 64]
+    remove(index, range(60, 65))
+    compact(index)
+    append(index, where / "more")
+    assert open_index(index, "cpu").ids[-5:].tolist() == [65, 66, 67, 68, 69]
+
+
+def test_an_open_index_keeps_its_view(living):
+    index, expected, where = living
+    before = open_index(index, "cpu")
+    make_shards(where / "more", 30, 1)
+    append(index, where / "more")
+    remove(index, range(20))
+    compact(index)
+    expected.check(before)
+    assert len(open_index(index, "cpu")) == 70
+    assert [path.name for path in sorted(index.iterdir())] == [".lock", "000004", "index.json"]
+
+
+def test_remove_by_path(living):
+    index, expected, where = living
+    make_shards(where / "more", 8, 1)
+    append(index, where / "more")
+    assert remove(index, paths=["batch1/*", "batch0/003.png"]) == 9
+    expected.remove([3])
+    expected.check(open_index(index, "cpu"))
+    assert "batch0/003.png" not in expected.paths
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [({"ids": [1, 99]}, "no photograph with id 99"), ({"paths": ["batch0/000.png", "no/*"]}, "no/")],
+)
+def test_what_is_not_there_removes_nothing(living, what, message):
+    index, expected, _ = living
+    with pytest.raises(HashretError, match=message):
+        remove(index, **what)
+    expected.check(open_index(index, "cpu"))
+    assert read_json(index / "index.json", "index")["generation"] == 1
+
+
+def test_all_removed(living):
+    index, _, where = living
+    remove(index, range(60))
+    opened = open_index(index, "cpu")
+    assert len(opened) == 0
+    assert opened.search(np.zeros((2, 3), np.uint8), np.zeros((2, BITS), np.float32)).rows.shape == (2, 0)
+    with pytest.raises(HashretError, match="every photograph"):
+        compact(index)
+    make_shards(where / "more", 8, 1)
+    append(index, where / "more")
+    assert compact(index)[0] == 8
+
+
+def test_shards_of_another_encoder_are_not_added(living):
+    index, expected, where = living
+    make_shards(where / "more", 5, 1, encoder="other")
+    with pytest.raises(HashretError, match="another encoder"):
+        append(index, where / "more")
+    expected.check(open_index(index, "cpu"))
+
+
+def test_photographs_without_labels_join_those_with(living):
+    index, _, where = living
+    make_shards(where / "more", 5, 1, labels=False)
+    append(index, where / "more")
+    for _ in range(2):
+        opened = open_index(index, "cpu")
+        assert opened.labels[60:].tolist() == [-1] * 5
+        assert opened.label(60) == ""
+        assert opened.label(0) in "abc"
+        compact(index)
+
+
+CHANGES = {
+    "append": lambda where: append(where / "index", where / "more"),
+    "remove": lambda where: remove(where / "index", range(0, 60, 7)),
+    "compact": lambda where: compact(where / "index"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_kill_at_any_step_leaves_the_old_state_or_the_new(living, change):
+    """A child process ends itself at its n-th touch of a file, for every n until it gets through."""
+    index, expected, where = living
+    new = Expected()
+    new.add(make_shards(where / "same", 60, 0))
+    more = make_shards(where / "more", 20, 1)
+    if change == "append":
+        new.add(more)
+    elif change == "remove":
+        new.remove(range(0, 60, 7))
+    else:
+        remove(index, range(0, 60, 7))
+        expected.remove(range(0, 60, 7))
+        new.remove(range(0, 60, 7))
+    generation = read_json(index / "index.json", "index")["generation"]
+    steps = 0
+    while True:
+        steps += 1
+        child = os.fork()
+        if not child:
+            _end_at_touch(steps)
+            CHANGES[change](where)
+            os._exit(0)
+        ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        opened = open_index(index, "cpu", verify=True)
+        if opened.meta["generation"] != generation:
+            new.check(opened)
+            break
+        assert ended == 9
+        expected.check(opened)
+    assert steps > 6
+    CHANGES["append"](where)  # and the next change finds its way
+    CHANGES["compact"](where)
+    assert [path.name for path in index.iterdir() if path.name.startswith(".") and path.name != ".lock"] == []
+    assert len([path for path in index.iterdir() if path.is_dir()]) == 1
+
+
+def _end_at_touch(steps):
+    left = [steps]
+
+    def hook(event, arguments):
+        writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        if writes or event in ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "shutil.rmtree"):
+            left[0] -= 1
+            if not left[0]:
+                os._exit(9)
+
+    sys.addaudithook(hook)
+
+
+def test_two_processes_add_one_after_the_other(living):
+    index, _, where = living
+    shards = [make_shards(where / f"more{number}", 10, number) for number in (1, 2, 3)]
+    children = []
+    for number in (1, 2, 3):
+        child = os.fork()
+        if not child:
+            append(index, where / f"more{number}")
+            os._exit(0)
+        children.append(child)
+    while children:  # readers meanwhile always see a whole state
+        assert len(open_index(index, "cpu")) in (60, 70, 80, 90)
+        children = [child for child in children if os.waitpid(child, os.WNOHANG)[0] == 0]
+    opened = open_index(index, "cpu", verify=True)
+    assert len(opened) == 60 + sum(map(len, shards))
+    assert opened.ids.tolist() == list(range(90))
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_search_among_some(living, removed):
+    index, expected, where = living
+    shard = make_shards(where / "more", 30, 1)
+    append(index, where / "more")
+    expected.add(shard)
+    if removed:
+        remove(index, [3, 70])
+        expected.remove([3, 70])
+    opened = open_index(index, "cpu")
+    labels = np.asarray(opened.labels)
+    for wanted, selection in [
+        (labels == 1, opened.select(label="b")),
+        (labels != 1, opened.select(label=["a", "c"])),
+        (np.arange(90) >= 60, opened.select(path="batch1/*")),
+        (np.isin(np.arange(90), [5, 66]), opened.select(ids=[5, 66, 1000])),
+        ((labels == 1) & (np.arange(90) < 60), opened.select(label="b", path="batch0/*")),
+    ]:
+        rows = np.flatnonzero(wanted & opened.alive)
+        assert np.flatnonzero(selection.mask).tolist() == rows.tolist()
+        xq = np.random.default_rng(1).random((3, BITS), np.float32)
+        D = hamming(pack(binarize(xq)), opened.codes()[rows])
+        order = np.argsort(D, axis=1, kind="stable")[:, :8]
+        assert opened.search(pack(binarize(xq)), None, 8, among=selection).rows.tolist() == rows[order].tolist()
+        hits = opened.search(pack(binarize(xq)), xq, 8, 1000, among=selection)
+        euclidean = np.linalg.norm(opened.values[rows][None] - xq[:, None], axis=2)
+        assert hits.euclidean == pytest.approx(np.sort(euclidean, axis=1)[:, :8], abs=1e-5)
+        for (_, found, inside), distances in zip(opened.within(pack(binarize(xq)), 9, selection), D, strict=True):
+            assert sorted(inside) == rows[distances <= 9].tolist()
+            assert (np.diff(found) >= 0).all()
+    with pytest.raises(HashretError, match="no class 'd'"):
+        opened.select(label="d")
+
+
+def test_an_index_without_values_reranks_by_codes(living):
+    _, expected, where = living
+    build_index(where / "shards", where / "small", values=False)
+    opened, full = open_index(where / "small", "cpu"), open_index(where / "index", "cpu")
+    assert opened.values is None
+    xq = np.random.default_rng(1).random((3, BITS), np.float32)
+    codes = pack(binarize(xq))
+    with pytest.raises(HashretError, match="asymmetric"):
+        opened.search(codes, xq)
+    hits = opened.search(codes, xq, 8, rerank_by="asymmetric")
+    assert hits.rows.tolist() == full.search(codes, xq, 8, rerank_by="asymmetric").rows.tolist()
+    bits = np.unpackbits(expected.codes, axis=1)[:, :BITS]
+    wanted = np.sort(np.linalg.norm(bits[None] - xq[:, None], axis=2), axis=1)[:, :8]
+    assert hits.euclidean == pytest.approx(wanted, abs=1e-5)
+    make_shards(where / "more", 8, 1)
+    append(where / "small", where / "more")
+    assert open_index(where / "small", "cpu").values is None
+
+
+def test_calibrated_candidates(living):
+    index, _, _ = living
+    found = open_index(index, "cpu").calibrate(k=5, recall=0.9)
+    assert found.recall >= 0.9
+    assert 5 <= found.candidates <= 60
+    remove(index, [1])
+    with pytest.raises(HashretError, match="hashret compact"):
+        open_index(index, "cpu").calibrate()
+
+
+def test_an_index_of_an_earlier_format(living):
+    index, _, _ = living
+    meta = read_json(index / "index.json", "index")
+    write_json(index / "index.json", meta | {"format": 1})
+    with pytest.raises(HashretError, match="build-index again"):
+        open_index(index)
+    write_json(index / "index.json", meta | {"format": 99})
+    with pytest.raises(HashretError, match="upgrade"):
+        open_index(index)

@@ -1,0 +1,249 @@
+"""The re-rank's three distances and the calibration of its candidates, against brute force."""
+
+import faiss
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hashret.bits import binarize, hamming, pack, pad, padded_width, unpack
+from hashret.errors import HashretError
+from hashret.index import calibration, rerank
+from hashret.index.calibration import calibrate, kth_distances
+from hashret.index.hamming import HammingStage
+from hashret.index.rerank import FEATURES, directions, squared_asymmetric_distances, squared_distances
+
+
+def make_values(n, bits, seed, clumps=20, decimals=None):
+    """Values as a hash layer gives them, in clumps; few decimals make ties."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(clumps, bits))[rng.integers(0, clumps, n)] + rng.normal(size=(n, bits)) / 2
+    values = 1 / (1 + np.exp(-logits))
+    return (values if decimals is None else values.round(decimals)).astype(np.float32)
+
+
+def make_rows(values):
+    """What the re-rank reads, by feature."""
+    return {"values": values, "directions": values, "asymmetric": pack(binarize(values))}
+
+
+@pytest.mark.parametrize("bits", [8, 12, 48, 100, 256])
+@pytest.mark.parametrize("padded", [False, True])
+def test_asymmetric_distances_are_those_to_the_unpacked_bits(bits, padded):
+    rng = np.random.default_rng(bits)
+    xq, codes = rng.random((5, bits), dtype=np.float32), pack(rng.random((70, bits)) < 0.5)
+    candidates = rng.integers(0, 70, (5, 30))
+    wanted = ((xq[:, None].astype(np.float64) - unpack(codes, bits)[candidates]) ** 2).sum(axis=2)
+    D = squared_asymmetric_distances(xq, pad(codes, padded_width(bits)) if padded else codes, candidates)
+    assert D.dtype == np.float32
+    assert np.allclose(D, wanted, rtol=1e-5, atol=0)
+
+
+def test_asymmetric_distances_of_saturated_values_keep_their_digits():
+    xq = np.array([[1 - 2**-20] * 4 + [2**-20] * 8], np.float32)
+    codes = pack(np.array([[1] * 4 + [0] * 8, [1] * 5 + [0] * 7]))
+    D = squared_asymmetric_distances(xq, codes, np.array([[0, 1]]))
+    assert D[0] == pytest.approx([12 * 2**-40, 11 * 2**-40 + (1 - 2**-20) ** 2], rel=1e-6)
+
+
+def test_asymmetric_distances_of_bits_are_hamming_distances():
+    codes = pack(np.random.default_rng(0).random((40, 20)) < 0.5)
+    D = squared_asymmetric_distances(unpack(codes, 20).astype(np.float32), codes, np.tile(np.arange(40), (40, 1)))
+    assert np.array_equal(D, hamming(codes, codes))
+
+
+def test_codes_too_short_for_the_values():
+    with pytest.raises(HashretError, match="cannot hold 20 bits"):
+        squared_asymmetric_distances(np.zeros((1, 20), np.float32), np.zeros((3, 2), np.uint8), np.zeros((1, 1), int))
+
+
+@pytest.mark.parametrize("features", FEATURES)
+def test_candidates_below_zero_come_last_at_infinity(features):
+    values = make_values(6, 12, 0)
+    candidates = np.array([[-1, 4, -1, 2], [1, -1, 0, -7]])
+    D, order = rerank.rerank(values[:2], make_rows(values)[features], candidates, features)
+    assert np.isinf(D).tolist() == [[False, False, True, True]] * 2
+    assert order[:, 2:].tolist() == [[0, 2], [1, 3]]
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 6), st.integers(0, 60), st.integers(8, 70), st.sampled_from(FEATURES), st.integers(0, 10**6))
+def test_rerank_is_a_stable_sort_of_distances(nq, c, bits, features, seed):
+    rng = np.random.default_rng(seed)
+    values = make_values(30, bits, seed, clumps=3, decimals=1)
+    candidates = rng.integers(-1, 30, (nq, c))  # repeated ones tie
+    D, order = rerank.rerank(values[:nq], make_rows(values)[features], candidates, features)
+    one, other = values[:nq, None], values[candidates]
+    if features == "directions":
+        one, other = directions(one), directions(other)
+    if features == "asymmetric":
+        other = binarize(other)
+    exact = ((one.astype(np.float64) - other) ** 2).sum(axis=2)
+    exact[candidates < 0] = np.inf
+    assert D.dtype == np.float32
+    assert np.allclose(D**2, np.sort(exact, axis=1), rtol=1e-4, atol=1e-5)
+    unsorted = rerank._DISTANCES[features](values[:nq], make_rows(values)[features], candidates)
+    assert np.array_equal(order, np.argsort(unsorted, axis=1, kind="stable"))
+    assert np.array_equal(D, np.sqrt(np.sort(unsorted, axis=1)))
+
+
+def test_equal_distances_stay_as_they_came():
+    values = np.tile(make_values(1, 16, 0), (5, 1))
+    values[4] = 1 - values[4]
+    candidates = np.array([[3, 4, 0, 2, 1, 3]])
+    for features, rows in make_rows(values).items():
+        assert rerank.rerank(values[:1], rows, candidates, features)[1].tolist() == [[0, 2, 3, 4, 5, 1]]
+
+
+def test_no_more_threads_than_queries(monkeypatch):
+    values, all_threads = make_values(20, 12, 0), faiss.omp_get_max_threads()
+    threads, compute = [], faiss.fvec_L2sqr_by_idx
+
+    def counted(*args):
+        threads.append(faiss.omp_get_max_threads())
+        compute(*args)
+
+    monkeypatch.setattr(faiss, "fvec_L2sqr_by_idx", counted)
+    one = np.vstack([squared_distances(values[q : q + 1], values, np.arange(20)[None]) for q in range(3)])
+    assert np.array_equal(one, squared_distances(values[:3], values, np.tile(np.arange(20), (3, 1))))
+    assert threads == [1, 1, 1, min(3, all_threads)]
+    assert faiss.omp_get_max_threads() == all_threads
+
+
+def test_a_rerank_that_is_not_there():
+    with pytest.raises(HashretError, match="compares values, directions or asymmetric, not magic"):
+        rerank.rerank(np.zeros((1, 8), np.float32), np.zeros((1, 8), np.float32), np.zeros((1, 1), int), "magic")
+
+
+# --- calibration --------------------------------------------------------------------------------------------------
+
+
+def make_stage(values, **choices):
+    return HammingStage.from_codes(pack(binarize(values)), values.shape[1], **choices)
+
+
+def brute_recall(values, candidates, k, rows, features="values"):
+    """Mean share of the k nearest that the re-rank of so many candidates has among its first k."""
+    codes, n = pack(binarize(values)), len(values)
+    shares = []
+    for row in rows:
+        others = np.delete(np.arange(n), row)
+        exact = squared_distances(values[row : row + 1], values, others[None])[0]
+        kth = np.sort(exact)[k - 1]
+        near = np.argsort(hamming(codes[row : row + 1], codes[others])[0], kind="stable")[:candidates]
+        if features == "values":
+            score = exact[near]
+        elif features == "directions":
+            score = -(directions(values[others[near]]) @ directions(values[row]))
+        else:
+            score = ((values[row] - unpack(codes, values.shape[1])[others[near]]) ** 2).sum(axis=1)
+        found = near[np.argsort(score, kind="stable")[:k]]
+        shares.append((exact[found] <= kth).mean())
+    return np.mean(shares)
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    n=st.integers(2, 150),
+    bits=st.integers(8, 40),
+    k=st.integers(1, 20),
+    recall=st.sampled_from([0.5, 0.8, 0.9, 0.99, 1.0]),
+    decimals=st.sampled_from([None, 1]),
+    seed=st.integers(0, 10**6),
+)
+def test_calibration_reaches_the_recall_and_fewer_candidates_do_not(n, bits, k, recall, decimals, seed):
+    values = make_values(n, bits, seed, decimals=decimals)
+    found = calibrate(make_stage(values), values, k, recall, sample=n)
+    k = min(k, n - 1)
+    assert (found.k, found.sample) == (k, n)
+    assert k <= found.candidates <= n
+    assert found.recall >= recall
+    assert found.recall == pytest.approx(brute_recall(values, found.candidates, k, range(n)))
+    fewer = found.candidates - max(1, found.candidates // 20)
+    assert found.candidates == k or brute_recall(values, fewer, k, range(n)) < recall - 1e-9
+
+
+def test_half_the_calibrated_candidates_are_too_few():
+    values = make_values(1000, 32, 1)
+    found = calibrate(make_stage(values), values, k=10, recall=0.95, sample=1000)
+    assert 20 < found.candidates < 500
+    assert brute_recall(values, found.candidates // 2, 10, range(1000)) < 0.95 - 0.02
+
+
+def test_the_sample_is_of_the_seed():
+    values = make_values(500, 24, 2)
+    stage = make_stage(values)
+    answers = [calibrate(stage, values, recall=0.9, sample=20, seed=seed) for seed in (0, 0, 1, 2, 3)]
+    assert answers[0] == answers[1]
+    assert len(set(answers)) > 1
+    assert answers[0].sample == 20
+    assert type(answers[0].recall) is float
+    assert calibrate(stage, values, sample=10**6).sample == 500
+
+
+def test_the_k_nearest_in_blocks(monkeypatch, tmp_path):
+    values = make_values(100, 16, 3, decimals=1)
+    np.save(tmp_path / "values.npy", values)
+    mapped = np.load(tmp_path / "values.npy", mmap_mode="r")
+    rows = np.arange(0, 100, 3)  # more than faiss is given at once
+    exact = ((values[rows, None].astype(np.float64) - values) ** 2).sum(axis=2)
+    exact[np.arange(len(rows)), rows] = np.inf
+    for block in (15, 64, 10**6):
+        monkeypatch.setattr(calibration, "_ROWS_AT_ONCE", block)
+        for k in (1, 20, 99):
+            assert kth_distances(mapped, rows, k) == pytest.approx(np.sort(exact, axis=1)[:, k - 1], rel=1e-5)
+
+
+def test_blocks_of_queries_do_not_change_the_answer(monkeypatch, tmp_path):
+    values = make_values(200, 16, 4)
+    whole = calibrate(make_stage(values), values, recall=0.8)
+    np.save(tmp_path / "values.npy", values)
+    monkeypatch.setattr(calibration, "_PAIRS_AT_ONCE", 1000)
+    monkeypatch.setattr(calibration, "_ROWS_AT_ONCE", 70)
+    assert calibrate(make_stage(values), np.load(tmp_path / "values.npy", mmap_mode="r"), recall=0.8) == whole
+
+
+def test_equal_photographs_all_count():
+    """Of many equal items any k are right, and the query need not be among its own first answers."""
+    values = np.repeat(make_values(4, 16, 5), 50, axis=0)
+    for grouped in (False, True):
+        found = calibrate(make_stage(values, grouped=grouped), values, k=10, recall=1.0)
+        assert (found.candidates, found.recall) == (10, 1.0)
+
+
+@pytest.mark.parametrize("features", ["directions", "asymmetric"])
+def test_calibration_of_other_features(features):
+    values = make_values(200, 24, 6)
+    stage, codes = make_stage(values), pack(binarize(values))
+    best = brute_recall(values, 200, 5, range(200), features)
+    assert best < 0.95
+    never = calibrate(stage, values, 5, 0.99, features=features, sample=200)
+    assert never.candidates == 200
+    assert never.recall == pytest.approx(best, abs=3e-3)  # float32 draws
+    found = calibrate(stage, values, 5, best / 2, features=features, sample=200, codes=codes)
+    assert best / 2 <= found.recall
+    assert found.recall == pytest.approx(brute_recall(values, found.candidates, 5, range(200), features), abs=3e-3)
+    assert found == calibrate(stage, values, 5, best / 2, features=features, sample=200)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"k": 0}, "k and the sample must be at least 1, not 0"),
+        ({"sample": 0}, "at least 1, not 0"),
+        ({"recall": 0}, "above 0 and at most 1, not 0"),
+        ({"recall": 1.01}, "not 1.01"),
+        ({"recall": float("nan")}, "not nan"),
+        ({"features": "magic"}, "not magic"),
+    ],
+)
+def test_calibrations_that_cannot_be(wrong, message):
+    values = make_values(10, 8, 0)
+    with pytest.raises(HashretError, match=message):
+        calibrate(make_stage(values), values, **wrong)
+
+
+def test_nothing_to_calibrate():
+    values = make_values(1, 8, 0)
+    with pytest.raises(HashretError, match="fewer than two"):
+        calibrate(make_stage(values), values)
