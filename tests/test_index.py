@@ -209,7 +209,7 @@ class FakeReplicas:
 
 
 def fake_faiss(gpus):
-    names = ("IndexBinaryFlat", "omp_get_max_threads")
+    names = ("IndexBinaryFlat",)
     return types.SimpleNamespace(
         **{name: getattr(faiss, name) for name in names},
         get_num_gpus=lambda: gpus,

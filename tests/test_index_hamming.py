@@ -155,6 +155,7 @@ def test_no_codes_and_no_queries():
 def test_the_compiled_scan_is_loaded_when_it_pays(monkeypatch):
     xb, xq = make_codes(1000, 48, 0), make_codes(10, 48, 1)
     stage = HammingStage.from_codes(xb, 48)
+    monkeypatch.setattr(stage_module, "_is_compiled", lambda: True)
     stage.search(xq, 5)
     assert stage._scan is None
     assert HammingStage.from_codes(xb, 48, engine="faiss").warm()._scan is None
@@ -165,6 +166,28 @@ def test_the_compiled_scan_is_loaded_when_it_pays(monkeypatch):
         HammingStage.from_codes(xb, 48, engine="compiled")
     with pytest.raises(HashretError, match="engine"):
         HammingStage.from_codes(xb, 48, engine="fast")
+
+
+@pytest.mark.skipif(not has_compiled(), reason="needs numba")
+def test_searching_loads_the_compiled_scan_when_it_has_cost_as_much(monkeypatch):
+    xb, xq = make_codes(1000, 48, 0), make_codes(10, 48, 1)
+    for known, name in ((True, "_PAIRS_TO_LOAD"), (False, "_PAIRS_TO_COMPILE")):
+        monkeypatch.setattr(stage_module, "_is_compiled", lambda known=known: known)
+        monkeypatch.setattr(stage_module, name, 25_000)
+        stage = HammingStage.from_codes(xb, 48, grouped=False)
+        loaded = []
+        for _ in range(4):
+            assert_same(stage.search(xq, 5), brute_force(xq, xb, 5))
+            loaded.append(stage._scan is not None)
+        assert loaded == [False, False, True, True]
+    HammingStage.from_codes(xb, 48, engine="compiled").search(xq, 5)
+    assert isinstance(stage_module._is_compiled(), bool)
+    calls = []
+    monkeypatch.setattr("hashret.index.scan.compile_scan", lambda: calls.append(1))
+    stage_module.compile_for(10)
+    assert not calls
+    stage_module.compile_for(10**6)
+    assert calls
 
 
 @pytest.mark.skipif(not has_compiled(), reason="needs numba")

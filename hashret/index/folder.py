@@ -22,6 +22,7 @@ from ..files import check_output, partial_name, read_json, remove_folder, remove
 from ..shards import ShardFolder
 from . import rerank
 from .calibration import calibrate
+from .hamming import compile_for
 from .segment import Segment, SegmentWriter, check_files
 
 FORMAT = 2
@@ -273,6 +274,7 @@ def build_index(codes=("codes",), out="index", overwrite=False, values=True):
         if not len(writer):
             raise HashretError(f"no photographs in {', '.join(str(shards.folder) for shards in folders)}")
         segment = writer.close()
+        compile_for(segment["codes"])
         meta = {
             "format": FORMAT, **meta, "count": segment["count"], "generation": 1, "next_id": next_id,
             "segments": [segment],

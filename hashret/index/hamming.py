@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from importlib.util import find_spec
+from pathlib import Path
 
 import faiss
 import numpy as np
@@ -15,11 +16,13 @@ import numpy as np
 from ..bits import code_width, pad, padded_width
 from ..errors import HashretError
 from .distinct import as_keys, expand, group
+from .threads import at_most
 
 GPU_MAX_K = 2048  # a limit of faiss's GPU selection
 ENGINES = ("auto", "compiled", "faiss")
 _PAIRS_TO_LOAD = 2**28  # comparisons that take faiss as long as it takes to load the compiled scan
-_RANGE_ITEMS = 2**20
+_PAIRS_TO_COMPILE = 2**33  # and to compile it
+_CODES_TO_COMPILE = 2**16
 
 
 class HammingStage:
@@ -42,7 +45,7 @@ class HammingStage:
             raise HashretError("the compiled scan needs numba; pip install 'hashret[fast]', or take --engine faiss")
         self.table, self.bits, self.engine = table, bits, engine
         self._flat, self._planes, self._scan, self._codes = flat, planes, None, None
-        self._unpaid = _PAIRS_TO_LOAD
+        self._unpaid = None
         self.gpu = _to_gpus(self.flat) if _wants_gpu(device) else None
 
     @classmethod
@@ -91,7 +94,7 @@ class HammingStage:
             return self._scan.search(xq, k, faiss.omp_get_max_threads())
         xq = pad(xq, padded_width(self.bits))
         if not self.table.grouped:
-            return self._index(k).search(xq, k)
+            return self._ask(xq, k)
         codes = len(self.table.codes)
         most = min(k, codes)
         share = max(16, 2 * k * codes // len(self))  # often enough: queries lie where items are
@@ -99,7 +102,7 @@ class HammingStage:
         todo = np.arange(len(xq))
         while len(todo):
             share = min(share, most)
-            found, rows = self._index(share).search(xq[todo], share)
+            found, rows = self._ask(xq[todo], share)
             done = np.ones(len(todo), bool)
             if share < most:  # the last distance may go on beyond what was found
                 sizes = self.table.starts[rows + 1] - self.table.starts[rows]
@@ -137,6 +140,8 @@ class HammingStage:
     def _compiled(self, queries):
         """Whether the compiled scan is to answer, loaded when it pays."""
         if self._scan is None and self.engine != "faiss" and len(self) and has_compiled():
+            if self._unpaid is None:
+                self._unpaid = _PAIRS_TO_LOAD if _is_compiled() else _PAIRS_TO_COMPILE
             self._unpaid -= queries * len(self.table.codes)
             if self._unpaid <= 0 or self.engine == "compiled":
                 from .planes import bit_planes
@@ -147,18 +152,34 @@ class HammingStage:
                 self._scan = Scan(self._planes, len(self.table.codes), self.table.starts, self.table.items)
         return self._scan is not None
 
-    def _index(self, k):
-        if self.gpu is None:
-            return self.flat
-        if k > GPU_MAX_K:
+    def _ask(self, xq, k):
+        """faiss's answer over the codes of the table."""
+        if self.gpu is not None and k <= GPU_MAX_K:
+            return self.gpu.search(xq, k)
+        if self.gpu is not None:
             warnings.warn(f"k = {k} is above the GPU's {GPU_MAX_K}: searching on the CPU", stacklevel=4)
-            return self.flat
-        return self.gpu
+        with at_most(len(xq)):
+            return self.flat.search(xq, k)
 
 
 def has_compiled():
     """Whether numba is installed."""
     return find_spec("numba") is not None
+
+
+def compile_for(codes):
+    """Compile the scan where an index of so many codes will want it, so that no query has to wait for that."""
+    if codes >= _CODES_TO_COMPILE and has_compiled():
+        from .scan import compile_scan
+
+        compile_scan()
+
+
+def _is_compiled():
+    """Whether this machine has compiled the scan as it stands, and so can load it."""
+    source = Path(__file__).with_name("scan.py")
+    changed = source.stat().st_mtime
+    return any(file.stat().st_mtime >= changed for file in source.parent.glob("__pycache__/scan._search-*.nbi"))
 
 
 def _wants_gpu(device):

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..bits import code_width, unpack
 from ..errors import HashretError
+from .threads import at_most
 
 FEATURES = ("values", "directions", "asymmetric")
 _LEAST = 1e-7  # float32 tells values from 1 down to here
@@ -44,12 +45,8 @@ def squared_distances(xq, xb, candidates):
     D = np.empty((nq, c), np.float32)
     if D.size:
         pointers = [faiss.swig_ptr(array) for array in (D, xq, xb, candidates)]
-        threads = faiss.omp_get_max_threads()
-        faiss.omp_set_num_threads(min(nq, threads))  # one without a query is still waited for, long on a busy machine
-        try:
+        with at_most(nq):
             faiss.fvec_L2sqr_by_idx(*pointers, xq.shape[1], nq, c)
-        finally:
-            faiss.omp_set_num_threads(threads)
     return D
 
 
