@@ -41,14 +41,6 @@ _PAIRS_A_THREAD = 2**21  # code comparisons worth a thread
 
 
 @intrinsic
-def _popcount(typing_context, word):
-    def generate(context, builder, signature, arguments):
-        return builder.ctpop(arguments[0])
-
-    return word(word), generate
-
-
-@intrinsic
 def _trailing_zeros(typing_context, word):
     def generate(context, builder, signature, arguments):
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
@@ -150,16 +142,12 @@ def _mask_within(sums, limit):
 
 
 @njit(**_OPTIONS)
-def _count_mask(sums, codes):
-    """Take places beyond the number of codes out of the mask; -> how many are marked."""
-    marked = np.int64(0)
-    for w in range(WORDS):
-        word = sums[_MASK * WORDS + w]
-        if codes < 64 * (w + 1):
-            word &= (np.uint64(1) << np.uint64(codes - 64 * w)) - np.uint64(1) if codes > 64 * w else np.uint64(0)
-            sums[_MASK * WORDS + w] = word
-        marked += np.int64(_popcount(word))
-    return marked
+def _trim_mask(sums, codes):
+    """Take places beyond the number of codes out of the mask."""
+    for w in range(codes >> 6, WORDS):
+        sums[_MASK * WORDS + w] &= (
+            (np.uint64(1) << np.uint64(codes - 64 * w)) - np.uint64(1) if codes > 64 * w else np.uint64(0)
+        )
 
 
 @njit(**_OPTIONS)
@@ -172,55 +160,68 @@ def _distance(sums, place):
 
 
 @njit(**_OPTIONS)
-def _scan(planes, m, flips, k, starts, first, last, rows, begin, size, weight, limit, sums):
+def _take(sums, base, k, starts, rows, begin, size, weight, bound):
+    """Put the codes of the mask into the buckets of a query, and lower its bound.
+
+    bound (3,): the limit, the items nearer than the limit, the codes within it.
+    """
+    for w in range(WORDS):
+        word = sums[_MASK * WORDS + w]
+        while word:
+            place = 64 * w + np.int64(_trailing_zeros(word))
+            word &= word - np.uint64(1)
+            distance = _distance(sums, place)
+            if distance > bound[0]:
+                continue
+            row = base + place
+            items = starts[row + 1] - starts[row] if len(starts) else 1
+            rows[begin[distance] + size[distance]] = row
+            size[distance] += 1
+            weight[distance] += items
+            bound[2] += 1
+            if distance < bound[0]:
+                bound[1] += items
+            while bound[0] >= 0 and (bound[2] >= k or bound[1] >= k):
+                bound[2] -= size[bound[0]]
+                bound[0] -= 1
+                if bound[0] >= 0:
+                    bound[1] -= weight[bound[0]]
+
+
+@njit(**_OPTIONS)
+def _scan(planes, m, flips, k, starts, first, last, rows, begin, size, weight, bound, sums):
     """Fill the buckets of a tile of queries from blocks ``first`` to ``last``.
 
     flips (t, bits); rows: the buckets' codes, that of query q and distance d from begin[q, d] on; size (t, levels)
-    codes in it, weight (t, levels) their items; limit (t,) the largest distance to look at.
+    codes in it, weight (t, levels) their items; bound (t, 3), see `_take`.
     """
-    below = np.zeros(len(flips), np.int64)  # items nearer than the limit
-    upto = np.zeros(len(flips), np.int64)  # codes within the limit
     length = planes.shape[1] * WORDS
+    before = np.empty(WORDS, np.uint64)
     for number in range(first, last):
         block = planes[number].reshape(length)
         base = number * BLOCK
         for q in range(len(flips)):
-            _sum_block(block, flips[q], sums)
-            if limit[q] < 0 or not _mask_within(sums, limit[q]):
+            if bound[q, 0] < 0:
                 continue
-            codes = min(BLOCK, m - base)
-            if _count_mask(sums, codes) > k:  # the first block, mostly: find the least limit with k codes
-                low, high = np.int64(-1), limit[q]
-                while high - low > 1:
-                    middle = (low + high) // 2
-                    _mask_within(sums, middle)
-                    if _count_mask(sums, codes) >= k:
-                        high = middle
-                    else:
-                        low = middle
-                _mask_within(sums, high)
-                _count_mask(sums, codes)
-            for w in range(WORDS):
-                word = sums[_MASK * WORDS + w]
-                while word:
-                    place = 64 * w + np.int64(_trailing_zeros(word))
-                    word &= word - np.uint64(1)
-                    distance = _distance(sums, place)
-                    if distance > limit[q]:
-                        continue
-                    row = base + place
-                    items = starts[row + 1] - starts[row] if len(starts) else 1
-                    rows[begin[q, distance] + size[q, distance]] = row
-                    size[q, distance] += 1
-                    weight[q, distance] += items
-                    upto[q] += 1
-                    if distance < limit[q]:
-                        below[q] += items
-                    while limit[q] >= 0 and (upto[q] >= k or below[q] >= k):
-                        upto[q] -= size[q, limit[q]]
-                        limit[q] -= 1
-                        if limit[q] >= 0:
-                            below[q] -= weight[q, limit[q]]
+            _sum_block(block, flips[q], sums)
+            if number > first:
+                if _mask_within(sums, bound[q, 0]):
+                    if m - base < BLOCK:
+                        _trim_mask(sums, m - base)
+                    _take(sums, base, k, starts, rows, begin[q], size[q], weight[q], bound[q])
+                continue
+            before[:] = 0
+            distance = np.int64(0)
+            while distance <= bound[q, 0]:  # the first block from near to far, until it bounds the search
+                if _mask_within(sums, distance):
+                    if m - base < BLOCK:
+                        _trim_mask(sums, m - base)
+                    for w in range(WORDS):
+                        word = sums[_MASK * WORDS + w]
+                        sums[_MASK * WORDS + w] = word & ~before[w]
+                        before[w] = word
+                    _take(sums, base, k, starts, rows, begin[q], size[q], weight[q], bound[q])
+                distance += 1
 
 
 @njit(**_OPTIONS)
@@ -356,13 +357,14 @@ def _search(planes, m, queries, starts, items, first, last, D, I):
     rows = np.empty(tile * levels * room, np.int32)
     begin = np.arange(0, tile * levels * room, room).reshape(tile, levels)
     size, weight = np.empty((tile, levels), np.int64), np.empty((tile, levels), np.int64)
-    limit = np.empty(tile, np.int64)
+    bound = np.empty((tile, 3), np.int64)
     for start in range(0, len(flips), tile):
         some = flips[start : start + tile]
         size[:] = 0
         weight[:] = 0
-        limit[:] = levels - 1
-        _scan(planes, m, some, k, starts, first, last, rows, begin, size, weight, limit, sums)
+        bound[:] = 0
+        bound[:, 0] = levels - 1
+        _scan(planes, m, some, k, starts, first, last, rows, begin, size, weight, bound, sums)
         for q in range(len(some)):
             _expand(rows, begin[q], size[q], starts, items, D[start + q], I[start + q], heap_item, heap_place, heap_end)
 
