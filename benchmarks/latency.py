@@ -1,0 +1,307 @@
+"""Latency of the Hamming stage against faiss `IndexBinaryFlat` and other engines, interleaved in one run.
+
+    python benchmarks/latency.py --data random:1000000 learned:1000000
+    python benchmarks/latency.py --data runs/NAME/database --queries runs/NAME/test --name cifar10_48b
+
+"random": uniform codes, the worst case; "learned": ten class centres whose bits flip with probability --flips; a folder
+is one of shards, whose codes are searched. Every data set gives one JSON, and one that is there is not measured again.
+Of a cell (threads, batch, k), each engine first answers the same queries, and exact ones must answer as faiss does:
+distances, ids and order. Then rounds alternate between the engines, and a ratio is that of the medians of a round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import common
+import faiss
+import numpy as np
+
+from hashret.bits import as_words, code_width, pack, pad, padded_width
+from hashret.index.distinct import as_keys, group
+from hashret.index.hamming import HammingStage, has_compiled
+from hashret.index.planes import bit_planes
+from hashret.shards import ShardFolder
+
+RESULTS = common.RESULTS / "latency"
+EXACT = ("flat", "padded", "hashret-faiss", "hashret", "numpy")  # the baseline first
+SAMPLE = 64  # queries that stand for a batch which would take too long
+SCALED_FROM = {"flat": 2e9, "padded": 2e9, "usearch": 2e8}  # items * batch
+NUMPY_PAIRS = 1e8
+IVF_ITEMS, IVF_PROBES = 1_000_000, 16
+HNSW_ITEMS, HNSW_LINKS = 200_000, 32
+CALLS = 200  # of an engine in a round, at most
+POOL = 4096  # queries drawn
+BLOCK = 2**18
+
+
+def main():
+    options = parse()
+    for data in options.data:
+        name = options.name or default_name(data, options)
+        if (options.results / f"{name}.json").exists() and not options.overwrite:
+            print(f"{name} is measured already")
+            continue
+        common.save(name, {"data": data if ":" in data else name, **measure(data, options)}, options.results)
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", nargs="+", required=True, help="random:N, learned:N or a folder of shards")
+    parser.add_argument("--queries", help="another folder of shards, the queries of a folder")
+    parser.add_argument("--name", help="of the JSON, for a single data set")
+    parser.add_argument("--bits", type=int, default=48, help="of drawn codes")
+    parser.add_argument("--flips", type=float, default=0.01, help="probability of a flipped bit of learned-like codes")
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 32, 1000], help="queries of a call")
+    parser.add_argument("--k", type=int, nargs="+", default=[100, 1000])
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=20, help="for the rounds of a cell; one is always measured")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--overwrite", action="store_true")
+    options = parser.parse_args()
+    if len(options.data) > 1 and (options.name or options.queries):
+        parser.error("--name and --queries go with a single data set")
+    return options
+
+
+def default_name(data, options):
+    """Name of a data set's JSON."""
+    kind, _, n = data.partition(":")
+    if not n:
+        return "_".join(Path(data).resolve().parts[-2:])
+    return f"{kind}{f'-p{options.flips:g}' if kind == 'learned' else ''}_{n}_{options.bits}b"
+
+
+def load(data, options):
+    """Codes of a data set: -> items packed uint8 (n, w), queries (nq, w), bits, where they are from."""
+    kind, _, n = data.partition(":")
+    if n:
+        flips = {"random": 0.5, "learned": options.flips}[kind]
+        xb, xq = draw(int(n), options.bits, flips, 0), draw(max(POOL, *options.batch), options.bits, flips, 1)
+        return xb, xq, options.bits, {"kind": kind, "flips": flips, "seed": 0, "queries_are": "drawn like the items"}
+    folder = ShardFolder(data)
+    xb = np.ascontiguousarray(folder.load().codes)
+    about = {"kind": "shards", "seed": 0, "queries_are": "items" if options.queries is None else "other photographs"}
+    rng = np.random.default_rng(0)
+    xq = xb if options.queries is None else ShardFolder(options.queries).load().codes
+    return xb, xq[rng.permutation(len(xq))[:POOL]], folder.manifest["bits"], about
+
+
+def draw(n, bits, flips, seed):
+    """Codes around ten centres, packed uint8 (n, w); uniform ones with ``flips`` 0.5."""
+    centres, rng = np.random.default_rng(7).random((10, bits)) < 0.5, np.random.default_rng(seed)
+    sizes = [min(BLOCK, n - start) for start in range(0, n, BLOCK)]
+    return np.concatenate(
+        [pack(centres[rng.integers(0, 10, size)] ^ (rng.random((size, bits), np.float32) < flips)) for size in sizes]
+    )
+
+
+def measure(data, options):
+    """All that is measured of one data set, as a dict."""
+    xb, xq, bits, about = load(data, options)
+    print(f"{data}: {len(xb):,} items, {len(xq):,} queries, {bits} bits", flush=True)
+    faiss.omp_set_num_threads(max(options.threads))
+    build, notes = {}, []
+    table = built(build, "grouping", lambda: group(pad(xb, padded_width(bits))))
+    planes = built(build, "planes", lambda: bit_planes(np.ascontiguousarray(table.codes[:, : code_width(bits)])))
+    engines = make_engines(xb, bits, table, planes, build, notes)
+    parts = {"codes": table.codes, "planes": planes, "starts": table.starts, "items": table.items}
+    per_item = {name: 0 if part is None else round(part.nbytes / len(xb), 3) for name, part in parts.items()}
+    result = {**about, "items": len(xb), "bits": bits, "queries": len(xq), "grouped": table.grouped}
+    result |= {"distinct_codes": len(np.unique(as_keys(pad(xb, padded_width(bits)))))}
+    result |= {"build_seconds": build, "bytes_per_item": per_item | {"flat": xb.shape[1]}}
+    result |= {"first_call_seconds": first_calls(table, planes, bits) if has_compiled() else None}
+    result |= {"rounds": options.rounds, "seconds_a_cell": options.seconds, "calls_a_round": CALLS}
+    result |= {"omp_wait_policy": os.environ.get("OMP_WAIT_POLICY"), "notes": notes}
+    result |= {"versions": common.versions() | more_versions(), "cells": []}
+    for threads in options.threads:
+        faiss.omp_set_num_threads(threads)
+        for batch in sorted({min(batch, len(xq)) for batch in options.batch}):
+            for k in sorted({min(k, len(xb)) for k in options.k}):
+                found = {"threads": threads, "batch": batch, "k": k, **cell(engines, len(xb), xq, batch, k, options)}
+                result["cells"].append(found)
+                ratios = ", ".join(f"{name} x{e['ratio'][0]:.3g}" for name, e in found["engines"].items())
+                print(f"threads {threads}, batch {batch}, k {k}, rounds {found['rounds']}: {ratios}", flush=True)
+    return result
+
+
+def built(seconds, name, make):
+    started = time.perf_counter()
+    result = make()
+    seconds[name] = round(time.perf_counter() - started, 3)
+    return result
+
+
+def make_engines(xb, bits, table, planes, build, notes):
+    """Engines by name, each a function of packed queries (nq, w) and k -> distances, ids; the baseline first."""
+    width = padded_width(bits)
+    padded = pad(xb, width)
+
+    def over_padded(index):
+        return lambda xq, k: index.search(pad(xq, width), k)
+
+    def made(name, index):
+        built(build, name, lambda: index.add(padded if index.code_size == width else xb))
+        return index
+
+    engines = {"flat": made("flat", faiss.IndexBinaryFlat(8 * xb.shape[1])).search}
+    engines["padded"] = over_padded(made("padded", faiss.IndexBinaryFlat(8 * width)))
+    stage = HammingStage(table, bits, "cpu", "faiss")
+    built(build, "hashret-faiss", lambda: stage.flat)
+    engines["hashret-faiss"] = stage.search
+    if has_compiled():
+        engines["hashret"] = HammingStage(table, bits, "cpu", "compiled", planes=planes).warm().search
+    else:
+        notes.append("hashret left out: numba is not installed")
+    engines["numpy"] = with_numpy(as_words(xb))
+    try:
+        from usearch.index import MetricKind, search
+
+        def with_usearch(xq, k):
+            threads = faiss.omp_get_max_threads()
+            found = search(xb, xq, k, MetricKind.Hamming, exact=True, threads=threads, dtype="b1")
+            return found.distances.reshape(len(xq), -1), found.keys.reshape(len(xq), -1)
+
+        engines["usearch"] = with_usearch
+    except ImportError:
+        notes.append("usearch left out: not installed")
+    if len(xb) <= IVF_ITEMS:
+        coarse = faiss.IndexBinaryFlat(8 * width)
+        ivf = faiss.IndexBinaryIVF(coarse, 8 * width, max(1, round(len(xb) ** 0.5)))
+        ivf.nprobe, ivf.keep = IVF_PROBES, coarse
+        sample = np.random.default_rng(0).permutation(len(xb))[: 64 * ivf.nlist]
+        built(build, "faiss IVF, training", lambda: ivf.train(np.ascontiguousarray(padded[sample])))
+        engines["faiss IVF"] = over_padded(made("faiss IVF", ivf))
+    if len(xb) <= HNSW_ITEMS:
+        engines["faiss HNSW"] = over_padded(made("faiss HNSW", faiss.IndexBinaryHNSW(8 * width, HNSW_LINKS)))
+    words = padded.ravel()[: padded.size // 8 * 8].view(np.uint64)
+    engines["scan of memory"] = lambda xq, k: (np.sum(words), None)
+    return engines
+
+
+def with_numpy(words):
+    """numpy's `bitwise_count` and a stable sort over codes as uint64 (n, words)."""
+
+    def search(xq, k):
+        distances, ids = np.empty((len(xq), k), np.int32), np.empty((len(xq), k), np.int64)
+        for row, query in enumerate(as_words(xq)):
+            distance = np.bitwise_count(words ^ query).sum(axis=1, dtype=np.uint16)
+            ids[row] = np.argsort(distance, kind="stable")[:k]
+            distances[row] = distance[ids[row]]
+        return distances, ids
+
+    return search
+
+
+def cell(engines, items, xq, batch, k, options):
+    """One cell: -> rounds, distinct queries of a batch, and the engines' times, ratios and recall."""
+    measured, first, about, truth = {}, {}, {}, None
+    for name, search in engines.items():
+        if name == "numpy" and items * batch > NUMPY_PAIRS:
+            continue
+        large = items * batch > SCALED_FROM.get(name, np.inf)
+        measured[name] = 1 if name == "scan of memory" else min(batch, SAMPLE) if large else batch
+        started = time.perf_counter()
+        distances, ids = search(xq[: measured[name]], k)
+        first[name] = time.perf_counter() - started
+        truth = (distances, ids) if truth is None else truth
+        about[name] = compare(name, distances, ids, *truth)
+    rounds, begun = [], time.perf_counter()
+    while len(rounds) < options.rounds:
+        used = time.perf_counter() - begun
+        if rounds and used + used / len(rounds) > options.seconds:
+            break
+        names, times = list(measured), {}
+        for name in names[:: -1 if len(rounds) % 2 else 1]:
+            share = options.seconds / options.rounds / len(names)
+            count = int(np.clip(share / first[name], 1, CALLS))
+            times[name] = calls(engines[name], xq, batch, measured[name], k, count, len(rounds) * count)
+        rounds.append(times)
+    for name, size in measured.items():
+        about[name] |= summary([times[name] for times in rounds], [times["flat"] for times in rounds], batch)
+        about[name] |= {"queries_measured": size} | ({"scaled": True} if size < batch else {})
+    distinct = len(np.unique(xq[:batch], axis=0))
+    return {"rounds": len(rounds), "distinct_queries": distinct, "engines": about}
+
+
+def compare(name, distances, ids, true_distances, true_ids):
+    """Whether an answer is the baseline's, which exact engines are held to, and the recall of the others."""
+    rows = min(len(distances), len(true_distances)) if ids is not None else 0
+    if not rows:
+        return {}
+    if name not in EXACT:  # another item at the k-th distance is as good; what is missing has a huge distance
+        recall = (distances[:rows] <= true_distances[:rows, -1:]).mean()
+        return {"recall": round(float(recall), 4)}
+    assert np.array_equal(distances[:rows], true_distances[:rows]), f"{name}: other distances"
+    assert np.array_equal(ids[:rows], true_ids[:rows]), f"{name}: other items"
+    return {"equal_to_flat": True}
+
+
+def calls(search, xq, batch, measured, k, count, first):
+    """Seconds of ``count`` calls, each with other queries, scaled to the batch where fewer are measured."""
+    time.sleep(0.02)  # faiss's threads spin for a while after a search
+    if count > 1:
+        search(xq[:measured], k)  # to have the codes of this engine in the cache
+    seconds = []
+    for number in range(first, first + count):
+        start = number * batch % (len(xq) - batch + 1)
+        some = xq[start : start + measured]
+        started = time.perf_counter()
+        search(some, k)
+        seconds.append((time.perf_counter() - started) * batch / measured)
+    return seconds
+
+
+def summary(rounds, baseline, batch):
+    """Figures of an engine in a cell: seconds of its calls by round, and those of the baseline."""
+    seconds = np.concatenate(rounds)
+    ratios = [np.median(base) / np.median(own) for own, base in zip(rounds, baseline, strict=True)]
+    p50, p95, p99 = (float(f"{1000 * value:.4g}") for value in np.percentile(seconds, (50, 95, 99)))
+    result = {"ms": {"p50": p50, "p95": p95, "p99": p99}, "calls": len(seconds)}
+    result |= {"queries_per_second": float(f"{batch * len(seconds) / seconds.sum():.4g}")}
+    return result | {"ratio": [float(f"{f(ratios):.4g}") for f in (np.median, np.min, np.max)]}
+
+
+def first_calls(table, planes, bits):
+    """Seconds of a first search in a new process: compiled there, and compiled by an earlier one."""
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(f"{folder}/codes.npy", table.codes)
+        np.save(f"{folder}/planes.npy", planes)
+        command = [sys.executable, "-c", FIRST_CALL, folder, str(bits)]
+        environment = os.environ | {"NUMBA_CACHE_DIR": f"{folder}/numba"}
+        runs = [subprocess.run(command, check=True, capture_output=True, text=True, env=environment) for _ in range(2)]
+    return dict(zip(("compiling", "compiled before"), (float(run.stdout) for run in runs), strict=True))
+
+
+FIRST_CALL = """
+import sys, time
+import numpy as np
+from hashret.index.distinct import CodeTable
+from hashret.index.hamming import HammingStage
+codes, planes = (np.load(f"{sys.argv[1]}/{name}.npy", mmap_mode="r") for name in ("codes", "planes"))
+started = time.perf_counter()
+HammingStage(CodeTable(codes), int(sys.argv[2]), "cpu", "compiled", planes=planes).search(codes[:1], min(100, len(codes)))
+print(round(time.perf_counter() - started, 3))
+"""
+
+
+def more_versions():
+    found = {}
+    for name in ("numba", "llvmlite", "usearch"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+if __name__ == "__main__":
+    main()
