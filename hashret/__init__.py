@@ -19,13 +19,16 @@ __version__ = "0.1.0"
 _HOMES = {
     "HashretError": "errors",
     "Searcher": "search",
+    "add": "search",
     "build_index": "index",
+    "compact": "index",
     "encode": "encoding",
     "evaluate": "evaluation",
     "info": "description",
     "load_encoder": "models.checkpoint",
     "open_data": "data",
     "open_index": "index",
+    "remove": "index",
     "train": "training",
 }
 __all__ = ["__version__", *_HOMES]

@@ -229,6 +229,7 @@ def query(photos, as_json, grid, html, **options):
 @click.argument("index")
 @click.argument("photos", nargs=-1, required=True)
 @_MODEL
+@_SPLIT
 @click.option("--again", is_flag=True, help="add also what is there under the same path")
 @_DEVICE
 @_WORKERS
@@ -240,7 +241,7 @@ def add(index, photos, **options):
     """
     from .search import add
 
-    report = add(photos, index, **options)
+    report = add(index, photos, **options)
     click.echo(f"{index}: {report.encoded:,} photographs added" + _skipped(report.skipped))
 
 

@@ -200,12 +200,12 @@ def query(
     return list(zip(files, answers, strict=True))
 
 
-def add(photos, index="index", model="model.safetensors", *, again=False, device="auto", workers=None, quiet=False):
+def add(index, photos, model="model.safetensors", *, split=None, again=False, device="auto", workers=None, quiet=False):
     """Encode photographs and add them to an index: -> `EncodeReport` of what was new.
 
     Args:
-        photos: image files, or data sources as of `hashret.data.open_data`.
         index, model, device: see `Searcher`.
+        photos: image files, or data sources as of `hashret.data.open_data`, which ``split`` is for.
         again: add also photographs whose path is in the index already, which are left out otherwise.
 
     Raises:
@@ -221,7 +221,7 @@ def add(photos, index="index", model="model.safetensors", *, again=False, device
     rates = []
     with tempfile.TemporaryDirectory() as folder:
         shards = []
-        for number, source in enumerate(_sources(photos)):
+        for number, source in enumerate(_sources(photos, split)):
             rows = [row for row in range(len(source)) if str(source.file(row)) not in known]
             if not rows:
                 continue
@@ -238,14 +238,15 @@ def add(photos, index="index", model="model.safetensors", *, again=False, device
     return EncodeReport(encoded, skipped, float(np.mean(rates)) if rates else 0.0)
 
 
-def _sources(photos):
+def _sources(photos, split):
     """Data sources of what a user names: files together as one, each folder or data set on its own."""
+    photos = [photos] if isinstance(photos, (str, Path)) else photos
     files = [photo for photo in photos if Path(photo).is_file()]
     if files:
         yield ImageSource(Path("."), tuple(str(file) for file in files), spec=str(files[0]))
     for photo in photos:
         if not Path(photo).is_file():
-            yield open_data(photo)
+            yield open_data(photo, split)
 
 
 def expand(photos):

@@ -71,6 +71,68 @@ def test_query_outputs(workplace, photos):
     assert " - " in hashret("query", photo, "--no-rerank").output
 
 
+def test_an_index_is_added_to_removed_from_and_compacted(workplace, photos):
+    new = photos / "test" / "red" / "00.png"
+    assert "1 photographs added" in hashret("add", "index", new).output
+    assert hashret("query", new, "-k", 1).output.splitlines()[1].split()[-1] == str(new)
+    assert "11 photographs added" in hashret("add", "index", photos, "--split", "test").output
+    assert "0 photographs added" in hashret("add", "index", new, photos / "test").output
+    assert "1 photographs added" in hashret("add", "index", new, "--again").output
+    described = json.loads(hashret("info", "index", "--json").output)
+    assert (described["count"], described["segments"], described["removed"]) == (49, 4, 0)
+    assert "13 photographs removed" in hashret("remove", "index", "--path", f"{photos}/test/*").output
+    assert "1 photographs removed" in hashret("remove", "index", "--id", 3).output
+    assert "35 photographs" in hashret("compact", "index").output
+    described = json.loads(hashret("info", "index", "--json").output)
+    assert (described["count"], described["segments"], described["removed"]) == (35, 1, 0)
+    assert hashret("query", new).exit_code == 0
+
+
+def hits_of(*arguments):
+    done = hashret("query", *arguments, "--json")
+    assert done.exit_code == 0, done.output
+    return json.loads(done.output)["hits"]
+
+
+def test_query_among_some(workplace, photos):
+    photo = photos / "train" / "red" / "03.png"
+    assert [hit["label"] for hit in hits_of(photo, "-k", 50, "--label", "blue")] == ["blue"] * 12
+    assert len(hits_of(photo, "-k", 50, "--label", "blue", "--label", "red")) == 24
+    assert {hit["path"] for hit in hits_of(photo, "--path", "*/green/0[01].png")} == {
+        str(photos / "train" / "green" / name) for name in ("00.png", "01.png")
+    }
+    assert sorted(hit["id"] for hit in hits_of(photo, "--id", 5, "--id", 7)) == [5, 7]
+    assert hits_of(photo)[0]["path"] == str(photo)
+    others = hits_of(photo, "--exclude-self", "-k", 35)
+    assert str(photo) not in [hit["path"] for hit in others]
+    assert [hit["rank"] for hit in others] == list(range(1, 36))
+    everything = hits_of(photo, "-k", 50, "--no-rerank")
+    inside = [hit for hit in everything if hit["hamming"] <= 2]
+    assert hits_of(photo, "--radius", 2) == inside
+    assert len(hits_of(photo, "--rerank-by", "asymmetric")) == 10
+    assert len(hits_of(photo, "--recall", "0.9", "-k", 5)) == 5
+
+
+def test_several_photographs_as_one_query(workplace, photos):
+    two = [photos / "train" / colour / "03.png" for colour in ("red", "blue")]
+    union = hits_of(*two, "--together", "union", "-k", 6)
+    assert {hit["path"] for hit in union[:2]} == set(map(str, two))
+    assert [hit["euclidean"] for hit in union] == sorted(hit["euclidean"] for hit in union)
+    assert len({hit["id"] for hit in union}) == 6
+    mean = hits_of(*two, "--together", "mean", "-k", 6)
+    assert hits_of(two[0], two[0], "--together", "mean", "-k", 6) == hits_of(two[0], "-k", 6)
+    assert len(mean) == 6
+
+
+def test_an_index_of_codes_alone(workplace, photos):
+    photo = photos / "train" / "red" / "03.png"
+    assert hashret("build-index", "--no-values", "--out", "small").exit_code == 0
+    assert len(hits_of(photo, "--index", "small", "--rerank-by", "asymmetric")) == 10
+    done = hashret("query", photo, "--index", "small")
+    assert done.exit_code == 2
+    assert "--rerank-by asymmetric" in done.stderr
+
+
 def test_the_index_may_be_named_by_the_environment(workplace, photos):
     (workplace / "index").rename("elsewhere")
     photo = photos / "test" / "red" / "00.png"
@@ -112,6 +174,17 @@ MISTAKES = {
     "damaged checkpoint": (["encode", "PHOTOS", "--split", "train", "--model", "text.jpg", "--out", "new"], "damaged"),
     "damaged shard": (["build-index", "--codes", "broken-codes", "--out", "new"], "is damaged"),
     "damaged index": (["query", "PHOTO", "--index", "broken-index"], "is damaged"),
+    "no such class": (["query", "PHOTO", "--label", "purple"], "its classes: blue, green, red"),
+    "recall of 2": (["query", "PHOTO", "--recall", "2"], "recall"),
+    "radius below 0": (["query", "PHOTO", "--radius", "-1"], "radius"),
+    "add to no index": (["add", "nowhere", "PHOTO"], "no index at"),
+    "add nothing there": (["add", "index", "nowhere"], "no such folder"),
+    "add with another encoder": (["add", "index", "PHOTO", "--model", "other.safetensors"], "another encoder"),
+    "add a split folder": (["add", "index", "PHOTOS"], "--split"),
+    "remove nothing named": (["remove", "index"], "--id or --path"),
+    "remove an unknown id": (["remove", "index", "--id", "999"], "no photograph with id 999"),
+    "remove an unknown path": (["remove", "index", "--path", "no/*"], "no photograph no/*"),
+    "compact no index": (["compact", "nowhere"], "no index at"),
     "no shards": (["build-index", "--codes", "nowhere", "--out", "new"], "no such folder of shards"),
     "not shards": (["build-index", "--codes", "empty", "--out", "new"], "codes.json is missing"),
     "index exists": (["build-index"], "--overwrite"),

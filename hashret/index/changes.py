@@ -19,7 +19,6 @@ from .folder import SHARED, open_index, read_meta, segment_name, write_shards
 from .segment import SegmentWriter, describe
 
 _ROWS_AT_ONCE = 2**16
-_LOCK = ".lock"
 
 
 def append(index, codes):
@@ -103,8 +102,7 @@ def _changing(index):
         raise HashretError(f"no index at {folder}; build one with hashret build-index")
     read_meta(folder)
     try:
-        with open(folder / _LOCK, "a") as lock:
-            _lock(lock)
+        with _locked(folder):
             _clean(folder)
             yield folder, read_meta(folder)
             _clean(folder)
@@ -112,10 +110,17 @@ def _changing(index):
         raise HashretError(f"cannot change the index {index}: {error.strerror or error}; it is as it was") from error
 
 
-def _lock(file):
+@contextlib.contextmanager
+def _locked(folder):
+    """Wait for another change to end, and let none begin; a process that dies leaves no lock behind."""
     import fcntl
 
-    fcntl.flock(file, fcntl.LOCK_EX)  # waits for another change to end; released when the process dies
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _clean(folder):

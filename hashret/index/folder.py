@@ -116,7 +116,7 @@ class Index:
         return self.segments[number], int(row) - self.offsets[number]
 
     def warm(self):
-        """Load what the first searches would load."""
+        """Load what the first searches would load, the compiled scan mostly: -> the index."""
         for segment in self.segments:
             segment.stage.warm()
         return self

@@ -134,7 +134,8 @@ class HammingStage:
     def warm(self):
         """Load the compiled scan now, rather than when searching has cost as much as loading it."""
         self._unpaid = 0
-        self._compiled(0)
+        if self.gpu is None and self._compiled(0):
+            self._scan.search(self.table.codes[:1, : code_width(self.bits)], 1)
         return self
 
     def _compiled(self, queries):
