@@ -7,12 +7,14 @@
 is one of shards, whose codes are searched. Every data set gives one JSON, and one that is there is not measured again.
 Of a cell (threads, batch, k), each engine first answers the same queries, and exact ones must answer as faiss does:
 distances, ids and order. Then rounds alternate between the engines, and a ratio is that of the medians of a round.
+
+faiss's threads spin while they wait for each other: where other work takes a core, several are slower than one. Run
+with several threads on an idle machine, or with OMP_WAIT_POLICY=PASSIVE; the JSON names the policy and the load.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import os
 import subprocess
 import sys
@@ -30,6 +32,7 @@ from hashret.index.hamming import HammingStage, has_compiled
 from hashret.index.planes import bit_planes
 from hashret.shards import ShardFolder
 
+common.PACKAGES += ("numba", "llvmlite", "usearch")
 RESULTS = common.RESULTS / "latency"
 EXACT = ("flat", "padded", "hashret-faiss", "hashret", "numpy")  # the baseline first
 SAMPLE = 64  # queries that stand for a batch which would take too long
@@ -49,7 +52,7 @@ def main():
         if (options.results / f"{name}.json").exists() and not options.overwrite:
             print(f"{name} is measured already")
             continue
-        common.save(name, {"data": data if ":" in data else name, **measure(data, options)}, options.results)
+        common.save(name, {"data": data if drawn(data)[0] else name, **measure(data, options)}, options.results)
 
 
 def parse():
@@ -72,27 +75,34 @@ def parse():
     return options
 
 
+def drawn(data):
+    """ "random:1000" -> ("random", 1000); (None, None) of a folder."""
+    kind, _, n = data.partition(":")
+    return (kind, int(n)) if kind in ("random", "learned") and n.isdigit() else (None, None)
+
+
 def default_name(data, options):
     """Name of a data set's JSON."""
-    kind, _, n = data.partition(":")
-    if not n:
+    kind, n = drawn(data)
+    if not kind:
         return "_".join(Path(data).resolve().parts[-2:])
     return f"{kind}{f'-p{options.flips:g}' if kind == 'learned' else ''}_{n}_{options.bits}b"
 
 
 def load(data, options):
     """Codes of a data set: -> items packed uint8 (n, w), queries (nq, w), bits, where they are from."""
-    kind, _, n = data.partition(":")
-    if n:
-        flips = {"random": 0.5, "learned": options.flips}[kind]
-        xb, xq = draw(int(n), options.bits, flips, 0), draw(max(POOL, *options.batch), options.bits, flips, 1)
+    kind, n = drawn(data)
+    most = max(POOL, *options.batch)
+    if kind:
+        flips = 0.5 if kind == "random" else options.flips
+        xb, xq = draw(n, options.bits, flips, 0), draw(most, options.bits, flips, 1)
         return xb, xq, options.bits, {"kind": kind, "flips": flips, "seed": 0, "queries_are": "drawn like the items"}
     folder = ShardFolder(data)
     xb = np.ascontiguousarray(folder.load().codes)
     about = {"kind": "shards", "seed": 0, "queries_are": "items" if options.queries is None else "other photographs"}
     rng = np.random.default_rng(0)
     xq = xb if options.queries is None else ShardFolder(options.queries).load().codes
-    return xb, xq[rng.permutation(len(xq))[:POOL]], folder.manifest["bits"], about
+    return xb, xq[rng.permutation(len(xq))[:most]], folder.manifest["bits"], about
 
 
 def draw(n, bits, flips, seed):
@@ -108,20 +118,21 @@ def measure(data, options):
     """All that is measured of one data set, as a dict."""
     xb, xq, bits, about = load(data, options)
     print(f"{data}: {len(xb):,} items, {len(xq):,} queries, {bits} bits", flush=True)
-    faiss.omp_set_num_threads(max(options.threads))
-    build, notes = {}, []
+    faiss.omp_set_num_threads(1)
+    load_before, build, notes = os.getloadavg()[0], {}, []
     table = built(build, "grouping", lambda: group(pad(xb, padded_width(bits))))
     planes = built(build, "planes", lambda: bit_planes(np.ascontiguousarray(table.codes[:, : code_width(bits)])))
     engines = make_engines(xb, bits, table, planes, build, notes)
+    for search in engines.values():
+        search(xq[:1], 1)  # loads what is loaded at the first call
     parts = {"codes": table.codes, "planes": planes, "starts": table.starts, "items": table.items}
     per_item = {name: 0 if part is None else round(part.nbytes / len(xb), 3) for name, part in parts.items()}
     result = {**about, "items": len(xb), "bits": bits, "queries": len(xq), "grouped": table.grouped}
-    result |= {"distinct_codes": len(np.unique(as_keys(pad(xb, padded_width(bits)))))}
+    result |= {"distinct_codes": len(np.unique(as_keys(table.codes)))}
     result |= {"build_seconds": build, "bytes_per_item": per_item | {"flat": xb.shape[1]}}
     result |= {"first_call_seconds": first_calls(table, planes, bits) if has_compiled() else None}
     result |= {"rounds": options.rounds, "seconds_a_cell": options.seconds, "calls_a_round": CALLS}
-    result |= {"omp_wait_policy": os.environ.get("OMP_WAIT_POLICY"), "notes": notes}
-    result |= {"versions": common.versions() | more_versions(), "cells": []}
+    result |= {"omp_wait_policy": os.environ.get("OMP_WAIT_POLICY"), "notes": notes, "cells": []}
     for threads in options.threads:
         faiss.omp_set_num_threads(threads)
         for batch in sorted({min(batch, len(xq)) for batch in options.batch}):
@@ -130,7 +141,7 @@ def measure(data, options):
                 result["cells"].append(found)
                 ratios = ", ".join(f"{name} x{e['ratio'][0]:.3g}" for name, e in found["engines"].items())
                 print(f"threads {threads}, batch {batch}, k {k}, rounds {found['rounds']}: {ratios}", flush=True)
-    return result
+    return result | {"load_average": [load_before, os.getloadavg()[0]]}
 
 
 def built(seconds, name, make):
@@ -193,7 +204,8 @@ def with_numpy(words):
     def search(xq, k):
         distances, ids = np.empty((len(xq), k), np.int32), np.empty((len(xq), k), np.int64)
         for row, query in enumerate(as_words(xq)):
-            distance = np.bitwise_count(words ^ query).sum(axis=1, dtype=np.uint16)
+            counts = np.bitwise_count(words ^ query)
+            distance = counts[:, 0] if counts.shape[1] == 1 else counts.sum(axis=1, dtype=np.uint16)
             ids[row] = np.argsort(distance, kind="stable")[:k]
             distances[row] = distance[ids[row]]
         return distances, ids
@@ -288,19 +300,9 @@ from hashret.index.distinct import CodeTable
 from hashret.index.hamming import HammingStage
 codes, planes = (np.load(f"{sys.argv[1]}/{name}.npy", mmap_mode="r") for name in ("codes", "planes"))
 started = time.perf_counter()
-HammingStage(CodeTable(codes), int(sys.argv[2]), "cpu", "compiled", planes=planes).search(codes[:1], min(100, len(codes)))
+HammingStage(CodeTable(codes), int(sys.argv[2]), "cpu", "compiled", planes=planes).search(codes[:1], 100)
 print(round(time.perf_counter() - started, 3))
 """
-
-
-def more_versions():
-    found = {}
-    for name in ("numba", "llvmlite", "usearch"):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 if __name__ == "__main__":
