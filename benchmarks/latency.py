@@ -172,6 +172,10 @@ def make_engines(xb, bits, table, planes, build, notes):
         engines["hashret"] = HammingStage(table, bits, "cpu", "compiled", planes=planes).warm().search
     else:
         notes.append("hashret left out: numba is not installed")
+    if getattr(faiss, "get_num_gpus", lambda: 0)():
+        gpu = HammingStage(table, bits, "cuda")
+        built(build, "hashret-gpu", lambda: gpu.search(xb[:1], 1))
+        engines["hashret-gpu"] = gpu.search  # faiss's order of ties at the k-th distance may be another
     engines["numpy"] = with_numpy(as_words(xb))
     try:
         from usearch.index import MetricKind, search

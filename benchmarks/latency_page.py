@@ -18,8 +18,9 @@ PAGE = TOP / "benchmarks" / "latency.md"
 FIGURES = TOP / "docs"
 KINDS = ("random", "learned", "shards")
 COLOURS = {
-    "flat": "black", "padded": "tab:gray", "hashret-faiss": "tab:orange", "hashret": "tab:red", "numpy": "tab:brown",
-    "usearch": "tab:olive", "faiss IVF": "tab:blue", "faiss HNSW": "tab:cyan", "scan of memory": "tab:green",
+    "flat": "black", "padded": "tab:gray", "hashret-faiss": "tab:orange", "hashret": "tab:red",
+    "hashret-gpu": "tab:pink", "numpy": "tab:brown", "usearch": "tab:olive",
+    "faiss IVF": "tab:blue", "faiss HNSW": "tab:cyan", "scan of memory": "tab:green",
 }  # fmt: skip
 MARKS = {name: "d" if name.startswith("faiss ") else "o" for name in COLOURS}
 

@@ -114,7 +114,38 @@ def speed():
             f"{result['codes']} | {result['seconds']['hashret']} s | numpy loop over the queries: "
             f"{result['seconds']['plain']} s | {middle} ({least} to {most}) | {result['commit']} |"
         )
-    return "\n".join(lines) + f"\n\n{made_on(throughput + startup + metrics)}"
+    life = load("index_life_*.json")
+    latency = [*load("latency/cifar10-1*_48b.json"), *load("latency/*_10000000_48b.json")]
+    for result in latency:
+        for cell in result["cells"]:
+            if (cell["threads"], cell["k"]) == (1, 100) and cell["batch"] in (1, 1000):
+                lines.append(latency_row(result, cell))
+    for result in life:
+        what, size = f"index of {result['items']:,} photographs, 48 bits", f"{result['index_mb']:,.0f} MB"
+        build = f"{minutes(result['build']['seconds'])}, at most {result['build']['peak_memory_mb']:,} MB of memory"
+        path = f"{result['search']['p50_ms']} ms (p99 {result['search']['p99_ms']})"
+        lines.append(f"| build an {what}, {size} | {build} | | | {result['commit']} |")
+        lines.append(f"| open it | {1000 * result['open']['seconds_first']:.1f} ms | | | {result['commit']} |")
+        lines.append(f"| answer an encoded query: 1,000 candidates, re-rank, paths | {path} | | | {result['commit']} |")
+    return "\n".join(lines) + f"\n\n{made_on(throughput + startup + metrics + latency + life)}"
+
+
+def latency_row(result, cell):
+    """A cell of `latency.py`: the compiled engine against plain faiss."""
+    codes = {"random": "uniform", "learned": "learned-like", "shards": "of a trained encoder"}[result["kind"]]
+    queries = "one query" if cell["batch"] == 1 else f"{cell['batch']:,} queries"
+    own, flat = cell["engines"]["hashret"], cell["engines"]["flat"]
+    middle, least, most = own["ratio"]
+    return (
+        f"| nearest 100 of {result['items']:,} codes of 48 bits, {codes}, {queries}, one thread "
+        f"| {three(own['ms']['p50'])} ms | `IndexBinaryFlat`: {three(flat['ms']['p50'])} ms "
+        f"| {three(middle)} ({three(least)} to {three(most)}) | {result['commit']} |"
+    )
+
+
+def three(value):
+    """A number to three digits, none of them an exponent."""
+    return f"{float(f'{value:.3g}'):,.10g}"
 
 
 def minutes(seconds):

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-WORTH = 0.8  # share of distinct codes up to which a table of them pays
+WORTH = 0.5  # share of distinct codes up to which a table of them pays
+_FEW = 4096  # items that faiss searches faster than a table is looked up
 _GIVE_UP_AFTER, _GIVE_UP_SHARE = 2**18, 0.95
 _CHUNK = 2**20
 _PAIRS_AT_ONCE = 2**22
@@ -103,7 +104,7 @@ class Grouping:
     def table(self):
         """All codes as a `CodeTable`."""
         if self.grouped is None:
-            self.grouped = self.count > 0 and len(self.keys) <= WORTH * self.count
+            self.grouped = self.count >= _FEW and len(self.keys) <= WORTH * self.count
         codes = np.concatenate(self.blocks) if self.blocks else np.zeros((0, 1), np.uint8)
         self.blocks = []
         if not self.grouped or not len(codes):
@@ -127,6 +128,27 @@ def as_keys(codes):
     width = codes.shape[1]
     kind = {4: np.uint32, 8: np.uint64}.get(width, f"S{width}")
     return np.ascontiguousarray(codes).view(kind).ravel()
+
+
+def expand_one(D, rows, table, k):
+    """The same for one query, without much ado: D, rows (c,) -> D, I (k,), or None where c codes do not hold k items.
+
+    The last distance counts only where the codes of it are all there, which c distinct codes of the table are.
+    """
+    starts, items, whole = table.starts, table.items, len(rows) == len(table.codes)
+    parts, distances, left, at = [], [], k, 0
+    while left:
+        if at == len(rows):
+            return None
+        end = int(np.searchsorted(D, D[at], "right"))
+        if end == len(rows) and not whole and end - at < left:
+            return None  # others at this distance may have been cut off
+        found = [items[starts[row] : min(starts[row + 1], starts[row] + left)] for row in rows[at:end].tolist()]
+        found = found[0] if len(found) == 1 else np.sort(np.concatenate(found))[:left]
+        parts.append(found)
+        distances.append(np.full(len(found), D[at], np.int32))
+        left, at = left - len(found), end
+    return np.concatenate(distances), np.concatenate(parts).astype(np.int64)
 
 
 def expand(D, rows, table, k):

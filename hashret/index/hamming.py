@@ -15,7 +15,7 @@ import numpy as np
 
 from ..bits import code_width, pad, padded_width
 from ..errors import HashretError
-from .distinct import as_keys, expand, group
+from .distinct import as_keys, expand, expand_one, group
 from .threads import at_most
 
 GPU_MAX_K = 2048  # a limit of faiss's GPU selection
@@ -98,6 +98,13 @@ class HammingStage:
         codes = len(self.table.codes)
         most = min(k, codes)
         share = max(16, 2 * k * codes // len(self))  # often enough: queries lie where items are
+        while len(xq) == 1:
+            share = min(share, most)
+            found, rows = self._ask(xq, share)
+            answer = expand_one(found[0], rows[0], self.table, k)
+            if answer:
+                return answer[0][None], answer[1][None]
+            share *= 4
         D, I = np.empty((len(xq), k), np.int32), np.empty((len(xq), k), np.int64)
         todo = np.arange(len(xq))
         while len(todo):
