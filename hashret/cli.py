@@ -24,7 +24,7 @@ _DOWNLOAD = click.option("--download", is_flag=True, help="let torchvision fetch
 _POSITIVE = click.IntRange(1)
 _RERANK_BY = click.option(
     "--rerank-by", default="values", show_default=True,
-    help="values; directions: of the logits, scaled to one; asymmetric: values against codes",
+    help="values; directions: of the logits; asymmetric: values against codes; features: before the hash layer",
 )  # fmt: skip
 
 
@@ -148,6 +148,7 @@ def methods():
 @_PRECISION
 @_CACHE
 @click.option("--fill-cache", is_flag=True, help="keep the convolution features for further encoders")
+@click.option("--features", is_flag=True, help="keep what the hash layer reads, too, for --rerank-by features")
 @_WORKERS
 @_DOWNLOAD
 @_OVERWRITE

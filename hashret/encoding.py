@@ -45,6 +45,7 @@ def encode(
     precision=None,
     cache=None,
     fill_cache=False,
+    features=False,
     workers=None,
     download=False,
     overwrite=False,
@@ -60,6 +61,7 @@ def encode(
         device, precision: see `hashret.models.checkpoint.load_encoder`.
         cache: folder of feature caches. Features that are there already are used; they give the same codes.
         fill_cache: keep the convolution features of these photographs, for further encoders on the same convolutions.
+        features: keep, too, what the hash layer reads (4,096 numbers a photograph by default), to re-rank by.
         workers: decoding processes; None for one a core.
         overwrite: replace shards that exist.
 
@@ -74,7 +76,9 @@ def encode(
     source = data if isinstance(data, ImageSource) else open_data(data, split, download)
     device = local_device(pick_device(device))
     encoder = load_encoder(model, device, precision)
-    run = _Run(encoder, source, Path(out), shard_size, workers, quiet or not is_main())
+    if features and not encoder.feature_width:
+        raise HashretError(f"{encoder.meta['method']} has no fully connected layers whose features could be kept")
+    run = _Run(encoder, source, Path(out), shard_size, workers, quiet or not is_main(), features)
     with process_group(device):
         run.claim(overwrite)
         run.use_cache(cache, fill_cache)
@@ -82,7 +86,8 @@ def encode(
 
 
 class _Run:
-    def __init__(self, encoder, source, out, shard_size, workers, quiet):
+    def __init__(self, encoder, source, out, shard_size, workers, quiet, full=False):
+        self.full = full
         self.encoder, self.source, self.out = encoder, source, out
         self.shard_size, self.workers, self.quiet = shard_size, workers, quiet
         self.features, self.cached = None, np.zeros(len(source), bool)
@@ -93,6 +98,8 @@ class _Run:
             "precision": encoder.precision, "images": len(source), "shards": self.shards, "shard_size": shard_size,
             "data": source.fingerprint, "classes": list(source.classes), "protocol": source.protocol,
         }  # fmt: skip
+        if full:
+            self.manifest["features"] = encoder.feature_width
 
     def claim(self, overwrite):
         """Make the folder, or take up an unfinished run of the same encoder over the same photographs."""
@@ -159,13 +166,14 @@ class _Run:
         """Encode a shard; ``decoded`` yields the batches of all shards, so that decoding never waits for writing."""
         rows = self._rows(number)
         values = np.zeros((len(rows), self.encoder.bits), np.float32)
+        inner = np.zeros((len(rows), self.encoder.feature_width), np.float32) if self.full else None
         good, skipped = np.ones(len(rows), bool), []
         for some in split_rows(rows[self.cached[rows]], self.batch_size):
-            values[some - rows[0]] = self.encoder.values_of_features(self.features[some])
+            self._put(some - rows[0], self.features[some], values, inner)
             progress.add(len(some))
         for batch in islice(decoded, len(self._fresh(number))):
             if len(batch.rows):
-                values[batch.rows - rows[0]] = self.encoder.values(batch.images)
+                self._put(batch.rows - rows[0], self.encoder.convolutions(batch.images), values, inner)
             for row, reason in batch.skipped:
                 good[row - rows[0]] = False
                 skipped.append({"id": row, "path": self._path(row), "reason": reason})
@@ -178,11 +186,17 @@ class _Run:
             paths=encode_paths([self._path(row) for row in rows]),
             labels=None if self.source.labels is None else self.source.labels[rows],
             skipped=tuple(skipped),
+            features=None if inner is None else inner[good],
         )
         write_shard(
             self.out / shard_name(number), shard, bits=self.encoder.bits, encoder=self.encoder.fingerprint,
             image_size=self.encoder.image_size, first_id=number * self.shard_size,
         )  # fmt: skip
+
+    def _put(self, places, features, values, inner):
+        values[places], full = self.encoder.outputs(features, self.full)
+        if self.full:
+            inner[places] = full
 
     def _path(self, row):
         return os.path.abspath(self.source.file(row))

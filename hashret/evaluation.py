@@ -69,6 +69,8 @@ def evaluate(
         raise HashretError(f"{queries} and {index} were encoded by different encoders")
     if query.labels is None or database.labels is None:
         raise HashretError("metrics need labels of both queries and index; encode class folders or a label list")
+    if rerank_by == "features" and query.features is None:
+        raise HashretError(f"{queries} keeps no features to re-rank by; encode it with --features")
     if manifest["classes"] != database.meta["classes"]:
         raise HashretError(f"{queries} and {index} have different classes; encode both from the same data set")
     if not len(query):
@@ -148,7 +150,10 @@ def _reranked(query, database, labels, counts, candidates, rerank_by):
     heads, total, relevant = [], counts.total.copy(), counts.relevant.copy()
     for start in range(0, len(query), _QUERIES_AT_ONCE):
         some = slice(start, start + _QUERIES_AT_ONCE)
-        hits = database.search(query.codes[some], query.values[some], candidates, candidates, rerank_by)
+        features = None if query.features is None else query.features[some]
+        hits = database.search(
+            query.codes[some], query.values[some], candidates, candidates, rerank_by, features=features
+        )
         n = len(hits.rows)
         if query.labels.ndim == 1:
             head = labels[hits.rows] == query.labels[some, None]

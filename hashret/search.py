@@ -78,7 +78,8 @@ class Searcher:
             exclude_self: leave out the file that is asked for.
         """
         extra = int(exclude_self)  # the file itself is one of the first, but may tie with others
-        answers = self.hits(self.encode(photos), k + extra, candidates + extra, rerank, rerank_by, among)
+        values, features = self._outputs(photos, rerank_by)
+        answers = self.hits(values, k + extra, candidates + extra, rerank, rerank_by, among, features)
         if exclude_self:
             answers = [_without(path, hits, k) for path, hits in zip(photos, answers, strict=True)]
         return answers
@@ -93,11 +94,14 @@ class Searcher:
         """
         if by not in TOGETHER:
             raise HashretError(f"photographs are taken together by {' or '.join(TOGETHER)}, not {by}")
-        values = self.encode(photos)
+        values, features = self._outputs(photos, rerank_by)
         if by == "mean":
-            return self.hits(values.mean(axis=0, keepdims=True), k, candidates, rerank, rerank_by, among)[0]
+            values, features = (
+                part if part is None else part.mean(axis=0, keepdims=True) for part in (values, features)
+            )
+            return self.hits(values, k, candidates, rerank, rerank_by, among, features)[0]
         best = {}
-        for hits in self.hits(values, k, candidates, rerank, rerank_by, among):
+        for hits in self.hits(values, k, candidates, rerank, rerank_by, among, features):
             for hit in hits:
                 best[hit.id] = min(best.get(hit.id, hit), hit, key=_distance)
         return _ranked(sorted(best.values(), key=_distance)[:k])
@@ -111,9 +115,18 @@ class Searcher:
 
     def encode(self, photos):
         """Hash-layer values of photographs: paths -> float32 (n, bits). Raises HashretError if one cannot be read."""
+        return self._outputs(photos)[0]
+
+    def _outputs(self, photos, rerank_by="values"):
+        """Hash-layer values of photographs, and the features before it where the re-rank compares these."""
         if not len(photos):
             raise HashretError("no photographs to look for")
-        return np.concatenate([self.encoder.values(self._pixels(some)) for some in split_rows(photos, _AT_ONCE)])
+        full = rerank_by == "features"
+        if full and not self.encoder.feature_width:
+            raise HashretError(f"{self.encoder.meta['method']} has no features to re-rank by")
+        convolutions = (self.encoder.convolutions(self._pixels(some)) for some in split_rows(photos, _AT_ONCE))
+        parts = zip(*(self.encoder.outputs(features, full) for features in convolutions), strict=True)
+        return [None if part[0] is None else np.concatenate(part) for part in parts]
 
     def _pixels(self, photos):
         images = []
@@ -124,10 +137,10 @@ class Searcher:
                 raise HashretError(f"cannot read {photo}: {error}") from None
         return np.stack(images)
 
-    def hits(self, values, k=10, candidates=1000, rerank=True, rerank_by="values", among=None):
-        """Answers to encoded photographs: values (n, bits) -> one list of `Hit` for each."""
+    def hits(self, values, k=10, candidates=1000, rerank=True, rerank_by="values", among=None, features=None):
+        """Answers to encoded photographs: values (n, bits), features (n, width) or None -> a list of `Hit` for each."""
         codes = pack(binarize(values))
-        found = self.index.search(codes, values if rerank else None, k, candidates, rerank_by, among)
+        found = self.index.search(codes, values if rerank else None, k, candidates, rerank_by, among, features)
         return [self._hits(*row) for row in zip(found.rows, found.hamming, found.euclidean, strict=True)]
 
     def _hits(self, rows, hamming, euclidean):
@@ -222,14 +235,15 @@ def add(index, photos, model="model.safetensors", *, split=None, again=False, de
     with tempfile.TemporaryDirectory() as folder:
         shards = []
         for number, source in enumerate(_sources(photos, split)):
-            rows = [row for row in range(len(source)) if str(source.file(row)) not in known]
+            rows = [row for row in range(len(source)) if os.path.abspath(source.file(row)) not in known]
             if not rows:
                 continue
             out = Path(folder) / str(number)
             source = source.subset(rows)
             report = encode(
-                source, model, out, device=device, precision=opened.meta["precision"], workers=workers, quiet=quiet
-            )
+                source, model, out, device=device, precision=opened.meta["precision"], workers=workers, quiet=quiet,
+                features=all(segment.features is not None for segment in opened.segments),
+            )  # fmt: skip
             encoded, skipped = encoded + report.encoded, skipped + report.skipped
             rates.append(report.rate)
             shards.append(out)

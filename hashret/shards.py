@@ -2,7 +2,8 @@
 
 A shard ``codes-00000.h5`` holds the datasets ``codes`` uint8 (n, ceil(bits / 8)), ``values`` float32 (n, bits),
 ``ids`` int64 (n,), ``labels`` int64 (n,) or uint8 (n, classes) where known, ``paths`` fixed-length utf-8, and
-``skipped``, a JSON line for each unreadable photograph of its range. All are contiguous and uncompressed, so that
+``skipped``, a JSON line for each unreadable photograph of its range; where asked for, ``features`` float32 (n, width),
+what the hash layer reads. All are contiguous and uncompressed, so that
 numpy maps the rows. Values are float32 because trained encoders saturate: in float16 most of them are exactly one,
 and re-ranking has nothing left to order by. A shard is written under a temporary name and renamed: one that exists
 is whole.
@@ -24,6 +25,7 @@ from .files import atomic, read_json
 FORMAT = 1
 MANIFEST = "codes.json"
 _ARRAYS = ("codes", "values", "ids", "paths")
+_OPTIONAL = ("labels", "features")
 
 
 def shard_name(number):
@@ -36,7 +38,7 @@ class Shard:
     """Rows of one shard; arrays may be memory maps.
 
     codes uint8 (n, w), values float32 (n, bits), ids int64 (n,), paths bytes (n,), labels (n,) or (n, classes) or
-    None, skipped: list of dicts (id, path, reason).
+    None, skipped: list of dicts (id, path, reason), features float32 (n, width) or None.
     """
 
     codes: np.ndarray
@@ -45,6 +47,7 @@ class Shard:
     paths: np.ndarray
     labels: np.ndarray | None = None
     skipped: tuple = ()
+    features: np.ndarray | None = None
 
     def __len__(self):
         return len(self.ids)
@@ -65,7 +68,7 @@ def write_shard(path, shard, **attributes):
     """Write a `Shard` atomically, with ``attributes`` (bits, encoder, image_size, first_id) on the file."""
     import h5py
 
-    arrays = {name: getattr(shard, name) for name in (*_ARRAYS, "labels") if getattr(shard, name) is not None}
+    arrays = {name: getattr(shard, name) for name in (*_ARRAYS, *_OPTIONAL) if getattr(shard, name) is not None}
     skipped = "\n".join(json.dumps(line, ensure_ascii=False) for line in shard.skipped)
     # HDF5 may crash on a full disk, so it writes to memory and the file is written plainly.
     with h5py.File("shard", "w", libver="latest", driver="core", backing_store=False) as file:
@@ -96,7 +99,7 @@ def read_shard(path, verify=True):
             attributes = {name: _plain(value) for name, value in file.attrs.items()}
             if attributes.get("format", 0) > FORMAT:
                 raise HashretError(f"{path} was written by a later hashret (format {attributes['format']}); upgrade")
-            arrays = {name: _map(path, file[name]) for name in (*_ARRAYS, "labels") if name in file}
+            arrays = {name: _map(path, file[name]) for name in (*_ARRAYS, *_OPTIONAL) if name in file}
             skipped = bytes(file["skipped"][()]).decode("utf-8", "surrogateescape")
         shard = Shard(**arrays, skipped=tuple(json.loads(line) for line in skipped.splitlines()))
         n, bits = len(shard.ids), attributes["bits"]
@@ -166,6 +169,6 @@ class ShardFolder:
     def load(self):
         """All rows as one `Shard` in memory."""
         shards = list(self)
-        labels = None if shards[0].labels is None else np.concatenate([shard.labels for shard in shards])
-        joined = {name: np.concatenate([getattr(shard, name) for shard in shards]) for name in _ARRAYS}
-        return Shard(**joined, labels=labels, skipped=sum((shard.skipped for shard in shards), ()))
+        there = [name for name in _OPTIONAL if getattr(shards[0], name) is not None]
+        joined = {name: np.concatenate([getattr(shard, name) for shard in shards]) for name in (*_ARRAYS, *there)}
+        return Shard(**joined, skipped=sum((shard.skipped for shard in shards), ()))

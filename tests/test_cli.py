@@ -1,16 +1,20 @@
 """The verbs as a user runs them, and one clear line with exit code 2 for each mistake."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from conftest import make_model
 from PIL import Image
 
 from hashret.cli import main
+
+NO_FEATURES = "this index keeps no features; encode its photographs with --features\n"
 
 
 def hashret(*arguments, **options):
@@ -78,13 +82,15 @@ def test_an_index_is_added_to_removed_from_and_compacted(workplace, photos):
     assert "11 photographs added" in hashret("add", "index", photos, "--split", "test").output
     assert "0 photographs added" in hashret("add", "index", new, photos / "test").output
     assert "1 photographs added" in hashret("add", "index", new, "--again").output
+    assert "0 photographs added" in hashret("add", "index", os.path.relpath(new)).output
     described = json.loads(hashret("info", "index", "--json").output)
     assert (described["count"], described["segments"], described["removed"]) == (49, 4, 0)
     assert "13 photographs removed" in hashret("remove", "index", "--path", f"{photos}/test/*").output
     assert "1 photographs removed" in hashret("remove", "index", "--id", 3).output
-    assert "35 photographs" in hashret("compact", "index").output
+    assert "1 photographs removed" in hashret("remove", "index", "--path", "green/0[3].png").output
+    assert "34 photographs" in hashret("compact", "index").output
     described = json.loads(hashret("info", "index", "--json").output)
-    assert (described["count"], described["segments"], described["removed"]) == (35, 1, 0)
+    assert (described["count"], described["segments"], described["removed"]) == (34, 1, 0)
     assert hashret("query", new).exit_code == 0
 
 
@@ -98,7 +104,7 @@ def test_query_among_some(workplace, photos):
     photo = photos / "train" / "red" / "03.png"
     assert [hit["label"] for hit in hits_of(photo, "-k", 50, "--label", "blue")] == ["blue"] * 12
     assert len(hits_of(photo, "-k", 50, "--label", "blue", "--label", "red")) == 24
-    assert {hit["path"] for hit in hits_of(photo, "--path", "*/green/0[01].png")} == {
+    assert {hit["path"] for hit in hits_of(photo, "--path", "green/0[01].png")} == {
         str(photos / "train" / "green" / name) for name in ("00.png", "01.png")
     }
     assert sorted(hit["id"] for hit in hits_of(photo, "--id", 5, "--id", 7)) == [5, 7]
@@ -131,6 +137,37 @@ def test_an_index_of_codes_alone(workplace, photos):
     done = hashret("query", photo, "--index", "small")
     assert done.exit_code == 2
     assert "--rerank-by asymmetric" in done.stderr
+
+
+def test_rerank_by_the_features_before_the_hash_layer(workplace, photos):
+    from hashret.index import open_index
+    from hashret.models.checkpoint import load_encoder
+    from hashret.shards import ShardFolder
+
+    done = hashret("query", photos / "test" / "red" / "00.png", "--rerank-by", "features")
+    assert (done.exit_code, done.stderr) == (2, "hashret: " + NO_FEATURES)
+    for split in ("train", "test"):
+        assert hashret("encode", photos, "--split", split, "--features", "--out", f"full-{split}").exit_code == 0
+    assert hashret("build-index", "--codes", "full-train", "--out", "full").exit_code == 0
+    index, rows = open_index("full", "cpu"), ShardFolder("full-test").load()
+    assert index.segments[0].features.shape == (36, 32)
+    assert rows.features.shape == (12, 32)
+    hits = hits_of(rows.paths[5].decode(), "--index", "full", "--rerank-by", "features", "-k", 36)
+    wanted = np.linalg.norm(index.segments[0].features - rows.features[5], axis=1)
+    assert [hit["euclidean"] for hit in hits] == pytest.approx(np.sort(wanted), abs=1e-5)
+    encoder = load_encoder("model.safetensors", "cpu")
+    logits = rows.features @ encoder.head.hash.weight.numpy().T + encoder.head.hash.bias.numpy()
+    assert rows.values == pytest.approx(1 / (1 + np.exp(-logits)), abs=1e-4)
+    assert "1 photographs added" in hashret("add", "full", photos / "test" / "red" / "00.png").output
+    assert "37 photographs" in hashret("compact", "full").output
+    assert open_index("full", "cpu").segments[0].features.shape == (37, 32)
+    done = hashret("evaluate", "full-test", "--index", "full", "--rerank-by", "features")
+    assert json.loads(done.output)["rerank_by"] == "features"
+    done = hashret("evaluate", "full-test", "--index", "full", "--rerank-by", "features", "--candidates", 50)
+    hashret("encode", photos, "--split", "test", "--out", "plain-test")
+    done = hashret("evaluate", "plain-test", "--index", "full", "--rerank-by", "features")
+    assert done.exit_code == 2
+    assert "--features" in done.stderr
 
 
 def test_the_index_may_be_named_by_the_environment(workplace, photos):
@@ -214,7 +251,7 @@ MISTAKES = {
     "a verb that is none": (["retrieve"], "No such command"),
     "fewer ranks than none": (["evaluate", "codes", "--topk", "-1"], "topk at least 1"),
     "not the protocol's photographs": (["encode", "cifar10-1:PHOTOS", "--out", "new"], "no CIFAR-10 in"),
-    "unknown features": (["query", "PHOTO", "--rerank-by", "magic"], "values, directions or asymmetric"),
+    "unknown features": (["query", "PHOTO", "--rerank-by", "magic"], "asymmetric or features"),
     "split missing": (["encode", "PHOTOS", "--out", "new"], "--split"),
 }
 

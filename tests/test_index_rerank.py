@@ -24,7 +24,7 @@ def make_values(n, bits, seed, clumps=20, decimals=None):
 
 def make_rows(values):
     """What the re-rank reads, by feature."""
-    return {"values": values, "directions": values, "asymmetric": pack(binarize(values))}
+    return {"values": values, "directions": values, "asymmetric": pack(binarize(values)), "features": values}
 
 
 @pytest.mark.parametrize("bits", [8, 12, 48, 100, 256])
@@ -111,7 +111,7 @@ def test_no_more_threads_than_queries(monkeypatch):
 
 
 def test_a_rerank_that_is_not_there():
-    with pytest.raises(HashretError, match="compares values, directions or asymmetric, not magic"):
+    with pytest.raises(HashretError, match="compares values, directions, asymmetric or features, not magic"):
         rerank.rerank(np.zeros((1, 8), np.float32), np.zeros((1, 8), np.float32), np.zeros((1, 1), int), "magic")
 
 

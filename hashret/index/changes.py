@@ -6,7 +6,6 @@ Each change runs under a lock, writes new files, and then replaces `index.json`.
 from __future__ import annotations
 
 import contextlib
-import fnmatch
 import os
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import numpy as np
 from ..errors import HashretError
 from ..files import partial_name, remove_folder, remove_leftovers, write_json
 from ..shards import ShardFolder
-from .folder import SHARED, open_index, read_meta, segment_name, write_shards
+from .folder import SHARED, open_index, path_matches, read_meta, segment_name, write_shards
 from .segment import SegmentWriter, describe
 
 _ROWS_AT_ONCE = 2**16
@@ -45,7 +44,7 @@ def append(index, codes):
 
 
 def remove(index, ids=(), paths=()):
-    """Remove photographs by id or by path, a shell pattern as ``holidays/*``: -> how many.
+    """Remove photographs by id or by path, see `hashret.index.folder.path_matches`: -> how many.
 
     Raises:
         HashretError: an id or a path that is not there; nothing is removed then.
@@ -75,6 +74,7 @@ def compact(index):
             return meta["count"], before, before
         opened = open_index(folder, "cpu", verify=True)
         values = all(segment.values is not None for segment in opened.segments)
+        features = all(segment.features is not None for segment in opened.segments)
         with _new_segment(folder, meta["generation"] + 1, meta["bits"], values) as writer:
             for number, segment in enumerate(opened.segments):
                 labels = opened.labels
@@ -85,7 +85,7 @@ def compact(index):
                     some = None if labels is None else labels[rows + opened.offsets[number]]
                     writer.add(
                         codes[rows], segment.values[rows] if values else None, segment.ids[rows], segment.paths(rows),
-                        some,
+                        some, segment.features[rows] if features else None,
                     )  # fmt: skip
             if not len(writer):
                 raise HashretError(f"every photograph of {index} was removed; nothing is left to compact")
@@ -199,9 +199,7 @@ def _rows_of_paths(index, patterns):
     rows = np.flatnonzero(index.alive)
     paths = [index.path(row) for row in rows]
     for pattern in patterns:
-        hits = [
-            row for row, path in zip(rows, paths, strict=True) if path == pattern or fnmatch.fnmatchcase(path, pattern)
-        ]
+        hits = [row for row, path in zip(rows, paths, strict=True) if path_matches(path, pattern)]
         if not hits:
             raise HashretError(f"no photograph {pattern} in the index")
         gone[hits] = True

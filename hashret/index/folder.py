@@ -126,7 +126,7 @@ class Index:
 
         Args:
             label: class name, or several, of which a photograph must have one.
-            path: pattern of the path, or several, as of a shell: ``holidays/*.jpg``.
+            path: pattern of the path, or several, see `path_matches`.
             ids: ids of photographs.
 
         Raises:
@@ -152,9 +152,9 @@ class Index:
         return np.isin(labels, numbers) if labels.ndim == 1 else labels[:, numbers].any(axis=1)
 
     def _matches(self, patterns, rows):
-        return [any(fnmatch.fnmatchcase(self.path(row), pattern) for pattern in patterns) for row in rows]
+        return [any(path_matches(self.path(row), pattern) for pattern in patterns) for row in rows]
 
-    def search(self, codes, values=None, k=10, candidates=1000, rerank_by="values", among=None):
+    def search(self, codes, values=None, k=10, candidates=1000, rerank_by="values", among=None, features=None):
         """The k best photographs for each query: -> `Hits`, min(k, count) columns.
 
         Args:
@@ -164,6 +164,7 @@ class Index:
             candidates: nearest by Hamming distance that are re-ranked by Euclidean distance, at least k.
             rerank_by: one of `hashret.index.rerank.FEATURES`.
             among: a `Selection`; only its photographs can be answers.
+            features: of the queries, float32 (nq, width), to re-rank by "features".
 
         Raises:
             HashretError: k or candidates below 1, or codes of another width, or an index without values.
@@ -175,7 +176,7 @@ class Index:
             D, rows = self._nearest(codes, k, among)
             return Hits(rows, D, np.full(rows.shape, np.nan, np.float32))
         D, rows = self._nearest(codes, max(k, candidates), among)
-        euclidean, order = self._reranked(values, rows, rerank_by)
+        euclidean, order = self._reranked(features if rerank_by == "features" else values, rows, rerank_by)
         order = order[:, :k]
         return Hits(np.take_along_axis(rows, order, 1), np.take_along_axis(D, order, 1), euclidean[:, :k])
 
@@ -218,14 +219,16 @@ class Index:
 
     def _reranked(self, values, rows, features):
         """Candidates by Euclidean distance: see `hashret.index.rerank.rerank`."""
-        if features != "asymmetric" and features in rerank.FEATURES and self.values is None:
+        rerank.check_features(features)
+        if features == "features" and any(segment.features is None for segment in self.segments):
+            raise HashretError("this index keeps no features; encode its photographs with --features")
+        if features in ("values", "directions") and self.values is None:
             raise HashretError("this index keeps no values; take --rerank-by asymmetric")
         squared = None
         for segment, offset in zip(self.segments, self.offsets, strict=False):
             inside = (rows >= offset) & (rows < offset + len(segment))
             places = rows if len(self.segments) == 1 else np.where(inside, rows - offset, -1)
-            xb = segment.stage.codes() if features == "asymmetric" else segment.values
-            part = rerank.squared(values, xb, places, features)
+            part = rerank.squared(values, segment.compared(features), places, features)
             squared = part if squared is None else np.minimum(squared, part)
         return rerank.by_distance(squared)
 
@@ -245,6 +248,11 @@ class Selection:
         offsets = self.index.offsets
         parts = zip(self.index.segments, offsets[:-1], offsets[1:], strict=True)
         return [segment.stage.subset(self.mask[start:end]) for segment, start, end in parts]
+
+
+def path_matches(path, pattern):
+    """Whether a path, or the end of it from some folder on, is what a shell's pattern says: ``trips/*.jpg``."""
+    return path == pattern or fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path, f"*/{pattern}")
 
 
 def build_index(codes=("codes",), out="index", overwrite=False, values=True):
@@ -298,6 +306,7 @@ def segment_name(generation):
 
 def write_shards(writer, folders, labels, first_id=0):
     """Copy shards into a segment, ids counting on from ``first_id``: -> the next id."""
+    kept = all("features" in shards.manifest for shards in folders)
     for shards in folders:
         next_id = first_id
         for shard in shards:
@@ -306,7 +315,8 @@ def write_shards(writer, folders, labels, first_id=0):
             ids = shard.ids + first_id
             next_id = int(ids.max()) + 1
             paths = [bytes(path) for path in shard.paths]
-            writer.add(shard.codes, shard.values, ids, paths, shard.labels if labels else None)
+            features = shard.features if kept else None
+            writer.add(shard.codes, shard.values, ids, paths, shard.labels if labels else None, features)
         first_id = next_id
     return first_id
 

@@ -4,6 +4,8 @@ The features are the hash-layer values, as in the paper, or their directions: th
 A trained hash layer saturates, and the nearest values are then those of photographs of which the encoder is as sure
 as of the query. The length of the logits says how sure it is, their direction of what.
 
+Or they are what the hash layer reads, thousands of numbers a photograph, where they were kept.
+
 The asymmetric re-rank compares the query's values with the candidates' bits, and so needs no values stored: Dong et
 al., "Asymmetric distance estimation with sketches for similarity search in high-dimensional spaces", SIGIR 2008;
 Gordo et al., "Asymmetric distances for binary embeddings", TPAMI 2014.
@@ -18,7 +20,7 @@ from ..bits import code_width, unpack
 from ..errors import HashretError
 from .threads import at_most
 
-FEATURES = ("values", "directions", "asymmetric")
+FEATURES = ("values", "directions", "asymmetric", "features")
 _LEAST = 1e-7  # float32 tells values from 1 down to here
 _PAIRS_AT_ONCE = 2**18
 _BYTES = unpack(np.arange(256, dtype=np.uint8)[:, None], 8).astype(np.float32)
@@ -121,5 +123,9 @@ def rerank(xq, xb, candidates, features="values"):
 
 
 _DISTANCES = dict(
-    zip(FEATURES, (squared_distances, squared_direction_distances, squared_asymmetric_distances), strict=True)
+    zip(
+        FEATURES,
+        (squared_distances, squared_direction_distances, squared_asymmetric_distances, squared_distances),
+        strict=True,
+    )
 )

@@ -2,7 +2,8 @@
 
 `hamming.faiss` is an `IndexBinaryFlat` over zero-padded codes, each distinct code once where codes repeat; `starts.npy`
 and `items.npy` are then the items of each (`CodeTable`). `planes.npy` holds the codes by bit for the compiled scan.
-`values.npy`, `ids.npy`, `labels.npy`, `paths.bin` and `path_ends.npy` have a row a photograph. All are mapped.
+`values.npy`, `features.npy`, `ids.npy`, `labels.npy`, `paths.bin` and `path_ends.npy` have a row a photograph. All are
+mapped.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from .hamming import HammingStage
 
 _OVERFETCH = 1000  # removed photographs that searching passes over, rather than leave out beforehand
 _MAX_ITEMS = 2**31 - 1
+_ROWS = ("values", "features", "ids", "path_ends", "labels")
 _LABELS, _CODES, _REMOVED = "labels.npy", "hamming.faiss", "removed"
 
 
@@ -31,19 +33,21 @@ class SegmentWriter:
         self.folder, self.name, self.bits, self.values = folder, folder.name, bits, values
         folder.mkdir(parents=True)
         self.grouping, self.path_end = Grouping(), 0
-        self.rows = {name: _Rows(folder / f"{name}.npy") for name in ("values", "ids", "path_ends", "labels")}
+        self.rows = {name: _Rows(folder / f"{name}.npy") for name in _ROWS}
         self.paths = open(folder / "paths.bin", "wb")
 
     def __len__(self):
         return self.grouping.count
 
-    def add(self, codes, values, ids, paths, labels=None):
+    def add(self, codes, values, ids, paths, labels=None, features=None):
         """Append photographs: codes uint8 (n, w), values (n, bits), ids (n,), paths: n bytes, labels (n, ...)."""
         if not len(ids):
             return
         self.grouping.add(pad(codes, padded_width(self.bits)))
         if self.values and values is not None:
             self.rows["values"].add(np.asarray(values, np.float32))
+        if features is not None:
+            self.rows["features"].add(np.asarray(features, np.float32))
         self.rows["ids"].add(np.asarray(ids, np.int64))
         self.paths.write(b"".join(paths))
         ends = self.path_end + np.cumsum([len(path) for path in paths], dtype=np.int64)
@@ -79,13 +83,15 @@ class Segment:
     """An opened segment.
 
     Attributes:
-        values: float32 (n, bits) or None, ids: int64 (n,), labels: (n,) or (n, classes) or None; memory maps.
+        values: float32 (n, bits) or None, features: float32 (n, width) or None, ids: int64 (n,), labels: (n,) or
+            (n, classes) or None; memory maps.
         removed: rows that were removed since, int64 (r,), ascending.
     """
 
     def __init__(self, folder, meta, bits, device="auto", engine="auto"):
         self.folder, self.meta, self.bits, self.device, self.engine = folder, meta, bits, device, engine
         self.values = self._load("values.npy") if "values.npy" in meta["files"] else None
+        self.features = self._load("features.npy") if "features.npy" in meta["files"] else None
         self.ids = self._load("ids.npy")
         self.labels = self._load(_LABELS) if _LABELS in meta["files"] else None
         self.path_ends = self._load("path_ends.npy")
@@ -108,6 +114,12 @@ class Segment:
     def count(self):
         """Photographs that were not removed."""
         return len(self) - len(self.removed)
+
+    def compared(self, features):
+        """What a re-rank by one of `hashret.index.rerank.FEATURES` compares the query with."""
+        if features == "asymmetric":
+            return self.stage.codes()
+        return self.features if features == "features" else self.values
 
     @cached_property
     def alive(self):

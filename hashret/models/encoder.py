@@ -91,18 +91,28 @@ class Encoder:
     def fingerprint(self):
         return self.meta["fingerprint"]
 
+    @property
+    def feature_width(self):
+        """Length of the features that the hash layer reads, None where it has no fully connected layers before it."""
+        return self.meta["width"] if hasattr(self.head, "fc") else None
+
     def values(self, images):
         """uint8 (n, 3, s, s), array or tensor -> float32 numpy (n, bits) in [0, 1]."""
-        return self.values_of_features(self.convolutions(images))
+        return self.outputs(self.convolutions(images))[0]
 
     @torch.inference_mode()
-    def values_of_features(self, features):
-        """float16 (n, 512, s/32, s/32), array or tensor -> float32 numpy (n, bits) in [0, 1]."""
+    def outputs(self, features, full=False):
+        """float16 (n, 512, s/32, s/32), array or tensor -> values float32 numpy (n, bits) in [0, 1], and with ``full``
+        the features that the hash layer reads, float32 (n, width), else None."""
         features = torch.as_tensor(features)
         out = torch.empty(len(features), self.bits)
+        inner = torch.empty(len(features), self.feature_width) if full else None
         for start in range(0, len(features), _ROWS_AT_ONCE):
             rows = features[start : start + _ROWS_AT_ONCE].to(self.device, torch.float32)
             padded = rows.new_zeros(_ROWS_AT_ONCE, *rows.shape[1:])
             padded[: len(rows)] = rows
-            out[start : start + len(rows)] = self.head(padded).values[: len(rows)].float().cpu()
-        return out.numpy()
+            output = self.head(padded)
+            out[start : start + len(rows)] = output.values[: len(rows)].float().cpu()
+            if full:
+                inner[start : start + len(rows)] = output.features[: len(rows)].cpu()
+        return out.numpy(), None if inner is None else inner.numpy()

@@ -20,10 +20,12 @@ CHANNELS = 512
 
 class HeadOutput(NamedTuple):
     """``logits`` (n, bits): the hash layer before its sigmoid, 0 at the threshold of a bit; ``scores`` (n, classes),
-    or None where the head has no classifier."""
+    or None where the head has no classifier; ``features`` (n, width): what the hash layer reads, None where it has no
+    fully connected layers before it."""
 
     logits: torch.Tensor
     scores: torch.Tensor | None
+    features: torch.Tensor | None = None
 
     @property
     def values(self):
@@ -71,8 +73,9 @@ class HashHead(nn.Module):
     def forward(self, features):
         inner = self.fc(self.attention(features))
         with torch.autocast(inner.device.type, enabled=False):  # few numbers, whose last digits order the re-rank
-            logits = self.hash(inner.float())
-            return HeadOutput(logits, self.classifier(torch.sigmoid(logits)) if self.classifier else None)
+            inner = inner.float()
+            logits = self.hash(inner)
+            return HeadOutput(logits, self.classifier(torch.sigmoid(logits)) if self.classifier else None, inner)
 
 
 class SlicedHead(HashHead):
