@@ -42,7 +42,7 @@ class HammingStage:
         if engine not in ENGINES:
             raise HashretError(f"the engine is {', '.join(ENGINES[:-1])} or {ENGINES[-1]}, not {engine}")
         if engine == "compiled" and not has_compiled():
-            raise HashretError("the compiled scan needs numba; pip install 'hashret[fast]', or take --engine faiss")
+            raise HashretError("the compiled scan needs numba: pip install 'hashret[fast]', or take the engine faiss")
         self.table, self.bits, self.engine = table, bits, engine
         self._flat, self._planes, self._scan, self._codes = flat, planes, None, None
         self._unpaid = None
