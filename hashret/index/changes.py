@@ -76,8 +76,8 @@ def compact(index):
         values = all(segment.values is not None for segment in opened.segments)
         features = all(segment.features is not None for segment in opened.segments)
         with _new_segment(folder, meta["generation"] + 1, meta["bits"], values) as writer:
+            labels = opened.labels
             for number, segment in enumerate(opened.segments):
-                labels = opened.labels
                 codes = segment.stage.codes()
                 alive = np.flatnonzero(segment.alive)
                 for start in range(0, len(alive), _ROWS_AT_ONCE):

@@ -46,6 +46,11 @@ class CodeTable:
         out[self.items] = np.repeat(self.codes, np.diff(self.starts), axis=0)
         return out
 
+    def items_of(self, codes, sizes):
+        """The first ``sizes`` items of each of some codes, one list after the other: (c,), (c,) -> (sum of sizes,)."""
+        begin = self.starts[codes] - (np.cumsum(sizes) - sizes)
+        return self.items[np.repeat(begin, sizes) + np.arange(sizes.sum())]
+
     def subset(self, mask):
         """The table of the items of a mask, bool (n,), by their old numbers."""
         if not self.grouped:
@@ -167,8 +172,7 @@ def expand(D, rows, table, k):
         stop = start + max(1, int(np.searchsorted(np.cumsum(totals[start:]), _PAIRS_AT_ONCE)))
         some = slice(start, stop)
         size = sizes[some].ravel()
-        begin = table.starts[rows[some].ravel()] - (np.cumsum(size) - size)
-        item = table.items[np.repeat(begin, size) + np.arange(size.sum())]
+        item = table.items_of(rows[some].ravel(), size)
         query = np.repeat(np.arange(len(totals[some])), totals[some])
         key = (query.astype(np.int64) << 41) | (np.repeat(D[some].ravel(), size).astype(np.int64) << 32) | item
         key.sort()

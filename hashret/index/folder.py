@@ -222,7 +222,7 @@ class Index:
         rerank.check_features(features)
         if features == "features" and any(segment.features is None for segment in self.segments):
             raise HashretError("this index keeps no features; encode its photographs with --features")
-        if features in ("values", "directions") and self.values is None:
+        if features in ("values", "directions") and any(segment.values is None for segment in self.segments):
             raise HashretError("this index keeps no values; take --rerank-by asymmetric")
         squared = None
         for segment, offset in zip(self.segments, self.offsets, strict=False):

@@ -132,8 +132,7 @@ class HammingStage:
             found, items = found.astype(np.int32), rows
             if self.table.grouped:
                 sizes = self.table.starts[rows + 1] - self.table.starts[rows]
-                begin = self.table.starts[rows] - (np.cumsum(sizes) - sizes)
-                items = self.table.items[np.repeat(begin, sizes) + np.arange(sizes.sum())].astype(np.int64)
+                items = self.table.items_of(rows, sizes).astype(np.int64)
                 found = np.repeat(found, sizes)
             order = np.lexsort((items, found))
             yield query, found[order], items[order]

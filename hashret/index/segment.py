@@ -89,7 +89,7 @@ class Segment:
     """
 
     def __init__(self, folder, meta, bits, device="auto", engine="auto"):
-        self.folder, self.meta, self.bits, self.device, self.engine = folder, meta, bits, device, engine
+        self.folder, self.meta, self.bits = folder, meta, bits
         self.values = self._load("values.npy") if "values.npy" in meta["files"] else None
         self.features = self._load("features.npy") if "features.npy" in meta["files"] else None
         self.ids = self._load("ids.npy")
