@@ -204,6 +204,8 @@ def query(
     among = searcher.index.select(label or None, path or None, ids or None) if label or path or ids else None
     if recall is not None:
         candidates = searcher.index.calibrate(k, recall).candidates
+    if exclude_self and (together or radius is not None):
+        raise HashretError("--exclude-self goes with neither --together nor --radius")
     if radius is not None:
         return [(file, list(searcher.within(file, radius, among))) for file in files]
     if together:

@@ -212,6 +212,7 @@ MISTAKES = {
     "damaged shard": (["build-index", "--codes", "broken-codes", "--out", "new"], "is damaged"),
     "damaged index": (["query", "PHOTO", "--index", "broken-index"], "is damaged"),
     "no such class": (["query", "PHOTO", "--label", "purple"], "its classes: blue, green, red"),
+    "exclude self within": (["query", "PHOTO", "--exclude-self", "--radius", "2"], "neither"),
     "recall of 2": (["query", "PHOTO", "--recall", "2"], "recall"),
     "radius below 0": (["query", "PHOTO", "--radius", "-1"], "radius"),
     "add to no index": (["add", "nowhere", "PHOTO"], "no index at"),

@@ -106,8 +106,9 @@ def _changing(index):
             _clean(folder)
             yield folder, read_meta(folder)
             _clean(folder)
-    except OSError as error:
-        raise HashretError(f"cannot change the index {index}: {error.strerror or error}; it is as it was") from error
+    except (OSError, RuntimeError) as error:  # the latter from faiss
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise HashretError(f"cannot change the index {index}: {reason}; it is as it was") from error
 
 
 @contextlib.contextmanager
