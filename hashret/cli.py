@@ -213,17 +213,17 @@ def query(photos, as_json, grid, html, **options):
     \b
     Example: hashret query photo.jpg -k 10 --html hits.html
     """
-    from . import report
+    from . import pages, rendering
     from .search import query
 
-    report.check_suffix(grid, ".png")
-    report.check_suffix(html, ".html")
+    rendering.check_suffix(grid, ".png")
+    rendering.check_suffix(html, ".html")
     results = query(_photos(photos), **options)
     _print(results, as_json)
     if grid:
-        report.grid(results, grid)
+        rendering.grid(results, grid)
     if html:
-        report.page(results, html)
+        pages.results_page(results, html)
 
 
 @main.command()
@@ -293,7 +293,7 @@ def _photos(photos):
 
 
 def _print(results, as_json):
-    from .report import shown_path, table
+    from .rendering import shown_path, table
 
     for path, hits in results:
         if as_json:

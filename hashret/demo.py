@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import report
+from . import pages, rendering
 from .encoding import encode
 from .errors import HashretError
 from .evaluation import evaluate
@@ -62,7 +62,7 @@ def demo(out="hashret-demo", *, bits=48, seed=0, device="auto", overwrite=False)
     photos = [sorted((data / "test" / str(digit)).iterdir())[0] for digit in range(10)]
     results = query(photos, index, model, k=7, device=device)
     print(f"5. query with a held-out digit: {photos[3]}")
-    print(report.table(results[3][1]))
+    print(rendering.table(results[3][1]))
     print("6. score all held-out digits against the index")
     metrics = evaluate(out / "codes-test", index, device=device, candidates=100, out=out / "metrics.json")
     truth = [str(digit) for digit in range(10)]
@@ -72,10 +72,10 @@ def demo(out="hashret-demo", *, bits=48, seed=0, device="auto", overwrite=False)
         "queries": f"{metrics['queries']} held-out digits against {metrics['database']} train digits",
         "codes": f"{bits} bits, {metrics['distinct_codes']} distinct",
     }
-    report.page(
+    pages.results_page(
         results, out / "results.html", "hashret demo: held-out digits and their nearest train digits", facts, truth
     )
-    report.grid(results, out / "results.png", truth)
+    rendering.grid(results, out / "results.png", truth)
     for name, value in facts.items():
         print(f"   {name}: {value}")
     print(f"   page: {out / 'results.html'}   picture: {out / 'results.png'}")
