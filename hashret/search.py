@@ -15,8 +15,9 @@ from .data import ImageSource, open_data
 from .data.batches import split_rows
 from .data.images import UnreadableImage, read_image
 from .errors import HashretError
-from .index import append, open_index
+from .index import Index, append, open_index
 from .models.checkpoint import load_encoder, read_meta
+from .models.encoder import Encoder
 
 TOGETHER = ("mean", "union")
 _AT_ONCE = 64  # photographs decoded before they are encoded
@@ -44,8 +45,8 @@ class Searcher:
     """An index and the encoder it was built with.
 
     Args:
-        index: folder of an index, see `hashret build-index`.
-        model: checkpoint of the encoder.
+        index: folder of an index, see `hashret build-index`, or an opened `hashret.index.Index`.
+        model: checkpoint of the encoder, or the loaded `Encoder`.
         device: "auto", "cpu" or "cuda", for both.
         engine: of the Hamming stage, see `hashret.index.hamming.HammingStage`.
 
@@ -54,14 +55,15 @@ class Searcher:
     """
 
     def __init__(self, index="index", model="model.safetensors", device="auto", engine="auto"):
-        self.index = open_index(index, device, engine=engine)
-        meta = read_meta(model)
+        self.index = index if isinstance(index, Index) else open_index(index, device, engine=engine)
+        meta = model.meta if isinstance(model, Encoder) else read_meta(model)
         if meta["fingerprint"] != self.index.meta["encoder"]:
             raise HashretError(
                 f"the index {index} was built by another encoder than {model}; "
                 "name its own with --model, or encode and build the index again"
             )
-        self.encoder = load_encoder(model, device, self.index.meta["precision"])
+        loaded = isinstance(model, Encoder)
+        self.encoder = model if loaded else load_encoder(model, device, self.index.meta["precision"])
 
     def search(self, photo, k=10, candidates=1000, rerank=True, rerank_by="values", **among):
         """Answers to one photograph: path -> list of `Hit`, best first. Raises HashretError if it cannot be read."""

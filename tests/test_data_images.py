@@ -127,3 +127,25 @@ def test_a_missing_file_and_a_folder(tmp_path):
         read_image(tmp_path / "none.png", 32)
     with pytest.raises(UnreadableImage):
         read_image(tmp_path, 32)
+
+
+def test_a_picture_in_memory_is_read_as_from_a_file(tmp_path, gradient):
+    gradient.resize((400, 400)).save(tmp_path / "a.jpg")
+    data = (tmp_path / "a.jpg").read_bytes()
+    assert np.array_equal(read_image(io.BytesIO(data), 32), read_image(tmp_path / "a.jpg", 32))
+    for wrong, reason in (
+        (b"", "empty file"),
+        (data[: len(data) * 2 // 3], "truncated"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0", "not an image"),
+    ):
+        with pytest.raises(UnreadableImage, match=reason):
+            read_image(io.BytesIO(wrong), 32)
+    with pytest.raises(UnreadableImage, match="too large: 400x400 pixels, limit 1000"):
+        read_image(io.BytesIO(data), 32, max_pixels=1000)
+
+
+def test_formats_that_another_program_would_read_are_refused(tmp_path, gradient):
+    gradient.save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.jpg")
+    with pytest.raises(UnreadableImage, match="not an image, or of an unknown format"):
+        open_rgb(tmp_path / "a.jpg")

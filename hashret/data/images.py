@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import warnings
+from functools import cache
 
 import numpy as np
 
 IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2", ".avif")
 )
+# Pillow's names of them. It knows more, but hands PostScript, for one, to another program, whatever the file's name.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")
 MAX_PIXELS = 178_956_970  # where Pillow, too, takes an image for a decompression bomb
 
 
@@ -17,8 +20,8 @@ class UnreadableImage(Exception):
     """A file that cannot be turned into pixels; the message is the reason, for `skipped.jsonl`."""
 
 
-def read_image(path, size):
-    """Read one image file: -> uint8 (3, size, size), RGB.
+def read_image(file, size, max_pixels=MAX_PIXELS):
+    """Read one image, from a path or a `BytesIO`: -> uint8 (3, size, size), RGB.
 
     EXIF rotation is applied, transparency is laid over white, 16-bit is scaled down to 8, of an animation the
     first frame is taken, and the whole picture is squeezed into the square (bilinear, antialiased).
@@ -26,27 +29,27 @@ def read_image(path, size):
     Raises:
         UnreadableImage: with a one-line reason: missing, empty, truncated, too large, not an image.
     """
-    rgb = open_rgb(path, at_least=size)
+    rgb = open_rgb(file, size, max_pixels)
     from PIL import Image
 
     square = rgb.resize((size, size), Image.Resampling.BILINEAR)
     return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
 
 
-def open_rgb(path, at_least=None):
-    """Open an image file as an upright RGB Pillow image; a JPEG may be decoded at reduced scale, but not
-    below twice ``at_least`` pixels a side. Raises UnreadableImage.
+def open_rgb(file, at_least=None, max_pixels=MAX_PIXELS):
+    """Open an image, a path or a `BytesIO`, as an upright RGB Pillow image; a JPEG may be decoded at reduced
+    scale, but not below twice ``at_least`` pixels a side. Raises UnreadableImage.
     """
     from PIL import Image, ImageOps
 
     try:
-        if os.path.getsize(path) == 0:
+        if _is_empty(file):
             raise UnreadableImage("empty file")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of much that it reads well
-            with Image.open(path) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise UnreadableImage(f"too large: {image.width}x{image.height} pixels, limit {MAX_PIXELS}")
+            with Image.open(file, formats=_formats()) as image:
+                if image.width * image.height > max_pixels:
+                    raise UnreadableImage(f"too large: {image.width}x{image.height} pixels, limit {max_pixels}")
                 if at_least:
                     image.draft(None, (2 * at_least, 2 * at_least))
                 return _to_rgb(ImageOps.exif_transpose(image))
@@ -62,6 +65,18 @@ def open_rgb(path, at_least=None):
         raise UnreadableImage(error.strerror or str(error)) from error
     except Exception as error:  # Pillow's plugins raise errors of many types on damaged files
         raise UnreadableImage(f"damaged: {type(error).__name__}: {error}") from error
+
+
+@cache
+def _formats():
+    from PIL import Image
+
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)  # AVIF and others are not in every Pillow
+
+
+def _is_empty(file):
+    return (file.getbuffer().nbytes if hasattr(file, "getbuffer") else os.path.getsize(file)) == 0
 
 
 def _to_rgb(image):

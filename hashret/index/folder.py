@@ -171,12 +171,11 @@ class Index:
         """
         if k < 1 or candidates < 1:
             raise HashretError(f"k and candidates must be at least 1, not {min(k, candidates)}")
-        self._check_width(codes)
         if values is None:
-            D, rows = self._nearest(codes, k, among)
+            D, rows = self.nearest(codes, k, among)
             return Hits(rows, D, np.full(rows.shape, np.nan, np.float32))
-        D, rows = self._nearest(codes, max(k, candidates), among)
-        euclidean, order = self._reranked(features if rerank_by == "features" else values, rows, rerank_by)
+        D, rows = self.nearest(codes, max(k, candidates), among)
+        euclidean, order = self.reranked(features if rerank_by == "features" else values, rows, rerank_by)
         order = order[:, :k]
         return Hits(np.take_along_axis(rows, order, 1), np.take_along_axis(D, order, 1), euclidean[:, :k])
 
@@ -207,7 +206,12 @@ class Index:
         if codes.shape[1] != width:
             raise HashretError(f"queries of {codes.shape[1]} bytes do not fit an index of {self.bits} bits")
 
-    def _nearest(self, codes, k, among):
+    def nearest(self, codes, k, among=None):
+        """The Hamming stage alone: -> D int32, rows int64, both (nq, min(k, count)), by (distance, row).
+
+        Arguments as in `search`.
+        """
+        self._check_width(codes)
         parts = self.segments if among is None else among.stages
         found = [part.search(codes, k) for part in parts]
         if len(found) == 1:
@@ -217,8 +221,10 @@ class Index:
         order = np.argsort(D, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(D, order, 1), np.take_along_axis(rows, order, 1)
 
-    def _reranked(self, values, rows, features):
-        """Candidates by Euclidean distance: see `hashret.index.rerank.rerank`."""
+    def reranked(self, values, rows, features="values"):
+        """The re-rank stage alone: -> Euclidean distances float32 of candidates ``rows`` (nq, c), ascending, and their
+        columns in that order, see `hashret.index.rerank.rerank`.
+        """
         rerank.check_features(features)
         if features == "features" and any(segment.features is None for segment in self.segments):
             raise HashretError("this index keeps no features; encode its photographs with --features")
