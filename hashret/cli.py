@@ -327,6 +327,26 @@ def evaluate(**options):
 
 
 @main.command()
+@click.argument("index", default="index")
+@click.option("--model", help="checkpoint of the encoder; default: model.safetensors where there is one")
+@click.option("--host", default="127.0.0.1", show_default=True, help="address to listen at; 0.0.0.0 for all")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 for a free one")
+@_DEVICE
+@click.option("--max-upload", type=_POSITIVE, default=20, show_default=True, help="megabytes of an upload")
+@click.option("--max-pixels", type=_POSITIVE, default=50, show_default=True, help="megapixels of an upload")
+@click.option("--batch", type=_POSITIVE, default=32, show_default=True, help="uploads encoded together, at most")
+def serve(**options):
+    """Serve INDEX to browsers and programs on this machine: a page, a JSON API, metrics.
+
+    \b
+    Example: hashret serve index --model model.safetensors
+    """
+    from .service import serve
+
+    serve(**options)
+
+
+@main.command()
 @click.argument("path")
 @click.option("--json", "as_json", is_flag=True, help="as JSON")
 def info(path, as_json):

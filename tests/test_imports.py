@@ -23,7 +23,7 @@ LAYERS = [  # a module may import from its own layer and those above
     ["training", "encoding", "index"],
     ["search", "evaluation", "description"],
     ["rendering"],
-    ["pages"],
+    ["pages", "service"],
     ["demo"],
     ["cli"],
     ["__main__"],

@@ -96,6 +96,23 @@ class Index:
         """Packed codes of all rows, uint8 (n, w), as the shards have them."""
         return _joined([segment.stage.codes() for segment in self.segments])[:, : code_width(self.bits)]
 
+    def row(self, id):
+        """The row of a photograph by its id. Raises HashretError where there is none, or it was removed."""
+        row = int(np.searchsorted(self.ids, id))  # ids ascend
+        if row == len(self.ids) or self.ids[row] != id or not self.alive[row]:
+            raise HashretError(f"no photograph with id {id} in the index")
+        return row
+
+    def code(self, row):
+        """Packed code of the photograph at ``row``, uint8 (w,)."""
+        segment, place = self._place(row)
+        return segment.stage.codes()[place, : code_width(self.bits)]
+
+    def value(self, row):
+        """Hash-layer values of the photograph at ``row``, float32 (bits,), None where the index keeps none."""
+        segment, place = self._place(row)
+        return None if segment.values is None else np.array(segment.values[place])
+
     def path(self, row):
         """Path of the photograph at ``row``."""
         segment, place = self._place(row)

@@ -1,0 +1,55 @@
+"""What the service counts, for Prometheus."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_BATCHES = (1, 2, 4, 8, 16, 32, 64)
+
+
+class Metrics:
+    """The figures of one service, in a registry of its own."""
+
+    def __init__(self):
+        self.registry = CollectorRegistry()
+        options = {"namespace": "hashret", "registry": self.registry}
+        self.requests = Counter("requests", "requests answered", ["route", "method", "status"], **options)
+        self.seconds = Histogram("request_seconds", "time to answer", ["route"], buckets=_SECONDS, **options)
+        self.stages = Histogram("stage_seconds", "time of a stage of a query", ["stage"], buckets=_SECONDS, **options)
+        self.batches = Histogram("batch_size", "photographs encoded as one batch", buckets=_BATCHES, **options)
+        self.waiting = Gauge("waiting_photographs", "photographs that wait to be encoded", **options)
+        self.items = Gauge("index_items", "photographs in the index", **options)
+        self.generation = Gauge("index_generation", "generation of the index", **options)
+        self.reloads = Gauge("index_reloads", "newer indexes taken up since the start", **options)
+
+    def query(self, milliseconds):
+        """Count the stages of a query."""
+        for stage, value in milliseconds.items():
+            self.stages.labels(stage).observe(value / 1000)
+
+
+class CountRequests:
+    """ASGI middleware: counts each request under its route's pattern, so that ids make no series of their own."""
+
+    def __init__(self, app, metrics, clock):
+        self.app, self.metrics, self.clock = app, metrics, clock
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started, status = self.clock(), "500"
+
+        async def seen(message):
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = str(message["status"])
+            await send(message)
+
+        try:
+            await self.app(scope, receive, seen)
+        finally:
+            route = getattr(scope.get("route"), "path", "none")
+            self.metrics.requests.labels(route, scope["method"], status).inc()
+            self.metrics.seconds.labels(route).observe(self.clock() - started)

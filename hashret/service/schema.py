@@ -1,0 +1,90 @@
+"""What the service takes and answers, as its OpenAPI description has it."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Hit(BaseModel):
+    """A photograph found."""
+
+    rank: int = Field(description="from 1, in the order of the list that it stands in")
+    id: int
+    path: str
+    label: str = Field(description='class names, "" where unknown')
+    hamming: int = Field(description="Hamming distance of the codes, in bits")
+    euclidean: float | None = Field(description="Euclidean distance of the hash-layer values; null without re-rank")
+    hamming_rank: int = Field(description="rank by Hamming distance alone")
+    reranked_rank: int = Field(description="rank after the re-rank")
+    code: str = Field(description="the code, packed, as hexadecimal digits")
+
+
+class Query(BaseModel):
+    """What was searched for."""
+
+    id: int | None = Field(None, description="of an indexed photograph")
+    name: str | None = Field(None, description="file name of an upload")
+    label: str = Field("", description="class names of an indexed photograph")
+    code: str = Field(description="the code, packed, as hexadecimal digits; bit 0 is the first digit's highest")
+    values: list[float] | None = Field(None, description="of the hash layer, to search by again without the photograph")
+    map: str | None = Field(None, description="where the encoder looked: a picture, as a data: URI")
+    map_range: list[float] | None = Field(None, description="least and greatest gate of the map")
+    milliseconds: dict[str, float] = Field(description="decode, encode (waiting and batch), hamming, rerank")
+
+
+class Answer(BaseModel):
+    """The nearest photographs, best first, in both orders."""
+
+    query: Query
+    hits: list[Hit] = Field(description="after the re-rank")
+    hamming_hits: list[Hit] = Field(description="by Hamming distance alone")
+    count: int = Field(description="photographs that were searched")
+    generation: int = Field(description="of the index")
+
+
+class Values(BaseModel):
+    """Hash-layer values to search by, as an answer's query has them."""
+
+    model_config = ConfigDict(extra="forbid")
+    values: list[float]
+
+
+class Item(BaseModel):
+    """An indexed photograph."""
+
+    id: int
+    path: str
+    label: str
+    code: str
+    there: bool = Field(description="whether its file can be read")
+
+
+class About(BaseModel):
+    """The index that is served."""
+
+    count: int
+    bits: int
+    classes: list[str]
+    encoder: dict | None = Field(description="method, image_size and whether it has attention; null without a model")
+    values: bool = Field(description="whether the index can re-rank")
+    generation: int
+    max_upload_bytes: int
+    max_pixels: int
+    max_k: int
+    max_candidates: int
+    version: str
+
+
+class Health(BaseModel):
+    """Whether the service can answer."""
+
+    status: str = Field(description='"ok", or "stale" where a newer index could not be taken up')
+    problem: str | None = None
+    generation: int
+    count: int
+
+
+class Problem(BaseModel):
+    """Why there is no answer."""
+
+    error: str = Field(description="one line: what is wrong")

@@ -1,0 +1,94 @@
+"""`hashret serve`: the service in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import socket
+from pathlib import Path
+
+from ..errors import HashretError
+
+_BACKLOG = 128
+
+
+def serve(
+    index="index",
+    model=None,
+    *,
+    host="127.0.0.1",
+    port=8000,
+    device="auto",
+    max_upload=20,
+    max_pixels=50,
+    batch=32,
+    quiet=False,
+):
+    """Serve an index until Ctrl-C.
+
+    Args:
+        index: folder of an index; a newer one in its place is taken up.
+        model: checkpoint of its encoder; None for model.safetensors where there is one, else only indexed photographs
+            can be searched by.
+        host, port: to listen at; port 0 takes a free one.
+        device: "auto", "cpu" or "cuda".
+        max_upload: megabytes of an upload.
+        max_pixels: megapixels of an upload.
+        batch: photographs encoded together, at most.
+
+    Raises:
+        HashretError: nothing there to serve, a port that is taken, or the extra ``serve`` is not installed.
+    """
+    try:
+        import uvicorn
+
+        from .app import create_app
+    except ImportError as error:
+        raise HashretError(f"serving needs {error.name}: pip install 'hashret[serve]'") from None
+    default = Path("model.safetensors")
+    if model is None and default.is_file():
+        model = default
+    hosts = ("*",) if not _is_loopback(host) else ("localhost", "127.0.0.1", host)
+    app = create_app(
+        index, model, device, hosts=hosts, max_upload=max_upload * 2**20, max_pixels=max_pixels * 10**6, batch=batch
+    )
+    with contextlib.closing(_listen(host, port)) as listening:
+        if not quiet:
+            _greet(app, host, listening.getsockname()[1], model)
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, server_header=False))
+        with contextlib.suppress(KeyboardInterrupt):  # raised again by uvicorn once all requests are answered
+            server.run(sockets=[listening])
+    if not quiet:
+        print("stopped")
+
+
+def _listen(host, port):
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(_BACKLOG)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise HashretError(f"cannot listen at {host}:{port}: {reason}; name others with --host and --port") from None
+    return listening
+
+
+def _greet(app, host, port, model):
+    index = app.state.service.live.current.index
+    print(
+        f"{len(index):,} photographs at http://{f'[{host}]' if ':' in host else host}:{port}; Ctrl-C ends it",
+        flush=True,
+    )
+    if model is None:
+        print("note: no model.safetensors here, so nothing can be uploaded; name the encoder with --model", flush=True)
+    if not _is_loopback(host):
+        print("note: whoever reaches this machine can search, and see every indexed photograph", flush=True)
+
+
+def _is_loopback(host):
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

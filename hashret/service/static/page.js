@@ -1,0 +1,368 @@
+// The page: asks the API under /api and draws what it answers. No library, nothing from elsewhere.
+
+const $ = (id) => document.getElementById(id);
+const STAGES = [["decode", "decoding"], ["encode", "encoding"], ["hamming", "Hamming stage"], ["rerank", "re-rank"]];
+const CANDIDATES = 1000; // at the start
+const QUIET_MS = 120; // a slider at rest
+
+let about; // what /api/about says
+let query = null; // { item } or { values, name, picture } or { file }
+let answer = null;
+let asking = null; // AbortController of the request on its way
+const queries = []; // those of the browser's history
+
+class Refused extends Error {}
+
+async function api(path, options) {
+  let response;
+  try {
+    response = await fetch(path, options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Refused("The service does not answer. Is it still running?");
+  }
+  const body = await response.json().catch(() => ({}));
+  if (!response.ok) throw new Refused(body.error || `The service answers ${response.status}.`);
+  return body;
+}
+
+// --- asking -----------------------------------------------------------------------------------------------------
+
+function parameters() {
+  const wanted = new URLSearchParams({ k: $("k").value, candidates: candidates() });
+  if ($("label").value) wanted.set("label", $("label").value);
+  if (about.values) wanted.set("rerank_by", $("rerank-by").value);
+  return wanted;
+}
+
+// The slider's hundred steps go from 10 to the limit by equal factors.
+const mostCandidates = () => Math.min(about.max_candidates, Math.max(11, about.count));
+
+function candidates() {
+  const most = mostCandidates();
+  const exact = 10 * Math.pow(most / 10, $("candidates").value / 100);
+  const unit = Math.pow(10, Math.max(0, Math.floor(Math.log10(exact)) - 1));
+  return Math.min(most, Math.round(exact / unit) * unit);
+}
+
+async function ask() {
+  if (!query) return;
+  asking?.abort();
+  const mine = (asking = new AbortController());
+  $("hits").classList.add("waiting");
+  try {
+    const found = await send(query, mine.signal);
+    if (query.file) query = Object.assign(query, { file: null, values: found.query.values, first: found.query });
+    answer = found;
+    complain(null);
+    draw();
+  } catch (error) {
+    if (error.name === "AbortError") return;
+    complain(error instanceof Refused ? error.message : String(error));
+  }
+  if (asking === mine) $("hits").classList.remove("waiting");
+}
+
+function send(what, signal) {
+  const wanted = parameters();
+  if (what.item !== undefined) return api(`/api/items/${what.item}/query?${wanted}`, { signal });
+  if (what.values) {
+    const body = JSON.stringify({ values: what.values });
+    return api(`/api/query/values?${wanted}`, {
+      method: "POST", body, signal, headers: { "content-type": "application/json" },
+    });
+  }
+  const form = new FormData();
+  form.append("photo", what.file, what.name);
+  return api(`/api/query?${wanted}${about.encoder?.maps ? "&map=true" : ""}`, { method: "POST", body: form, signal });
+}
+
+function complain(text) {
+  $("error").hidden = !text;
+  $("error").textContent = text || "";
+}
+
+function start(what, push = true) {
+  query = what;
+  if (push) {
+    queries.push(what);
+    const address = what.item !== undefined ? `?id=${what.item}` : location.pathname;
+    history.pushState({ number: queries.length - 1, item: what.item }, "", address);
+  }
+  document.querySelector('input[name="look"][value="photo"]').checked = true;
+  showQuery();
+  return ask();
+}
+
+function upload(file) {
+  if (!file) return;
+  if (!about.encoder) return complain("This service was started without a model: choose one of the photographs below.");
+  if (file.size > about.max_upload_bytes) {
+    return complain(`${file.name} is larger than the ${Math.floor(about.max_upload_bytes / 2 ** 20)} MB that are taken.`);
+  }
+  start({ file, name: file.name || "photograph", picture: URL.createObjectURL(file) });
+}
+
+// --- drawing ----------------------------------------------------------------------------------------------------
+
+function showQuery() {
+  const shown = query !== null;
+  $("drop").classList.toggle("filled", shown);
+  $("shown").hidden = !shown;
+  $("hint").hidden = shown;
+  $("choose").textContent = shown ? "Choose another" : "Choose a photograph";
+  if (shown) {
+    const item = query.item !== undefined;
+    $("photo").src = item ? `/api/items/${query.item}/thumbnail?size=512` : query.picture;
+    $("caption").textContent = item ? `photograph ${query.item}` : query.name;
+  }
+}
+
+function draw() {
+  const asked = answer.query;
+  if (query.item !== undefined) $("caption").textContent = [asked.label, asked.name].filter(Boolean).join(" · ");
+  const map = query.first?.map ?? asked.map;
+  $("looks").hidden = !map && !(about.encoder?.maps && query.item !== undefined);
+  query.map = map;
+  $("details").hidden = false;
+  drawBits();
+  drawTimes({ ...query.first?.milliseconds, ...asked.milliseconds });
+  const reranked = asked.values !== null;
+  $("orders").querySelector('[value="hits"]').disabled = !reranked;
+  drawHits();
+}
+
+const bitsOf = (code) =>
+  [...code].map((digit) => parseInt(digit, 16).toString(2).padStart(4, "0")).join("").slice(0, about.bits);
+
+function drawBits(other) {
+  const own = bitsOf(answer.query.code);
+  const others = other && bitsOf(other.code);
+  $("bits").replaceChildren(...[...own].map((bit, place) => {
+    const cell = document.createElement("i");
+    if (bit === "1") cell.classList.add("one");
+    if (others && others[place] !== bit) cell.classList.add("differs");
+    return cell;
+  }));
+  $("bits").setAttribute("aria-label", `code of the query: ${own}`);
+  $("bits-note").textContent = other
+    ? `hit ${other.rank} differs in ${other.hamming === 1 ? "one bit" : `${other.hamming || "no"} bits`}`
+    : "point at a hit to see which bits differ";
+}
+
+function drawTimes(times) {
+  const stages = STAGES.filter(([name]) => times[name] !== undefined);
+  $("bar").replaceChildren(...stages.map(([name]) => {
+    const part = document.createElement("span");
+    part.style.flexGrow = times[name];
+    part.style.background = `var(--${name})`;
+    return part;
+  }));
+  $("times").replaceChildren(...stages.flatMap(([name, title]) => {
+    const term = document.createElement("dt");
+    term.textContent = title;
+    term.style.setProperty("--colour", `var(--${name})`);
+    const value = document.createElement("dd");
+    value.textContent = `${times[name] < 1 ? times[name].toFixed(2) : times[name].toFixed(1)} ms`;
+    return [term, value];
+  }));
+}
+
+const order = () =>
+  answer.query.values === null ? "hamming_hits" : document.querySelector('input[name="order"]:checked').value;
+
+function drawHits() {
+  const list = $("hits");
+  const before = places(list);
+  const old = new Map([...list.children].map((item) => [item.dataset.id, item]));
+  const hits = answer[order()];
+  list.replaceChildren(...hits.map((hit) => card(hit, old.get(String(hit.id)))));
+  glide(list, before);
+  const among = $("label").value ? ` of class ${$("label").value}` : "";
+  $("status").textContent = hits.length
+    ? `${hits.length} of ${answer.count.toLocaleString("en")} photographs${among}, all within ${bits(Math.max(...hits.map((hit) => hit.hamming)))}`
+    : `no photographs${among}`;
+}
+
+const bits = (number) => `${number} ${number === 1 ? "bit" : "bits"}`;
+
+function card(hit, item) {
+  item ??= newCard(hit.id);
+  item.hit = hit;
+  item.dataset.id = hit.id;
+  const part = (name) => item.querySelector(name);
+  part(".rank").textContent = hit.rank;
+  part(".label").textContent = hit.label || hit.path.split("/").pop();
+  part(".hit").title = hit.path;
+  const euclidean = hit.euclidean === null ? "" : ` · ${hit.euclidean.toPrecision(3)}`;
+  part(".distances").textContent = bits(hit.hamming) + euclidean;
+  const moved = hit.hamming_rank - hit.reranked_rank; // by the re-rank, upwards
+  const mark = part(".moved");
+  mark.textContent = moved ? `${moved > 0 ? "▲" : "▼"} ${Math.abs(moved)}` : "";
+  mark.className = `moved ${moved > 0 ? "up" : moved < 0 ? "down" : ""}`;
+  mark.title = moved ? `the re-rank moves it from place ${hit.hamming_rank} to ${hit.reranked_rank}` : "";
+  part(".hit").toggleAttribute("aria-current", query.item === hit.id);
+  part(".hit").setAttribute("aria-label",
+    `${hit.rank}. ${hit.label || hit.path}, ${bits(hit.hamming)}${hit.euclidean === null ? "" : `, distance ${hit.euclidean.toPrecision(3)}`}` +
+    `${moved ? `, moved ${moved > 0 ? "up" : "down"} by ${Math.abs(moved)}` : ""}. Search by it`);
+  return item;
+}
+
+function newCard(id) {
+  const item = $("hit").content.firstElementChild.cloneNode(true);
+  const picture = item.querySelector("img");
+  picture.src = `/api/items/${id}/thumbnail?size=256`;
+  picture.addEventListener("error", () => picture.parentElement.classList.add("gone"));
+  const button = item.querySelector("button");
+  button.addEventListener("click", () => start({ item: item.hit.id }));
+  for (const event of ["pointerenter", "focus"]) button.addEventListener(event, () => answer && drawBits(item.hit));
+  for (const event of ["pointerleave", "blur"]) button.addEventListener(event, () => answer && drawBits());
+  return item;
+}
+
+// Photographs that stay move to their new place instead of jumping.
+const places = (list) => new Map([...list.children].map((item) => [item.dataset.id, item.getBoundingClientRect()]));
+
+function glide(list, before) {
+  if (matchMedia("(prefers-reduced-motion: reduce)").matches) return;
+  for (const item of list.children) {
+    const from = before.get(item.dataset.id), to = item.getBoundingClientRect();
+    const frames = from
+      ? [{ transform: `translate(${from.left - to.left}px, ${from.top - to.top}px)` }, { transform: "none" }]
+      : [{ opacity: 0 }, { opacity: 1 }];
+    if (!from || from.left !== to.left || from.top !== to.top) item.animate(frames, { duration: 280, easing: "ease-out" });
+  }
+}
+
+async function showSome() {
+  const seed = Math.floor(Math.random() * 1e6);
+  const items = await api(`/api/items?n=24&seed=${seed}`);
+  answer = null;
+  $("details").hidden = $("looks").hidden = true;
+  $("hits").replaceChildren(...items.map((found) => {
+    const item = newCard(found.id);
+    item.hit = found;
+    item.querySelector(".label").textContent = found.label || found.path.split("/").pop();
+    item.querySelector("button").setAttribute("aria-label", `${found.label || found.path}. Search by it`);
+    return item;
+  }));
+  $("status").textContent = about.encoder
+    ? "Some of the photographs. Choose one, or bring your own."
+    : "Some of the photographs. Choose one.";
+}
+
+async function showMap() {
+  const map = document.querySelector('input[name="look"]:checked').value === "map";
+  if (map && !query.map && query.item !== undefined) {
+    const asked = query;
+    try {
+      asked.map = (await api(`/api/items/${query.item}/map`)).map;
+    } catch (error) {
+      complain(error.message);
+    }
+    if (asked !== query) return;
+  }
+  $("photo").src = map && query.map ? query.map
+    : query.item !== undefined ? `/api/items/${query.item}/thumbnail?size=512` : query.picture;
+}
+
+// --- events -----------------------------------------------------------------------------------------------------
+
+let resting;
+function soon() {
+  showSliders();
+  clearTimeout(resting);
+  resting = setTimeout(ask, QUIET_MS);
+}
+
+function showSliders() {
+  $("k-shown").textContent = $("k").value;
+  $("candidates-shown").textContent = candidates().toLocaleString("en");
+}
+
+function listen() {
+  $("file").addEventListener("change", () => {
+    upload($("file").files[0]);
+    $("file").value = "";
+  });
+  $("k").addEventListener("input", soon);
+  $("candidates").addEventListener("input", soon);
+  $("label").addEventListener("change", ask);
+  $("rerank-by").addEventListener("change", ask);
+  $("orders").addEventListener("change", () => answer && drawHits());
+  $("looks").addEventListener("change", showMap);
+  $("controls").addEventListener("submit", (event) => event.preventDefault());
+  $("home").addEventListener("click", (event) => {
+    event.preventDefault();
+    history.pushState({}, "", location.pathname);
+    begin();
+  });
+  let depth = 0;
+  addEventListener("dragenter", (event) => {
+    if (![...event.dataTransfer.types].includes("Files")) return;
+    depth++;
+    document.body.classList.add("dragging");
+  });
+  addEventListener("dragleave", () => {
+    depth = Math.max(0, depth - 1);
+    if (!depth) document.body.classList.remove("dragging");
+  });
+  addEventListener("dragover", (event) => event.preventDefault());
+  addEventListener("drop", (event) => {
+    event.preventDefault();
+    depth = 0;
+    document.body.classList.remove("dragging");
+    upload(event.dataTransfer.files[0]);
+  });
+  addEventListener("paste", (event) => {
+    const file = [...event.clipboardData.files].find((found) => found.type.startsWith("image/"));
+    if (file) upload(file);
+  });
+  addEventListener("popstate", (event) => {
+    const state = event.state ?? {};
+    const known = queries[state.number] ?? (state.item === undefined ? null : { item: state.item });
+    if (known) start(known, false);
+    else begin();
+  });
+  $("hits").addEventListener("keydown", (event) => {
+    const steps = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns(), ArrowUp: -columns() };
+    if (!(event.key in steps)) return;
+    const items = [...$("hits").children];
+    const next = items[items.indexOf(event.target.closest("li")) + steps[event.key]];
+    if (next) {
+      event.preventDefault();
+      next.querySelector("button").focus();
+    }
+  });
+}
+
+const columns = () => getComputedStyle($("hits")).gridTemplateColumns.split(" ").length;
+
+function begin() {
+  query = null;
+  complain(null);
+  showQuery();
+  const id = new URLSearchParams(location.search).get("id");
+  return id && /^\d+$/.test(id) ? start({ item: Number(id) }, false) : showSome();
+}
+
+async function main() {
+  listen();
+  try {
+    about = await api("/api/about");
+    const parts = [`${about.count.toLocaleString("en")} photographs`, `${about.bits} bits`];
+    if (about.encoder) parts.push(`${about.encoder.method} at ${about.encoder.image_size} px`);
+    $("about").textContent = parts.join(" · ");
+    $("label").append(...about.classes.map((name) => new Option(name, name)));
+    $("label-pick").hidden = !about.classes.length;
+    $("candidates-slider").hidden = $("orders").hidden = $("rerank-pick").hidden = !about.values;
+    $("drop").hidden = !about.encoder;
+    $("candidates").value = Math.round((100 * Math.log(CANDIDATES / 10)) / Math.log(mostCandidates() / 10));
+    showSliders();
+    await begin();
+  } catch (error) {
+    complain(error.message);
+  }
+}
+
+main();

@@ -1,0 +1,32 @@
+"""Small pictures of indexed photographs."""
+
+from __future__ import annotations
+
+import io
+import os
+from functools import lru_cache
+
+from ..data.images import open_rgb
+
+SIZES = (96, 160, 256, 512, 1024)
+_KEPT = 2048  # pictures, of some 10 kB each
+
+
+def thumbnail(path, size):
+    """A photograph that fits into ``size`` pixels a side, as WebP without its metadata: -> bytes.
+
+    Raises:
+        UnreadableImage: the file is gone, or no image.
+        OSError: the file cannot be looked at.
+    """
+    found = os.stat(path)
+    return _made(path, size, found.st_mtime_ns, found.st_size)
+
+
+@lru_cache(_KEPT)
+def _made(path, size, *_):
+    picture = open_rgb(path, at_least=size)
+    picture.thumbnail((size, size))
+    buffer = io.BytesIO()
+    picture.save(buffer, "WEBP", quality=85)
+    return buffer.getvalue()
