@@ -360,6 +360,7 @@ def test_photographs_that_wait_are_encoded_together():
         others = [asyncio.create_task(batcher.encode(encoder, image)) for image in images[1:]]
         await asyncio.to_thread(wait_until, lambda: len(batcher.jobs) == 9)
         others[3].cancel()  # who hangs up is left out
+        await asyncio.wait([others[3]])
         with pytest.raises(Busy):
             await batcher.encode(encoder, images[0])
         encoder.go.set()
