@@ -1,11 +1,12 @@
 // The page: asks the API under /api and draws what it answers. No library, nothing from elsewhere.
 
 const $ = (id) => document.getElementById(id);
-const STAGES = [["decode", "decoding"], ["encode", "encoding"], ["hamming", "Hamming stage"], ["rerank", "re-rank"]];
+const STAGES = [["decode", "decoding"], ["encode", "encoding"], ["hamming", "Hamming"], ["rerank", "re-rank"]];
 const CANDIDATES = 1000; // at the start
 const QUIET_MS = 120; // a slider at rest
 
 let about; // what /api/about says
+let steps; // of the slider of candidates
 let query = null; // { item } or { values, name, picture } or { file }
 let answer = null;
 let asking = null; // AbortController of the request on its way
@@ -35,15 +36,17 @@ function parameters() {
   return wanted;
 }
 
-// The slider's hundred steps go from 10 to the limit by equal factors.
-const mostCandidates = () => Math.min(about.max_candidates, Math.max(11, about.count));
-
-function candidates() {
-  const most = mostCandidates();
-  const exact = 10 * Math.pow(most / 10, $("candidates").value / 100);
-  const unit = Math.pow(10, Math.max(0, Math.floor(Math.log10(exact)) - 1));
-  return Math.min(most, Math.round(exact / unit) * unit);
+// The slider's steps: 10, 15, 20, 30, 50, 70, 100 ... to the limit.
+function candidateSteps() {
+  const most = Math.min(about.max_candidates, Math.max(10, about.count));
+  const steps = [];
+  for (let unit = 10; unit < most; unit *= 10) {
+    for (const factor of [1, 1.5, 2, 3, 5, 7]) if (factor * unit < most) steps.push(factor * unit);
+  }
+  return [...steps, most];
 }
+
+const candidates = () => steps[$("candidates").value];
 
 async function ask() {
   if (!query) return;
@@ -357,7 +360,9 @@ async function main() {
     $("label-pick").hidden = !about.classes.length;
     $("candidates-slider").hidden = $("orders").hidden = $("rerank-pick").hidden = !about.values;
     $("drop").hidden = !about.encoder;
-    $("candidates").value = Math.round((100 * Math.log(CANDIDATES / 10)) / Math.log(mostCandidates() / 10));
+    steps = candidateSteps();
+    $("candidates").max = steps.length - 1;
+    $("candidates").value = steps.findLastIndex((step) => step <= CANDIDATES);
     showSliders();
     await begin();
   } catch (error) {
