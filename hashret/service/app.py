@@ -22,13 +22,14 @@ from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from .. import __version__
-from ..data.images import UnreadableImage
+from ..data.images import UnreadableImage, read_image
 from ..errors import HashretError
 from . import schema, uploads
 from .answers import answer, code_of, since
 from .batching import Batcher, Busy
 from .limits import BodyLimit, SafeHeaders
 from .live import LiveIndex
+from .maps import maps
 from .metrics import CountRequests, Metrics
 from .thumbnails import SIZES, thumbnail
 from .uploads import Refused
@@ -160,7 +161,9 @@ def _add_routes(app):
         )  # fmt: skip
 
     @app.post("/api/query", responses=problems(413, 415, 422, 503), openapi_extra={"requestBody": _PHOTO})
-    async def query_by_photograph(request: Request, service: Shared, wanted: Parameters) -> schema.Answer:
+    async def query_by_photograph(
+        request: Request, service: Shared, wanted: Parameters, with_maps: Annotated[bool, Query(alias="maps")] = False
+    ) -> schema.Answer:
         """The photographs most like an upload: an image as the request's body, or as the field `photo` of a form."""
         snapshot = service.live.current
         if snapshot.encoder is None:
@@ -172,7 +175,10 @@ def _add_routes(app):
         started = time.perf_counter()
         encoded = await service.batcher.encode(snapshot.encoder, pixels)
         milliseconds["encode"] = since(started)
-        return await _search(service, snapshot, encoded.values, wanted, name=upload.name, milliseconds=milliseconds)
+        found = await _search(service, snapshot, encoded.values, wanted, name=upload.name, milliseconds=milliseconds)
+        if with_maps:
+            found.query.maps = await run_in_threadpool(maps, snapshot.encoder, encoded.features)
+        return found
 
     @app.post("/api/query/values", responses=problems(422))
     async def query_by_values(body: schema.Values, service: Shared, wanted: Parameters) -> schema.Answer:
@@ -222,8 +228,22 @@ def _add_routes(app):
         try:
             data = await run_in_threadpool(thumbnail, path, size)
         except (UnreadableImage, OSError):
-            raise Refused(404, f"the file of photograph {id} is gone, or no longer an image") from None
+            raise _gone(id) from None
         return Response(data, media_type="image/webp", headers={"cache-control": "private, max-age=300"})
+
+    @app.get("/api/items/{id}/maps", responses=problems(404, 422, 503))
+    async def item_maps(id: int, service: Shared) -> schema.Maps:
+        """Where the code of an indexed photograph comes from; it is read and encoded again."""
+        snapshot = service.live.current
+        if snapshot.encoder is None:
+            raise Refused(422, "this service was started without a model, so it has no maps")
+        path = snapshot.index.path(_row(snapshot, id))
+        try:
+            pixels = await run_in_threadpool(read_image, path, snapshot.encoder.image_size)
+        except UnreadableImage:
+            raise _gone(id) from None
+        encoded = await service.batcher.encode(snapshot.encoder, pixels)
+        return await run_in_threadpool(maps, snapshot.encoder, encoded.features)
 
     @app.get("/healthz")
     async def health(service: Shared) -> schema.Health:
@@ -257,6 +277,10 @@ def _row(snapshot, id):
         return snapshot.index.row(id)
     except HashretError as error:
         raise Refused(404, str(error)) from None
+
+
+def _gone(id):
+    return Refused(404, f"the file of photograph {id} is gone, or no longer an image")
 
 
 def _item(index, row):

@@ -19,6 +19,15 @@ class Hit(BaseModel):
     code: str = Field(description="the code, packed, as hexadecimal digits")
 
 
+class Maps(BaseModel):
+    """Where a code comes from: see-through pictures, as data: URIs, to stretch over the photograph."""
+
+    gate: str | None = Field(description="the spatial gate around its mean; null without attention")
+    gate_range: list[float] | None = Field(description="least and greatest gate")
+    places: str = Field(description="what each place adds to the bits")
+    grid: list[int] = Field(description="rows and columns of places before they were enlarged")
+
+
 class Query(BaseModel):
     """What was searched for."""
 
@@ -27,8 +36,7 @@ class Query(BaseModel):
     label: str = Field("", description="class names of an indexed photograph")
     code: str = Field(description="the code, packed, as hexadecimal digits; bit 0 is the first digit's highest")
     values: list[float] | None = Field(None, description="of the hash layer, to search by again without the photograph")
-    map: str | None = Field(None, description="where the encoder looked: a picture, as a data: URI")
-    map_range: list[float] | None = Field(None, description="least and greatest gate of the map")
+    maps: Maps | None = Field(None, description="where the code comes from, of an upload that asks for it")
     milliseconds: dict[str, float] = Field(description="decode, encode (waiting and batch), hamming, rerank")
 
 

@@ -77,7 +77,7 @@ function send(what, signal) {
   }
   const form = new FormData();
   form.append("photo", what.file, what.name);
-  return api(`/api/query?${wanted}${about.encoder?.maps ? "&map=true" : ""}`, { method: "POST", body: form, signal });
+  return api(`/api/query?${wanted}&maps=true`, { method: "POST", body: form, signal });
 }
 
 function complain(text) {
@@ -94,6 +94,7 @@ function start(what, push = true) {
   }
   document.querySelector('input[name="look"][value="photo"]').checked = true;
   showQuery();
+  showMap();
   return ask();
 }
 
@@ -124,9 +125,9 @@ function showQuery() {
 function draw() {
   const asked = answer.query;
   if (query.item !== undefined) $("caption").textContent = [asked.label, asked.name].filter(Boolean).join(" · ");
-  const map = query.first?.map ?? asked.map;
-  $("looks").hidden = !map && !(about.encoder?.maps && query.item !== undefined);
-  query.map = map;
+  query.maps ??= query.first?.maps;
+  $("looks").hidden = !about.encoder;
+  $("gate-look").hidden = !about.encoder?.attention;
   $("details").hidden = false;
   drawBits();
   drawTimes({ ...query.first?.milliseconds, ...asked.milliseconds });
@@ -254,19 +255,33 @@ async function showSome() {
     : "Some of the photographs. Choose one.";
 }
 
+const NOTES = {
+  gate: (maps) => ["above the mean", `below it; gates ${maps.gate_range.map((gate) => gate.toFixed(2)).join(" to ")}, ${maps.grid.join(" × ")} places`],
+  places: (maps) => ["adds to the bits", `takes from them; ${maps.grid.join(" × ")} places`],
+};
+
+// A map lies over the photograph as the encoder saw it: squeezed into a square, so it is stretched back.
 async function showMap() {
-  const map = document.querySelector('input[name="look"]:checked').value === "map";
-  if (map && !query.map && query.item !== undefined) {
-    const asked = query;
+  const look = document.querySelector('input[name="look"]:checked').value;
+  const asked = query;
+  if (look !== "photo" && !asked.maps) {
     try {
-      asked.map = (await api(`/api/items/${query.item}/map`)).map;
+      asked.maps = await api(`/api/items/${asked.item}/maps`);
     } catch (error) {
-      complain(error.message);
+      return complain(error.message);
     }
     if (asked !== query) return;
   }
-  $("photo").src = map && query.map ? query.map
-    : query.item !== undefined ? `/api/items/${query.item}/thumbnail?size=512` : query.picture;
+  const map = look === "photo" ? null : asked.maps[look];
+  $("map").hidden = $("look-note").hidden = !map;
+  $("shown").classList.toggle("under", Boolean(map));
+  if (!map) return;
+  const { naturalWidth: width, naturalHeight: height } = $("photo");
+  $("map").style.setProperty("--shape", `${width} / ${height}`);
+  $("map").style.setProperty("--width", `${Math.min(100, (100 * width) / height)}%`);
+  $("map").src = map;
+  const notes = NOTES[look](asked.maps);
+  $("look-note").querySelectorAll("span").forEach((part, number) => (part.textContent = notes[number]));
 }
 
 // --- events -----------------------------------------------------------------------------------------------------
