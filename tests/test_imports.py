@@ -23,6 +23,8 @@ LAYERS = [  # a module may import from its own layer and those above
     ["training", "encoding", "index"],
     ["search", "evaluation", "description"],
     ["rendering"],
+    ["heatmaps"],
+    ["explanation"],
     ["pages"],
     ["demo"],
     ["cli"],

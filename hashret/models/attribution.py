@@ -25,37 +25,27 @@ class Attribution:
         values: hash-layer values, float32 (bits,), those of `Encoder.outputs`.
         agreement: sum of the logits, each times +1 where the wanted bit is 1 and -1 where it is 0. With the
             photograph's own bits it is the sum of their sizes.
-        contributions: part of ``agreement`` that each channel adds at each place, float32 (512, h, w): what would be
-            lost, to first order, were it silent. The biases of the layers add the rest.
-        activations: the features behind the gates, float32 (512, h, w).
+        places: part of ``agreement`` that each place adds, float32 (h, w): what would be lost, to first order, were
+            its features zero. What the places leave is due to the biases of the layers.
+        channels: the same of each channel, float32 (512,).
+        strongest: numbers of the channels that add most, int64 (k,), the first adding most of all.
+        activations: those channels behind the gates, float32 (k, h, w).
         spatial: gate of each place, float32 (h, w) in (0, scale); None without attention.
         channel: gate of each channel, float32 (512,) in (0, scale); None without attention.
     """
 
     values: np.ndarray
     agreement: float
-    contributions: np.ndarray
+    places: np.ndarray
+    channels: np.ndarray
+    strongest: np.ndarray
     activations: np.ndarray
     spatial: np.ndarray | None
     channel: np.ndarray | None
 
-    @property
-    def places(self):
-        """Contribution of each place, all channels together: float32 (h, w)."""
-        return self.contributions.sum(axis=0)
 
-    @property
-    def channels(self):
-        """Contribution of each channel, all places together: float32 (512,)."""
-        return self.contributions.sum(axis=(1, 2))
-
-    def strongest(self, k=4):
-        """Numbers of the ``k`` channels that add most, largest first."""
-        return np.argsort(-self.channels, kind="stable")[:k]
-
-
-def attribute(encoder, features, code=None):
-    """Attribute the codes of photographs to channels and places: -> a list of `Attribution`.
+def attribute(encoder, features, code=None, k=4):
+    """Attribute the codes of photographs to places and channels: -> a list of `Attribution`.
 
     Costs the head forth and back; the convolutions are those that encoding needs anyway.
 
@@ -63,11 +53,12 @@ def attribute(encoder, features, code=None):
         encoder: an `hashret.models.encoder.Encoder`, with any head.
         features: what its ``convolutions`` give, (n, 512, h, w).
         code: the wanted bits, (bits,) of 0 and 1, those of another photograph; None for each one's own.
+        k: how many of the strongest channels are kept.
     """
-    return [row for _, n, padded in encoder.padded(features) for row in _attribute(encoder.head, padded, n, code)]
+    return [row for _, n, padded in encoder.padded(features) for row in _attribute(encoder.head, padded, n, code, k)]
 
 
-def _attribute(head, padded, n, code):
+def _attribute(head, padded, n, code, k):
     attended, channel, spatial = _gated(head, padded, n)
     attended.requires_grad_()
     output = head.read(attended)
@@ -76,9 +67,12 @@ def _attribute(head, padded, n, code):
     agreement = (output.logits[:n] * signs).sum(dim=1)
     [slope] = torch.autograd.grad(agreement.sum(), attended)
     activations = attended.detach()[:n]
-    contributions = (activations * slope[:n]).cpu().numpy()
-    rows = zip(values, agreement.tolist(), contributions, activations.cpu().numpy(), spatial, channel, strict=True)
-    return [Attribution(*row) for row in rows]
+    contributions = activations * slope[:n]
+    places, channels = contributions.sum(dim=1), contributions.sum(dim=(2, 3))
+    strongest = channels.argsort(dim=1, descending=True, stable=True)[:, :k]
+    kept = activations[torch.arange(n)[:, None], strongest]
+    columns = [column.cpu().numpy() for column in (places, channels, strongest, kept)]
+    return [Attribution(*row) for row in zip(values, agreement.tolist(), *columns, spatial, channel, strict=True)]
 
 
 @torch.no_grad()
