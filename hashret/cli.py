@@ -207,7 +207,14 @@ def build_index(**options):
 @click.option("--json", "as_json", is_flag=True, help="a JSON object a photograph and line")
 @click.option("--grid", metavar="PNG", help="draw the hits into a picture")
 @click.option("--html", metavar="HTML", help="write the hits as a page")
-@click.option("--no-maps", "maps", is_flag=True, default=True, flag_value=False, help="photographs alone in the page")
+@click.option(
+    "--no-maps",
+    "maps",
+    is_flag=True,
+    default=True,
+    flag_value=False,
+    help="leave the maps of hashret explain out of the page",
+)
 def query(photos, index, model, device, as_json, grid, html, maps, **options):
     """Find the photographs most like PHOTOS (files, folders, or - for paths on standard input).
 
@@ -225,6 +232,7 @@ def query(photos, index, model, device, as_json, grid, html, maps, **options):
     if grid:
         rendering.grid(results, grid)
     if html:
+        maps = maps and not options["together"]  # each hit's map is for the code of one query
         explained = explanation.explain_results(results, searcher.encoder) if maps else None
         pages.results_page(results, html, explained=explained)
 
@@ -239,8 +247,10 @@ def query(photos, index, model, device, as_json, grid, html, maps, **options):
 @click.option("--json", "as_json", is_flag=True, help="print all numbers, a JSON object a photograph and line")
 @_OVERWRITE
 def explain(photos, as_json, **options):
-    """Draw where the codes of PHOTOS come from: CBAM's spatial gate, what each place adds to the bits, the strongest
-    channels.
+    """Draw where the codes of PHOTOS (files, folders, or - for paths on standard input) come from.
+
+    A row a photograph: CBAM's spatial gate over it, what each place adds to the bits, the channels that add most. With
+    --index, a row a hit follows, with what its places add to the bits of the query.
 
     \b
     Example: hashret explain photo.jpg --index index --out map.png

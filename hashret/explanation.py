@@ -178,11 +178,11 @@ def picture(explained):
         rows += [_row(hit.path, attribution, hit_caption(hit)) for hit, attribution in one.hits]
     first = explained[0].attribution
     gated = first.spatial is not None
-    heads = ["photograph", *(["spatial gate"] if gated else []), "adds to the bits", "strongest channels"]
+    kinds = list(heatmaps.SCALES)[0 if gated else 1 :]
     note = f"Maps of {len(first.places)} x {len(first.places)} places, enlarged smoothly."
     note += " The bits of a hit's row are the query's." if explained[0].hits else ""
     note += "" if gated else f" {NO_GATES}"
-    return sheet(rows, heads, heatmaps.legend(gated, note))
+    return sheet(rows, ["photograph", *kinds], heatmaps.legend(kinds, note))
 
 
 def _row(path, attribution, caption, frame=PLAIN):
@@ -205,9 +205,15 @@ def attribution_tiles(photo, attribution):
 
 
 def contribution_caption(places):
-    """How many places, the largest first, give half of what is added; how much of it others take away."""
+    half, taken = concentration(places)
+    return (f"half from {half} of {places.size}", f"{taken:.0%} taken away") if half else ("nothing added", "")
+
+
+def concentration(places):
+    """How many places, the largest first, give half of what all add (0 where none does), and the share of it that the
+    others take away."""
     adding = -np.sort(-places[places > 0])
     if not len(adding):
-        return "nothing added", ""
+        return 0, 0.0
     half = 1 + np.searchsorted(adding.cumsum(), adding.sum() / 2)
-    return f"half from {half} of {places.size}", f"{np.abs(places[places < 0]).sum() / adding.sum():.0%} taken away"
+    return int(half), float(np.abs(places[places < 0]).sum() / adding.sum())

@@ -14,6 +14,11 @@ from .rendering import QUIET, write
 MORE, LESS = (255, 140, 0), (0, 90, 255)  # told apart with any kind of colour blindness
 GATE_SPAN = 2.0  # full colours: a gate of twice its mean, and of half
 SHARE_SPAN = 4.0  # full colours: a place that adds, or takes, four times what places do on average
+SCALES = {  # least level, what it means, what 1 means
+    "spatial gate": (-1, "half its mean", "twice its mean, or more"),
+    "adds to the bits": (-1, f"takes {SHARE_SPAN:g} average places", f"adds {SHARE_SPAN:g} average places, or more"),
+    "strongest channels": (0, "silent", "as active as anywhere here"),
+}
 _OPAQUE = 0.75
 _CONTRAST = 0.7  # of the photograph below, as in templates/results.html
 _SCALE, _LEGEND = 200, 840  # widths in pixels
@@ -72,23 +77,17 @@ def scale(width, height, least=-1):
     return overlay(Image.new("RGB", (width, height), "#999999"), np.linspace(least, 1, width)[None])
 
 
-def legend(gates, note):
-    """What the colours say, as an RGB image: a scale for each kind of map, with or without ``gates``, and a note."""
+def legend(kinds, note):
+    """What the colours say, as an RGB image: a scale for each of ``kinds``, which `SCALES` names, and a note."""
     from PIL import Image, ImageDraw
 
-    lines = [
-        ("adds to the bits", f"takes {SHARE_SPAN:g} average places", f"adds {SHARE_SPAN:g} average places or more", -1),
-        ("strongest channels", "silent", "as active as anywhere here", 0),
-    ]
-    if gates:
-        lines.insert(0, ("spatial gate", "half its mean", "twice its mean or more", -1))
-    page = Image.new("RGB", (_LEGEND, 22 * len(lines) + 34), "white")
+    page = Image.new("RGB", (_LEGEND, 22 * len(kinds) + 34), "white")
     draw = ImageDraw.Draw(page)
-    for row, (name, left, right, least) in enumerate(lines):
-        top = 22 * row
-        write(draw, (10, top), name, 120, QUIET)
-        write(draw, (140, top), left, 110)
-        page.paste(scale(_SCALE, 12, least), (260, top + 2))
-        write(draw, (270 + _SCALE, top), right, 400)
-    write(draw, (10, 22 * len(lines) + 4), note, _LEGEND - 20, QUIET)
+    for row, kind in enumerate(kinds):
+        top, (least, left, right) = 22 * row, SCALES[kind]
+        write(draw, (10, top), kind, 120, QUIET)
+        write(draw, (140, top), left, 160)
+        page.paste(scale(_SCALE, 12, least), (300, top + 2))
+        write(draw, (310 + _SCALE, top), right, 330)
+    write(draw, (10, 22 * len(kinds) + 4), note, _LEGEND - 20, QUIET)
     return page

@@ -52,7 +52,7 @@ def grid(results, out, truth=None):
     for row, (path, hits) in enumerate(results):
         label = truth[row] if truth else None
         tiles = [Tile(thumbnail(path), ("query", label or os.path.basename(path)), QUERY)]
-        tiles += [Tile(thumbnail(hit.path), hit_caption(hit), _frame(hit, label)) for hit in hits]
+        tiles += [Tile(thumbnail(hit.path), hit_caption(hit), hit_frame(hit, label)) for hit in hits]
         rows.append(tiles)
     save_png(sheet(rows), out)
 
@@ -131,7 +131,8 @@ def letterbox(small, ground="#f2f2f2"):
     return ImageOps.pad(small, (max(small.size),) * 2, color=ground)
 
 
-def _frame(hit, label):
+def hit_frame(hit, label):
+    """Colour of a hit's frame: green for the ``label`` of the query, red for another, grey where that is not known."""
     return PLAIN if label is None else _GOOD if hit.label == label else _BAD
 
 

@@ -70,7 +70,7 @@ def _attribute(head, padded, n, code, k):
     contributions = activations * slope[:n]
     places, channels = contributions.sum(dim=1), contributions.sum(dim=(2, 3))
     strongest = channels.argsort(dim=1, descending=True, stable=True)[:, :k]
-    kept = activations[torch.arange(n)[:, None], strongest]
+    kept = activations.take_along_dim(strongest[:, :, None, None], dim=1)
     columns = [column.cpu().numpy() for column in (places, channels, strongest, kept)]
     return [Attribution(*row) for row in zip(values, agreement.tolist(), *columns, spatial, channel, strict=True)]
 
