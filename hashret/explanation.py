@@ -86,12 +86,12 @@ def explain(
     rows = len(files) * (1 + k if index else 1)
     if rows > MOST:
         raise HashretError(f"{rows:,} rows are too many for a picture; name photographs and hits for {MOST} at most")
-    if index:
-        searcher = Searcher(index, model, device)
-        encoder, answers = searcher.encoder, searcher.search_many(files, k)
-    else:
-        encoder, answers = load_encoder(model, device), [[] for _ in files]
-    explained = explain_results(list(zip(files, answers, strict=True)), encoder, quiet)
+    searcher = Searcher(index, model, device) if index else None
+    encoder = searcher.encoder if index else load_encoder(model, device)
+    progress = Progress("explaining", rows, quiet=quiet)
+    queries = _attributions(encoder, files, progress, strict=True)
+    answers = searcher.hits(np.stack([one.values for one in queries]), k) if index else [[] for _ in files]
+    explained = _with_hits(encoder, files, queries, answers, progress)
     save_png(picture(explained), out)
     return explained
 
@@ -99,11 +99,14 @@ def explain(
 def explain_results(results, encoder, quiet=False):
     """Explain what `hashret.search.query` returns, by the encoder that found it: -> a list of `Explanation`."""
     progress = Progress("explaining", sum(1 + len(hits) for _, hits in results), quiet=quiet)
-    queries = _attributions(encoder, [path for path, _ in results], progress, strict=True)
+    paths, answers = [path for path, _ in results], [hits for _, hits in results]
+    return _with_hits(encoder, paths, _attributions(encoder, paths, progress, strict=True), answers, progress)
+
+
+def _with_hits(encoder, paths, queries, answers, progress):
     explained = []
-    for (path, hits), attribution in zip(results, queries, strict=True):
-        paths = [hit.path for hit in hits]
-        found = _attributions(encoder, paths, progress, binarize(attribution.values))
+    for path, attribution, hits in zip(paths, queries, answers, strict=True):
+        found = _attributions(encoder, [hit.path for hit in hits], progress, binarize(attribution.values))
         explained.append(Explanation(path, attribution, tuple(zip(hits, found, strict=True))))
     progress.close()
     return explained
@@ -205,6 +208,7 @@ def attribution_tiles(photo, attribution):
 
 
 def contribution_caption(places):
+    """Two lines below a map of contributions (h, w): how many places give half, and what is taken away."""
     half, taken = concentration(places)
     return (f"half from {half} of {places.size}", f"{taken:.0%} taken away") if half else ("nothing added", "")
 

@@ -12,11 +12,10 @@ import numpy as np
 from .rendering import QUIET, write
 
 MORE, LESS = (255, 140, 0), (0, 90, 255)  # told apart with any kind of colour blindness
-GATE_SPAN = 2.0  # full colours: a gate of twice its mean, and of half
-SHARE_SPAN = 4.0  # full colours: a place that adds, or takes, four times what places do on average
+SHARE_SPAN = 4  # full colours: a place that adds, or takes away, four times what places do on average
 SCALES = {  # least level, what it means, what 1 means
     "spatial gate": (-1, "half its mean", "twice its mean, or more"),
-    "adds to the bits": (-1, f"takes {SHARE_SPAN:g} average places", f"adds {SHARE_SPAN:g} average places, or more"),
+    "adds to the bits": (-1, f"takes {SHARE_SPAN} times the mean", f"adds {SHARE_SPAN} times the mean, or more"),
     "strongest channels": (0, "silent", "as active as anywhere here"),
 }
 _OPAQUE = 0.75
@@ -27,7 +26,7 @@ _SCALE, _LEGEND = 200, 840  # widths in pixels
 def gate_levels(gate):
     """Gate (h, w) -> levels on a logarithmic scale: 0 for its mean, 1 for twice the mean, -1 for half of it."""
     gate = np.asarray(gate, np.float32)
-    return np.log(np.maximum(gate, 1e-6) / gate.mean()) / np.log(GATE_SPAN)
+    return np.log2(np.maximum(gate, 1e-6) / gate.mean())
 
 
 def share_levels(contributions):
