@@ -24,6 +24,7 @@ _HOMES = {
     "compact": "index",
     "encode": "encoding",
     "evaluate": "evaluation",
+    "explain": "explanation",
     "info": "description",
     "load_encoder": "models.checkpoint",
     "open_data": "data",

@@ -207,23 +207,61 @@ def build_index(**options):
 @click.option("--json", "as_json", is_flag=True, help="a JSON object a photograph and line")
 @click.option("--grid", metavar="PNG", help="draw the hits into a picture")
 @click.option("--html", metavar="HTML", help="write the hits as a page")
-def query(photos, as_json, grid, html, **options):
+@click.option(
+    "--no-maps",
+    "maps",
+    is_flag=True,
+    default=True,
+    flag_value=False,
+    help="leave the maps of hashret explain out of the page",
+)
+def query(photos, index, model, device, as_json, grid, html, maps, **options):
     """Find the photographs most like PHOTOS (files, folders, or - for paths on standard input).
 
     \b
     Example: hashret query photo.jpg -k 10 --html hits.html
     """
-    from . import pages, rendering
-    from .search import query
+    from . import explanation, pages, rendering
+    from .search import Searcher, expand, query
 
     rendering.check_suffix(grid, ".png")
     rendering.check_suffix(html, ".html")
-    results = query(_photos(photos), **options)
+    files, searcher = expand(_photos(photos)), Searcher(index, model, device)
+    results = query(files, searcher=searcher, **options)
     _print(results, as_json)
     if grid:
         rendering.grid(results, grid)
     if html:
-        pages.results_page(results, html)
+        maps = maps and not options["together"]  # each hit's map is for the code of one query
+        explained = explanation.explain_results(results, searcher.encoder) if maps else None
+        pages.results_page(results, html, explained=explained)
+
+
+@main.command()
+@click.argument("photos", nargs=-1)
+@_MODEL
+@click.option("--out", default="explain.png", show_default=True, help="picture to write")
+@click.option("--index", help="draw the hits of this index, too")
+@click.option("-k", type=_POSITIVE, default=3, show_default=True, help="hits a photograph, with --index")
+@_DEVICE
+@click.option("--json", "as_json", is_flag=True, help="print all numbers, a JSON object a photograph and line")
+@_OVERWRITE
+def explain(photos, as_json, **options):
+    """Draw where the codes of PHOTOS (files, folders, or - for paths on standard input) come from.
+
+    A row a photograph: CBAM's spatial gate over it, what each place adds to the bits, the channels that add most. With
+    --index, a row a hit follows, with what its places add to the bits of the query.
+
+    \b
+    Example: hashret explain photo.jpg --index index --out map.png
+    """
+    from .explanation import explain, table
+
+    explained = explain(_photos(photos), **options)
+    for one in explained if as_json else ():
+        click.echo(json.dumps(one.as_dict(), ensure_ascii=False))
+    if not as_json:
+        click.echo(f"{table(explained)}\n{options['out']}")
 
 
 @main.command()
@@ -288,7 +326,7 @@ def _photos(photos):
     if "-" in photos:
         named += [line for line in sys.stdin.read().splitlines() if line.strip()]
     if not named:
-        raise HashretError("name a photograph: hashret query photo.jpg")
+        raise HashretError(f"name a photograph: hashret {click.get_current_context().info_name} photo.jpg")
     return named
 
 

@@ -9,8 +9,9 @@ import base64
 import io
 from functools import cache
 
+from . import heatmaps
 from .files import atomic
-from .rendering import TILE, distances, shown_path, thumbnail
+from .rendering import TILE, distances, letterbox, open_small, shown_path, thumbnail
 
 
 @cache
@@ -26,6 +27,7 @@ def environment():
         lstrip_blocks=True,
     )
     found.filters |= {"shown_path": shown_path, "distances": distances, "data_uri": data_uri, "picture": picture}
+    found.globals |= {"maps": maps, "scale": heatmaps.scale, "span": heatmaps.span}
     return found
 
 
@@ -48,7 +50,18 @@ def data_uri(image):
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def results_page(results, out, title="hashret results", facts=None, truth=None):
+def maps(path, attribution):
+    """Maps of a photograph, to lie over its `picture`: pairs of the kind and the ``src`` of a see-through image."""
+    if attribution is None:
+        return []
+    size = open_small(path).size
+    levels = {"places": heatmaps.share_levels(attribution.places)}
+    if attribution.spatial is not None:
+        levels["gate"] = heatmaps.gate_levels(attribution.spatial)
+    return [(kind, data_uri(letterbox(heatmaps.layer(level, size), "#0000"))) for kind, level in levels.items()]
+
+
+def results_page(results, out, title="hashret results", facts=None, truth=None, explained=None):
     """Write a page of queries and hits.
 
     Args:
@@ -56,7 +69,15 @@ def results_page(results, out, title="hashret results", facts=None, truth=None):
         out: file to write.
         facts: names and values for the head of the page.
         truth: labels of the queries, in their order; hits of that label get a green frame, others a red one.
+        explained: a `hashret.explanation.Explanation` for each query, whose maps the page then shows on demand.
     """
     truth = truth or [None] * len(results)
-    rows = [(path, hits, label) for (path, hits), label in zip(results, truth, strict=True)]
-    write_page(out, "results.html", title=title, facts=facts or {}, rows=rows)
+    attributions = [(one.attribution, [found for _, found in one.hits]) for one in explained or ()]
+    attributions = attributions or [(None, [None] * len(hits)) for _, hits in results]
+    rows = [
+        (path, label, own, list(zip(hits, found, strict=True)))
+        for (path, hits), label, (own, found) in zip(results, truth, attributions, strict=True)
+    ]
+    gates = bool(explained) and explained[0].attribution.spatial is not None
+    kinds = ["places", *(["gate"] if gates else [])] if explained else []
+    write_page(out, "results.html", title=title, facts=facts or {}, rows=rows, kinds=kinds)

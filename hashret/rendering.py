@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 
 from .data.images import UnreadableImage, open_rgb
 from .errors import HashretError
 from .files import atomic
 
-TILE, _GAP, _TEXT = 128, 10, 34
-_GOOD, _BAD, _PLAIN = "#2a9d5c", "#d1495b", "#c8ccd2"
+TILE, _GAP, _TEXT, _HEAD = 128, 10, 34, 24
+QUERY, PLAIN, _GOOD, _BAD = "black", "#c8ccd2", "#2a9d5c", "#d1495b"
+QUIET = "#5b6470"
 
 
 def shown_path(path):
@@ -29,6 +31,15 @@ def table(hits):
     return "\n".join(lines)
 
 
+@dataclass(frozen=True)
+class Tile:
+    """A square picture of ``TILE`` pixels a side with up to two lines below it, in a frame."""
+
+    image: object
+    caption: tuple[str, ...] = ()
+    frame: str = PLAIN
+
+
 def grid(results, out, truth=None):
     """Draw queries and hits into a PNG: a row a query, the query at the left.
 
@@ -37,46 +48,97 @@ def grid(results, out, truth=None):
         out: file to write.
         truth: labels of the queries, in their order; hits of that label get a green frame, others a red one.
     """
-    from PIL import Image, ImageDraw, ImageFont
-
-    columns = 1 + max((len(hits) for _, hits in results), default=0)
-    cell, line = TILE + _GAP, TILE + _TEXT + _GAP
-    sheet = Image.new("RGB", (columns * cell + 3 * _GAP, len(results) * line + _GAP), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    rows = []
     for row, (path, hits) in enumerate(results):
         label = truth[row] if truth else None
-        top = _GAP + row * line
-        _paste(sheet, draw, font, path, (_GAP, top), ("query", label or os.path.basename(path)), "black")
-        for place, hit in enumerate(hits, 1):
-            caption = (f"{hit.rank}. {hit.label}", distances(hit))
-            _paste(sheet, draw, font, hit.path, (2 * _GAP + place * cell, top), caption, _frame(hit, label))
+        tiles = [Tile(thumbnail(path), ("query", label or os.path.basename(path)), QUERY)]
+        tiles += [Tile(thumbnail(hit.path), hit_caption(hit), hit_frame(hit, label)) for hit in hits]
+        rows.append(tiles)
+    save_png(sheet(rows), out)
+
+
+def sheet(rows, heads=(), foot=None):
+    """Tiles as one Pillow image.
+
+    Args:
+        rows: lists of `Tile`, the first of each a little apart from the others; None leaves a place empty.
+        heads: titles of the columns.
+        foot: a Pillow image to stand below.
+    """
+    from PIL import Image, ImageDraw
+
+    columns, top = max(map(len, rows), default=1), _GAP + (_HEAD if heads else 0)
+    cell, line = TILE + _GAP, TILE + _TEXT + _GAP
+    width, height = columns * cell + 3 * _GAP, top + len(rows) * line
+    page = Image.new("RGB", (width, height + (foot.height if foot else 0)), "white")
+    draw = ImageDraw.Draw(page)
+    lefts = [_GAP, *(2 * _GAP + place * cell for place in range(1, columns))]
+    for left, title in zip(lefts, heads, strict=False):
+        write(draw, (left, _GAP), title, TILE, QUIET)
+    for row, tiles in enumerate(rows):
+        for left, tile in zip(lefts, tiles, strict=False):
+            if tile:
+                _paste(page, draw, tile, left, top + row * line)
+    if foot:
+        page.paste(foot, (0, height))
+    return page
+
+
+def _paste(page, draw, tile, x, y):
+    draw.rectangle((x - 3, y - 3, x + TILE + 2, y + TILE + 2), fill=tile.frame)
+    page.paste(tile.image, (x, y))
+    for number, text in enumerate(tile.caption):
+        write(draw, (x, y + TILE + 4 + 15 * number), text, TILE)
+
+
+def write(draw, corner, text, width, fill="#222222"):
+    """Write a line of text, cut to ``width`` pixels."""
+    from PIL import ImageFont
+
+    font = ImageFont.load_default(12)
+    while text and draw.textlength(text, font=font) > width:
+        text = text[:-2] + "…" if text.endswith("…") else text[:-1] + "…"
+    draw.text(corner, text, fill=fill, font=font)
+
+
+def save_png(image, out):
+    """Write a Pillow image, whole or not at all."""
     with atomic(out) as partial:
-        sheet.save(partial, "PNG", optimize=True)
-
-
-def _paste(sheet, draw, font, path, corner, caption, frame):
-    x, y = corner
-    draw.rectangle((x - 3, y - 3, x + TILE + 2, y + TILE + 2), fill=frame)
-    sheet.paste(thumbnail(path), corner)
-    for number, text in enumerate(caption):
-        while text and draw.textlength(text, font=font) > TILE:
-            text = text[:-2] + "…" if text.endswith("…") else text[:-1] + "…"
-        draw.text((x, y + TILE + 4 + 15 * number), text, fill="#222222", font=font)
+        image.save(partial, "PNG", optimize=True)
 
 
 def thumbnail(path, size=TILE):
     """A square tile of the photograph, letterboxed, ``size`` pixels a side; grey where it can no longer be read."""
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     try:
-        picture = open_rgb(path, at_least=size)
+        return letterbox(open_small(path, size))
     except UnreadableImage:
         return Image.new("RGB", (size, size), "#bbbbbb")
-    return ImageOps.pad(picture, (size, size), Image.Resampling.BICUBIC, color="#f2f2f2")
 
 
-def _frame(hit, label):
-    return _PLAIN if label is None else _GOOD if hit.label == label else _BAD
+def open_small(path, size=TILE):
+    """The photograph as an RGB Pillow image, its longer side ``size`` pixels. Raises UnreadableImage."""
+    from PIL import Image, ImageOps
+
+    return ImageOps.contain(open_rgb(path, at_least=size), (size, size), Image.Resampling.BICUBIC)
+
+
+def letterbox(small, ground="#f2f2f2"):
+    """What `open_small` gives, in the middle of a square."""
+    from PIL import ImageOps
+
+    return ImageOps.pad(small, (max(small.size),) * 2, color=ground)
+
+
+def hit_frame(hit, label):
+    """Colour of a hit's frame: green for the ``label`` of the query, red for another, grey where that is not known."""
+    return PLAIN if label is None else _GOOD if hit.label == label else _BAD
+
+
+def hit_caption(hit):
+    """Two lines below a hit: rank and label, distances."""
+    return f"{hit.rank}. {hit.label}", distances(hit)
 
 
 def distances(hit):

@@ -185,6 +185,7 @@ def query(
     exclude_self=False,
     together=None,
     device="auto",
+    searcher=None,
 ):
     """Look for photographs in an index: paths or folders -> list of (path, list of `Hit`).
 
@@ -200,9 +201,10 @@ def query(
         label, path, ids: search among photographs of these labels, path patterns and ids only.
         exclude_self: leave out the file that is asked for.
         together: "mean" or "union" takes all photographs as one query, which goes by the name of the first.
+        searcher: an open `Searcher`, instead of index, model and device.
     """
     files = expand(photos)
-    searcher = Searcher(index, model, device)
+    searcher = searcher or Searcher(index, model, device)
     among = searcher.index.select(label or None, path or None, ids or None) if label or path or ids else None
     if recall is not None:
         candidates = searcher.index.calibrate(k, recall).candidates

@@ -75,6 +75,30 @@ def test_query_outputs(workplace, photos):
     assert " - " in hashret("query", photo, "--no-rerank").output
 
 
+def test_pages_have_maps_unless_told_otherwise(workplace, photos):
+    photo = photos / "test" / "red" / "00.png"
+    assert hashret("query", photo, "-k", 3, "--html", "hits.html").exit_code == 0
+    assert hashret("query", photo, "-k", 3, "--html", "plain.html", "--no-maps").exit_code == 0
+    assert hashret("query", photo, photo, "--html", "mean.html", "--together", "mean").exit_code == 0
+    assert "map places" in (workplace / "hits.html").read_text()
+    for page in ("plain.html", "mean.html"):
+        assert "map places" not in (workplace / page).read_text()
+
+
+def test_explain_draws_and_prints(workplace, photos):
+    photo = photos / "test" / "red" / "00.png"
+    done = hashret("explain", photo, "--index", "index", "-k", 2)
+    assert done.exit_code == 0, done.output
+    assert len(done.output.splitlines()) == 5
+    assert done.output.splitlines()[-1] == "explain.png"
+    assert Image.open("explain.png").size[1] > 3 * 128
+    again = ("explain", "-", "--index", "index", "-k", 2, "--json", "--overwrite")
+    [line] = hashret(*again, input=f"{photo}\n").stdout.splitlines()
+    assert [hit["id"] for hit in json.loads(line)["hits"]] == [hit["id"] for hit in hits_of(photo, "-k", 2)]
+    hashret("explain", photo, "--out", "one.png", env={"HASHRET_INDEX": "index"})
+    assert Image.open("one.png").size[1] < 2 * 128 + 128
+
+
 def test_an_index_is_added_to_removed_from_and_compacted(workplace, photos):
     new = photos / "test" / "red" / "00.png"
     assert "1 photographs added" in hashret("add", "index", new).output
@@ -215,6 +239,15 @@ MISTAKES = {
     "exclude self within": (["query", "PHOTO", "--exclude-self", "--radius", "2"], "neither"),
     "recall of 2": (["query", "PHOTO", "--recall", "2"], "recall"),
     "radius below 0": (["query", "PHOTO", "--radius", "-1"], "radius"),
+    "explain nothing": (["explain"], "name a photograph: hashret explain"),
+    "explain text": (["explain", "text.jpg"], "cannot read text.jpg: not an image"),
+    "explain with no model": (["explain", "PHOTO", "--model", "nowhere"], "no checkpoint at"),
+    "explain into a photograph": (["explain", "PHOTO", "--out", "PHOTO.jpg"], "should end in .png"),
+    "explain over what is there": (["explain", "PHOTO", "--out", "shown.png"], "--overwrite"),
+    "explain hits of another encoder": (
+        ["explain", "PHOTO", "--index", "index", "--model", "other.safetensors"],
+        "another encoder",
+    ),
     "add to no index": (["add", "nowhere", "PHOTO"], "no index at"),
     "add nothing there": (["add", "index", "nowhere"], "no such folder"),
     "add with another encoder": (["add", "index", "PHOTO", "--model", "other.safetensors"], "another encoder"),
@@ -264,6 +297,7 @@ def test_a_mistake_gets_one_line_and_exit_code_2(workplace, photos, tmp_path, mi
     if mistake == "no cuda" and torch.cuda.is_available():
         pytest.skip("there is a GPU here")
     (workplace / "text.jpg").write_text("no picture")
+    (workplace / "shown.png").write_bytes(b"a map of before")
     (workplace / "empty").mkdir()
     (workplace / "album").mkdir()
     (workplace / "album" / "wedding.jpg").write_bytes(b"dear to somebody")
@@ -290,7 +324,9 @@ def test_methods_are_listed_with_their_papers():
     assert [line.split()[0] for line in lines if "no labels" in line] == ["itq", "lsh"]
 
 
-@pytest.mark.parametrize("verb", ["train", "encode", "build-index", "query", "evaluate", "info", "demo", "methods"])
+@pytest.mark.parametrize(
+    "verb", ["train", "encode", "build-index", "query", "explain", "evaluate", "info", "demo", "methods"]
+)
 def test_every_verb_has_help_with_an_example(verb):
     done = hashret(verb, "--help")
     assert done.exit_code == 0

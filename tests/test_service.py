@@ -1,5 +1,6 @@
 """The service answers as `Searcher` does, and a request that asks too much gets one line and harms nobody."""
 
+import base64
 import io
 import os
 import shutil
@@ -19,9 +20,11 @@ from PIL import Image
 from test_data_images import bomb_png
 
 from hashret import Searcher
+from hashret.data import read_image
 from hashret.encoding import encode
 from hashret.errors import HashretError
 from hashret.index import append, build_index, remove
+from hashret.models.attribution import attribute
 
 pytest.importorskip("fastapi", reason="needs hashret[serve]")
 from fastapi.testclient import TestClient
@@ -177,6 +180,24 @@ def test_hostile_names_reach_no_file(client, photo):
         assert client.get(path).status_code == 404
     for path in ("/api/items/../../etc/passwd", "/api/items/1%2f..%2f2/thumbnail"):
         assert client.get(path).status_code in (404, 422)
+
+
+def test_maps_of_an_upload_and_of_an_indexed_photograph(client, index_folder, model, photo):
+    answer = upload(client, photo.read_bytes(), maps=True).json()
+    found = answer["query"]["maps"]
+    encoder = Searcher(index_folder, model, "cpu").encoder
+    [wanted] = attribute(encoder, encoder.convolutions(read_image(photo, 32)[None]))
+    assert found["grid"] == [1, 1]
+    assert found["gate_range"] == [float(wanted.spatial.min()), float(wanted.spatial.max())]
+    for kind in ("gate", "places"):
+        picture = Image.open(io.BytesIO(base64.b64decode(found[kind].removeprefix("data:image/webp;base64,"))))
+        assert (picture.mode, picture.size) == ("RGBA", (224, 224))
+    assert upload(client, photo.read_bytes()).json()["query"]["maps"] is None
+    item = client.get("/api/items/7").json()
+    with open(item["path"], "rb") as file:
+        as_upload = upload(client, file.read(), maps=True).json()["query"]["maps"]
+    assert client.get("/api/items/7/maps").json() == as_upload
+    assert client.get("/api/items/999/maps").status_code == 404
 
 
 def test_wrong_methods_and_ids(client):

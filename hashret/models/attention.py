@@ -12,7 +12,7 @@ GATES = ("unit", "open", "half")
 
 
 class ChannelGate(nn.Module):
-    """Weigh channels by a shared MLP over their average and maximum: (n, c, h, w) -> same. Formulas (1)-(4).
+    """Weighs channels by a shared MLP over their average and maximum. Formulas (1)-(4).
 
     ``scale`` multiplies the sigmoid; the paper's is 1.
     """
@@ -31,12 +31,9 @@ class ChannelGate(nn.Module):
         maximum = features.amax(dim=(2, 3))  # formula (3)
         return self.scale * torch.sigmoid(self.mlp(average) + self.mlp(maximum))[:, :, None, None]
 
-    def forward(self, features):
-        return features * self.weights(features)  # formula (1)
-
 
 class SpatialGate(nn.Module):
-    """Weigh places by a 7x7 convolution over the channel mean and maximum: (n, c, h, w) -> same. Formula (5).
+    """Weighs places by a 7x7 convolution over the channel mean and maximum. Formula (5).
 
     ``scale`` multiplies the sigmoid; the paper's is 1.
     """
@@ -50,9 +47,6 @@ class SpatialGate(nn.Module):
         """Gate of each place in (0, scale): (n, c, h, w) -> (n, 1, h, w)."""
         summary = torch.cat([features.mean(dim=1, keepdim=True), features.amax(dim=1, keepdim=True)], dim=1)
         return self.scale * torch.sigmoid(self.conv(summary))
-
-    def forward(self, features):
-        return features * self.weights(features)
 
 
 class CBAM(nn.Module):
@@ -87,5 +81,12 @@ class CBAM(nn.Module):
         nn.init.uniform_(self.spatial.conv.weight, -1e-3, 1e-3)
         nn.init.constant_(self.spatial.conv.bias, logit)
 
+    def attend(self, features):
+        """What passes, and both gates: (n, c, h, w) -> same, channel gate (n, c, 1, 1), spatial gate (n, 1, h, w)."""
+        channel = self.channel.weights(features)
+        passed = features * channel  # formula (1)
+        spatial = self.spatial.weights(passed)
+        return passed * spatial, channel, spatial
+
     def forward(self, features):
-        return self.spatial(self.channel(features))
+        return self.attend(features)[0]

@@ -104,15 +104,20 @@ class Encoder:
     def outputs(self, features, full=False):
         """float16 (n, 512, s/32, s/32), array or tensor -> values float32 numpy (n, bits) in [0, 1], and with ``full``
         the features that the hash layer reads, float32 (n, width), else None."""
-        features = torch.as_tensor(features)
         out = torch.empty(len(features), self.bits)
         inner = torch.empty(len(features), self.feature_width) if full else None
+        for start, n, padded in self.padded(features):
+            output = self.head(padded)
+            out[start : start + n] = output.values[:n].float().cpu()
+            if full:
+                inner[start : start + n] = output.features[:n].cpu()
+        return out.numpy(), None if inner is None else inner.numpy()
+
+    def padded(self, features):
+        """What the head reads at once: yields (first row, rows, float32 (32, 512, s/32, s/32), zero after the rows)."""
+        features = torch.as_tensor(features)
         for start in range(0, len(features), _ROWS_AT_ONCE):
             rows = features[start : start + _ROWS_AT_ONCE].to(self.device, torch.float32)
             padded = rows.new_zeros(_ROWS_AT_ONCE, *rows.shape[1:])
             padded[: len(rows)] = rows
-            output = self.head(padded)
-            out[start : start + len(rows)] = output.values[: len(rows)].float().cpu()
-            if full:
-                inner[start : start + len(rows)] = output.features[: len(rows)].cpu()
-        return out.numpy(), None if inner is None else inner.numpy()
+            yield start, len(rows), padded

@@ -39,7 +39,18 @@ def make_head(kind, bits, classes, side, **options):
     return heads[kind](check_bits(bits), classes, side, **options)
 
 
-class HashHead(nn.Module):
+class Head(nn.Module):
+    """Features (n, 512, side, side) -> `HeadOutput`: ``attention``, which leaves their shape as it is, then `read`."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.Identity()
+
+    def forward(self, features):
+        return self.read(self.attention(features))
+
+
+class HashHead(Head):
     """Features (n, 512, side, side) -> `HeadOutput`: CBAM, two fully connected layers, hash layer, classifier.
 
     Args:
@@ -54,7 +65,8 @@ class HashHead(nn.Module):
 
     def __init__(self, bits, classes, side=7, width=4096, attention=True, gate="unit", dropout=0.5):
         super().__init__()
-        self.attention = CBAM(CHANNELS, gate=gate) if attention else nn.Identity()
+        if attention:
+            self.attention = CBAM(CHANNELS, gate=gate)
         self.fc = nn.Sequential(
             nn.Flatten(),
             nn.Linear(CHANNELS * side * side, width),
@@ -70,8 +82,8 @@ class HashHead(nn.Module):
     def hash_layer(self, width, bits):
         return nn.Linear(width, bits)
 
-    def forward(self, features):
-        inner = self.fc(self.attention(features))
+    def read(self, attended):
+        inner = self.fc(attended)
         with torch.autocast(inner.device.type, enabled=False):  # few numbers, whose last digits order the re-rank
             inner = inner.float()
             logits = self.hash(inner)
@@ -105,7 +117,7 @@ class DivideAndEncode(nn.Module):
         return (x.unflatten(1, self.weight.shape) * self.weight).sum(dim=2) + self.bias
 
 
-class ProjectionHead(nn.Module):
+class ProjectionHead(Head):
     """Linear bits of the `descriptor`: features (n, 512, side, side) -> `HeadOutput` without scores.
 
     logits = (descriptor - mean) @ weight; the parameters are set by a method's ``fit``.
@@ -116,11 +128,11 @@ class ProjectionHead(nn.Module):
         self.mean = nn.Parameter(torch.zeros(CHANNELS))
         self.weight = nn.Parameter(torch.zeros(CHANNELS, bits))
 
-    def forward(self, features):
+    def read(self, features):
         return HeadOutput((descriptor(features) - self.mean) @ self.weight, None)
 
 
-class KernelHead(nn.Module):
+class KernelHead(Head):
     """Bits of RBF kernels on anchors: features (n, 512, side, side) -> `HeadOutput` without scores.
 
     logits = (exp(-|x - anchor|^2 / (2 sigma)) - mean) @ weight, x the `descriptor`. Source: Liu et al., "Supervised
@@ -143,7 +155,7 @@ class KernelHead(nn.Module):
         squared = torch.cdist(x, self.anchors).square()
         return torch.exp(-squared / (2 * self.sigma)) - self.mean
 
-    def forward(self, features):
+    def read(self, features):
         return HeadOutput(self.kernel(descriptor(features)) @ self.weight, None)
 
 
