@@ -138,15 +138,23 @@ def test_the_differing_bits_of_a_hit_are_marked(page, photos):
     assert page.locator("#bits .differs").count() == 0
 
 
+ON_TOP = """(() => {
+  const box = document.querySelector("#photo").getBoundingClientRect();
+  return document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2).id;
+})()"""
+
+
 def test_maps_lie_over_the_photograph(page, photos):
     upload(page, photos / "test" / "blue" / "00.png")
-    for look, note in (("Attention", "above the mean"), ("Bits from", "adds to the bits")):
+    for look, note in (("Attention", "above its mean"), ("Bits from", "adds to the bits")):
         page.locator("#looks span", has_text=look).click()
         page.wait_for_selector("#map:not([hidden])")
         page.wait_for_load_state("networkidle")
         assert note in page.locator("#look-note").inner_text()
         over, under = (page.locator(name).bounding_box() for name in ("#map", "#photo"))
         assert all(abs(over[side] - under[side]) < 1.5 for side in over)
+        page.locator("#photo").scroll_into_view_if_needed()
+        assert page.evaluate(ON_TOP) == "map"
     after(page, lambda: page.locator(".hit").nth(2).click())
     assert page.locator("#map").is_hidden()
     page.locator("#looks span", has_text="Attention").click()  # fetched for an indexed photograph

@@ -256,8 +256,8 @@ async function showSome() {
 }
 
 const NOTES = {
-  gate: (maps) => ["above the mean", `below it; gates ${maps.gate_range.map((gate) => gate.toFixed(2)).join(" to ")}, ${maps.grid.join(" × ")} places`],
-  places: (maps) => ["adds to the bits", `takes from them; ${maps.grid.join(" × ")} places`],
+  gate: (maps) => ["above its mean", "below", `gates of ${maps.gate_range.map((gate) => gate.toFixed(2)).join(" to ")}`],
+  places: () => ["adds to the bits", "takes from them", ""],
 };
 
 // A map lies over the photograph as the encoder saw it: squeezed into a square, so it is stretched back.
@@ -281,6 +281,7 @@ async function showMap() {
   $("map").style.setProperty("--width", `${Math.min(100, (100 * width) / height)}%`);
   $("map").src = map;
   const notes = NOTES[look](asked.maps);
+  notes[2] += `${notes[2] && ", "}${asked.maps.grid.join(" × ")} places`;
   $("look-note").querySelectorAll("span").forEach((part, number) => (part.textContent = notes[number]));
 }
 
