@@ -183,8 +183,9 @@ function drawHits() {
   list.replaceChildren(...hits.map((hit) => card(hit, old.get(String(hit.id)))));
   glide(list, before);
   const among = $("label").value ? ` of class ${$("label").value}` : "";
+  const farthest = Math.max(...hits.map((hit) => hit.hamming));
   $("status").textContent = hits.length
-    ? `${hits.length} of ${answer.count.toLocaleString("en")} photographs${among}, all within ${bits(Math.max(...hits.map((hit) => hit.hamming)))}`
+    ? `${hits.length} of ${answer.count.toLocaleString("en")} photographs${among}, ${farthest ? `all within ${bits(farthest)}` : "all with the query's code"}`
     : `no photographs${among}`;
 }
 
