@@ -31,6 +31,7 @@ _HOMES = {
     "open_index": "index",
     "remove": "index",
     "serve": "service",
+    "report": "run_report",
     "train": "training",
 }
 __all__ = ["__version__", *_HOMES]
