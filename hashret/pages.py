@@ -53,7 +53,7 @@ def picture(path, size=TILE):
 def data_uri(image):
     """A Pillow image as the ``src`` of an image."""
     buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=88)
+    image.save(buffer, "WEBP", quality=88, lossless=image.mode == "RGBA")  # see-through maps are smaller without loss
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
