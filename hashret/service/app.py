@@ -1,98 +1,34 @@
-"""The service's routes."""
+"""The service as an ASGI application."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import time
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated, Literal
 
-import numpy as np
-from fastapi import Depends, FastAPI, Query, Request, Response
+from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from .. import __version__
-from ..data.images import UnreadableImage, read_image
 from ..errors import HashretError
-from . import schema, uploads
-from .answers import answer, code_of, since
 from .batching import Batcher, Busy
 from .limits import BodyLimit, SafeHeaders
 from .live import LiveIndex
-from .maps import maps
 from .metrics import CountRequests, Metrics
-from .thumbnails import SIZES, thumbnail
+from .routes import STATIC, Service, router
 from .uploads import Refused
 
-STATIC = Path(__file__).parent / "static"
-MAX_K, MAX_CANDIDATES, MAX_SAMPLE = 1000, 100_000, 100
-_DECODING = 2  # uploads decoded at a time, each of up to max_pixels
 _WATCH_SECONDS = 1.0
-_FORM = {"type": "object", "properties": {"photo": {"type": "string", "format": "binary"}}, "required": ["photo"]}
-_PHOTO = {
-    "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}, "multipart/form-data": {"schema": _FORM}}
-}
-_PROBLEMS = {
-    status: {"model": schema.Problem, "description": text}
-    for status, text in {
-        404: "no such photograph",
-        413: "too many bytes or pixels",
-        415: "not an image",
-        422: "a parameter is wrong",
-        503: "too many photographs wait; try again",
-    }.items()
-}
-
-
-def problems(*statuses):
-    """What a route may refuse with, for the OpenAPI description."""
-    return {status: _PROBLEMS[status] for status in statuses}
-
-
-@dataclass
-class Service:
-    """What the routes share."""
-
-    live: LiveIndex
-    batcher: Batcher
-    metrics: Metrics
-    max_upload: int
-    max_pixels: int
-    decoding: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_DECODING))
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """Parameters of a search."""
-
-    k: Annotated[int, Query(ge=1, le=MAX_K, description="answers")] = 20
-    candidates: Annotated[int, Query(ge=1, le=MAX_CANDIDATES, description="nearest codes that are re-ranked")] = 1000
-    label: Annotated[str | None, Query(description="search among this class only")] = None
-    rerank_by: Annotated[
-        Literal["values", "directions", "asymmetric", "none"], Query(description="what the re-rank compares")
-    ] = "values"
-
-
-def the_service(request: Request) -> Service:
-    return request.app.state.service
-
-
-Shared = Annotated[Service, Depends(the_service)]
-Parameters = Annotated[Wanted, Depends()]
 
 
 def create_app(index, model, device="auto", *, hosts=("*",), max_upload=20 * 2**20, max_pixels=50_000_000, batch=32):
-    """The service as an ASGI application.
+    """Make the application.
 
     Args:
         index, model, device: see `hashret.service.live.LiveIndex`.
@@ -122,7 +58,7 @@ def create_app(index, model, device="auto", *, hosts=("*",), max_upload=20 * 2**
         ],
     )
     app.state.service = Service(live, batcher, metrics, max_upload, max_pixels)
-    _add_routes(app)
+    app.include_router(router)
     _add_problems(app)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     return app
@@ -141,154 +77,6 @@ async def _watch(live):
     while True:
         await asyncio.sleep(_WATCH_SECONDS)
         await run_in_threadpool(live.refresh)
-
-
-def _add_routes(app):
-    @app.get("/", include_in_schema=False)
-    async def page():
-        return FileResponse(STATIC / "page.html", headers={"cache-control": "no-cache"})
-
-    @app.get("/api/about")
-    async def about(service: Shared) -> schema.About:
-        """The index that is served, and the limits of a request."""
-        snapshot = service.live.current
-        meta, encoder = snapshot.index.meta, snapshot.encoder
-        known = encoder and {name: encoder.meta.get(name) for name in ("method", "image_size", "attention")}
-        return schema.About(
-            count=len(snapshot.index), bits=snapshot.index.bits, classes=meta["classes"], encoder=known,
-            values=snapshot.has_values, generation=meta["generation"], max_upload_bytes=service.max_upload,
-            max_pixels=service.max_pixels, max_k=MAX_K, max_candidates=MAX_CANDIDATES, version=__version__,
-        )  # fmt: skip
-
-    @app.post("/api/query", responses=problems(413, 415, 422, 503), openapi_extra={"requestBody": _PHOTO})
-    async def query_by_photograph(
-        request: Request, service: Shared, wanted: Parameters, with_maps: Annotated[bool, Query(alias="maps")] = False
-    ) -> schema.Answer:
-        """The photographs most like an upload: an image as the request's body, or as the field `photo` of a form."""
-        snapshot = service.live.current
-        if snapshot.encoder is None:
-            raise Refused(422, "this service was started without a model: search by an indexed photograph")
-        upload = await uploads.receive(request, service.max_upload)
-        started = time.perf_counter()
-        pixels = await uploads.decode(upload, snapshot.encoder.image_size, service.max_pixels, service.decoding)
-        milliseconds = {"decode": since(started)}
-        started = time.perf_counter()
-        encoded = await service.batcher.encode(snapshot.encoder, pixels)
-        milliseconds["encode"] = since(started)
-        found = await _search(service, snapshot, encoded.values, wanted, name=upload.name, milliseconds=milliseconds)
-        if with_maps:
-            found.query.maps = await run_in_threadpool(maps, snapshot.encoder, encoded.features)
-        return found
-
-    @app.post("/api/query/values", responses=problems(422))
-    async def query_by_values(body: schema.Values, service: Shared, wanted: Parameters) -> schema.Answer:
-        """The same for a photograph that was encoded before, by the values of that answer's query."""
-        snapshot = service.live.current
-        values = np.asarray(body.values, np.float32)
-        if values.shape != (snapshot.index.bits,) or not ((values >= 0) & (values <= 1)).all():
-            raise Refused(422, f"values are {snapshot.index.bits} numbers from 0 to 1")
-        return await _search(service, snapshot, values, wanted)
-
-    @app.get("/api/items/{id}/query", responses=problems(404, 422))
-    async def query_by_item(id: int, service: Shared, wanted: Parameters) -> schema.Answer:
-        """The photographs most like an indexed one, itself among them."""
-        snapshot = service.live.current
-        row = _row(snapshot, id)
-        index = snapshot.index
-        found = {"id": id, "label": index.label(row), "name": os.path.basename(index.path(row))}
-        return await _search(service, snapshot, index.value(row), wanted, code=index.code(row), **found)
-
-    @app.get("/api/items/{id}", responses=problems(404))
-    async def item(id: int, service: Shared) -> schema.Item:
-        """An indexed photograph."""
-        index = service.live.current.index
-        return _item(index, _row(service.live.current, id))
-
-    @app.get("/api/items")
-    async def items(
-        service: Shared, n: Annotated[int, Query(ge=1, le=MAX_SAMPLE)] = 12, seed: Annotated[int, Query(ge=0)] = 0
-    ) -> list[schema.Item]:
-        """Some indexed photographs, drawn by the seed."""
-        index = service.live.current.index
-        rows = np.flatnonzero(index.alive)
-        drawn = np.random.default_rng(seed).choice(rows, min(n, len(rows)), replace=False)
-        return [_item(index, int(row)) for row in drawn]
-
-    @app.get(
-        "/api/items/{id}/thumbnail",
-        response_class=Response,
-        responses={200: {"content": {"image/webp": {}}}, **problems(404, 422)},
-    )
-    async def picture(id: int, service: Shared, size: int = 256):
-        """A small picture of an indexed photograph."""
-        if size not in SIZES:
-            raise Refused(422, f"size is one of {', '.join(map(str, SIZES))}")
-        snapshot = service.live.current
-        path = snapshot.index.path(_row(snapshot, id))
-        try:
-            data = await run_in_threadpool(thumbnail, path, size)
-        except (UnreadableImage, OSError):
-            raise _gone(id) from None
-        return Response(data, media_type="image/webp", headers={"cache-control": "private, max-age=300"})
-
-    @app.get("/api/items/{id}/maps", responses=problems(404, 422, 503))
-    async def item_maps(id: int, service: Shared) -> schema.Maps:
-        """Where the code of an indexed photograph comes from; it is read and encoded again."""
-        snapshot = service.live.current
-        if snapshot.encoder is None:
-            raise Refused(422, "this service was started without a model, so it has no maps")
-        path = snapshot.index.path(_row(snapshot, id))
-        try:
-            pixels = await run_in_threadpool(read_image, path, snapshot.encoder.image_size)
-        except UnreadableImage:
-            raise _gone(id) from None
-        encoded = await service.batcher.encode(snapshot.encoder, pixels)
-        return await run_in_threadpool(maps, snapshot.encoder, encoded.features)
-
-    @app.get("/healthz")
-    async def health(service: Shared) -> schema.Health:
-        """Whether the service can answer."""
-        index, problem = service.live.current.index, service.live.problem
-        status = "stale" if problem else "ok"
-        return schema.Health(status=status, problem=problem, generation=index.meta["generation"], count=len(index))
-
-    @app.get("/metrics", include_in_schema=False)
-    async def metrics(service: Shared):
-        figures, live = service.metrics, service.live
-        figures.items.set(len(live.current.index))
-        figures.generation.set(live.current.index.meta["generation"])
-        figures.reloads.set(live.reloads)
-        figures.waiting.set(len(service.batcher.jobs))
-        return Response(generate_latest(figures.registry), media_type=CONTENT_TYPE_LATEST)
-
-
-async def _search(service, snapshot, values, wanted, code=None, **query):
-    if values is not None and code is None:
-        code = code_of(values)
-    if wanted.rerank_by == "none" or (wanted.rerank_by != "asymmetric" and not snapshot.has_values):
-        values = None
-    found = await run_in_threadpool(answer, snapshot, code, values, wanted, **query)
-    service.metrics.query(found.query.milliseconds)
-    return found
-
-
-def _row(snapshot, id):
-    try:
-        return snapshot.index.row(id)
-    except HashretError as error:
-        raise Refused(404, str(error)) from None
-
-
-def _gone(id):
-    return Refused(404, f"the file of photograph {id} is gone, or no longer an image")
-
-
-def _item(index, row):
-    path = index.path(row)
-    return schema.Item(
-        id=int(index.ids[row]), path=path, label=index.label(row), code=index.code(row).tobytes().hex(),
-        there=os.path.isfile(path),
-    )  # fmt: skip
 
 
 def _add_problems(app):
