@@ -1,4 +1,4 @@
-"""Where AM-VGGH and VGGH look: docs/attention.png, and how much their gates and maps say, on CIFAR-10.
+"""Where AM-VGGH and VGGH look: docs/attention.webp, and how much their gates and maps say, on CIFAR-10.
 
     python benchmarks/attention_figure.py RUN [RUN ...] --data DIR
 
@@ -23,7 +23,7 @@ from hashret.data import open_data, read_image
 from hashret.explanation import attribution_tiles, concentration, explain_results
 from hashret.models.attribution import attribute
 from hashret.models.checkpoint import load_encoder
-from hashret.rendering import QUERY, Tile, hit_caption, hit_frame, letterbox, open_small, save_png, sheet, thumbnail
+from hashret.rendering import QUERY, Tile, hit_caption, hit_frame, letterbox, open_small, sheet, thumbnail
 from hashret.search import Searcher
 
 HITS = 3
@@ -34,7 +34,7 @@ def main():
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--data", required=True, help="CIFAR-10 as class folders")
     parser.add_argument("--photos", type=int, default=20, help="measured photographs a class")
-    parser.add_argument("--out", type=Path, default=common.TOP / "docs" / "attention.png")
+    parser.add_argument("--out", type=Path, default=common.TOP / "docs" / "attention.webp")
     options = parser.parse_args()
     source = open_data(f"cifar10-1:{options.data}", "test")
     draw([run for run in options.runs if (run / "index").exists()], first_of_classes(source, 1)[::2], options.out)
@@ -78,7 +78,8 @@ def draw(runs, queries, out):
     note = (
         f"Maps of {places} x {places} places, enlarged smoothly; over a hit: what its places add to the query's bits."
     )
-    save_png(sheet(rows, heads, heatmaps.legend(["spatial gate", "adds to the bits"], note)), out)
+    picture = sheet(rows, heads, heatmaps.legend(["spatial gate", "adds to the bits"], note))
+    picture.save(out, quality=88, method=6)
     print(f"-> {out}")
 
 
