@@ -61,7 +61,7 @@ def sheet(rows, heads=(), foot=None):
     """Tiles as one Pillow image.
 
     Args:
-        rows: lists of `Tile`, the first of each a little apart from the others; None leaves a place empty.
+        rows: lists of `Tile`, the first of each a little apart from the others.
         heads: titles of the columns.
         foot: a Pillow image to stand below.
     """
@@ -77,8 +77,7 @@ def sheet(rows, heads=(), foot=None):
         write(draw, (left, _GAP), title, TILE, QUIET)
     for row, tiles in enumerate(rows):
         for left, tile in zip(lefts, tiles, strict=False):
-            if tile:
-                _paste(page, draw, tile, left, top + row * line)
+            _paste(page, draw, tile, left, top + row * line)
     if foot:
         page.paste(foot, (0, height))
     return page
