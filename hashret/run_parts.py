@@ -10,7 +10,10 @@ from .files import read_json
 from .shards import MANIFEST
 
 _QUERIES = ("codes-test", "test")  # as the README and the demo name them, and as benchmarks/tables.py does
-_INDEX = "index"
+_RECORD = {"method", "bits", "image_size"}  # what must be there of a training record, of one with epochs, of figures
+_EPOCHS = {"best_epoch", "train_images", "heldout_images"}
+_FIGURES = {"hamming", "reranked", "map_at", "candidates", "queries", "database"}
+_HAMMING = {"map", "map_worst_ties", "map_best_ties", "precision_at"}
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,8 @@ def _in_folder(folder):
     if (folder / MANIFEST).exists():
         raise HashretError(f"{folder} is a folder of shards; name the folder it lies in, or add --queries {folder}")
     found = {"record": _record(folder)}
-    if (folder / _INDEX / "index.json").exists():
-        found["index"] = folder / _INDEX
+    if (folder / "index" / "index.json").exists():
+        found["index"] = folder / "index"
     found["queries"] = next((folder / name for name in _QUERIES if (folder / name / MANIFEST).exists()), None)
     if (folder / "metrics.json").exists():
         found["metrics"] = _figures(read_json(folder / "metrics.json", "file of figures"))
@@ -77,7 +80,9 @@ def _in_folder(folder):
 
 def _figures(content):
     """What `evaluate` wrote; None where it is something else of that name."""
-    return content if isinstance(content, dict) and {"hamming", "reranked", "map_at"} <= content.keys() else None
+    if not isinstance(content, dict) or not content.keys() >= _FIGURES:
+        return None
+    return content if content["hamming"].keys() >= _HAMMING else None
 
 
 def _steps(content):
@@ -106,7 +111,7 @@ def _record_of(checkpoint):
 
 
 def _checked(record, file):
-    if not {"method", "bits", "image_size"} <= record.keys():
+    if not record.keys() >= (_RECORD | _EPOCHS if "epochs_run" in record else _RECORD):
         raise HashretError(f"{file} is no training record of hashret; name the checkpoint or the folder of another run")
     return record
 

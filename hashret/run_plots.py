@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from .plots import FIRST, LINE, QUIET, SECOND, plot
@@ -18,28 +20,32 @@ def training_plots(record):
         return []
     xs, loss = [line["epoch"] for line in epochs], [line["loss"] for line in epochs]
     caption = f"Mean loss of the train images: {loss[0]:.4g} in epoch {xs[0]}, {loss[-1]:.4g} in epoch {xs[-1]}."
-    plots = [plot("Loss by epoch", caption, lambda axes: _epochs(axes, xs, loss, "loss"))]
+    plots = [plot("Loss by epoch", caption, partial(_draw_epochs, xs=xs, ys=loss, ylabel="loss"))]
     if all("heldout_map" in line for line in epochs):
         held, best = [line["heldout_map"] for line in epochs], record["best_epoch"]
         caption = (
-            f"mAP@all of the {record['heldout_images']:,} held-out train images. "
+            f"mAP@all of the {record['heldout_images']:,} held-out train images among other train images. "
             f"Epoch {best} is the best, {held[xs.index(best)]:.4f}, and was kept."
         )
-        draw = lambda axes: _epochs(axes, xs, held, "held-out mAP", best)  # noqa: E731
+        draw = partial(_draw_epochs, xs=xs, ys=held, ylabel="held-out mAP", kept=best)
         plots.append(plot("Held-out mAP by epoch", caption, draw))
     return plots
 
 
-def _epochs(axes, xs, ys, ylabel, kept=None):
+def _draw_epochs(axes, xs, ys, ylabel, kept=None):
     axes.plot(xs, ys, color=FIRST, marker="o", markersize=3)
     axes.set(xlabel="epoch", ylabel=ylabel)
     axes.xaxis.get_major_locator().set_params(integer=True)
     if kept is not None:
-        axes.axvline(kept, color=SECOND, linestyle=":")
-        axes.annotate(
-            "kept", (kept, 0), (-4, 4), xycoords=("data", "axes fraction"), textcoords="offset points", ha="right",
-            color=SECOND,
-        )  # fmt: skip
+        _mark(axes, kept, "kept", 0.03, left=kept > np.mean(xs))
+
+
+def _mark(axes, x, name, height, left):
+    """A vertical line at ``x`` with its name, at a share of the height of the axes, at one side of it."""
+    axes.axvline(x, color=SECOND, linestyle=":")
+    offset, side = (-4, "right") if left else (4, "left")
+    place = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "ha": side}
+    axes.annotate(name, (x, height), (offset, 0), color=SECOND, **place)
 
 
 def curve_plot(hamming, bits):
@@ -87,11 +93,7 @@ def query_plot(ap):
 
     def draw(axes):
         axes.hist(ap, np.linspace(0, 1, 21), color=FIRST)
-        axes.axvline(ap.mean(), color=SECOND, linestyle=":")
-        axes.annotate(
-            "mAP", (ap.mean(), 1), (-4, -9), xycoords=("data", "axes fraction"), textcoords="offset points", ha="right",
-            color=SECOND,
-        )  # fmt: skip
+        _mark(axes, ap.mean(), "mAP", 0.94, left=ap.mean() > 0.5)
         axes.set(xlabel="average precision", ylabel="queries", xlim=(0, 1))
 
     caption = (
@@ -128,15 +130,10 @@ def bit_plot(statistics, dropped):
     bits = np.arange(len(statistics.ones))
     strips = [("share of ones", statistics.ones, None)]
     if statistics.information is not None:
-        strips.append(
-            (
-                "information\non the class" if statistics.told is None else "information\non a label",
-                statistics.information,
-                None,
-            )
-        )
+        told = "the class" if statistics.told is None else "a label"
+        strips.append((f"information\non {told}", statistics.information, None))
     if dropped:
-        strips.append(("mAP lost\nwithout it", np.array(dropped["lost"]), 2 * np.array(dropped["error"])))
+        strips.append(("mAP lost\nwithout it", dropped["lost"], 2 * np.array(dropped["error"], float)))
 
     def draw(axes):
         for place, (label, values, reach) in zip(np.atleast_1d(axes), strips, strict=True):

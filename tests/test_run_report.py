@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from conftest import make_model, make_photos
 import hashret
 from hashret.bits import binarize, hamming, pack, unpack
 from hashret.cli import main
+from hashret.data import open_data
 from hashret.encoding import encode
 from hashret.errors import HashretError
 from hashret.evaluation import evaluate
@@ -259,6 +261,17 @@ def test_files_of_the_same_names_that_are_something_else_are_passed_over(run, tm
     assert (found.metrics, found.steps) == (None, {})
 
 
+def test_one_query_and_the_first_epoch(run, tmp_path, photos, model):
+    write_json(tmp_path / "model.json", training_record(model, best_epoch=1))
+    shutil.copytree(run / "index", tmp_path / "index")
+    encode_as_trained(open_data(photos, "test").subset([11]), model, tmp_path / "codes-test")
+    found = report(tmp_path, tmp_path / "report.html", **QUIET)
+    assert found.dropped["error"] == [None] * 24
+    assert (len(found.best), len(found.worst)) == (1, 0)
+    assert found.classes["map"] == [None, None, pytest.approx(found.metrics["hamming"]["map"])]
+    json.dumps(found.as_dict(), allow_nan=False)
+
+
 def invoke(*arguments):
     done = CliRunner().invoke(main, ["report", *map(str, arguments)])
     assert done.exit_code in (0, 2), done.output
@@ -275,6 +288,14 @@ def test_the_verb(run, tmp_path, monkeypatch):
     figures = json.loads(done.stdout)
     assert figures["bits"]["photographs"] == 36
     assert len(figures["ap"]) == 12
+
+
+def test_without_matplotlib_nothing_is_computed(run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    done = invoke(run, "--out", tmp_path / "report.html")
+    assert done.exit_code == 2
+    assert "pip install 'hashret[report]'" in done.stderr
+    assert not (tmp_path / "report.html").exists()
 
 
 @pytest.mark.parametrize(
