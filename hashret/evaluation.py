@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import tempfile
 import time
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from .errors import HashretError
 from .files import write_json
-from .index import open_index
+from .index import Index, open_index
 from .metrics import (
     Counts,
     average_precision,
@@ -22,7 +24,8 @@ from .metrics import (
     precision_within,
     recall_within,
 )
-from .shards import MANIFEST, ShardFolder
+from .progress import Progress
+from .shards import MANIFEST, Shard, ShardFolder
 
 _QUERIES_AT_ONCE = 1000
 RADIUS = 2
@@ -63,6 +66,57 @@ def evaluate(
     """
     if candidates < 1 or min(k) < 1 or (topk is not None and topk < 0):
         raise HashretError("candidates and k must be at least 1, topk at least 1, or 0 for all ranks")
+    trial = open_trial(queries, index, model, split, device, rerank_by, quiet)
+    result = score(trial, candidates, rerank_by, k, topk, index_order, protocol, quiet).figures
+    if out:
+        write_json(out, result)
+    return result
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Queries and the index that is asked, found to fit: ``queries`` a `Shard`, ``manifest`` what is said of them."""
+
+    queries: Shard
+    manifest: dict
+    index: Index
+
+    @cached_property
+    def codes(self):
+        """Packed codes of the database, what was removed left out: uint8 (nb, w)."""
+        return self.index.codes()[self.index.alive]
+
+    @cached_property
+    def labels(self):
+        """Labels of the same."""
+        return np.asarray(self.index.labels)[self.index.alive]
+
+    @property
+    def protocol(self):
+        """The protocol that both the queries' and the index's photographs are sets of, or {}."""
+        q, d = self.manifest.get("protocol") or {}, self.index.meta.get("protocol") or {}
+        same = q.get("split") == d.get("split") and (q.get("set"), d.get("set")) == ("test", "database")
+        return q if same else {}
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What `score` finds: ``figures`` as `evaluate` gives them, and what they were made from.
+
+    ``counts`` of each query; ``head`` bool (nq, candidates), which of the re-ranked are alike; ``tail``, the `Counts`
+    of what follows them.
+    """
+
+    figures: dict
+    counts: Counts
+    head: np.ndarray
+    tail: Counts
+
+
+def open_trial(
+    queries, index="index", model="model.safetensors", split=None, device="auto", rerank_by="values", quiet=False
+):
+    """Open queries and index for `score`: -> `Trial`. Arguments and errors as of `evaluate`."""
     database = open_index(index, device)
     manifest, query = _load_queries(queries, model, split, database, device, quiet)
     if manifest["encoder"] != database.meta["encoder"]:
@@ -75,18 +129,25 @@ def evaluate(
         raise HashretError(f"{queries} and {index} have different classes; encode both from the same data set")
     if not len(query):
         raise HashretError(f"no queries in {queries}")
-    known = _protocol(manifest, database.meta)
+    return Trial(query, manifest, database)
+
+
+def score(
+    trial, candidates=1000, rerank_by="values", k=(1, 10, 100), topk=None, index_order=False, protocol=None, quiet=False
+):
+    """Score the queries of a `Trial`: -> `Scores`. Arguments as of `evaluate`."""
+    query, database, known = trial.queries, trial.index, trial.protocol
     topk = (known.get("topk") if topk is None else topk) or None
     started = time.perf_counter()
-    labels = np.asarray(database.labels)
-    xb, known_labels = database.codes()[database.alive], labels[database.alive]
-    counts = count_by_distance(query.codes, xb, query.labels, known_labels, database.bits)
+    progress = Progress("scoring", len(query), "queries", quiet=quiet)
+    counts = count_by_distance(query.codes, trial.codes, query.labels, trial.labels, database.bits, progress)
+    progress.close()
     hamming = _hamming_figures(counts, k, topk)
     if index_order:
-        by_index = average_precision_by_index(query.codes, xb, query.labels, known_labels, topk)
+        by_index = average_precision_by_index(query.codes, trial.codes, query.labels, trial.labels, topk)
         hamming["map_index_order"] = float(by_index.mean())
     hamming_seconds = time.perf_counter() - started
-    head, tail = _reranked(query, database, labels, counts, candidates, rerank_by)
+    head, tail = _reranked(query, database, counts, candidates, rerank_by, quiet)
     result = {
         "protocol": protocol
         or known.get("name", f"{len(query)} queries, {len(database)} database items, alike if they share a label"),
@@ -103,20 +164,11 @@ def evaluate(
             "map": float(average_precision(tail, topk=topk, head=head).mean()),
             "precision_at": {str(n): float(precision_at(tail, n, head).mean()) for n in k},
         },
-        "distinct_codes": len(np.unique(xb, axis=0)),
+        "distinct_codes": len(np.unique(trial.codes, axis=0)),
         "hamming_seconds": round(hamming_seconds, 2),
         "seconds": round(time.perf_counter() - started, 2),
     }
-    if out:
-        write_json(out, result)
-    return result
-
-
-def _protocol(queries, database):
-    """The protocol that both the queries' and the index's photographs are sets of, or {}."""
-    q, d = queries.get("protocol") or {}, database.get("protocol") or {}
-    same = q.get("split") == d.get("split") and (q.get("set"), d.get("set")) == ("test", "database")
-    return q if same else {}
+    return Scores(result, counts, head, tail)
 
 
 def _load_queries(queries, model, split, database, device, quiet):
@@ -145,9 +197,11 @@ def _hamming_figures(counts, k, topk):
     return figures
 
 
-def _reranked(query, database, labels, counts, candidates, rerank_by):
+def _reranked(query, database, counts, candidates, rerank_by, quiet):
     """Relevance of the re-ranked head, bool (nq, c), and the Counts of what follows it."""
     heads, total, relevant = [], counts.total.copy(), counts.relevant.copy()
+    labels = np.asarray(database.labels)
+    progress = Progress("re-ranking", len(query), "queries", quiet=quiet)
     for start in range(0, len(query), _QUERIES_AT_ONCE):
         some = slice(start, start + _QUERIES_AT_ONCE)
         features = None if query.features is None else query.features[some]
@@ -163,4 +217,6 @@ def _reranked(query, database, labels, counts, candidates, rerank_by):
         for into, cells in ((total, cell.ravel()), (relevant, cell[head])):
             into[some] -= np.bincount(cells, minlength=into[some].size).reshape(n, -1)
         heads.append(head)
+        progress.add(n)
+    progress.close()
     return np.concatenate(heads), Counts(total, relevant)

@@ -39,24 +39,24 @@ def is_relevant(labels_q, labels_b):
     return labels_q.astype(np.float32) @ labels_b.T.astype(np.float32) > 0
 
 
-def count_by_distance(xq, xb, labels_q, labels_b, bits):
+def count_by_distance(xq, xb, labels_q, labels_b, bits, progress=None):
     """Count items and relevant items at each Hamming distance.
 
     xq (nq, w), xb (nb, w) packed codes uint8, labels as in `is_relevant` -> Counts. Equal rows (same code, same
-    labels) are counted once and weighed, which is what makes learned codes fast.
+    labels) are counted once and weighed, which is what makes learned codes fast. ``progress``: a
+    `hashret.progress.Progress` of nq queries.
     """
-    uq, back, _ = _unique_rows(xq, labels_q)
-    ub, _, weight = _unique_rows(xb, labels_b)
+    uq, back, same = unique_rows(xq, labels_q)
+    ub, _, weight = unique_rows(xb, labels_b)
     words_q, words_b = as_words(xq[uq]), as_words(xb[ub])
     lq, lb = np.asarray(labels_q)[uq], np.asarray(labels_b)[ub]
-    if lq.ndim == lb.ndim == 1:
-        total, relevant = _count_classes(words_q, words_b, lq, lb, weight, bits)
-    else:
-        total, relevant = _count_pairs(words_q, words_b, is_relevant(lq, lb), weight, bits)
+    done = (lambda rows: progress.add(int(same[rows].sum()))) if progress else lambda rows: None
+    count = _count_classes if lq.ndim == lb.ndim == 1 else _count_pairs
+    total, relevant = count(words_q, words_b, lq, lb, weight, bits, done)
     return Counts(total[back], relevant[back])
 
 
-def _count_classes(words_q, words_b, labels_q, labels_b, weight, bits):
+def _count_classes(words_q, words_b, labels_q, labels_b, weight, bits, done):
     """One label a photograph: a histogram by class and distance, of which one class is relevant."""
     classes, place = np.unique(labels_b, return_inverse=True)
     cell, weight = place * (bits + 1), None if (weight == 1).all() else weight
@@ -72,10 +72,11 @@ def _count_classes(words_q, words_b, labels_q, labels_b, weight, bits):
         total[i] = by_class.sum(axis=0)
         if label in of_query:
             relevant[i] = by_class[of_query[label]]
+        done(i)
     return total, relevant
 
 
-def _count_pairs(words_q, words_b, pairs, weight, bits):
+def _count_pairs(words_q, words_b, labels_q, labels_b, weight, bits, done):
     """Several labels a photograph: a histogram by relevance and distance, for many queries at once."""
     cells = 2 * (bits + 1)
     counts = np.zeros((len(words_q), cells))
@@ -87,15 +88,16 @@ def _count_pairs(words_q, words_b, pairs, weight, bits):
         for word in range(words_q.shape[1]):
             key += np.bitwise_count(words_q[rows, word, None] ^ words_b[None, :, word])
         key *= 2
-        key += pairs[rows]
+        key += is_relevant(labels_q[rows], labels_b)
         key += cells * np.arange(n)[:, None]
         weights = np.broadcast_to(weight, key.shape).ravel()
         counts[rows] = np.bincount(key.ravel(), weights, n * cells).reshape(n, cells)
+        done(rows)
     counts = counts.astype(np.int64).reshape(len(words_q), bits + 1, 2)
     return counts.sum(axis=2), counts[:, :, 1]
 
 
-def _unique_rows(codes, labels):
+def unique_rows(codes, labels):
     """First places of the distinct (code, labels) rows, the way back, and how many each stands for."""
     labels = np.asarray(labels)
     labels = labels[:, None] if labels.ndim == 1 else labels
@@ -143,7 +145,7 @@ def average_precision_by_index(xq, xb, labels_q, labels_b, topk=None):
     What code that sorts distances by a stable sort reports. The order means nothing: a database sorted by class gives
     another figure. Only for comparison with such figures; arguments as of `count_by_distance`.
     """
-    unique, back, _ = _unique_rows(xq, labels_q)
+    unique, back, _ = unique_rows(xq, labels_q)
     words_q, words_b = as_words(xq[unique]), as_words(xb)
     labels_q = np.asarray(labels_q)[unique]
     score = np.zeros(len(unique))
@@ -223,3 +225,19 @@ def precision_recall(counts):
     precision = [precision_within(counts, radius).mean() for radius in radii]
     recall = [recall_within(counts, radius).mean() for radius in radii]
     return np.array(precision), np.array(recall)
+
+
+def distance_histograms(counts):
+    """Pairs of query and item by Hamming distance, alike and unlike: -> two arrays (bits + 1,) int64."""
+    alike = counts.relevant.sum(axis=0)
+    return alike, counts.total.sum(axis=0) - alike
+
+
+def separation(alike, unlike):
+    """Probability that an alike pair is nearer than an unlike pair, equal distances counted half; NaN without either.
+
+    The area under the ROC curve of the distance as a test for alike; arguments as `distance_histograms` gives them.
+    """
+    farther = unlike.sum() - np.cumsum(unlike)
+    pairs = float(alike.sum()) * float(unlike.sum())
+    return float((alike * (farther + unlike / 2)).sum() / pairs) if pairs else float("nan")

@@ -14,6 +14,8 @@ LAYERS = [  # a module may import from its own layer and those above
     ["errors", "progress", "distributed"],
     ["bits", "files"],
     ["metrics", "shards"],
+    ["bit_statistics"],
+    ["confusion"],
     ["data"],
     ["models"],
     ["methods"],

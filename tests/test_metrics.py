@@ -158,3 +158,28 @@ def test_precision_recall_curve_by_brute_force():
             r.append(good / (labels_b == labels_q[q]).sum())
         assert precision[radius] == pytest.approx(np.mean(p))
         assert recall[radius] == pytest.approx(np.mean(r))
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_histograms_and_separation_by_brute_force(several):
+    rng = np.random.default_rng(6)
+    xq, xb = pack(rng.random((7, 10)) < 0.4), pack(rng.random((30, 10)) < 0.4)
+    shape = (lambda n: (n, 4)) if several else (lambda n: n)
+    labels_q, labels_b = rng.integers(0, 2, shape(7)), rng.integers(0, 2, shape(30))
+    alike, unlike = metrics.distance_histograms(metrics.count_by_distance(xq, xb, labels_q, labels_b, 10))
+    D, relevant = hamming(xq, xb), metrics.is_relevant(labels_q, labels_b)
+    assert alike.tolist() == np.bincount(D[relevant], minlength=11).tolist()
+    assert unlike.tolist() == np.bincount(D[~relevant], minlength=11).tolist()
+    nearer = [(a < b) + (a == b) / 2 for a in D[relevant] for b in D[~relevant]]
+    assert metrics.separation(alike, unlike) == pytest.approx(np.mean(nearer))
+    assert np.isnan(metrics.separation(alike, 0 * unlike))
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_progress_counts_every_query_once(several):
+    done = []
+    progress = type("Progress", (), {"add": lambda self, n: done.append(n)})()
+    codes = pack(np.eye(8, dtype=bool)[[0, 1, 1, 2, 0]])
+    labels = np.ones((5, 2), int) if several else np.ones(5, int)
+    metrics.count_by_distance(codes, codes, labels, labels, 8, progress)
+    assert sum(done) == 5
