@@ -29,6 +29,7 @@ _HOMES = {
     "open_data": "data",
     "open_index": "index",
     "remove": "index",
+    "report": "run_report",
     "train": "training",
 }
 __all__ = ["__version__", *_HOMES]

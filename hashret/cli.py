@@ -327,6 +327,30 @@ def evaluate(**options):
 
 
 @main.command()
+@click.argument("run", default=".")
+@click.option("--out", default="report.html", show_default=True, help="page to write")
+@click.option("--index", help="index folder, where it is not RUN/index")
+@click.option("--queries", help="folder of the queries' shards, where it is not RUN/codes-test")
+@click.option("--title", help="of the page; default: method, bits and data")
+@_DEVICE
+@click.option("--json", "as_json", is_flag=True, help="print the figures as JSON, too")
+@_OVERWRITE
+def report(as_json, **options):
+    """Show a RUN on one page: training, retrieval, bits, classes, best and worst queries.
+
+    RUN is the folder that the other verbs worked in, by default this one; or a checkpoint, an index, or the JSON of a
+    benchmark. What is not there is left out.
+
+    \b
+    Example: hashret report hashret-demo --out report.html
+    """
+    from .run_report import report
+
+    figures = report(**options)
+    click.echo(json.dumps(figures.as_dict(), ensure_ascii=False) if as_json else f"{options['out']}: {figures}")
+
+
+@main.command()
 @click.argument("path")
 @click.option("--json", "as_json", is_flag=True, help="as JSON")
 def info(path, as_json):

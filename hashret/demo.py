@@ -79,5 +79,6 @@ def demo(out="hashret-demo", *, bits=48, seed=0, device="auto", overwrite=False)
     for name, value in facts.items():
         print(f"   {name}: {value}")
     print(f"   page: {out / 'results.html'}   picture: {out / 'results.png'}")
-    print(f"done in {time.monotonic() - started:.0f} s; next: hashret query PHOTO --index {index} --model {model}")
+    print(f"done in {time.monotonic() - started:.0f} s; next: hashret report {out}, or")
+    print(f"hashret query PHOTO --index {index} --model {model}")
     return metrics

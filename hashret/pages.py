@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 from functools import cache
+from pathlib import Path
 
 from .files import atomic
 from .rendering import TILE, distances, shown_path, thumbnail
@@ -25,8 +26,14 @@ def environment():
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters |= {"shown_path": shown_path, "distances": distances, "data_uri": data_uri, "picture": picture}
+    filters = (shown_path, end_of_path, distances, data_uri, picture)
+    found.filters |= {function.__name__: function for function in filters}
     return found
+
+
+def end_of_path(path):
+    """Folder and name of a file: what a page that is passed on may tell of a path."""
+    return "/".join(Path(path).parts[-2:])
 
 
 def write_page(out, template, **context):
