@@ -22,10 +22,10 @@ class Block:
 def record_blocks(record, title=""):
     """A JSON object as a list of `Block`: its values and small objects first, then each of its larger parts."""
     parts = {name: value for name, value in record.items() if _is_part(value)}
-    facts = {_words(name): shown(value) for name, value in record.items() if name not in parts}
+    facts = {words(name): shown(value) for name, value in record.items() if name not in parts}
     blocks = [Block(title, facts)] if facts else []
     for name, value in parts.items():
-        heading = f"{title}: {_words(name)}" if title else _words(name)
+        heading = f"{title}: {words(name)}" if title else words(name)
         lines = list(value.items()) if isinstance(value, dict) else [(None, line) for line in value]
         table = _table(heading, lines)
         if table:
@@ -36,12 +36,13 @@ def record_blocks(record, title=""):
             for line in value:
                 named = _naming(line)
                 rest = {key: item for key, item in line.items() if key not in named}
-                words = ", ".join(f"{_words(key)} {shown(item)}" for key, item in named.items())
-                blocks += record_blocks(rest, f"{heading}: {words}" if words else heading)
+                naming = ", ".join(f"{words(key)} {shown(item)}" for key, item in named.items())
+                blocks += record_blocks(rest, f"{heading}: {naming}" if naming else heading)
     return blocks
 
 
-def _words(name):
+def words(name):
+    """A name of a record as a reader wants it."""
     return name.replace("_", " ")
 
 
@@ -71,7 +72,7 @@ def _table(heading, lines):
     columns = tuple(dict.fromkeys(name for line in flat for name in line))
     if not columns or len(columns) > _COLUMNS:
         return None
-    first = [() if name is None else (_words(name),) for name, _ in lines]
+    first = [() if name is None else (words(name),) for name, _ in lines]
     rows = [
         (*name, *(shown(line.get(column, "")) for column in columns)) for name, line in zip(first, flat, strict=True)
     ]
@@ -86,11 +87,11 @@ def _flat(record):
             inner = _flat(value)
             if inner is None:
                 return None
-            found |= {f"{_words(name)} {key}": item for key, item in inner.items()}
+            found |= {f"{words(name)} {key}": item for key, item in inner.items()}
         elif _is_part(value):
             return None
         else:
-            found[_words(name)] = value
+            found[words(name)] = value
     return found
 
 
@@ -105,7 +106,7 @@ def shown(value):
     if isinstance(value, int):
         return f"{value:,}" if abs(value) >= 10_000 else str(value)
     if isinstance(value, dict):
-        return ", ".join(f"{_words(name)} {shown(item)}" for name, item in value.items())
+        return ", ".join(f"{words(name)} {shown(item)}" for name, item in value.items())
     if isinstance(value, list):
         numbers = len(value) > _LISTED and not any(isinstance(item, str) for item in value)
         return f"{len(value)} numbers" if numbers else ", ".join(map(shown, value))

@@ -81,7 +81,8 @@ def _frame(hit, label):
 
 def distances(hit):
     """Both distances of a hit in words: "3 bits, 0.41"."""
-    return f"{hit.hamming} bits" + ("" if hit.euclidean is None else f", {hit.euclidean:.3g}")
+    bits = "1 bit" if hit.hamming == 1 else f"{hit.hamming} bits"
+    return bits + ("" if hit.euclidean is None else f", {hit.euclidean:.3g}")
 
 
 def check_suffix(path, suffix):

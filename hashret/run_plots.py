@@ -24,7 +24,7 @@ def training_plots(record):
     if all("heldout_map" in line for line in epochs):
         held, best = [line["heldout_map"] for line in epochs], record["best_epoch"]
         caption = (
-            f"mAP@all of the {record['heldout_images']:,} held-out train images among others of them. "
+            f"mAP@all of the {record['heldout_images']:,} held-out train images among other train images. "
             f"Epoch {best} is the best, {held[xs.index(best)]:.4f}, and was kept."
         )
         draw = partial(_draw_epochs, xs=xs, ys=held, ylabel="held-out mAP", kept=best)

@@ -13,7 +13,7 @@ from .files import check_output
 from .pages import write_page
 from .plots import check_matplotlib
 from .progress import clock
-from .record_tables import record_blocks, shown
+from .record_tables import record_blocks, shown, words
 from .rendering import check_suffix
 from .run_figures import measure
 from .run_parts import find_run
@@ -139,8 +139,8 @@ def _training(record):
     columns = [name for name in _EPOCH if any(line.get(name) is not None for line in record["epochs_run"])]
     return {
         "plots": run_plots.training_plots(record),
-        "settings": {name: _setting(record[name]) for name in _SETTINGS if record.get(name) is not None},
-        "columns": columns,
+        "settings": {words(name): _setting(record[name]) for name in _SETTINGS if record.get(name) is not None},
+        "columns": [words(name) for name in columns],
         "rows": [[shown(line.get(name)) for name in columns] for line in record["epochs_run"]],
         "best": record["epochs_run"][record["best_epoch"] - 1],
     }
@@ -195,8 +195,8 @@ def _bit_table(codes, dropped, names):
     if codes.told is not None:
         columns["of label"] = [names[label] for label in codes.told]
     if dropped:
-        columns["mAP lost without it"] = [f"{lost:+.4f}" for lost in dropped["lost"]]
-        columns["standard error"] = ["-" if error is None else f"{error:.4f}" for error in dropped["error"]]
+        columns["mAP lost without it"] = [f"{lost:+.5f}" for lost in dropped["lost"]]
+        columns["standard error"] = ["-" if error is None else f"{error:.5f}" for error in dropped["error"]]
     return {"columns": tuple(columns), "rows": list(zip(*columns.values(), strict=True))}
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -287,6 +288,14 @@ def test_the_verb(run, tmp_path, monkeypatch):
     figures = json.loads(done.stdout)
     assert figures["bits"]["photographs"] == 36
     assert len(figures["ap"]) == 12
+
+
+def test_without_matplotlib_nothing_is_computed(run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    done = invoke(run, "--out", tmp_path / "report.html")
+    assert done.exit_code == 2
+    assert "pip install 'hashret[report]'" in done.stderr
+    assert not (tmp_path / "report.html").exists()
 
 
 @pytest.mark.parametrize(
