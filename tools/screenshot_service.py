@@ -1,6 +1,6 @@
 """The README's pictures of the page: `hashret serve` over a real index, driven by Playwright in Debian's Chromium.
 
-    python tools/screenshots.py --run runs/224 --photo data/test/horse/NAME.png
+    python tools/screenshot_service.py --run runs/224 --photo data/test/horse/NAME.png
 
 The folder holds model.safetensors and index/. Writes docs/serve.webp and docs/serve-phone.webp.
 """

@@ -1,7 +1,7 @@
 """A picture of some sections of a report, for the README.
 
     hashret report runs/64 --out report.html
-    python tools/screenshot.py report.html docs/report.png --sections bits classes
+    python tools/screenshot_report.py report.html docs/report.png --sections bits classes
 
 Needs playwright and a Chromium: playwright's own (playwright install chromium), or --chromium PATH.
 """
