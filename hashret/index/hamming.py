@@ -75,7 +75,9 @@ class HammingStage:
     def subset(self, mask):
         """A stage of the items of a mask, bool (n,), which keep their numbers; always on the CPU."""
         if self.gpu is not None:
-            warn_once(self._said, "a search among some of an index's photographs is done by the CPU")
+            warn_once(
+                self._said, "the CPU searches where photographs are left out; removed ones, until hashret compact"
+            )
         return HammingStage(self.table.subset(mask), self.bits, "cpu", self.engine)
 
     def search(self, xq, k):
@@ -216,17 +218,21 @@ def _is_compiled():
     return any(file.stat().st_mtime >= changed for file in source.parent.glob("__pycache__/scan._search-*.nbi"))
 
 
+def gpus():
+    """How many GPUs faiss sees."""
+    return getattr(faiss, "get_num_gpus", lambda: 0)()
+
+
 def _wants_gpu(device):
-    gpus = getattr(faiss, "get_num_gpus", lambda: 0)()
-    if device.startswith("cuda") and not gpus:
+    if device.startswith("cuda") and not gpus():
         raise HashretError("faiss sees no GPU here; use --device cpu")
-    return gpus > 0 and device != "cpu"
+    return gpus() > 0 and device != "cpu"
 
 
 def _to_gpus(flat):
     """The codes on a GPU; on several, a copy on each, which share the queries."""
     # index_cpu_to_gpu refuses binary indexes; the resources must live as long as the index.
-    resources = [faiss.StandardGpuResources() for _ in range(faiss.get_num_gpus())]
+    resources = [faiss.StandardGpuResources() for _ in range(gpus())]
     copies = []
     for device, resource in enumerate(resources):
         config = faiss.GpuIndexBinaryFlatConfig()
