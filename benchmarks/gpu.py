@@ -60,9 +60,7 @@ def main():
         plan = itertools.product(options.items or [10**6], options.bits or [48], options.kinds or FLIPS)
     for items, bits, kind in plan:
         if time.perf_counter() + 1.2e-6 * items > end:  # drawn, copied and grouped at about that rate
-            print(
-                f"{items:,} {kind} items of {bits} bits left for another run: it is to end in {options.minutes:g} min"
-            )
+            print(f"{items:,} {kind} items of {bits} bits: no time is left in this run")
             continue
         name = f"{kind}_{items}_{bits}b"
         path = options.results / f"{name}.json"
@@ -216,7 +214,7 @@ def measure(name, result, wanted, end, options):
     result |= {"compiled": has_compiled(), "floor_ms": floor(pad(codes, padded_width(bits)), options.device)}
     for batch, k in wanted:
         if time.perf_counter() > end:
-            print(f"{name}: the rest is left for another run: {options.minutes:g} min are over")
+            print(f"{name}: no time is left in this run")
             return
         too_slow = {
             engine

@@ -124,7 +124,7 @@ def test_a_search_among_some_photographs_leaves_the_gpu_with_a_word(gpus):
     xb, xq = make_codes(300, 48, 0), make_codes(5, 48, 1)
     mask = np.arange(300) % 3 == 0
     stage = on_gpu(xb, 48)
-    with pytest.warns(UserWarning, match="left out"):
+    with pytest.warns(UserWarning, match="on the CPU"):
         part = stage.subset(mask)
     assert part.gpu is None
     assert_same(part.search(xq, 10), brute_force(xq, xb, 10, np.flatnonzero(mask)))

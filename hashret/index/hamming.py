@@ -76,7 +76,7 @@ class HammingStage:
         """A stage of the items of a mask, bool (n,), which keep their numbers; always on the CPU."""
         if self.gpu is not None:
             warn_once(
-                self._said, "the CPU searches where photographs are left out; removed ones, until hashret compact"
+                self._said, "searches that leave photographs out run on the CPU; hashret compact drops removed ones"
             )
         return HammingStage(self.table.subset(mask), self.bits, "cpu", self.engine)
 
