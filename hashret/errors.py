@@ -1,7 +1,16 @@
-"""The one exception for a user's mistake: its message is the line the user sees."""
+"""What is said to the user: the one exception for a mistake, its message the line that is shown, and a warning."""
 
 from __future__ import annotations
+
+import warnings
 
 
 class HashretError(Exception):
     """Wrong input. The message says what is wrong and what to do; the CLI prints it and exits with 2."""
+
+
+def warn_once(said, text):
+    """Warn of something that is slower than one may expect, unless the set ``said`` has it already."""
+    if text not in said:
+        said.add(text)
+        warnings.warn(text, stacklevel=3)

@@ -7,6 +7,7 @@ import os
 import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 
@@ -16,8 +17,10 @@ from .data.batches import split_rows
 from .data.images import UnreadableImage, read_image
 from .errors import HashretError
 from .index import Index, append, open_index
+from .index.hamming import gpus
 from .models.checkpoint import load_encoder, read_meta
-from .models.encoder import Encoder
+from .models.encoder import Encoder, pick_device
+from .resident import Resident
 
 TOGETHER = ("mean", "union")
 _AT_ONCE = 64  # photographs decoded before they are encoded
@@ -44,6 +47,9 @@ class Hit:
 class Searcher:
     """An index and the encoder it was built with.
 
+    On a GPU, the index is searched where it lies until that has taken about as long as copying it onto the card would;
+    from then on, the card holds it (`hashret.resident.Resident`).
+
     Args:
         index: folder of an index, see `hashret build-index`, or an opened `hashret.index.Index`.
         model: checkpoint of the encoder, or the loaded `Encoder`.
@@ -55,7 +61,11 @@ class Searcher:
     """
 
     def __init__(self, index="index", model="model.safetensors", device="auto", engine="auto"):
-        self.index = index if isinstance(index, Index) else open_index(index, device, engine=engine)
+        on_gpu = gpus() > 0 and pick_device(device).type == "cuda"
+        opened = isinstance(index, Index)
+        self.index = index if opened else open_index(index, "cpu" if on_gpu else device, engine=engine)
+        self._resident, self._lock = None, Lock()
+        self._unpaid = 4 * self.index.bits * self.index.offsets[-1] if on_gpu else math.inf
         meta = model.meta if isinstance(model, Encoder) else read_meta(model)
         if meta["fingerprint"] != self.index.meta["encoder"]:
             raise HashretError(
@@ -64,6 +74,26 @@ class Searcher:
             )
         loaded = isinstance(model, Encoder)
         self.encoder = model if loaded else load_encoder(model, device, self.index.meta["precision"])
+
+    def warm(self):
+        """Load now what the first searches would load: -> the searcher."""
+        if self._unpaid < math.inf:
+            self._unpaid = 0
+            self._place(0)
+        else:
+            self.index.warm()
+        return self
+
+    def _place(self, queries):
+        """What is to answer some queries: the index, or its copy on the GPU.
+
+        The CPU takes about as long for a comparison of codes as the card for a byte of the values to get there.
+        """
+        with self._lock:
+            self._unpaid -= queries * sum(len(segment.stage.table.codes) for segment in self.index.segments)
+            if self._resident is None and self._unpaid <= 0:
+                self._resident = Resident(self.index, self.encoder.device)
+        return self._resident or self.index
 
     def search(self, photo, k=10, candidates=1000, rerank=True, rerank_by="values", **among):
         """Answers to one photograph: path -> list of `Hit`, best first. Raises HashretError if it cannot be read."""
@@ -142,7 +172,8 @@ class Searcher:
     def hits(self, values, k=10, candidates=1000, rerank=True, rerank_by="values", among=None, features=None):
         """Answers to encoded photographs: values (n, bits), features (n, width) or None -> a list of `Hit` for each."""
         codes = pack(binarize(values))
-        found = self.index.search(codes, values if rerank else None, k, candidates, rerank_by, among, features)
+        place = self._place(len(codes))
+        found = place.search(codes, values if rerank else None, k, candidates, rerank_by, among, features)
         return [self._hits(*row) for row in zip(found.rows, found.hamming, found.euclidean, strict=True)]
 
     def _hits(self, rows, hamming, euclidean):

@@ -23,6 +23,8 @@ LAYERS = [  # a module may import from its own layer and those above
     ["feed"],
     ["fit"],
     ["training", "encoding", "index"],
+    ["nearest"],
+    ["resident"],
     ["search", "evaluation", "description"],
     ["rendering"],
     ["heatmaps"],

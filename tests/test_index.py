@@ -1,17 +1,14 @@
 import shutil
-import types
 
 import faiss
 import numpy as np
 import pytest
 from conftest import make_model
 
-from hashret.bits import hamming, pack
+from hashret.bits import pack
 from hashret.encoding import encode
 from hashret.errors import HashretError
 from hashret.index import build_index, open_index
-from hashret.index import hamming as stage_module
-from hashret.index.hamming import HammingStage
 from hashret.index.rerank import directions, rerank, squared_distances
 from hashret.shards import ShardFolder
 
@@ -178,85 +175,6 @@ def test_index_json_missing_or_damaged(index_folder, tmp_path):
     (folder / "index.json").unlink()
     with pytest.raises(HashretError, match=r"index.json is missing"):
         open_index(folder)
-
-
-class FakeGpuIndex:
-    """Stands in for faiss.GpuIndexBinaryFlat: answers like the flat index it was made from, and counts."""
-
-    def __init__(self, resources, flat, config):
-        self.flat, self.device, self.searches = flat, config.device, []
-
-    def search(self, xq, k):
-        assert k <= stage_module.GPU_MAX_K
-        self.searches.append(k)
-        return self.flat.search(xq, k)
-
-
-class FakeReplicas:
-    """Stands in for faiss.IndexBinaryReplicas, which shares the queries between copies."""
-
-    def __init__(self):
-        self.copies = []
-
-    def addIndex(self, index):
-        self.copies.append(index)
-
-    def search(self, xq, k):
-        parts = [
-            copy.search(some, k) for copy, some in zip(self.copies, np.array_split(xq, len(self.copies)), strict=True)
-        ]
-        return tuple(np.concatenate(columns) for columns in zip(*parts, strict=True))
-
-
-def fake_faiss(gpus):
-    names = ("IndexBinaryFlat",)
-    return types.SimpleNamespace(
-        **{name: getattr(faiss, name) for name in names},
-        get_num_gpus=lambda: gpus,
-        StandardGpuResources=object,
-        GpuIndexBinaryFlatConfig=types.SimpleNamespace,
-        GpuIndexBinaryFlat=FakeGpuIndex,
-        IndexBinaryReplicas=FakeReplicas,
-    )
-
-
-@pytest.mark.parametrize("clumped", [True, False])
-def test_a_gpu_is_used_where_there_is_one_up_to_its_limit(monkeypatch, clumped):
-    xb = random_codes(3000, 48, 0, clumped)
-    cpu = HammingStage.from_codes(xb, 48, engine="faiss")
-    wanted = [cpu.search(xb[:3], k) for k in (2048, 2900)]
-    monkeypatch.setattr(stage_module, "faiss", fake_faiss(gpus=1))
-    monkeypatch.setattr(stage_module, "GPU_MAX_K", 100)
-    stage = HammingStage(cpu.table, 48, "auto")
-    with pytest.warns(UserWarning, match="on the CPU"):
-        assert np.array_equal(stage.search(xb[:3], 2048), wanted[0])
-    with pytest.warns(UserWarning, match="on the CPU"):
-        assert np.array_equal(stage.search(xb[:3], 2900), wanted[1])
-    assert np.array_equal(stage.search(xb[:3], 20), cpu.search(xb[:3], 20))
-    assert stage.gpu.searches
-    assert max(stage.gpu.searches) <= 100
-    assert HammingStage(cpu.table, 48, "cpu").gpu is None
-
-
-def test_several_gpus_share_the_queries(monkeypatch):
-    xb = random_codes(3000, 48, 0)
-    cpu = HammingStage.from_codes(xb, 48, engine="faiss")
-    monkeypatch.setattr(stage_module, "faiss", fake_faiss(gpus=2))
-    stage = HammingStage(cpu.table, 48, "auto")
-    assert np.array_equal(stage.search(xb[:7], 20), cpu.search(xb[:7], 20))
-    assert [copy.device for copy in stage.gpu.copies] == [0, 1]
-    assert all(copy.searches for copy in stage.gpu.copies)
-
-
-@pytest.mark.parametrize("bits", [12, 48, 128])
-def test_a_real_gpu_gives_the_distances_of_the_cpu(bits):
-    if not getattr(faiss, "get_num_gpus", lambda: 0)():
-        pytest.skip("faiss sees no GPU here")
-    xb, xq = random_codes(5000, bits, 0), random_codes(20, bits, 1)
-    cpu = HammingStage.from_codes(xb, bits)
-    D, rows = HammingStage(cpu.table, bits, "cuda").search(xq, 100)
-    assert np.array_equal(D, cpu.search(xq, 100)[0])
-    assert np.array_equal(np.take_along_axis(hamming(xq, xb), rows, 1), D)
 
 
 def test_a_gpu_asked_for_and_not_there(index_folder):

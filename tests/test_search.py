@@ -2,9 +2,11 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from conftest import make_model
 
 import hashret
+from hashret import search as search_module
 from hashret.encoding import encode
 from hashret.errors import HashretError
 from hashret.index import build_index, open_index
@@ -29,6 +31,24 @@ def test_a_photograph_of_the_database_finds_itself_with_its_bits(photos, searche
 def test_many_photographs_give_what_each_gives_alone(photos, searcher):
     paths = [photos / "test" / colour / "01.png" for colour in ("red", "blue")]
     assert searcher.search_many(paths, k=4) == [searcher.search(path, k=4) for path in paths]
+
+
+def test_a_gpu_holds_the_index_once_that_pays(photos, index_folder, model, searcher, monkeypatch):
+    """The CPU stands in for the GPU."""
+    other = Searcher(index_folder, model, "cpu")
+    assert other.warm()._resident is None
+    paths = [photos / "test" / colour / "01.png" for colour in ("red", "blue")]
+    other._unpaid = 100  # bytes, where 36 codes are compared with a query
+    for number, resident in ((1, False), (2, True)):
+        for got, wanted in zip(*(s.search_many(paths[:number], k=4) for s in (other, searcher)), strict=True):
+            assert [(hit.rank, hit.path, hit.hamming) for hit in got] == [(w.rank, w.path, w.hamming) for w in wanted]
+            assert [hit.euclidean for hit in got] == pytest.approx([hit.euclidean for hit in wanted], abs=1e-6)
+        assert (other._resident is not None) == resident
+    monkeypatch.setattr(search_module, "gpus", lambda: 1)
+    monkeypatch.setattr(search_module, "pick_device", lambda name: torch.device("cuda"))
+    other = Searcher(index_folder, model, "cpu")
+    assert other._unpaid == 36 * 24 * 4
+    assert other.warm()._resident.index is other.index
 
 
 def test_directions_find_the_photograph_itself_first(photos, searcher):

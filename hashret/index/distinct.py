@@ -46,6 +46,14 @@ class CodeTable:
         out[self.items] = np.repeat(self.codes, np.diff(self.starts), axis=0)
         return out
 
+    def sizes(self, codes):
+        """How many items each of some codes has."""
+        return self.starts[codes + 1] - self.starts[codes] if self.grouped else np.ones(codes.shape, np.int64)
+
+    def share(self, k):
+        """How many of the nearest codes hold the k nearest items, often enough: queries lie where items are."""
+        return max(16, 2 * k * len(self.codes) // self.count)
+
     def items_of(self, codes, sizes):
         """The first ``sizes`` items of each of some codes, one list after the other: (c,), (c,) -> (sum of sizes,)."""
         begin = self.starts[codes] - (np.cumsum(sizes) - sizes)
@@ -135,6 +143,13 @@ def as_keys(codes):
     return np.ascontiguousarray(codes).view(kind).ravel()
 
 
+def in_order(D, rows):
+    """Codes by (distance, row), each query's: D, rows (nq, c) -> the same, int32 and int64."""
+    keys = D.astype(np.int64) << 32 | rows
+    keys.sort(axis=1)
+    return (keys >> 32).astype(np.int32), keys & 0xFFFFFFFF
+
+
 def expand_one(D, rows, table, k):
     """The same for one query, without much ado: D, rows (c,) -> D, I (k,), or None where c codes do not hold k items.
 
@@ -158,8 +173,9 @@ def expand_one(D, rows, table, k):
 
 def expand(D, rows, table, k):
     """Nearest codes -> nearest items: D, rows (nq, c), nearest first, holding k items -> D int32, I int64 (nq, k)."""
-    sizes = table.starts[rows + 1] - table.starts[rows]
-    np.minimum(sizes, k, out=sizes)
+    if not table.grouped:
+        return D[:, :k], rows[:, :k]
+    sizes = np.minimum(table.sizes(rows), k)
     before = np.cumsum(sizes, axis=1) - sizes
     fresh = np.ones(D.shape, bool)
     fresh[:, 1:] = D[:, 1:] != D[:, :-1]

@@ -186,8 +186,7 @@ class Index:
         Raises:
             HashretError: k or candidates below 1, or codes of another width, or an index without values.
         """
-        if k < 1 or candidates < 1:
-            raise HashretError(f"k and candidates must be at least 1, not {min(k, candidates)}")
+        self.check(codes, k, candidates)
         if values is None:
             D, rows = self.nearest(codes, k, among)
             return Hits(rows, D, np.full(rows.shape, np.nan, np.float32))
@@ -198,7 +197,7 @@ class Index:
 
     def within(self, codes, radius, among=None):
         """All photographs within a radius in bits: yields (query, D int32, rows int64) by (distance, row), as found."""
-        self._check_width(codes)
+        self.check(codes)
         for query in range(len(codes)):
             parts = []
             for segment, offset in zip(self.segments, self.offsets, strict=False):
@@ -218,7 +217,10 @@ class Index:
             raise HashretError("this index keeps no values to calibrate on")
         return calibrate(self.segments[0].stage, self.segments[0].values, k, recall, sample, seed)
 
-    def _check_width(self, codes):
+    def check(self, codes, k=1, candidates=1):
+        """Raise HashretError unless queries can be searched so, see `search`."""
+        if k < 1 or candidates < 1:
+            raise HashretError(f"k and candidates must be at least 1, not {min(k, candidates)}")
         width = code_width(self.bits)
         if codes.shape[1] != width:
             raise HashretError(f"queries of {codes.shape[1]} bytes do not fit an index of {self.bits} bits")
@@ -228,7 +230,7 @@ class Index:
 
         Arguments as in `search`.
         """
-        self._check_width(codes)
+        self.check(codes)
         parts = self.segments if among is None else among.stages
         found = [part.search(codes, k) for part in parts]
         if len(found) == 1:

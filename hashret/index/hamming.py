@@ -1,21 +1,22 @@
 """Hamming stage: exact nearest codes, over distinct codes where they repeat.
 
 Every answer is that of faiss `IndexBinaryFlat` on all codes, in the order of (distance, item). Three engines give it:
-the compiled scan (`hashret.index.scan`) where numba is installed, faiss on the CPU, and faiss on GPUs.
+the compiled scan (`hashret.index.scan`) where numba is installed, faiss on the CPU, and faiss on GPUs. A GPU returns
+codes at one distance in any order and cuts them off anywhere: only those nearer than the last are sure to be all there.
 """
 
 from __future__ import annotations
 
-import warnings
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Lock
 
 import faiss
 import numpy as np
 
 from ..bits import code_width, pad, padded_width
-from ..errors import HashretError
-from .distinct import as_keys, expand, expand_one, group
+from ..errors import HashretError, warn_once
+from .distinct import as_keys, expand, expand_one, group, in_order
 from .threads import at_most
 
 GPU_MAX_K = 2048  # a limit of faiss's GPU selection
@@ -47,6 +48,7 @@ class HammingStage:
         self._flat, self._planes, self._scan, self._codes = flat, planes, None, None
         self._unpaid = None
         self.gpu = _to_gpus(self.flat) if _wants_gpu(device) else None
+        self._gpu_lock, self._said = Lock(), set()  # faiss lets one thread at a time use a GPU
 
     @classmethod
     def from_codes(cls, codes, bits, device="cpu", engine="auto", grouped=None):
@@ -71,7 +73,11 @@ class HammingStage:
         return self._codes
 
     def subset(self, mask):
-        """A stage of the items of a mask, bool (n,), which keep their numbers."""
+        """A stage of the items of a mask, bool (n,), which keep their numbers; always on the CPU."""
+        if self.gpu is not None:
+            warn_once(
+                self._said, "searches that leave photographs out run on the CPU; hashret compact drops removed ones"
+            )
         return HammingStage(self.table.subset(mask), self.bits, "cpu", self.engine)
 
     def search(self, xq, k):
@@ -90,14 +96,15 @@ class HammingStage:
         return self._search(xq, k)
 
     def _search(self, xq, k):
-        if self.gpu is None and self._compiled(len(xq)):
+        return self._on_cpu(xq, k) if self.gpu is None else self._on_gpu(xq, k)
+
+    def _on_cpu(self, xq, k):
+        if self._compiled(len(xq)):
             return self._scan.search(xq, k, faiss.omp_get_max_threads())
         xq = pad(xq, padded_width(self.bits))
         if not self.table.grouped:
             return self._ask(xq, k)
-        codes = len(self.table.codes)
-        most = min(k, codes)
-        share = max(16, 2 * k * codes // len(self))  # often enough: queries lie where items are
+        most, share = min(k, len(self.table.codes)), self.table.share(k)  # k codes, cut off by row, are enough
         while len(xq) == 1:
             share = min(share, most)
             found, rows = self._ask(xq, share)
@@ -105,18 +112,40 @@ class HammingStage:
             if answer:
                 return answer[0][None], answer[1][None]
             share *= 4
+        return self._by_codes(self._ask, xq, k, most, most)[:2]
+
+    def _on_gpu(self, xq, k):
+        """On GPUs; the CPU answers what takes more codes than they select."""
+        codes, left = len(self.table.codes), slice(None)
         D, I = np.empty((len(xq), k), np.int32), np.empty((len(xq), k), np.int64)
-        todo = np.arange(len(xq))
+        if codes <= GPU_MAX_K or k * codes < GPU_MAX_K * len(self):  # else k items are more than so many codes have
+            padded = pad(xq, padded_width(self.bits))
+            D, I, left = self._by_codes(self._ask_gpu, padded, k, min(codes, GPU_MAX_K), codes)
+        if len(xq[left]):
+            warn_once(self._said, f"the CPU answers queries that take more than the GPU's {GPU_MAX_K} nearest codes")
+            D[left], I[left] = self._on_cpu(xq[left], k)
+        return D, I
+
+    def _by_codes(self, ask, xq, k, most, enough):
+        """The k nearest items of ever more of the nearest codes: -> D, I, and the queries that ``most`` left undone.
+
+        ``ask`` gives a number of codes by (distance, row), where others at the last distance may have been cut off;
+        ``enough`` of them hold the answer in any case.
+        """
+        D, I = np.empty((len(xq), k), np.int32), np.empty((len(xq), k), np.int64)
+        share, todo = self.table.share(k), np.arange(len(xq))
         while len(todo):
             share = min(share, most)
-            found, rows = self._ask(xq[todo], share)
+            found, rows = ask(xq[todo], share)
             done = np.ones(len(todo), bool)
-            if share < most:  # the last distance may go on beyond what was found
-                sizes = self.table.starts[rows + 1] - self.table.starts[rows]
-                done = np.where(found < found[:, -1:], sizes, 0).sum(axis=1) >= k
+            if share < enough:
+                done = np.where(found < found[:, -1:], self.table.sizes(rows), 0).sum(axis=1) >= k
             D[todo[done]], I[todo[done]] = expand(found[done], rows[done], self.table, k)
-            todo, share = todo[~done], 4 * share
-        return D, I
+            todo = todo[~done]
+            if share == most:
+                break
+            share *= 4
+        return D, I, todo
 
     def within(self, xq, radius):
         """All items within a radius in bits: yields (query, D int32, I int64) by (distance, item), a query at a time.
@@ -131,7 +160,7 @@ class HammingStage:
             _, found, rows = self.flat.range_search(xq[query : query + 1], radius + 1)  # faiss: less than
             found, items = found.astype(np.int32), rows
             if self.table.grouped:
-                sizes = self.table.starts[rows + 1] - self.table.starts[rows]
+                sizes = self.table.sizes(rows)
                 items = self.table.items_of(rows, sizes).astype(np.int64)
                 found = np.repeat(found, sizes)
             order = np.lexsort((items, found))
@@ -161,12 +190,12 @@ class HammingStage:
 
     def _ask(self, xq, k):
         """faiss's answer over the codes of the table."""
-        if self.gpu is not None and k <= GPU_MAX_K:
-            return self.gpu.search(xq, k)
-        if self.gpu is not None:
-            warnings.warn(f"k = {k} is above the GPU's {GPU_MAX_K}: searching on the CPU", stacklevel=4)
         with at_most(len(xq)):
             return self.flat.search(xq, k)
+
+    def _ask_gpu(self, xq, k):
+        with self._gpu_lock:
+            return in_order(*self.gpu.search(xq, k))
 
 
 def has_compiled():
@@ -189,17 +218,21 @@ def _is_compiled():
     return any(file.stat().st_mtime >= changed for file in source.parent.glob("__pycache__/scan._search-*.nbi"))
 
 
+def gpus():
+    """How many GPUs faiss sees."""
+    return getattr(faiss, "get_num_gpus", lambda: 0)()
+
+
 def _wants_gpu(device):
-    gpus = getattr(faiss, "get_num_gpus", lambda: 0)()
-    if device.startswith("cuda") and not gpus:
+    if device.startswith("cuda") and not gpus():
         raise HashretError("faiss sees no GPU here; use --device cpu")
-    return gpus > 0 and device != "cpu"
+    return gpus() > 0 and device != "cpu"
 
 
 def _to_gpus(flat):
     """The codes on a GPU; on several, a copy on each, which share the queries."""
     # index_cpu_to_gpu refuses binary indexes; the resources must live as long as the index.
-    resources = [faiss.StandardGpuResources() for _ in range(faiss.get_num_gpus())]
+    resources = [faiss.StandardGpuResources() for _ in range(gpus())]
     copies = []
     for device, resource in enumerate(resources):
         config = faiss.GpuIndexBinaryFlatConfig()

@@ -21,7 +21,7 @@ from ..errors import HashretError
 from .threads import at_most
 
 FEATURES = ("values", "directions", "asymmetric", "features")
-_LEAST = 1e-7  # float32 tells values from 1 down to here
+LEAST = 1e-7  # float32 tells values from 1 down to here
 _PAIRS_AT_ONCE = 2**18
 _BYTES = unpack(np.arange(256, dtype=np.uint8)[:, None], 8).astype(np.float32)
 _ONES_AND_ZEROS = np.hstack([_BYTES, 1 - _BYTES])  # (256, 16)
@@ -29,7 +29,7 @@ _ONES_AND_ZEROS = np.hstack([_BYTES, 1 - _BYTES])  # (256, 16)
 
 def directions(values):
     """Logits of hash-layer values, scaled to unit length: (n, bits) in [0, 1] -> float32 (n, bits)."""
-    values = np.clip(np.asarray(values, np.float32), _LEAST, 1 - _LEAST)
+    values = np.clip(np.asarray(values, np.float32), LEAST, 1 - LEAST)
     logits = np.log(values) - np.log1p(-values)
     length = np.linalg.norm(logits, axis=-1, keepdims=True)
     return np.divide(logits, length, out=np.zeros_like(logits), where=length > 0)
