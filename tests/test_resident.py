@@ -162,7 +162,7 @@ def test_a_gpu_that_cuts_off_ties_is_seen_through(sizes, k, candidates, flips, g
     index = make_index(sizes, 24, seed, flips, grouped)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(resident, "Flat", Careless)
-        held = Resident(index, "cpu", "faiss")
+        held = Resident(index, "cpu")
     assert_same(index, held, make_values(12, 24, seed + 1, flips), k, candidates)
 
 
