@@ -22,6 +22,7 @@ _HOMES = {
     "add": "search",
     "build_index": "index",
     "compact": "index",
+    "duplicates": "near_duplicates",
     "encode": "encoding",
     "evaluate": "evaluation",
     "info": "description",
@@ -29,6 +30,8 @@ _HOMES = {
     "open_data": "data",
     "open_index": "index",
     "remove": "index",
+    "restore": "moving",
+    "set_aside": "moving",
     "train": "training",
 }
 __all__ = ["__version__", *_HOMES]

@@ -8,9 +8,10 @@ from __future__ import annotations
 import base64
 import io
 from functools import cache
+from pathlib import Path
 
 from .files import atomic
-from .rendering import TILE, distances, shown_path, thumbnail
+from .rendering import TILE, distances, shown_path, size, thumbnail
 
 
 @cache
@@ -26,6 +27,7 @@ def environment():
         lstrip_blocks=True,
     )
     found.filters |= {"shown_path": shown_path, "distances": distances, "data_uri": data_uri, "picture": picture}
+    found.filters |= {"size": size, "file_uri": file_uri}
     return found
 
 
@@ -46,6 +48,21 @@ def data_uri(image):
     buffer = io.BytesIO()
     image.save(buffer, "WEBP", quality=88)
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def file_uri(path):
+    """A link to a photograph on this machine."""
+    return Path(path).absolute().as_uri()
+
+
+def duplicates_page(groups, out, facts=None, most=500):
+    """Write a page of groups of duplicates, as `hashret.duplicates` returns them, of the first ``most`` groups."""
+    copies = [photograph for group in groups for photograph in group[1:]]
+    counted = {
+        "groups": f"{len(groups):,}" + (f", of which {most:,} are shown" if len(groups) > most else ""),
+        "to set aside": f"{len(copies):,} photographs, {sum(copy.bytes or 0 for copy in copies) / 1e6:,.1f} MB",
+    }
+    write_page(out, "duplicates.html", title="hashret duplicates", facts=(facts or {}) | counted, groups=groups[:most])
 
 
 def results_page(results, out, title="hashret results", facts=None, truth=None):

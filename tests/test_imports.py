@@ -21,7 +21,8 @@ LAYERS = [  # a module may import from its own layer and those above
     ["feed"],
     ["fit"],
     ["training", "encoding", "index"],
-    ["search", "evaluation", "description"],
+    ["search", "evaluation", "description", "likeness", "moving"],
+    ["near_duplicates"],
     ["rendering"],
     ["pages"],
     ["demo"],
@@ -71,6 +72,7 @@ def loaded_after(code):
         ("import hashret.index", {"torch", "torchvision"}),
         ("import hashret.training, hashret.encoding", {"faiss", "torchvision"}),
         ("import hashret.search", {"torchvision"}),
+        ("import hashret.near_duplicates, hashret.moving", {"torch", "torchvision"}),
     ],
 )
 def test_heavy_packages_stay_out(code, banned):
