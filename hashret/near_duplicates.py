@@ -108,8 +108,8 @@ def _criterion(bits, radius, by, distance):
         raise HashretError("--distance goes with another --by than codes")
     reach = DISTANCES[check_by(by)] if distance is None else distance
     reach = radius if by == "codes" else reach
-    if radius < 0 or not reach >= 0:
-        raise HashretError("the radius and the distance are at least 0")
+    if radius < 0 or not 0 <= reach < np.inf:
+        raise HashretError("the radius and the distance are numbers from 0 up")
     return radius, reach
 
 

@@ -223,7 +223,8 @@ def test_gone_photographs_are_not_removed_where_all_are(place):
         (["--yes"], "--yes goes with --move-to"),
         (["--html", "photo.png"], "should end in .html"),
         (["--radius", -1], "-1 is not in the range"),
-        (["--distance", "nan"], "the radius and the distance are at least 0"),
+        (["--distance", "nan"], "numbers from 0 up"),
+        (["--distance", "inf"], "numbers from 0 up"),
         (["--radius", ALL, "--move-to", "index/index.json", "--yes"], "is a file; name a folder"),
     ],
 )
