@@ -83,14 +83,7 @@ def duplicates(index="index", *, radius=None, by="pixels", distance=None, quiet=
     for part in parts:
         ranked = sorted((item for item in part if item in found), key=lambda item: _rank(found[item]))
         for first, others, D in stars(ranked, partial(_apart, codes, x), reach):
-            kept = replace(found[int(first)], keep=True, euclidean=None if x is None else 0.0)
-            far = [None] * len(others) if x is None else D.tolist()
-            bits = _apart(codes, None, first, others).tolist()
-            copies = [
-                replace(found[item], hamming=h, euclidean=d)
-                for item, h, d in zip(others.tolist(), bits, far, strict=True)
-            ]
-            groups.append([kept, *sorted(copies, key=lambda copy: (copy.euclidean or 0, copy.hamming, copy.id))])
+            groups.append(_group(found, codes, int(first), others, None if x is None else D))
     return sorted(groups, key=lambda group: (-len(group), group[0].id))
 
 
@@ -140,6 +133,17 @@ def _apart(codes, x, first, others):
     if x is None:
         return hamming(codes[first : first + 1], codes[others])[0]
     return euclidean(x, np.full(len(others), first), others)
+
+
+def _group(found, codes, first, others, D):
+    """The photograph to keep, and its copies, the nearest first."""
+    bits = _apart(codes, None, first, others).tolist()
+    far = [None] * len(others) if D is None else D.tolist()
+    copies = [
+        replace(found[item], hamming=h, euclidean=d) for item, h, d in zip(others.tolist(), bits, far, strict=True)
+    ]
+    copies.sort(key=lambda copy: (copy.euclidean or 0, copy.hamming, copy.id))
+    return [replace(found[first], keep=True, euclidean=None if D is None else 0.0), *copies]
 
 
 def _photographs(index, rows, items, quiet):
