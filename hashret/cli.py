@@ -289,7 +289,7 @@ def compact(index):
 @click.option("--radius", type=click.IntRange(0), help="bits that codes may differ in; default: a sixth of them")
 @click.option("--by", default="pixels", show_default=True, help="pixels, features, directions, values or codes")
 @click.option(
-    "--distance", type=click.FloatRange(0), help="default: pixels 8, features 0.1, directions 0.2, values 0.3"
+    "--distance", type=click.FloatRange(0), help="default: pixels 6, features 0.1, directions 0.2, values 0.3"
 )
 @click.option("--json", "as_json", is_flag=True, help="a JSON object a group and line")
 @click.option("--html", metavar="HTML", help="write the groups as a page, with pictures")
@@ -303,15 +303,16 @@ def duplicates(index, as_json, html, move_to, yes, **options):
     of its group are each within --distance of it.
 
     \b
-    --by pixels      the files, shrunk to 8 x 8 pixels, in grey levels of 255. Finds what was saved again or resized,
-                     whatever the encoder; not what was mirrored, or cropped by more than a hair.
+    --by pixels      the files, shrunk to 8 x 8 pixels, in grey levels of 255: 4 for what was saved again or resized,
+                     8 or more for shots of one moment as well. Not what was mirrored, or cropped by more than a hair.
     --by values      of the hash layer, or the directions of its logits: no file is read. For encoders that need no
                      labels, itq and lsh; one trained on classes says the same of thousands of photographs.
-    --by features    what the hash layer reads (encode --features), scaled to unit length. A little better than that.
-    --by codes       nothing else: all within the radius.
+    --by features    what the hash layer reads (encode --features), scaled to unit length; better than values there
+    --by codes       nothing else: all within the radius
 
-    A larger radius finds copies that changed more, and takes longer. Nothing is moved without --yes, nothing is ever
-    deleted or overwritten, and moved.jsonl in the folder says what was where, for hashret restore.
+    A larger radius finds copies that changed more, and takes longer. Look at the page before you move anything.
+    Nothing is moved without --yes, nothing is ever deleted or overwritten, and moved.jsonl in the folder says what was
+    where, for hashret restore.
 
     \b
     Example: hashret duplicates index --html duplicates.html

@@ -17,7 +17,7 @@ from .errors import HashretError
 from .index.rerank import directions
 from .progress import Progress
 
-DISTANCES = {"pixels": 8.0, "features": 0.1, "directions": 0.2, "values": 0.3, "codes": None}  # two are alike up to
+DISTANCES = {"pixels": 6.0, "features": 0.1, "directions": 0.2, "values": 0.3, "codes": None}  # two are alike up to
 _SIDE = 8
 _AT_ONCE = 256
 
