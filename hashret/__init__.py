@@ -22,6 +22,7 @@ _HOMES = {
     "add": "search",
     "build_index": "index",
     "compact": "index",
+    "duplicates": "near_duplicates",
     "encode": "encoding",
     "evaluate": "evaluation",
     "explain": "explanation",
@@ -30,8 +31,10 @@ _HOMES = {
     "open_data": "data",
     "open_index": "index",
     "remove": "index",
-    "serve": "service",
     "report": "run_report",
+    "restore": "moving",
+    "serve": "service",
+    "set_aside": "moving",
     "train": "training",
 }
 __all__ = ["__version__", *_HOMES]

@@ -292,7 +292,8 @@ def _skipped(count):
 @click.argument("index")
 @click.option("--id", "ids", multiple=True, type=int, help="id of a photograph; repeatable")
 @click.option("--path", "paths", multiple=True, metavar="PATTERN", help="path, or pattern as 'trips/*'; repeatable")
-def remove(index, ids, paths):
+@click.option("--gone", is_flag=True, help="those whose file is no longer there")
+def remove(index, ids, paths, gone):
     """Remove photographs from INDEX by id or path. Other ids stay; the files are not touched.
 
     \b
@@ -300,9 +301,9 @@ def remove(index, ids, paths):
     """
     from .index import remove
 
-    if not ids and not paths:
-        raise HashretError("say what to remove, with --id or --path")
-    click.echo(f"{index}: {remove(index, ids, paths):,} photographs removed")
+    if not ids and not paths and not gone:
+        raise HashretError("say what to remove, with --id, --path or --gone")
+    click.echo(f"{index}: {remove(index, ids, paths, gone):,} photographs removed")
 
 
 @main.command()
@@ -319,6 +320,99 @@ def compact(index):
 
     count, before, after = compact(index)
     click.echo(f"{index}: {count:,} photographs, {before:,} -> {after:,} bytes")
+
+
+@main.command()
+@click.argument("index")
+@click.option("--radius", type=click.IntRange(0), help="bits that codes may differ in; default: a sixth of them")
+@click.option("--by", default="pixels", show_default=True, help="pixels, features, directions, values or codes")
+@click.option(
+    "--distance", type=click.FloatRange(0), help="default: pixels 6, features 0.1, directions 0.2, values 0.3"
+)
+@click.option("--json", "as_json", is_flag=True, help="a JSON object a group and line")
+@click.option("--html", metavar="HTML", help="write the groups as a page, with pictures")
+@click.option("--move-to", metavar="FOLDER", help="say which photographs would be moved there: all but the kept ones")
+@click.option("--yes", is_flag=True, help="with --move-to: move them")
+def duplicates(index, as_json, html, move_to, yes, **options):
+    """Find groups of near-duplicates in INDEX, and suggest which photograph of each to keep.
+
+    Photographs whose codes differ in at most --radius bits are compared by --by, and are a pair within --distance. Of
+    what pairs link, the photograph of most pixels is kept, then of most bytes, then of the lowest id, and the others
+    of its group are each within --distance of it.
+
+    \b
+    --by pixels      the files, shrunk to 8 x 8 pixels, in grey levels of 255: 4 for what was saved again or resized,
+                     8 or more for shots of one moment as well. Not what was mirrored, or cropped by more than a hair.
+    --by values      of the hash layer, or the directions of its logits: no file is read. For encoders that need no
+                     labels, itq and lsh; one trained on classes says the same of thousands of photographs.
+    --by features    what the hash layer reads (encode --features), scaled to unit length; better than values there
+    --by codes       nothing else: all within the radius
+
+    A larger radius finds copies that changed more, and takes longer. Look at the page before you move anything.
+    Nothing is moved without --yes, nothing is ever deleted or overwritten, and moved.jsonl in the folder says what was
+    where, for hashret restore.
+
+    \b
+    Example: hashret duplicates index --html duplicates.html
+             hashret duplicates index --move-to aside --yes && hashret remove index --gone
+    """
+    from . import pages, rendering
+    from .near_duplicates import alike, duplicates
+
+    rendering.check_suffix(html, ".html")
+    if yes and not move_to:
+        raise HashretError("--yes goes with --move-to FOLDER")
+    groups = duplicates(index, **options)
+    _print_groups(groups, as_json)
+    if html:
+        pages.duplicates_page(groups, html, {"index": index, "alike": alike(index, **options)})
+    if move_to:
+        _set_aside(groups, move_to, yes, index)
+
+
+def _print_groups(groups, as_json):
+    from .rendering import duplicates_table
+
+    for number, group in enumerate(groups if as_json else (), 1):
+        photographs = [photograph.as_dict() for photograph in group]
+        click.echo(json.dumps({"group": number, "photographs": photographs}, ensure_ascii=False))
+    if not as_json:
+        click.echo(duplicates_table(groups) if groups else "no duplicates")
+
+
+def _set_aside(groups, folder, yes, index):
+    from .moving import set_aside
+
+    moves = set_aside(groups, folder, yes)
+    _print_moves(moves)
+    moved = sum(move.to is not None for move in moves)
+    if yes:
+        click.echo(f"{folder}: {moved:,} photographs moved; hashret restore {folder} moves them back", err=True)
+        click.echo(f"now run: hashret remove {index} --gone", err=True)
+    else:
+        click.echo(f"{moved:,} photographs would be moved to {folder}; add --yes to move them", err=True)
+
+
+def _print_moves(moves):
+    from .rendering import shown_path
+
+    for move in moves:
+        click.echo(f"{shown_path(move.path)} -> {shown_path(move.to) if move.to else f'stays: {move.why}'}", err=True)
+
+
+@main.command()
+@click.argument("folder")
+def restore(folder):
+    """Move photographs that duplicates --move-to set aside in FOLDER back to where they were.
+
+    \b
+    Example: hashret restore aside
+    """
+    from .moving import restore
+
+    moves = restore(folder)
+    _print_moves(moves)
+    click.echo(f"{folder}: {sum(move.to is not None for move in moves):,} photographs moved back")
 
 
 def _photos(photos):

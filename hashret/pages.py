@@ -12,7 +12,7 @@ from pathlib import Path
 
 from . import heatmaps
 from .files import atomic
-from .rendering import TILE, distances, letterbox, open_small, shown_path, thumbnail
+from .rendering import TILE, distances, letterbox, open_small, shown_path, size, thumbnail
 
 
 @cache
@@ -27,7 +27,7 @@ def environment():
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = (shown_path, end_of_path, distances, data_uri, picture)
+    filters = (shown_path, end_of_path, distances, data_uri, picture, size, file_uri)
     found.filters |= {function.__name__: function for function in filters}
     found.globals |= {"maps": maps, "scale": heatmaps.scale, "span": heatmaps.span}
     return found
@@ -55,6 +55,21 @@ def data_uri(image):
     buffer = io.BytesIO()
     image.save(buffer, "WEBP", quality=88, lossless=image.mode == "RGBA")  # see-through maps are smaller without loss
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def file_uri(path):
+    """A link to a photograph on this machine."""
+    return Path(path).absolute().as_uri()
+
+
+def duplicates_page(groups, out, facts=None, most=500):
+    """Write a page of groups of duplicates, as `hashret.duplicates` returns them, of the first ``most`` groups."""
+    copies = [photograph for group in groups for photograph in group[1:]]
+    counted = {
+        "groups": f"{len(groups):,}" + (f", of which {most:,} are shown" if len(groups) > most else ""),
+        "to set aside": f"{len(copies):,} photographs, {sum(copy.bytes or 0 for copy in copies) / 1e6:,.1f} MB",
+    }
+    write_page(out, "duplicates.html", title="hashret duplicates", facts=(facts or {}) | counted, groups=groups[:most])
 
 
 def maps(path, attribution):

@@ -31,6 +31,30 @@ def table(hits):
     return "\n".join(lines)
 
 
+def duplicates_table(groups):
+    """Groups of duplicates as lines of text, as `hashret.duplicates` returns them; the first of a group is kept."""
+    rows = [("group", "keep", "hamming", "euclidean", "pixels", "bytes", "id", "path")]
+    for number, group in enumerate(groups, 1):
+        for photograph in group:
+            keep = "keep" if photograph.keep else ""
+            euclidean = "-" if photograph.euclidean is None else f"{photograph.euclidean:.3g}"
+            where = photograph.id, shown_path(photograph.path)
+            rows.append((number, keep, photograph.hamming, euclidean, *size(photograph), *where))
+    rows = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join([*(cell.rjust(width) for cell, width in zip(row[:-1], widths, strict=False)), row[-1]])
+        for row in rows
+    )
+
+
+def size(photograph):
+    """Size of a `hashret.near_duplicates.Photograph` in words: "640x480", "71,204"; "-" where it cannot be read."""
+    if photograph.bytes is None:
+        return "-", "-"
+    return f"{photograph.width}x{photograph.height}", f"{photograph.bytes:,}"
+
+
 @dataclass(frozen=True)
 class Tile:
     """A square picture of ``TILE`` pixels a side with up to two lines below it, in a frame."""

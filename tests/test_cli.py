@@ -252,7 +252,7 @@ MISTAKES = {
     "add nothing there": (["add", "index", "nowhere"], "no such folder"),
     "add with another encoder": (["add", "index", "PHOTO", "--model", "other.safetensors"], "another encoder"),
     "add a split folder": (["add", "index", "PHOTOS"], "--split"),
-    "remove nothing named": (["remove", "index"], "--id or --path"),
+    "remove nothing named": (["remove", "index"], "--id, --path or --gone"),
     "remove an unknown id": (["remove", "index", "--id", "999"], "no photograph with id 999"),
     "remove an unknown path": (["remove", "index", "--path", "no/*"], "no photograph no/*"),
     "compact no index": (["compact", "nowhere"], "no index at"),

@@ -25,7 +25,8 @@ LAYERS = [  # a module may import from its own layer and those above
     ["training", "encoding", "index"],
     ["nearest"],
     ["resident"],
-    ["search", "evaluation", "description"],
+    ["search", "evaluation", "description", "likeness", "moving"],
+    ["near_duplicates"],
     ["rendering"],
     ["heatmaps"],
     ["explanation"],
@@ -80,6 +81,7 @@ def loaded_after(code):
         ("import hashret.index", {"torch", "torchvision"}),
         ("import hashret.training, hashret.encoding", {"faiss", "torchvision"}),
         ("import hashret.search", {"torchvision"}),
+        ("import hashret.near_duplicates, hashret.moving", {"torch", "torchvision"}),
     ],
 )
 def test_heavy_packages_stay_out(code, banned):

@@ -43,27 +43,31 @@ def append(index, codes):
         return segment["count"]
 
 
-def remove(index, ids=(), paths=()):
+def remove(index, ids=(), paths=(), gone=False):
     """Remove photographs by id or by path, see `hashret.index.folder.path_matches`: -> how many.
 
+    With ``gone``, also those whose file is no longer there.
+
     Raises:
-        HashretError: an id or a path that is not there; nothing is removed then.
+        HashretError: an id or a path that is not there, or ``gone`` where no file at all is; nothing is removed then.
     """
     with _changing(index) as (folder, meta):
         opened = open_index(folder, "cpu", verify=False)
-        gone = _rows_of_ids(opened, ids) | _rows_of_paths(opened, paths)
-        if not gone.any():
+        leaving = _rows_of_ids(opened, ids) | _rows_of_paths(opened, paths)
+        if gone:
+            leaving |= _rows_of_missing_files(opened)
+        if not leaving.any():
             return 0
         segments = []
         for number, part in enumerate(opened.segments):
-            new = gone[opened.offsets[number] : opened.offsets[number + 1]]
+            new = leaving[opened.offsets[number] : opened.offsets[number + 1]]
             if new.any():
                 rows = np.union1d(part.removed, np.flatnonzero(new)).astype(np.int64)
                 segments += [_with_removed(folder, part, rows, meta["generation"] + 1)]
             else:
                 segments += [part.meta]
         _switch(folder, meta, segments, meta["next_id"])
-        return int(gone.sum())
+        return int(leaving.sum())
 
 
 def compact(index):
@@ -204,6 +208,15 @@ def _rows_of_paths(index, patterns):
         if not hits:
             raise HashretError(f"no photograph {pattern} in the index")
         gone[hits] = True
+    return gone
+
+
+def _rows_of_missing_files(index):
+    gone = np.zeros(index.offsets[-1], bool)
+    rows = np.flatnonzero(index.alive)
+    gone[rows] = [not os.path.lexists(index.path(row)) for row in rows]
+    if gone.any() and gone[rows].all():
+        raise HashretError(f"no photograph of the index is there, as {index.path(rows[0])}; is a disk missing?")
     return gone
 
 

@@ -1,0 +1,185 @@
+"""`hashret duplicates`: groups of photographs that are copies of one another, or nearly so, in an index.
+
+The code of a trained encoder says what a photograph shows, not which photograph it is, and thousands of a class share
+one. A radius in bits only says which to compare; what then decides is a distance of `hashret.likeness`.
+`benchmarks/planted_duplicates.py` measures what each finds, and what it takes for a copy that is none.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import chain
+
+import numpy as np
+
+from .bits import hamming
+from .errors import HashretError
+from .index import open_index
+from .index.folder import read_meta
+from .index.near import components, euclidean, linked_codes, near_pairs, stars, with_neighbours
+from .likeness import DISTANCES, check_by, vectors
+from .progress import Progress
+
+_SHARE = 6  # of the bits may differ: re-saved copies mostly differ in less
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """One of a group: ``id`` and ``path``, whether to ``keep`` it, its ``hamming`` distance in bits from the kept one,
+    its ``euclidean`` distance (None by codes alone), ``width``, ``height`` in pixels and ``bytes`` (None where the file
+    cannot be read).
+    """
+
+    id: int
+    path: str
+    keep: bool
+    hamming: int
+    euclidean: float | None
+    width: int | None
+    height: int | None
+    bytes: int | None
+
+    def as_dict(self):
+        """The photograph as plain types, for JSON."""
+        return asdict(self)
+
+
+def duplicates(index="index", *, radius=None, by="pixels", distance=None, quiet=False):
+    """Groups of near-duplicates in an index: -> list of groups, the largest first, each a list of `Photograph`.
+
+    Two photographs are a pair where their codes are within ``radius`` and they are within ``distance``; all such pairs
+    are found. The first of a group is the one to keep: of most pixels, then of most bytes, then of the lowest id. The
+    others are linked to it by pairs, and each is itself within ``distance`` of it (within ``radius``, by codes alone).
+    A photograph is in one group at most.
+
+    Args:
+        index: folder of an index.
+        radius: bits in which two codes may differ; None for a sixth of them.
+        by: what the distance is of, see `hashret.likeness.vectors`.
+        distance: up to which two are alike; None for that of `hashret.likeness.DISTANCES`.
+
+    Raises:
+        HashretError: no index, one that does not keep what is compared, or none of whose photographs can be read.
+    """
+    opened = open_index(index, "cpu")
+    radius, reach = _criterion(opened.bits, radius, by, distance)
+    codes, rows = opened.codes(), np.flatnonzero(opened.alive)
+    if by == "pixels":  # only photographs with something to be compared with are read
+        rows = rows[with_neighbours(codes[rows], radius, quiet)]
+    x = vectors(opened, rows, by, quiet)
+    if by == "pixels":
+        rows, x = _readable(opened, rows, x)
+    codes = codes[rows]
+    if x is None:
+        linked = linked_codes(codes, radius, quiet)
+    else:
+        linked = components(len(rows), near_pairs(codes, radius, x, reach, quiet))
+    parts = _parts(linked)
+    found = _photographs(opened, rows, list(chain.from_iterable(parts)), quiet)
+    groups = []
+    for part in parts:
+        ranked = sorted((item for item in part if item in found), key=lambda item: _rank(found[item]))
+        for first, others, D in stars(ranked, partial(_apart, codes, x), reach):
+            groups.append(_group(found, codes, int(first), others, None if x is None else D))
+    return sorted(groups, key=lambda group: (-len(group), group[0].id))
+
+
+def alike(index, radius=None, by="pixels", distance=None):
+    """In words, what `duplicates` takes for alike."""
+    radius, reach = _criterion(read_meta(index)["bits"], radius, by, distance)
+    unit = " grey levels" if by == "pixels" else ""
+    return f"codes within {radius} bits" + (f", {by} within {reach:g}{unit}" if by != "codes" else "")
+
+
+def _criterion(bits, radius, by, distance):
+    """Radius in bits, and how far a photograph may be from the one that is kept."""
+    radius = bits // _SHARE if radius is None else radius
+    if by == "codes" and distance is not None:
+        raise HashretError("--distance goes with another --by than codes")
+    reach = DISTANCES[check_by(by)] if distance is None else distance
+    reach = radius if by == "codes" else reach
+    if radius < 0 or not 0 <= reach < np.inf:
+        raise HashretError("the radius and the distance are numbers from 0 up")
+    return radius, reach
+
+
+def _readable(index, rows, x):
+    """Leave out photographs that could not be read, and say so: -> rows, x."""
+    readable = ~np.isnan(x).any(axis=1)
+    missing = rows[~readable]
+    if len(missing) and len(missing) == len(rows):
+        raise HashretError(f"none of the photographs can be read, as {index.path(rows[0])}; take another --by")
+    if len(missing):
+        warnings.warn(
+            f"{len(missing):,} photographs cannot be read and are left out, as {index.path(missing[0])}; "
+            "hashret remove --gone takes those that are gone out of the index",
+            stacklevel=3,
+        )
+    return rows[readable], x[readable]
+
+
+def _parts(linked):
+    """Items with the same number, where there are several: (n,) -> lists."""
+    order = np.argsort(linked, kind="stable")
+    parts = np.split(order, np.flatnonzero(np.diff(linked[order])) + 1)
+    return [part.tolist() for part in parts if len(part) > 1]
+
+
+def _apart(codes, x, first, others):
+    """How far others are from a first: Euclidean distances, or, without x, Hamming distances."""
+    if x is None:
+        return hamming(codes[first : first + 1], codes[others])[0]
+    return euclidean(x, np.full(len(others), first), others)
+
+
+def _group(found, codes, first, others, D):
+    """The photograph to keep, and its copies, the nearest first."""
+    bits = _apart(codes, None, first, others).tolist()
+    far = [None] * len(others) if D is None else D.tolist()
+    copies = [
+        replace(found[item], hamming=h, euclidean=d) for item, h, d in zip(others.tolist(), bits, far, strict=True)
+    ]
+    copies.sort(key=lambda copy: (copy.euclidean or 0, copy.hamming, copy.id))
+    return [replace(found[first], keep=True, euclidean=None if D is None else 0.0), *copies]
+
+
+def _photographs(index, rows, items, quiet):
+    """The files of some items: -> dict of `Photograph`, without those whose file is another's, too."""
+    found, files = {}, {}
+    progress = Progress("looking at files", len(items), "photographs", quiet=quiet)
+    for item in items:
+        path = index.path(rows[item])
+        found[item] = Photograph(int(index.ids[rows[item]]), path, False, 0, None, *_size(path))
+        files.setdefault(os.path.realpath(path), []).append(item)
+        progress.add()
+    progress.close()
+    again = []  # a file that is there under several paths must not pass for its own copy
+    for file, same in files.items():
+        again += sorted(same, key=lambda item: (found[item].path != file, found[item].id))[1:]
+    if again:
+        warnings.warn(
+            f"{len(again):,} photographs are in the index more than once, or by a link as well, and are left out, as "
+            f"{found[again[0]].path}",
+            stacklevel=3,
+        )
+    return {item: found[item] for item in found.keys() - set(again)}
+
+
+def _size(path):
+    """Width and height in pixels and size in bytes of a file, None where it cannot be read."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                return image.width, image.height, os.path.getsize(path)
+    except Exception:  # as many kinds as Pillow has plugins
+        return None, None, None
+
+
+def _rank(photograph):
+    return -(photograph.width or 0) * (photograph.height or 0), -(photograph.bytes or 0), photograph.id
