@@ -11,14 +11,14 @@ import hashret
 
 PACKAGE = Path(hashret.__file__).parent
 LAYERS = [  # a module may import from its own layer and those above
-    ["errors", "progress", "distributed"],
-    ["bits", "files"],
+    ["errors", "progress"],
+    ["bits", "files", "distributed"],
     ["metrics", "shards"],
     ["data"],
     ["models"],
     ["methods"],
     ["features"],
-    ["feed"],
+    ["feed", "parallel"],
     ["fit"],
     ["training", "encoding", "index"],
     ["search", "evaluation", "description"],
@@ -26,7 +26,7 @@ LAYERS = [  # a module may import from its own layer and those above
     ["pages", "service"],
     ["demo"],
     ["cli"],
-    ["__main__"],
+    ["__main__", "launch"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
