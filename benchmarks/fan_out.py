@@ -25,7 +25,8 @@ from cluster import Cluster, drawn_from, poisson, simulate
 from index_life import SHARD, claim, write_shards
 from latency import draw
 
-from hashret.files import write_json
+from hashret.files import read_json, write_json
+from hashret.index import append, build_index
 from hashret.shards import MANIFEST, shard_name
 
 common.PACKAGES += ("numba",)
@@ -43,6 +44,7 @@ def main():
     parser.add_argument("--shards", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--flips", type=float, default=0.01, help="probability of a flipped bit; 0.5: uniform codes")
     parser.add_argument("--queries", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=3, help="times that each is measured")
     parser.add_argument("--work", type=Path, required=True, help="folder for the shards and the indexes")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
@@ -51,37 +53,40 @@ def main():
     write_shards(options.work / "shards")
     options.codes = draw(options.queries + WARM_UP, options.bits, options.flips, 1)
     result = {"items": options.items, "bits": options.bits, "flips": options.flips, "k": K, "queries": options.queries}
-    result |= {"at_once": AT_ONCE, "load_average": [os.getloadavg()[0]], "shards": {}}
+    result |= {"rounds": options.rounds, "at_once": AT_ONCE, "niceness": os.nice(0), "shards": {}}
+    load = os.getloadavg()[0]
     truth = None
     for shards in options.shards:
         folders = build(options.work, shards, options.items)
         found, truth = measure(folders, truth, options)
         found["predicted"] = predict(shards, found, options)
         result["shards"][shards] = found
-        print(shards, {name: value for name, value in found.items() if "quantiles" not in name}, flush=True)
-    result["load_average"].append(os.getloadavg()[0])
+        print(shards, found["one_by_one"], found["queries_per_second"], "a second", flush=True)
+    result |= {"segments": segments(options, truth), "load_average": [load, os.getloadavg()[0]]}
     common.save(f"fan_out_{'uniform' if options.flips == 0.5 else 'learned'}_{options.items}", result, options.results)
 
 
 def build(work, shards, items):
     """Indexes of consecutive parts of the items: -> their folders."""
-    from hashret.files import read_json
-    from hashret.index import build_index
+    folders = []
+    for part in range(shards):
+        folders.append(work / f"{shards}-{part}")
+        build_index(link(work, shards, part, items), folders[-1], overwrite=True, values=False)
+    return folders
 
+
+def link(work, shards, part, items):
+    """A folder with one of equal parts of the files of codes."""
     files = items // SHARD // shards
     if files * SHARD * shards != items:
         raise SystemExit(f"{items:,} items are no multiple of {SHARD:,} times {shards}")
-    folders = []
-    for part in range(shards):
-        linked = work / "linked"
-        shutil.rmtree(linked, ignore_errors=True)
-        linked.mkdir()
-        for number in range(files):
-            os.link(work / "shards" / shard_name(part * files + number), linked / shard_name(number))
-        write_json(linked / MANIFEST, read_json(work / "shards" / MANIFEST, "manifest") | {"shards": files})
-        folders.append(work / f"{shards}-{part}")
-        build_index(linked, folders[-1], overwrite=True, values=False)
-    return folders
+    linked = work / "linked"
+    shutil.rmtree(linked, ignore_errors=True)
+    linked.mkdir()
+    for number in range(files):
+        os.link(work / "shards" / shard_name(part * files + number), linked / shard_name(number))
+    write_json(linked / MANIFEST, read_json(work / "shards" / MANIFEST, "manifest") | {"shards": files})
+    return linked
 
 
 def measure(folders, truth, options):
@@ -97,26 +102,55 @@ def measure(folders, truth, options):
                 "other answers than one index"
             )
         client.work.clear()
-        one_by_one = client.run(options.codes, 1)
-        work = np.concatenate(client.work)
         empty = client.run(np.zeros((options.queries, 0), np.uint8), 1)
-        several = client.run(options.codes, AT_ONCE)
-        rate = len(several) / client.seconds
+        one_by_one, rates = [], []
+        for _ in range(options.rounds):
+            one_by_one.append(client.run(options.codes, 1)[WARM_UP:])
+        work = np.concatenate(client.work)
+        for _ in range(options.rounds):
+            client.run(options.codes, AT_ONCE)
+            rates.append(len(options.codes) / client.seconds)
         found = {
             "alone_quantiles": quantiles(alone[WARM_UP:]),
             "work_quantiles": quantiles(work),
             "empty_quantiles": quantiles(empty),
             "merge_seconds": client.merging(answers),
-            "one_by_one": figures(one_by_one[WARM_UP:]),
-            "queries_per_second": float(f"{rate:.4g}"),
+            "one_by_one": figures(np.concatenate(one_by_one)),
+            "queries_per_second": float(f"{np.median(rates):.4g}"),
             "at_random": {},
         }
         for load in LOADS:
-            seconds = client.run(options.codes, None, poisson(load * rate, len(options.codes), seed=7))
-            found["at_random"][load] = figures(seconds[WARM_UP:])
+            seconds = []
+            for number in range(options.rounds):
+                arrivals = poisson(load * found["queries_per_second"], len(options.codes), seed=number)
+                seconds.append(client.run(options.codes, None, arrivals)[WARM_UP:])
+            found["at_random"][load] = figures(np.concatenate(seconds))
     finally:
         client.close()
     return found, answers if truth is None else truth
+
+
+def segments(options, truth):
+    """The same items in one index of several segments, one after the other in one process: milliseconds."""
+    found = {}
+    for shards in options.shards:
+        folder = options.work / "segments"
+        shutil.rmtree(folder, ignore_errors=True)
+        for part in range(shards):
+            linked = link(options.work, shards, part, options.items)
+            if part:
+                append(folder, linked)
+            else:
+                build_index(linked, folder, values=False)
+        index = opened(folder)
+        assert all(
+            np.array_equal(np.stack([part[0] for part in index.nearest(code[None], K)]), wanted)
+            for code, wanted in zip(options.codes, truth, strict=True)
+        )
+        found[shards] = figures(
+            multiprocessing.get_context("spawn").Pool(1).apply(search_alone, (folder, options.codes))
+        )
+    return found
 
 
 def search_alone(folder, codes):
