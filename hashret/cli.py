@@ -10,6 +10,7 @@ import warnings
 import click
 
 from . import __version__
+from .distributed import SaidElsewhereError, is_main
 from .errors import HashretError
 
 _MODEL = click.option("--model", default="model.safetensors", show_default=True, help="checkpoint of the encoder")
@@ -39,7 +40,9 @@ class _Group(click.Group):
         except click.UsageError as error:
             path = error.ctx.command_path if error.ctx else "hashret"
             line = " ".join(error.format_message().split())
-            _leave(f"{line} Try '{path} --help'.")
+            _leave(f"{line} Try '{path} --help'." if is_main() else "")  # all processes have the same arguments
+        except SaidElsewhereError:
+            _leave("")
         except (click.ClickException, HashretError) as error:
             _leave(str(error))
         except (click.Abort, KeyboardInterrupt):
@@ -56,7 +59,8 @@ class _Group(click.Group):
 
 
 def _leave(line, status=2):
-    click.echo(f"hashret: {line}", err=True)
+    if line:
+        click.echo(f"hashret: {line}", err=True)
     sys.exit(status)
 
 

@@ -1,10 +1,30 @@
-"""torch.distributed where `torchrun` started several processes; plain single-process answers elsewhere."""
+"""Several processes, as `torchrun` starts them: who they are, waiting for each other, and ending together.
+
+Between two waits lie hours of work, of which each process has another share, so they wait by torchrun's key-value
+store and not by a collective operation, whose time limit would have to be as long. Every process adds to a count of
+its own there every few seconds: who waits sees by it that the others live, and ends when one no longer does.
+"""
 
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+import signal
+import threading
+import time
+from contextlib import contextmanager, suppress
 from datetime import timedelta
+from itertools import count
+
+from .errors import HashretError
+
+_BEAT = 2  # seconds between two signs of life
+_SILENCE = 60  # seconds without one after which a process counts as lost
+_START = 600  # the same for the first one: imports from a network drive take long
+_STEP = timedelta(minutes=30)  # limit of a collective operation, which all enter at about the same time
+_LOST = "a process of this run was lost, or the run was stopped; start it again to go on, hashret train with --resume"
+
+if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # warnings of a lost process come with stack traces
 
 
 def rank():
@@ -17,6 +37,11 @@ def world():
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
+def local_world():
+    """Number of processes on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
 def is_main():
     """Whether this process is the one that talks and writes what is written once."""
     return rank() == 0
@@ -27,34 +52,160 @@ def local_device(device):
     import torch
 
     if device.type == "cuda" and world() > 1:
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        number = int(os.environ.get("LOCAL_RANK", 0))
+        if number >= torch.cuda.device_count():
+            raise HashretError(f"{local_world()} processes share {torch.cuda.device_count()} GPUs; start one a GPU")
+        device = torch.device("cuda", number)
         torch.cuda.set_device(device)
     return device
 
 
+class SaidElsewhereError(HashretError):
+    """This run failed, and another of its processes has said why."""
+
+
 @contextmanager
-def process_group(device):
-    """Join the group that torchrun made (nccl on CUDA, gloo on CPU), and leave it at the end."""
-    if world() == 1:
+def process_group():
+    """Join the group that torchrun made (nccl on CUDA, gloo on CPU), and leave it at the end; also a decorator.
+
+    Raises:
+        HashretError: a process of the group failed or was lost; all raise then, all but one `SaidElsewhereError`.
+    """
+    global _group
+    if world() == 1 or _group:
         yield
         return
+    import torch
     import torch.distributed as dist
 
+    cuda = torch.cuda.is_available() and dist.is_nccl_available()
     started = not dist.is_initialized()
-    if started:
-        backend = "nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=timedelta(days=7))  # ranks drift apart in long work
+    group = None
     try:
-        yield
-        barrier()
-    finally:
+        _group = group = _Group()
+        with _on_termination():
+            barrier()
+            if started:
+                dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=_STEP)
+            yield
+            barrier()
+    except BaseException as error:
+        if isinstance(error, RuntimeError) and (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            error = HashretError(_LOST)
+        if group and not group.is_first_to_fail():
+            error = SaidElsewhereError("another process of this run has said what went wrong")
+        raise error from None
+    else:
         if started:
             dist.destroy_process_group()
+    finally:
+        _group = None
+        if group:
+            group.leave()
 
 
 def barrier():
-    """Wait for the other processes."""
-    if world() > 1:
+    """Wait for the other processes, as long as they live.
+
+    Raises:
+        HashretError: one of them failed, or has given no sign of life for a minute.
+    """
+    if _group:
+        _group.wait()
+
+
+@contextmanager
+def main_first():
+    """Let the main process do something before the others do."""
+    if not is_main():
+        barrier()
+    yield
+    if is_main():
+        barrier()
+
+
+class _Group:
+    """The processes of a run, seen through the store of torchrun."""
+
+    def __init__(self):
         import torch.distributed as dist
 
-        dist.barrier()
+        store = next(dist.rendezvous("env://", timeout=timedelta(seconds=_START)))[0]
+        store.set_timeout(timedelta(seconds=_SILENCE))
+        self.store = dist.PrefixStore(f"hashret {next(_numbers)}", store)
+        self.waits = 0
+        self.closed = threading.Event()
+        self.thread = threading.Thread(target=self._live, daemon=True)
+        self.thread.start()
+
+    def _live(self):
+        try:
+            while True:
+                self.store.add(f"alive {rank()}", 1)
+                if self.closed.wait(_BEAT):
+                    return
+        except RuntimeError:  # the store is gone; the next wait says so
+            return
+
+    def wait(self):
+        """Wait until all have come as far as this."""
+        self.waits += 1
+        key = f"wait {self.waits}"
+        signs = dict.fromkeys(range(world()), (0, time.monotonic()))
+        here, pause, looked = self.store.add(key, 1), 0.005, time.monotonic()
+        while here < world():
+            time.sleep(pause)
+            pause = min(0.2, 1.5 * pause)
+            if self.store.add("failed", 0):
+                raise HashretError(_LOST)
+            if time.monotonic() - looked > _BEAT:
+                looked = time.monotonic()
+                signs = {other: self._look(other, *sign) for other, sign in signs.items()}
+            here = self.store.add(key, 0)
+
+    def _look(self, other, signs, since):
+        """Count the signs of life of another process: -> (signs, since when there are so many)."""
+        found = self.store.add(f"alive {other}", 0)
+        if found != signs:
+            return found, time.monotonic()
+        if time.monotonic() - since > (_SILENCE if signs else _START):
+            raise HashretError(f"process {other} of {world()} gives no sign of life; {_LOST}")
+        return signs, since
+
+    def is_first_to_fail(self):
+        """Whether no other process has failed before; from now on, none waits any more."""
+        try:
+            return self.store.add("failed", 1) == 1
+        except RuntimeError:  # gone, with the process that held it
+            return True
+
+    def leave(self):
+        """End the signs of life; without torchrun the main process holds the store, and lets the others go first."""
+        self.closed.set()
+        self.thread.join(_BEAT)
+        with suppress(RuntimeError):
+            here, end = self.store.add("left", 1), time.monotonic() + 2 * _BEAT
+            while is_main() and "TORCHELASTIC_RUN_ID" not in os.environ and here < world() and time.monotonic() < end:
+                time.sleep(0.01)
+                here = self.store.add("left", 0)
+
+
+_group = None
+_numbers = count()
+
+
+@contextmanager
+def _on_termination():
+    """Let the SIGTERM that torchrun sends to the others when one is lost be an error, so that all is cleared up."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_):
+        raise HashretError(_LOST)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

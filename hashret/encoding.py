@@ -13,7 +13,7 @@ import numpy as np
 from .bits import binarize, pack
 from .data import ImageSource, open_data
 from .data.batches import batch_size, batches, split_rows
-from .distributed import barrier, is_main, local_device, process_group, rank, world
+from .distributed import barrier, is_main, local_device, main_first, process_group, rank, world
 from .errors import HashretError
 from .features import PRESENT, FeatureCache
 from .files import atomic, check_output, read_json, remove_folder, remove_leftovers, write_json
@@ -34,6 +34,7 @@ class EncodeReport:
     rate: float
 
 
+@process_group()
 def encode(
     data,
     model="model.safetensors",
@@ -53,6 +54,9 @@ def encode(
 ):
     """Encode photographs into a folder of shards; a run that was killed goes on where it stopped.
 
+    Under torchrun, each process writes every n-th of the shards that are missing, into a folder that all must see; one
+    reports. Once a process is lost, the others end, and the next run writes the shards that are missing then.
+
     Args:
         data, split, download: see `hashret.data.open_data`; ``data`` may be an `ImageSource` as well.
         model: checkpoint.
@@ -66,23 +70,23 @@ def encode(
         overwrite: replace shards that exist.
 
     Returns:
-        EncodeReport.
+        EncodeReport; None under torchrun but in the main process.
 
     Raises:
         HashretError: nothing to encode, ``out`` holds something else, a full disk.
     """
     if shard_size < 1:
         raise HashretError(f"a shard holds at least 1 photograph, not {shard_size}")
-    source = data if isinstance(data, ImageSource) else open_data(data, split, download)
+    with main_first():  # what is downloaded or unpacked is so once
+        source = data if isinstance(data, ImageSource) else open_data(data, split, download)
     device = local_device(pick_device(device))
     encoder = load_encoder(model, device, precision)
     if features and not encoder.feature_width:
         raise HashretError(f"{encoder.meta['method']} has no fully connected layers whose features could be kept")
     run = _Run(encoder, source, Path(out), shard_size, workers, quiet or not is_main(), features)
-    with process_group(device):
-        run.claim(overwrite)
-        run.use_cache(cache, fill_cache)
-        return run.encode()
+    run.claim(overwrite)
+    run.use_cache(cache, fill_cache)
+    return run.encode()
 
 
 class _Run:
@@ -137,21 +141,20 @@ class _Run:
                 print(f"{self.cached.sum():,} of {len(self.cached):,} photographs have cached convolution features")
 
     def encode(self):
-        mine = range(rank(), self.shards, world())
-        todo = [number for number in mine if not (self.out / shard_name(number)).exists()]
-        images = sum(len(self._rows(number)) for number in todo)
-        if len(todo) < len(mine) and not self.quiet:
-            print(f"going on with {self.out}: {len(mine) - len(todo)} of {len(mine)} shards are there")
-        progress = Progress("encoding", images, quiet=self.quiet)
-        fresh = [rows for number in todo for rows in self._fresh(number)]
+        missing = [number for number in range(self.shards) if not (self.out / shard_name(number)).exists()]
+        barrier()  # all have seen the same shards before one writes another
+        if len(missing) < self.shards and not self.quiet:
+            print(f"going on with {self.out}: {self.shards - len(missing)} of {self.shards} shards are there")
+        mine, images = missing[rank() :: world()], sum(len(self._rows(number)) for number in missing)
+        what = "encoding" if world() == 1 else f"encoding, process 1 of {world()}"
+        progress = Progress(what, sum(len(self._rows(number)) for number in mine), quiet=self.quiet)
+        fresh = [rows for number in mine for rows in self._fresh(number)]
         decoded = iter(batches(self.source, self.encoder.image_size, fresh, self.workers))
-        for number in todo:
+        for number in mine:
             self._write(number, decoded, progress)
         progress.close()
         barrier()
-        report = self._finish(images, progress.rate) if is_main() else None
-        barrier()
-        return report
+        return self._finish(images / progress.seconds) if is_main() else None
 
     def _rows(self, number):
         start = number * self.shard_size
@@ -201,7 +204,7 @@ class _Run:
     def _path(self, row):
         return os.path.abspath(self.source.file(row))
 
-    def _finish(self, images, rate):
+    def _finish(self, rate):
         """Name what was skipped, from all shards, whichever run wrote them; this file ends the run."""
         lines, encoded = [], 0
         for number in range(self.shards):
@@ -213,4 +216,4 @@ class _Run:
             open(partial, "w", encoding="utf-8", errors="surrogateescape") as file,
         ):
             file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        return EncodeReport(encoded, len(lines), rate if images else 0.0)
+        return EncodeReport(encoded, len(lines), rate)

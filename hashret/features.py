@@ -96,6 +96,7 @@ class FeatureCache:
             self._create()
         barrier()
         todo = split_rows(self.rows[self.state() == MISSING].tolist(), batch_size(self.image_size))
+        barrier()  # all have seen the same state before one changes it
         todo = todo[rank() :: world()]
         total = sum(map(len, todo))
         progress = Progress("convolution features", total, quiet=quiet or not is_main())

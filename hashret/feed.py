@@ -61,12 +61,14 @@ class ImageFeed:
         return _some(np.array(good, np.int64))
 
     def batches(self, row_batches, seed=None):
-        """Yield (rows, images uint8 (n, 3, s, s)) for each list of rows; unreadable photographs drop out."""
-        augment = Augment(self.augment, self.image_size, seed)
-        for batch in batches(self.source, self.image_size, row_batches, self.workers, augment):
-            if not len(batch.rows):
-                raise HashretError(f"none of {len(batch.skipped)} train images could be read: {batch.skipped[0][1]}")
-            yield batch.rows, torch.from_numpy(batch.images).to(self.device, non_blocking=True)
+        """Yield (rows, images uint8 (n, 3, s, s)) for each list of rows; unreadable photographs drop out.
+
+        Where none can be read, there are no rows, and one blank image.
+        """
+        augment, size = Augment(self.augment, self.image_size, seed), self.image_size
+        for batch in batches(self.source, size, row_batches, self.workers, augment):
+            images = batch.images if len(batch.rows) else np.zeros((1, 3, size, size), np.uint8)
+            yield batch.rows, torch.from_numpy(images).to(self.device, non_blocking=True)
 
     def values(self, net, rows, precision):
         """Hash-layer values of rows as the network stands: -> float32 (n, bits); unreadable ones are 0.5."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import asdict
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,12 +13,13 @@ import torch
 from . import __version__
 from .bits import binarize, pack
 from .data.split import hold_out
-from .distributed import barrier, is_main, rank, world
+from .distributed import barrier, is_main, world
 from .errors import HashretError
 from .features import weights_fingerprint
 from .files import atomic, check_output, read_json, remove_folder, remove_leftovers, write_json
 from .metrics import average_precision, count_by_distance
 from .models.checkpoint import save_checkpoint
+from .parallel import Share
 from .progress import Progress, clock
 
 _HELD_OUT_DATABASE = 5000  # train images that the held-out ones are searched among
@@ -39,6 +41,7 @@ class Run:
         self.state_folder = out.with_name(f".{out.name}.training")
         self.epochs = []
         self.best = None
+        self.share = Share()
 
     def claim(self, resume, overwrite):
         """Refuse to lose a checkpoint or an unfinished run; load the latter with ``resume``."""
@@ -61,6 +64,7 @@ class Run:
             else:
                 check_output(self.out, overwrite, "checkpoint")
                 remove_folder(self.state_folder)
+        barrier()
 
     def train(self, net, method, source, feed):
         """Train ``net`` by a `Method` on what a feed reads of ``source``; returns the training record."""
@@ -85,7 +89,7 @@ class Run:
                 method.fit(net.head, feed.descriptors(rows), labels, self.settings.seed)
             line = {"epoch": 1, "loss": None}
             if len(held):
-                line["heldout_map"] = self._held_out_map(net, source, feed, rows, held)
+                line["heldout_map"] = self._held_out_map(net, source, feed, rows, held, together=False)
             self._end_epoch(line | {"seconds": round(time.monotonic() - begun, 1)}, net)
         barrier()
 
@@ -110,9 +114,7 @@ class Run:
             self.epochs, self.best, method.state = self.state["epochs"], self.state["best"], self.state["method"]
         else:
             method.begin(source.labels, rows)
-        parallel = module
-        if world() > 1:
-            parallel = torch.nn.parallel.DistributedDataParallel(module)
+        parallel = self.share.parallel(module)
         for epoch in range(len(self.epochs) + 1, s.epochs + 1):
             begun = time.monotonic()
             loss = self._epoch(epoch, parallel, optimizer, schedule, method, labels, feed, rows)
@@ -125,23 +127,28 @@ class Run:
             barrier()
 
     def _epoch(self, epoch, module, optimizer, schedule, method, labels, feed, rows):
-        """Train one epoch; returns the mean loss. Its order and dropout depend on seed and epoch alone."""
+        """Train one epoch; returns the mean loss. Its order, crops and dropout depend on seed and epoch alone."""
         s = self.settings
         order = rows[np.random.default_rng((s.seed, epoch)).permutation(len(rows))]
         count = len(order) // s.batch_size
-        mine = [order[i * s.batch_size : (i + 1) * s.batch_size][rank() :: world()] for i in range(count)]
-        torch.manual_seed((s.seed * 100_003 + epoch) * 1009 + rank())
+        batches = [order[i * s.batch_size : (i + 1) * s.batch_size] for i in range(count)]
+        torch.manual_seed((s.seed * 100_003 + epoch) * 1009)
         progress = Progress(f"epoch {epoch}/{s.epochs}", count, "batches", quiet=self.quiet)
         module.train()
         total = torch.zeros((), device=self.device)
-        for batch_rows, inputs in feed.batches(mine, seed=(s.seed, epoch, rank())):
+        mine = feed.batches(list(map(self.share.of, batches)), seed=(s.seed, epoch))
+        for batch, (read, inputs) in zip(batches, mine, strict=True):
+            self.share.take(batch, read)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=s.precision == "bfloat16"):
                 output = module(inputs)
-            loss = method.loss(output, labels[batch_rows].to(self.device), batch_rows)
+            output, some = self.share.gathered(output, batch)
+            if not len(some):
+                raise HashretError(f"none of the {len(batch)} train images of a batch could be read")
+            loss = method.loss(output, labels[some].to(self.device), some)
             if not torch.isfinite(loss):
                 raise HashretError(f"the loss is no longer a number in epoch {epoch}; lower --lr")
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            self.share.backward(loss)
             optimizer.step()
             schedule.step()
             total += loss.detach()
@@ -149,14 +156,19 @@ class Run:
         progress.close()
         return float(total) / count
 
-    def _held_out_map(self, net, source, feed, rows, held):
-        """mAP@all of the held-out images as queries among a fixed sample of the train images."""
-        sample = np.random.default_rng(self.settings.seed).permutation(rows)[:_HELD_OUT_DATABASE]
+    def _held_out_map(self, net, source, feed, rows, held, together=True):
+        """mAP@all of the held-out images as queries among a fixed sample of the train images, encoded by all processes
+        or by this one.
+        """
+        s = self.settings
+        sample = np.random.default_rng(s.seed).permutation(rows)[:_HELD_OUT_DATABASE]
         net.eval()
-        values = feed.values(net, np.concatenate([held, sample]), self.settings.precision)
+        both = np.concatenate([held, sample])
+        compute = partial(feed.values, net, precision=s.precision)
+        values = self.share.computed(both, compute, s.bits) if together else compute(both)
         codes = pack(binarize(values))
         xq, xb = codes[: len(held)], codes[len(held) :]
-        counts = count_by_distance(xq, xb, source.labels[held], source.labels[sample], self.settings.bits)
+        counts = count_by_distance(xq, xb, source.labels[held], source.labels[sample], s.bits)
         return float(average_precision(counts).mean())
 
     def _end_epoch(self, line, net, state=None):

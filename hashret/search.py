@@ -266,13 +266,14 @@ def add(index, photos, model="model.safetensors", *, split=None, again=False, de
     opened = open_index(index, "cpu")
     if read_meta(model)["fingerprint"] != opened.meta["encoder"]:
         raise HashretError(f"the index {index} was built by another encoder than {model}; name its own with --model")
-    known = set() if again else {opened.path(row) for row in np.flatnonzero(opened.alive)}
     encoded = skipped = 0
     rates = []
     with tempfile.TemporaryDirectory() as folder:
         shards = []
         for number, source in enumerate(_sources(photos, split)):
-            rows = [row for row in range(len(source)) if os.path.abspath(source.file(row)) not in known]
+            paths = [os.path.abspath(source.file(row)) for row in range(len(source))]
+            known = set() if again else opened.known(paths)
+            rows = [row for row, path in enumerate(paths) if path not in known]
             if not rows:
                 continue
             out = Path(folder) / str(number)

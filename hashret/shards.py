@@ -159,12 +159,15 @@ class ShardFolder:
         return self.folder / shard_name(number)
 
     def __iter__(self):
-        """Yield each `Shard`, checked to be of this run."""
-        for number in range(self.manifest["shards"]):
-            shard, attributes = read_shard(self.shard_path(number))
-            if (attributes["bits"], attributes["encoder"]) != (self.manifest["bits"], self.manifest["encoder"]):
-                raise HashretError(f"{self.shard_path(number)} was encoded by another encoder than {self.folder}")
-            yield shard
+        """Each `Shard`, one after the other."""
+        return map(self.read, range(self.manifest["shards"]))
+
+    def read(self, number):
+        """A `Shard`, checked to be of this run."""
+        shard, attributes = read_shard(self.shard_path(number))
+        if (attributes["bits"], attributes["encoder"]) != (self.manifest["bits"], self.manifest["encoder"]):
+            raise HashretError(f"{self.shard_path(number)} was encoded by another encoder than {self.folder}")
+        return shard
 
     def load(self):
         """All rows as one `Shard` in memory."""

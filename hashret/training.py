@@ -9,7 +9,7 @@ import torch
 
 from .bits import check_bits
 from .data import open_data
-from .distributed import local_device, process_group, world
+from .distributed import local_device, main_first, process_group, world
 from .errors import HashretError
 from .feed import FeatureFeed, ImageFeed
 from .fit import Run
@@ -50,6 +50,7 @@ class Settings:
     precision: str
 
 
+@process_group()
 def train(
     data,
     out="model.safetensors",
@@ -107,6 +108,9 @@ def train(
         resume: go on with a run that was killed.
         overwrite: replace a checkpoint that exists.
 
+    Under torchrun, the processes share each batch, and the result is that of one process up to rounding: how many
+    there are may differ from run to run, and when a run is resumed. All must see ``out`` and ``cache``.
+
     Where ``lr``, ``dropout`` or ``quantization`` is None, the method's own default holds, or else 3e-4, 0.5 and 0.
 
     Returns:
@@ -126,8 +130,10 @@ def train(
     if weights == "none" and finetune == "head":
         other = "name weights" if method_class.fitted else "add --finetune all"
         raise HashretError(f"--weights none has nothing to freeze; {other}")
-    if epochs < 1 or batch_size < 2 or batch_size % world():
-        raise HashretError("epochs must be at least 1, the batch size at least 2 and a multiple of the processes")
+    if epochs < 1 or batch_size < 2:
+        raise HashretError("epochs must be at least 1, the batch size at least 2")
+    if batch_size < world():
+        raise HashretError(f"a batch of {batch_size} cannot be shared by {world()} processes; raise --batch-size")
     if not 0 <= heldout < 1:
         raise HashretError(f"the held-out share must be at least 0 and below 1, not {heldout}")
     device = local_device(pick_device(device))
@@ -137,7 +143,8 @@ def train(
         defaults["lr"] = 1e-4
     names = Settings.__dataclass_fields__
     given = {name: value for name, value in locals().items() if name in names}
-    source = open_data(data, split, download).single_label()
+    with main_first():  # what is downloaded or unpacked is so once
+        source = open_data(data, split, download).single_label()
     if method_class.needs_labels:
         source.require_labels()
     defaults["classifier_rate"] = 30.0 if source.labels is not None and source.labels.ndim == 2 else 1.0
@@ -145,19 +152,19 @@ def train(
     settings = Settings(**settings | {"data": str(data)})
     run = Run(Path(out), settings, device, quiet)
     run.claim(resume, overwrite)
-    with process_group(device):
-        torch.manual_seed(seed)
-        shape = {"head": method_class.head, "attention": method_class.attention, "width": width, "gate": gate}
-        shape["dropout"] = settings.dropout
-        classes = len(source.classes) if method_class.classifier else 0
-        net = HashNet(bits, classes, image_size, arch, **head_options(shape))
+    torch.manual_seed(seed)
+    shape = {"head": method_class.head, "attention": method_class.attention, "width": width, "gate": gate}
+    shape["dropout"] = settings.dropout
+    classes = len(source.classes) if method_class.classifier else 0
+    net = HashNet(bits, classes, image_size, arch, **head_options(shape))
+    with main_first():
         net.features = load_features(weights, arch)
-        if finetune == "head":
-            feed = FeatureFeed(source, net.features, image_size, precision, device, cache, workers, quiet)
-        else:
-            feed = ImageFeed(source, image_size, augment, device, workers)
-        net.to(device, memory_format=torch.channels_last)
-        return run.train(net, method_class(settings), source, feed)
+    if finetune == "head":
+        feed = FeatureFeed(source, net.features, image_size, precision, device, cache, workers, quiet)
+    else:
+        feed = ImageFeed(source, image_size, augment, device, workers)
+    net.to(device, memory_format=torch.channels_last)
+    return run.train(net, method_class(settings), source, feed)
 
 
 def _check_choice(name, value, choices):

@@ -1,10 +1,14 @@
-"""Running hashret in a process of its own, and killing it."""
+"""Running hashret in processes of their own, and killing them."""
 
+import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+
+import torch
 
 
 def start(code, **environment):
@@ -20,13 +24,53 @@ def start(code, **environment):
     )
 
 
-def torchrun(*arguments, processes=2):
-    """Run hashret in several processes of a core each."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command += ["-m", "hashret", *arguments]
-    return subprocess.run(
-        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=600
-    )
+def torchrun(*arguments, processes=2, launcher="torch.distributed.run -m hashret"):
+    """Start hashret in several processes of a core each, as a user would."""
+    module, *options = launcher.split()
+    command = [sys.executable, "-m", module, f"--nproc-per-node={processes}", *options, *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def together(function, processes, *arguments, **options):
+    """Call a function in each of several processes that are one group: -> what each returned or raised, in order.
+
+    They are forked from a server that has imported torch already. One that was killed has returned its exit code.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "hashret.training", "hashret.encoding"])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    running = []
+    for rank in range(processes):
+        ours, theirs = context.Pipe(duplex=False)
+        group = {"RANK": rank, "WORLD_SIZE": processes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        process = context.Process(target=_one_of, args=(theirs, group, function, arguments, options))
+        process.start()
+        theirs.close()
+        running.append((process, ours))
+    return [_result(process, ours) for process, ours in running]
+
+
+def _one_of(connection, group, function, arguments, options):
+    os.environ |= {name: str(value) for name, value in group.items()}
+    torch.set_num_threads(1)
+    try:
+        result = function(*arguments, **options)
+    except Exception as error:
+        result = error
+    connection.send(result)
+
+
+def _result(process, connection):
+    try:
+        result = connection.recv() if connection.poll(100) else "still running"
+        process.kill()
+    except EOFError:
+        process.join()
+        result = process.exitcode
+    return result
 
 
 def kill_when(process, ready, limit=120):

@@ -1,12 +1,15 @@
 import json
+import os
 import shutil
+import signal
 import subprocess
+import time
 
 import h5py
 import numpy as np
 import pytest
 from conftest import make_model, make_photos
-from helpers import kill_when, start, torchrun, tree_bytes
+from helpers import kill_when, start, together, torchrun, tree_bytes
 from PIL import Image
 
 from hashret.bits import binarize, pack
@@ -148,12 +151,39 @@ def test_cached_features_give_the_same_shards(photos, model, codes, tmp_path, fi
     assert tree_bytes(tmp_path / "codes") == tree_bytes(codes)
 
 
-def test_two_processes_write_the_bytes_of_one(photos, model, codes, tmp_path):
-    options = ["--split", "train", "--model", str(model), "--out", str(tmp_path / "codes"), "--shard-size", "10"]
-    done = torchrun("encode", str(photos), *options)
-    assert done.returncode == 0, done.stderr
-    assert "36 encoded, 0 skipped" in done.stdout
+@pytest.mark.parametrize(("processes", "fill"), [(2, True), (3, False), (5, True)])
+def test_several_processes_write_the_bytes_of_one(photos, model, codes, tmp_path, processes, fill):
+    """Four shards, the last of six photographs: three processes have unequal shares, a fifth has none."""
+    options = {"split": "train", "shard_size": 10, "cache": tmp_path / "cache", "fill_cache": fill}
+    found = together(run, processes, photos, model, tmp_path / "codes", **options)
+    assert (found[0].encoded, found[0].skipped) == (36, 0)
+    assert found[1:] == [None] * (processes - 1)
     assert tree_bytes(tmp_path / "codes") == tree_bytes(codes)
+
+
+def test_several_processes_lose_one_and_the_next_run_ends_in_the_same_bytes(model, tmp_path):
+    make_photos(tmp_path / "photos", 60, 5)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    run(tmp_path / "photos", model, whole, shard_size=2)
+    arguments = ["encode", str(tmp_path / "photos"), "--model", str(model), "--out", str(broken), "--shard-size", "2"]
+    process = torchrun(*arguments, "--workers", "1", processes=3, launcher="hashret.launch")
+    while process.poll() is None and len(list(broken.glob("codes-*.h5"))) < 3:
+        time.sleep(0.002)
+    children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
+    os.kill(int(children[-1]), signal.SIGKILL)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGKILL
+    assert output == ""
+    told = sorted(errors.splitlines())
+    assert len(told) == 2
+    assert "a process of this run was lost" in told[0]
+    assert told[1].endswith("was killed by SIGKILL")
+    assert 3 <= len(list(broken.glob("codes-*.h5"))) < 90
+    process = torchrun(*arguments)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert "180 encoded, 0 skipped" in output
+    assert tree_bytes(broken) == tree_bytes(whole)
 
 
 def test_a_full_disk_is_one_line_and_what_was_written_stays(model, tmp_path):

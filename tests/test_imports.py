@@ -11,8 +11,8 @@ import hashret
 
 PACKAGE = Path(hashret.__file__).parent
 LAYERS = [  # a module may import from its own layer and those above
-    ["errors", "progress", "distributed"],
-    ["bits", "files"],
+    ["errors", "progress"],
+    ["bits", "files", "distributed"],
     ["metrics", "shards"],
     ["bit_statistics"],
     ["confusion"],
@@ -20,7 +20,7 @@ LAYERS = [  # a module may import from its own layer and those above
     ["models"],
     ["methods"],
     ["features"],
-    ["feed"],
+    ["feed", "parallel"],
     ["fit"],
     ["training", "encoding", "index"],
     ["nearest"],
@@ -36,7 +36,7 @@ LAYERS = [  # a module may import from its own layer and those above
     ["service"],
     ["demo"],
     ["cli"],
-    ["__main__"],
+    ["__main__", "launch"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 

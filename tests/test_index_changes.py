@@ -65,7 +65,7 @@ class Expected:
         assert hits.hamming.tolist() == np.take_along_axis(D, order[:, :k], 1).tolist()
         hits = index.search(codes, xq, k, candidates)
         for q in range(len(xq)):
-            some = order[q, :candidates]
+            some = order[q, : max(k, candidates)]
             euclidean = np.linalg.norm(self.values[some] - xq[q], axis=1)
             assert hits.euclidean[q] == pytest.approx(np.sort(euclidean)[:k], abs=1e-5)
             assert set(index.ids[hits.rows[q]]) <= set(self.ids[some])
@@ -110,14 +110,28 @@ def test_changes_in_any_order(tmp_path_factory, changes):
         expected.check(open_index(where / "index", "cpu"))
 
 
-def test_many_removed_photographs_are_left_out_beforehand(living, monkeypatch):
+@pytest.mark.parametrize(("most", "k"), [(3, 15), (25, 15), (20, 39), (20, 100)])
+def test_many_removed_photographs_are_passed_over_or_left_out(living, monkeypatch, most, k):
     from hashret.index import segment
 
     index, expected, _ = living
-    monkeypatch.setattr(segment, "_OVERFETCH", 3)
-    remove(index, range(10, 30))
-    expected.remove(range(10, 30))
-    expected.check(open_index(index, "cpu"))
+    monkeypatch.setattr(segment, "_OVERFETCH", most)
+    remove(index, range(10, 31))
+    expected.remove(range(10, 31))
+    expected.check(open_index(index, "cpu"), k)
+
+
+def test_a_segment_without_the_numbers_of_its_codes_reads_as_before(tmp_path):
+    make_shards(tmp_path / "shards", 5000, 0)
+    meta = build_index(tmp_path / "shards", tmp_path / "index")
+    codes = open_index(tmp_path / "index", "cpu").codes()
+    assert meta["segments"][0]["grouped"]
+    (tmp_path / "index" / "000001" / "numbers.npy").unlink()
+    del meta["segments"][0]["files"]["numbers.npy"]
+    write_json(tmp_path / "index" / "index.json", meta)
+    opened = open_index(tmp_path / "index", "cpu")
+    assert np.array_equal(opened.codes(), codes)
+    assert np.array_equal(opened.code(77), codes[77])
 
 
 def test_ids_stay_and_are_never_given_again(living):
@@ -272,7 +286,7 @@ def test_two_processes_add_one_after_the_other(living):
         children = [child for child in children if os.waitpid(child, os.WNOHANG)[0] == 0]
     opened = open_index(index, "cpu", verify=True)
     assert len(opened) == 60 + sum(map(len, shards))
-    assert opened.ids.tolist() == list(range(90))
+    assert opened.ids[:].tolist() == list(range(90))
 
 
 @pytest.mark.parametrize("removed", [False, True])

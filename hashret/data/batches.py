@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 from dataclasses import dataclass
 
 import numpy as np
 
+from ..distributed import local_world, world
 from ..errors import HashretError
 from .images import UnreadableImage
 
@@ -31,20 +33,22 @@ def batches(source, size, row_batches, workers=None, transform=None):
         source: an ImageSource.
         size: side of the decoded images in pixels.
         row_batches: a list of lists of rows.
-        workers: decoding processes; None for one a core, at most eight; 0 to decode here.
+        workers: decoding processes; None for one a core, at most eight, shared among the processes of torchrun; 0 to
+            decode here.
         transform: called in the worker as ``transform(row, image)`` -> image.
     """
     from torch.utils.data import DataLoader
 
     row_batches = list(row_batches)
     if workers is None:
-        workers = min(8, os.cpu_count() or 1, len(row_batches))
+        workers = min(8, max(1, (os.cpu_count() or 1) // local_world()), len(row_batches))
     loader = DataLoader(
         _Decoder(source, size, transform),
         batch_sampler=row_batches,
         collate_fn=_collate,
         num_workers=workers,
         prefetch_factor=2 if workers else None,
+        worker_init_fn=_outlive_termination if workers and world() > 1 else None,
     )
     try:
         yield from loader
@@ -62,6 +66,11 @@ def split_rows(rows, size):
 def batch_size(image_size, memory_mb=16):
     """Images a batch so that decoded pixels stay below ``memory_mb``, at most 256."""
     return int(max(8, min(256, memory_mb * 2**20 // (3 * image_size**2))))
+
+
+def _outlive_termination(_worker):
+    """torchrun's SIGTERM is for the process that decodes are done for, which ends its workers itself."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class _Decoder:

@@ -60,7 +60,7 @@ def calibrate(stage, values, k=10, recall=0.99, sample=200, seed=0, features="va
     rng = np.random.default_rng(seed)
     rows = np.sort(rng.choice(n, min(sample, n), replace=False, shuffle=False))
     codes = stage.codes() if codes is None else codes
-    xq, query_codes = values[rows], codes[rows, : code_width(stage.bits)]
+    xq, query_codes = values[rows], codes[rows][:, : code_width(stage.bits)]
     farthest = kth_distances(values, rows, k)
 
     def reached(candidates):

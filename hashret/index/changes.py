@@ -87,9 +87,10 @@ def compact(index):
                 for start in range(0, len(alive), _ROWS_AT_ONCE):
                     rows = alive[start : start + _ROWS_AT_ONCE]
                     some = None if labels is None else labels[rows + opened.offsets[number]]
+                    paths = segment.paths.cut(rows)
                     writer.add(
-                        codes[rows], segment.values[rows] if values else None, segment.ids[rows], segment.paths(rows),
-                        some, segment.features[rows] if features else None,
+                        codes[rows], segment.values[rows] if values else None, segment.ids[rows], paths, some,
+                        segment.features[rows] if features else None,
                     )  # fmt: skip
             if not len(writer):
                 raise HashretError(f"every photograph of {index} was removed; nothing is left to compact")
@@ -190,10 +191,12 @@ def _flush(path):
 
 def _rows_of_ids(index, ids):
     ids = np.asarray(list(ids), np.int64)
-    found = np.isin(index.ids, ids) & index.alive
-    missing = np.setdiff1d(ids, index.ids[found])
+    rows = index.rows(ids)
+    missing = np.setdiff1d(ids, index.ids[rows])
     if len(missing):
         raise HashretError(f"no photograph with id {missing[0]} in the index")
+    found = np.zeros(index.offsets[-1], bool)
+    found[rows] = True
     return found
 
 
@@ -201,13 +204,14 @@ def _rows_of_paths(index, patterns):
     gone = np.zeros(index.offsets[-1], bool)
     if not patterns:
         return gone
-    rows = np.flatnonzero(index.alive)
-    paths = [index.path(row) for row in rows]
-    for pattern in patterns:
-        hits = [row for row, path in zip(rows, paths, strict=True) if path_matches(path, pattern)]
-        if not hits:
-            raise HashretError(f"no photograph {pattern} in the index")
-        gone[hits] = True
+    unseen = set(patterns)
+    for row in np.flatnonzero(index.alive):
+        path = index.path(row)
+        hits = [pattern for pattern in patterns if path_matches(path, pattern)]
+        gone[row] = bool(hits)
+        unseen.difference_update(hits)
+    if unseen:
+        raise HashretError(f"no photograph {min(unseen)} in the index")
     return gone
 
 

@@ -21,12 +21,14 @@ _PAIRS_AT_ONCE = 2**22
 class CodeTable:
     """Codes uint8 (m, w) and their items: those of code c are ``items[starts[c]:starts[c + 1]]``, ascending.
 
-    Where codes are not grouped, ``starts`` and ``items`` are None, and a code's row is its item.
+    Where codes are not grouped, ``starts`` and ``items`` are None, and a code's row is its item. ``numbers`` int32 (n,)
+    is the row of each item's code; None to make it when it is needed.
     """
 
     codes: np.ndarray
     starts: np.ndarray | None = None
     items: np.ndarray | None = None
+    numbers: np.ndarray | None = None
 
     @property
     def count(self):
@@ -40,11 +42,14 @@ class CodeTable:
 
     def by_item(self):
         """The code of each item: -> uint8 (n, w)."""
-        if not self.grouped:
-            return self.codes
-        out = np.empty((self.count, self.codes.shape[1]), np.uint8)
-        out[self.items] = np.repeat(self.codes, np.diff(self.starts), axis=0)
-        return out
+        return self.codes[self.number_of_items()] if self.grouped else self.codes
+
+    def number_of_items(self):
+        """The row of each item's code, where codes are grouped: -> int32 (n,)."""
+        if self.numbers is None:
+            self.numbers = np.empty(self.count, np.int32)
+            self.numbers[self.items] = np.repeat(np.arange(len(self.codes), dtype=np.int32), np.diff(self.starts))
+        return self.numbers
 
     def sizes(self, codes):
         """How many items each of some codes has."""
@@ -76,16 +81,20 @@ class CodeTable:
 
 
 class Grouping:
-    """Groups codes as they come, a block at a time.
+    """Groups codes as they come, a block at a time; of an item, four bytes stay in memory while codes repeat.
 
     Args:
         grouped: True or False, or None to decide by the codes.
     """
 
     def __init__(self, grouped=None):
-        self.grouped, self.blocks, self.numbers, self.count = grouped, [], [], 0
-        self.keys = None  # distinct codes so far, sorted, and the number of each
-        self.key_numbers = np.empty(0, np.int32)
+        self.grouped, self.count = grouped, 0
+        self.numbers, self.keys, self.key_numbers = (
+            [],
+            None,
+            np.empty(0, np.int32),
+        )  # of items; of distinct codes, sorted
+        self.blocks = []  # the codes as they came, where they are not grouped
 
     def add(self, codes):
         """Append codes uint8 (n, w), w the same each time."""
@@ -93,9 +102,9 @@ class Grouping:
             self._add(np.ascontiguousarray(codes[start : start + _CHUNK]))
 
     def _add(self, codes):
-        self.blocks.append(codes)
         self.count += len(codes)
         if self.grouped is False:
+            self.blocks.append(codes)
             return
         keys, first, inverse = np.unique(as_keys(codes), return_index=True, return_inverse=True)
         if self.keys is None:
@@ -112,21 +121,47 @@ class Grouping:
         self.keys = np.insert(self.keys, place[new], keys[new])
         self.key_numbers = np.insert(self.key_numbers, place[new], number[new])
         if self.grouped is None and self.count >= _GIVE_UP_AFTER and len(self.keys) > _GIVE_UP_SHARE * self.count:
-            self.grouped, self.numbers, self.keys = False, [], None
+            self._give_up()
+
+    def _give_up(self):
+        codes = self._distinct()
+        self.blocks = [codes[number] for number in self.numbers]
+        self.grouped, self.numbers, self.keys = False, [], None
+
+    def _distinct(self):
+        """The distinct codes by number, uint8 (m, w)."""
+        codes = np.empty_like(self.keys)
+        codes[self.key_numbers] = self.keys
+        return codes.view(np.uint8).reshape(len(codes), codes.itemsize)
+
+    def decide(self):
+        """Decide whether codes are grouped, if that is open: -> the decision. None can be added afterwards."""
+        if self.grouped is None:
+            self.grouped = self.count >= _FEW and len(self.keys) <= WORTH * self.count
+        if not self.grouped and self.numbers:
+            self._give_up()
+        return self.grouped
 
     def table(self):
         """All codes as a `CodeTable`."""
-        if self.grouped is None:
-            self.grouped = self.count >= _FEW and len(self.keys) <= WORTH * self.count
-        codes = np.concatenate(self.blocks) if self.blocks else np.zeros((0, 1), np.uint8)
-        self.blocks = []
-        if not self.grouped or not len(codes):
+        if not self.decide() or not self.count:
+            codes = np.concatenate(self.blocks) if self.blocks else np.zeros((0, 1), np.uint8)
+            self.blocks = []
             return CodeTable(codes)
-        number = np.concatenate(self.numbers)
-        self.numbers = []
-        starts = np.concatenate([[0], np.cumsum(np.bincount(number))])
-        items = np.argsort(number, kind="stable").astype(np.int32)
-        return CodeTable(np.ascontiguousarray(codes[items[starts[:-1]]]), starts, items)
+        starts = np.zeros(len(self.keys) + 1, np.int64)
+        for numbers in self.numbers:
+            starts[1:] += np.bincount(numbers, minlength=len(self.keys))
+        np.cumsum(starts, out=starts)
+        items, first, filled = np.empty(self.count, np.int32), 0, starts[:-1].copy()
+        for numbers in self.numbers:  # place the items of a block behind those of the blocks before
+            order = np.argsort(numbers, kind="stable")
+            ordered = numbers[order]
+            run = np.flatnonzero(np.diff(ordered, prepend=-1))
+            sizes = np.diff(run, append=len(ordered))
+            items[filled[ordered] + np.arange(len(ordered)) - np.repeat(run, sizes)] = first + order
+            filled[ordered[run]] += sizes
+            first += len(numbers)
+        return CodeTable(self._distinct(), starts, items)
 
 
 def group(codes, grouped=None):

@@ -23,6 +23,8 @@ from ..shards import ShardFolder
 from . import rerank
 from .calibration import calibrate
 from .hamming import compile_for
+from .paths import cut
+from .rows import joined
 from .segment import Segment, SegmentWriter, check_files
 
 FORMAT = 2
@@ -65,14 +67,14 @@ class Index:
 
     @cached_property
     def ids(self):
-        """The id of each row, int64 (n,)."""
-        return _joined([segment.ids for segment in self.segments])
+        """The id of each row, int64 (n,), to read rows of, see `hashret.index.rows.joined`."""
+        return joined([segment.ids for segment in self.segments])
 
     @cached_property
     def values(self):
-        """Hash-layer values, float32 (n, bits), or None where the index keeps none."""
+        """Hash-layer values, float32 (n, bits), to read rows of, or None where the index keeps none."""
         parts = [segment.values for segment in self.segments]
-        return None if any(part is None for part in parts) else _joined(parts)
+        return None if any(part is None for part in parts) else joined(parts)
 
     @cached_property
     def labels(self):
@@ -85,28 +87,33 @@ class Index:
             none = [np.full(len(segment), -1) for segment in self.segments]
         else:
             none = [np.zeros((len(segment), len(self.meta["classes"])), known[0].dtype) for segment in self.segments]
-        return _joined([blank if part is None else part for part, blank in zip(parts, none, strict=True)])
+        return _whole([blank if part is None else part for part, blank in zip(parts, none, strict=True)])
 
     @cached_property
     def alive(self):
         """Which rows were not removed, bool (n,)."""
-        return _joined([segment.alive for segment in self.segments])
+        return _whole([segment.alive for segment in self.segments])
 
     def codes(self):
         """Packed codes of all rows, uint8 (n, w), as the shards have them."""
-        return _joined([segment.stage.codes() for segment in self.segments])[:, : code_width(self.bits)]
+        return _whole([segment.stage.codes() for segment in self.segments])[:, : code_width(self.bits)]
 
     def row(self, id):
         """The row of a photograph by its id. Raises HashretError where there is none, or it was removed."""
-        row = int(np.searchsorted(self.ids, id))  # ids ascend
-        if row == len(self.ids) or self.ids[row] != id or not self.alive[row]:
+        rows = self.rows([id])
+        if not len(rows):
             raise HashretError(f"no photograph with id {id} in the index")
-        return row
+        return int(rows[0])
+
+    def rows(self, ids):
+        """The rows of those of some ids that are there and were not removed, int64, ascending."""
+        parts = zip(self.segments, self.offsets, strict=False)
+        return np.concatenate([segment.rows(ids) + offset for segment, offset in parts])
 
     def code(self, row):
         """Packed code of the photograph at ``row``, uint8 (w,)."""
         segment, place = self._place(row)
-        return segment.stage.codes()[place, : code_width(self.bits)]
+        return segment.stage.codes()[place][: code_width(self.bits)]
 
     def value(self, row):
         """Hash-layer values of the photograph at ``row``, float32 (bits,), None where the index keeps none."""
@@ -116,7 +123,15 @@ class Index:
     def path(self, row):
         """Path of the photograph at ``row``."""
         segment, place = self._place(row)
-        return segment.path(place)
+        return segment.paths[place]
+
+    def known(self, paths):
+        """Which of some paths are those of photographs in the index, as a set."""
+        found = set()
+        for segment in self.segments:
+            rows = segment.paths.find(paths)
+            found |= {path for row, path in rows if segment.alive[row]}
+        return found
 
     def label(self, row):
         """Class names of the photograph at ``row``, "" where unknown."""
@@ -153,7 +168,9 @@ class Index:
         if label is not None:
             mask &= self._has_label([label] if isinstance(label, str) else label)
         if ids is not None:
-            mask &= np.isin(self.ids, np.asarray(ids, np.int64))
+            some = np.zeros(len(mask), bool)
+            some[self.rows(ids)] = True
+            mask &= some
         if path is not None:
             rows = np.flatnonzero(mask)
             mask[rows] = self._matches([path] if isinstance(path, str) else path, rows)
@@ -169,7 +186,8 @@ class Index:
         return np.isin(labels, numbers) if labels.ndim == 1 else labels[:, numbers].any(axis=1)
 
     def _matches(self, patterns, rows):
-        return [any(path_matches(self.path(row), pattern) for pattern in patterns) for row in rows]
+        found = (any(path_matches(self.path(row), pattern) for pattern in patterns) for row in rows)
+        return np.fromiter(found, bool, len(rows))
 
     def search(self, codes, values=None, k=10, candidates=1000, rerank_by="values", among=None, features=None):
         """The k best photographs for each query: -> `Hits`, min(k, count) columns.
@@ -339,9 +357,8 @@ def write_shards(writer, folders, labels, first_id=0):
                 continue
             ids = shard.ids + first_id
             next_id = int(ids.max()) + 1
-            paths = [bytes(path) for path in shard.paths]
             features = shard.features if kept else None
-            writer.add(shard.codes, shard.values, ids, paths, shard.labels if labels else None, features)
+            writer.add(shard.codes, shard.values, ids, cut(shard.paths), shard.labels if labels else None, features)
         first_id = next_id
     return first_id
 
@@ -396,6 +413,6 @@ def _open_segment(folder, meta, segment, device, verify, engine):
     return Segment(folder / segment["name"], segment, meta["bits"], device, engine)
 
 
-def _joined(parts):
-    """One array of several; a single one as it is, a memory map mostly."""
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+def _whole(parts):
+    """Several arrays as one in memory; a single one as it is."""
+    return np.asarray(parts[0]) if len(parts) == 1 else np.concatenate(parts)

@@ -17,6 +17,7 @@ import numpy as np
 from ..bits import code_width, pad, padded_width
 from ..errors import HashretError, warn_once
 from .distinct import as_keys, expand, expand_one, group, in_order
+from .rows import ItemCodes
 from .threads import at_most
 
 GPU_MAX_K = 2048  # a limit of faiss's GPU selection
@@ -45,7 +46,7 @@ class HammingStage:
         if engine == "compiled" and not has_compiled():
             raise HashretError("the compiled scan needs numba: pip install 'hashret[fast]', or take the engine faiss")
         self.table, self.bits, self.engine = table, bits, engine
-        self._flat, self._planes, self._scan, self._codes = flat, planes, None, None
+        self._flat, self._planes, self._scan = flat, planes, None
         self._unpaid = None
         self.gpu = _to_gpus(self.flat) if _wants_gpu(device) else None
         self._gpu_lock, self._said = Lock(), set()  # faiss lets one thread at a time use a GPU
@@ -67,10 +68,8 @@ class HammingStage:
         return self._flat
 
     def codes(self):
-        """The padded code of each item, uint8 (n, padded width)."""
-        if self._codes is None:
-            self._codes = self.table.by_item()
-        return self._codes
+        """The padded code of each item, uint8 (n, padded width): an array, or what gives the rows asked for."""
+        return ItemCodes(self.table) if self.table.grouped else self.table.codes
 
     def subset(self, mask):
         """A stage of the items of a mask, bool (n,), which keep their numbers; always on the CPU."""

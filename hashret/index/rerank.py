@@ -68,8 +68,8 @@ def squared_direction_distances(xq, xb, candidates):
 def squared_asymmetric_distances(xq, codes, candidates):
     """Squared Euclidean distances from values to the bits of chosen codes, looked up a byte at a time.
 
-    xq (nq, bits) float32 in [0, 1], codes packed uint8 (nb, w), zero-padded or not, candidates (nq, c) int64 ->
-    (nq, c) float32, inf for candidates below 0.
+    xq (nq, bits) float32 in [0, 1], codes packed uint8 (nb, w), zero-padded or not, an array or what gives the rows
+    asked for, candidates (nq, c) int64 -> (nq, c) float32, inf for candidates below 0.
     """
     nq, bits = xq.shape
     width = code_width(bits)
@@ -80,10 +80,9 @@ def squared_asymmetric_distances(xq, codes, candidates):
     costs[:, 1, :bits] = xq**2
     costs = costs.reshape(nq, 2, width, 8).swapaxes(1, 2).reshape(nq, width, 16)
     D, rows = np.empty(candidates.shape, np.float32), np.maximum(candidates, 0)
-    codes = np.asarray(codes)
     for query in range(nq):
         tables = costs[query] @ _ONES_AND_ZEROS.T  # (width, 256)
-        chosen = np.take(codes, rows[query], axis=0)
+        chosen = np.asarray(codes[rows[query]])
         D[query] = tables[0][chosen[:, 0]]
         for byte in range(1, width):
             D[query] += tables[byte][chosen[:, byte]]

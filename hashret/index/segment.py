@@ -1,7 +1,8 @@
 """A segment of an index: the files of some photographs, written once and never changed.
 
 `hamming.faiss` is an `IndexBinaryFlat` over zero-padded codes, each distinct code once where codes repeat; `starts.npy`
-and `items.npy` are then the items of each (`CodeTable`). `planes.npy` holds the codes by bit for the compiled scan.
+and `items.npy` are then the items of each (`CodeTable`), `numbers.npy` the code of each item, which segments of before
+do without. `planes.npy` holds the codes by bit for the compiled scan.
 `values.npy`, `features.npy`, `ids.npy`, `labels.npy`, `paths.bin` and `path_ends.npy` have a row a photograph. All are
 mapped.
 """
@@ -16,18 +17,18 @@ import numpy as np
 
 from ..bits import code_width, pad, padded_width
 from ..errors import HashretError
-from ..shards import decode_path
 from .distinct import CodeTable, Grouping
 from .hamming import HammingStage
+from .paths import Paths
 
-_OVERFETCH = 1000  # removed photographs that searching passes over, rather than leave out beforehand
+_OVERFETCH = 1000  # removed photographs that a search passes over; where more are in the way, it leaves all out first
 _MAX_ITEMS = 2**31 - 1
 _ROWS = ("values", "features", "ids", "path_ends", "labels")
 _LABELS, _CODES, _REMOVED = "labels.npy", "hamming.faiss", "removed"
 
 
 class SegmentWriter:
-    """Writes a segment a block of photographs at a time; only codes stay in memory."""
+    """Writes a segment a block of photographs at a time; of a photograph, its code stays in memory, or its number."""
 
     def __init__(self, folder, bits, values=True):
         self.folder, self.name, self.bits, self.values = folder, folder.name, bits, values
@@ -40,7 +41,9 @@ class SegmentWriter:
         return self.grouping.count
 
     def add(self, codes, values, ids, paths, labels=None, features=None):
-        """Append photographs: codes uint8 (n, w), values (n, bits), ids (n,), paths: n bytes, labels (n, ...)."""
+        """Append photographs: codes uint8 (n, w), values (n, bits), ids (n,), paths as `hashret.index.paths.cut` has
+        them, labels (n, ...).
+        """
         if not len(ids):
             return
         self.grouping.add(pad(codes, padded_width(self.bits)))
@@ -49,8 +52,9 @@ class SegmentWriter:
         if features is not None:
             self.rows["features"].add(np.asarray(features, np.float32))
         self.rows["ids"].add(np.asarray(ids, np.int64))
-        self.paths.write(b"".join(paths))
-        ends = self.path_end + np.cumsum([len(path) for path in paths], dtype=np.int64)
+        raw, lengths = paths
+        self.paths.write(raw)
+        ends = self.path_end + np.cumsum(lengths)
         self.rows["path_ends"].add(ends)
         self.path_end = int(ends[-1])
         if labels is not None:
@@ -71,6 +75,10 @@ class SegmentWriter:
         if table.grouped:
             np.save(self.folder / "starts.npy", table.starts)
             np.save(self.folder / "items.npy", table.items)
+            numbers = _Rows(self.folder / "numbers.npy")
+            for block in self.grouping.numbers:
+                numbers.add(block)
+            numbers.close()
         _save_planes(self.folder / "planes.npy", table.codes[:, : code_width(self.bits)])
         names = sorted(file.name for file in self.folder.iterdir())
         return {
@@ -84,7 +92,7 @@ class Segment:
 
     Attributes:
         values: float32 (n, bits) or None, features: float32 (n, width) or None, ids: int64 (n,), labels: (n,) or
-            (n, classes) or None; memory maps.
+            (n, classes) or None; memory maps. paths: `hashret.index.paths.Paths`.
         removed: rows that were removed since, int64 (r,), ascending.
     """
 
@@ -94,8 +102,7 @@ class Segment:
         self.features = self._load("features.npy") if "features.npy" in meta["files"] else None
         self.ids = self._load("ids.npy")
         self.labels = self._load(_LABELS) if _LABELS in meta["files"] else None
-        self.path_ends = self._load("path_ends.npy")
-        self.path_bytes = np.memmap(folder / "paths.bin", np.uint8, "r")
+        self.paths = Paths(np.memmap(folder / "paths.bin", np.uint8, "r"), self._load("path_ends.npy"))
         self.removed = self._load(meta[_REMOVED]) if meta.get(_REMOVED) else np.empty(0, np.int64)
         grouped = meta["grouped"]
         width = padded_width(bits)
@@ -104,6 +111,7 @@ class Segment:
             np.memmap(folder / _CODES, np.uint8, "r", offset, (meta["codes"], width)),
             self._load("starts.npy") if grouped else None,
             self._load("items.npy") if grouped else None,
+            self._load("numbers.npy") if "numbers.npy" in meta["files"] else None,
         )
         self.stage = HammingStage(table, bits, device, engine, self._flat(), self._load("planes.npy"))
 
@@ -121,22 +129,19 @@ class Segment:
             return self.stage.codes()
         return self.features if features == "features" else self.values
 
+    def rows(self, ids):
+        """The rows of those of some ids that are there and were not removed, int64, ascending."""
+        ids = np.unique(np.asarray(ids, np.int64))
+        rows = np.minimum(np.searchsorted(self.ids, ids), len(self) - 1)  # ids ascend
+        rows = rows[self.ids[rows] == ids]
+        return rows[~self._are_removed(rows)]
+
     @cached_property
     def alive(self):
         """Which rows were not removed, bool (n,)."""
         alive = np.ones(len(self), bool)
         alive[self.removed] = False
         return alive
-
-    def path(self, row):
-        """Path of the photograph at ``row``."""
-        return decode_path(self.path_bytes[self.path_ends[row - 1] if row else 0 : self.path_ends[row]])
-
-    def paths(self, rows):
-        """Paths at several rows, as bytes."""
-        rows = np.asarray(rows)
-        starts = np.where(rows > 0, self.path_ends[rows - 1], 0)
-        return [bytes(self.path_bytes[start:end]) for start, end in zip(starts, self.path_ends[rows], strict=True)]
 
     @cached_property
     def _alive_stage(self):
@@ -146,17 +151,26 @@ class Segment:
         """The k nearest of what was not removed: packed uint8 (nq, w) -> D int32, I int64 (nq, min(k, count))."""
         if not len(self.removed):
             return self.stage.search(xq, k)
-        if len(self.removed) > _OVERFETCH:
+        most, answers = min(_OVERFETCH, len(self.removed)), min(k, self.count)
+        D, I = self.stage.search(xq, k + most)
+        gone = self._are_removed(I)
+        if most < len(self.removed) and np.count_nonzero(~gone, axis=1).min(initial=answers) < answers:
             return self._alive_stage.search(xq, k)
-        D, I = self.stage.search(xq, k + len(self.removed))
-        order = np.argsort(~self.alive[I], axis=1, kind="stable")[:, : min(k, self.count)]
+        order = np.argsort(gone, axis=1, kind="stable")[:, :answers]
         return np.take_along_axis(D, order, 1), np.take_along_axis(I, order, 1)
 
     def within(self, xq, radius):
         """See `HammingStage.within`."""
         for query, D, I in self.stage.within(xq, radius):
-            keep = self.alive[I] if len(self.removed) else slice(None)
+            keep = ~self._are_removed(I)
             yield query, D[keep], I[keep]
+
+    def _are_removed(self, rows):
+        """Which of some rows were removed."""
+        if not len(self.removed):
+            return np.zeros(np.shape(rows), bool)
+        place = np.minimum(np.searchsorted(self.removed, rows), len(self.removed) - 1)
+        return self.removed[place] == rows
 
     def _load(self, name):
         return np.load(self.folder / name, mmap_mode="r")

@@ -1,0 +1,310 @@
+"""One index against the same codes in several processes, a shard each, and what the simulation says of them.
+
+    python benchmarks/fan_out.py --flips 0.5 --work runs/fan-out
+
+A harness to measure with, not a way to serve: every process opens the index of its shard and answers the nearest K over
+a pipe; the client asks all, and merges what comes back by (distance, row). Every merged answer must be that of the one
+index. Measured: one query at a time, several at once, and queries that come at random at some share of that rate. Then
+`cluster.simulate` predicts the same from times measured apart: those of the searches of one shard, of empty messages
+to all processes, and of merging.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import selectors
+import shutil
+import time
+from pathlib import Path
+
+import common
+import numpy as np
+from cluster import Cluster, drawn_from, poisson, simulate
+from index_life import SHARD, claim, write_shards
+from latency import draw
+
+from hashret.files import read_json, write_json
+from hashret.index import append, build_index
+from hashret.shards import MANIFEST, shard_name
+
+common.PACKAGES += ("numba",)
+RESULTS = common.RESULTS / "scale"
+K = 100
+GRID = np.linspace(0, 1, 201)
+LOADS = (0.3, 0.6, 0.8)
+WARM_UP = 50  # queries that do not count
+AT_ONCE = 8  # queries on their way, for the rate that can be had
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--items", type=int, default=40 * SHARD, help=f"a multiple of {SHARD:,} times the shards")
+    parser.add_argument("--shards", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--flips", type=float, default=0.01, help="probability of a flipped bit; 0.5: uniform codes")
+    parser.add_argument("--queries", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=3, help="times that each is measured")
+    parser.add_argument("--work", type=Path, required=True, help="folder for the shards and the indexes")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    options.bits, options.stream, options.values = 48, False, False
+    claim(options.work / "shards", options.items, options, 0)
+    write_shards(options.work / "shards")
+    options.codes = draw(options.queries + WARM_UP, options.bits, options.flips, 1)
+    result = {"items": options.items, "bits": options.bits, "flips": options.flips, "k": K, "queries": options.queries}
+    result |= {"rounds": options.rounds, "at_once": AT_ONCE, "niceness": os.nice(0), "shards": {}}
+    load = os.getloadavg()[0]
+    truth = None
+    for shards in options.shards:
+        folders = build(options.work, shards, options.items)
+        found, truth = measure(folders, truth, options)
+        found["predicted"] = predict(shards, found, options)
+        result["shards"][shards] = found
+        print(shards, found["one_by_one"], found["queries_per_second"], "a second", flush=True)
+    result |= {"segments": segments(options, truth), "load_average": [load, os.getloadavg()[0]]}
+    common.save(f"fan_out_{'uniform' if options.flips == 0.5 else 'learned'}_{options.items}", result, options.results)
+
+
+def build(work, shards, items):
+    """Indexes of consecutive parts of the items: -> their folders."""
+    folders = []
+    for part in range(shards):
+        folders.append(work / f"{shards}-{part}")
+        build_index(link(work, shards, part, items), folders[-1], overwrite=True, values=False)
+    return folders
+
+
+def link(work, shards, part, items):
+    """A folder with one of equal parts of the files of codes."""
+    files = items // SHARD // shards
+    if files * SHARD * shards != items:
+        raise SystemExit(f"{items:,} items are no multiple of {SHARD:,} times {shards}")
+    linked = work / "linked"
+    shutil.rmtree(linked, ignore_errors=True)
+    linked.mkdir()
+    for number in range(files):
+        os.link(work / "shards" / shard_name(part * files + number), linked / shard_name(number))
+    write_json(linked / MANIFEST, read_json(work / "shards" / MANIFEST, "manifest") | {"shards": files})
+    return linked
+
+
+def measure(folders, truth, options):
+    """All that is measured of some shards, and the answers, which are those of ``truth`` unless there is none yet."""
+    rows = options.items // len(folders)
+    context = multiprocessing.get_context("spawn")
+    alone = context.Pool(1).apply(search_alone, (folders[0], options.codes))
+    client = Client(folders, rows)
+    try:
+        answers = [client.ask_one(code) for code in options.codes]
+        if truth is not None:
+            assert all(np.array_equal(a, b) for a, b in zip(answers, truth, strict=True)), (
+                "other answers than one index"
+            )
+        client.work.clear()
+        empty = client.run(np.zeros((options.queries, 0), np.uint8), 1)
+        one_by_one, rates = [], []
+        for _ in range(options.rounds):
+            one_by_one.append(client.run(options.codes, 1)[WARM_UP:])
+        work = np.concatenate(client.work)
+        for _ in range(options.rounds):
+            client.run(options.codes, AT_ONCE)
+            rates.append(len(options.codes) / client.seconds)
+        found = {
+            "alone_quantiles": quantiles(alone[WARM_UP:]),
+            "work_quantiles": quantiles(work),
+            "empty_quantiles": quantiles(empty),
+            "merge_seconds": client.merging(answers),
+            "one_by_one": figures(np.concatenate(one_by_one)),
+            "queries_per_second": float(f"{np.median(rates):.4g}"),
+            "at_random": {},
+        }
+        for load in LOADS:
+            seconds = []
+            for number in range(options.rounds):
+                arrivals = poisson(load * found["queries_per_second"], len(options.codes), seed=number)
+                seconds.append(client.run(options.codes, None, arrivals)[WARM_UP:])
+            found["at_random"][load] = figures(np.concatenate(seconds))
+    finally:
+        client.close()
+    return found, answers if truth is None else truth
+
+
+def segments(options, truth):
+    """The same items in one index of several segments, one after the other in one process: milliseconds."""
+    found = {}
+    for shards in options.shards:
+        folder = options.work / "segments"
+        shutil.rmtree(folder, ignore_errors=True)
+        for part in range(shards):
+            linked = link(options.work, shards, part, options.items)
+            if part:
+                append(folder, linked)
+            else:
+                build_index(linked, folder, values=False)
+        index = opened(folder)
+        assert all(
+            np.array_equal(np.stack([part[0] for part in index.nearest(code[None], K)]), wanted)
+            for code, wanted in zip(options.codes, truth, strict=True)
+        )
+        found[shards] = figures(
+            multiprocessing.get_context("spawn").Pool(1).apply(search_alone, (folder, options.codes))
+        )
+    return found
+
+
+def search_alone(folder, codes):
+    """Seconds of each search in a process that has the machine to itself, on one thread."""
+    index, seconds = opened(folder), []
+    for query in range(len(codes)):
+        started = time.perf_counter()
+        index.nearest(codes[query : query + 1], K)
+        seconds.append(time.perf_counter() - started)
+    return seconds
+
+
+def opened(folder):
+    import faiss
+
+    from hashret.index import open_index
+
+    faiss.omp_set_num_threads(1)
+    return open_index(folder, "cpu", verify=False, engine="compiled").warm()
+
+
+def serve(folder, offset, connection):
+    """Answer queries until an empty message comes: number and code -> number, seconds of work, distances, rows."""
+    index = opened(folder)
+    connection.send_bytes(b"ready")
+    while message := connection.recv_bytes():
+        code = np.frombuffer(message, np.uint8, offset=8)
+        if not len(code):
+            connection.send_bytes(message)
+            continue
+        started = time.perf_counter()
+        D, rows = index.nearest(code[None], K)
+        seconds = np.float64(time.perf_counter() - started)
+        connection.send_bytes(message[:8] + seconds.tobytes() + D.tobytes() + (rows + offset).tobytes())
+
+
+class Client:
+    """Asks all processes and merges. ``work``: seconds of each search, as the processes say."""
+
+    def __init__(self, folders, rows):
+        context = multiprocessing.get_context("spawn")
+        self.connections, self.processes, self.work = [], [], []
+        self.selector = selectors.DefaultSelector()
+        for number, folder in enumerate(folders):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=serve, args=(folder, number * rows, theirs), daemon=True)
+            process.start()
+            self.connections.append(ours)
+            self.processes.append(process)
+            self.selector.register(ours, selectors.EVENT_READ)
+        assert all(connection.recv_bytes() == b"ready" for connection in self.connections)
+
+    def send(self, number, code):
+        message = np.int64(number).tobytes() + code.tobytes()
+        for connection in self.connections:
+            connection.send_bytes(message)
+
+    def ask_one(self, code):
+        self.send(0, code)
+        return merge([connection.recv_bytes() for connection in self.connections])
+
+    def run(self, codes, at_once, arrivals=None):
+        """Ask all queries, ``at_once`` on their way, or each at its time: -> seconds from then to its answer."""
+        waiting, done = {}, np.empty(len(codes))
+        sent = answered = 0
+        begin = time.perf_counter()
+        started = np.empty(len(codes)) if arrivals is None else begin + arrivals
+        while answered < len(codes):
+            now = time.perf_counter()
+            while sent < len(codes) and (len(waiting) < at_once if arrivals is None else started[sent] <= now):
+                if arrivals is None:
+                    started[sent] = time.perf_counter()
+                waiting[sent] = []
+                self.send(sent, codes[sent])
+                sent += 1
+            pause = (
+                max(0.0, started[sent] - time.perf_counter()) if arrivals is not None and sent < len(codes) else None
+            )
+            for key, _ in self.selector.select(pause):
+                reply = key.fileobj.recv_bytes()
+                number = int.from_bytes(reply[:8], "little")
+                waiting[number].append(reply)
+                if len(waiting[number]) == len(self.connections):
+                    replies = waiting.pop(number)
+                    if codes.shape[1]:
+                        merge(replies)
+                        self.work.append(np.array([np.frombuffer(reply, np.float64, 1, 8)[0] for reply in replies]))
+                    done[number] = time.perf_counter()
+                    answered += 1
+        self.seconds = time.perf_counter() - begin
+        return done - started
+
+    def merging(self, answers):
+        """Median seconds of merging."""
+        self.send(0, np.frombuffer(bytes(6), np.uint8))
+        replies, seconds = [connection.recv_bytes() for connection in self.connections], []
+        for _ in answers:
+            started = time.perf_counter()
+            merge(replies)
+            seconds.append(time.perf_counter() - started)
+        return float(f"{np.median(seconds):.4g}")
+
+    def close(self):
+        for connection in self.connections:
+            connection.send_bytes(b"")
+        for process in self.processes:
+            process.join(10)
+
+
+def merge(replies):
+    """Nearest K of all shards, by (distance, row): -> (2, K) int64."""
+    D = np.concatenate([np.frombuffer(reply, np.int32, K, 16) for reply in replies])
+    rows = np.concatenate([np.frombuffer(reply, np.int64, K, 16 + 4 * K) for reply in replies])
+    keys = D.astype(np.int64) << 40 | rows
+    keys.sort()
+    return np.stack([keys[:K] >> 40, keys[:K] & (2**40 - 1)])
+
+
+def predict(shards, found, options):
+    """What the simulation says: this machine is one with a worker a core, at most one a shard, which the shards share.
+
+    A round trip is one of empty messages to all processes, and the merging; it is added to a query's answer as a whole.
+    """
+    predicted = {}
+    for name, measured in (("from_searches_alone", "alone_quantiles"), ("from_searches_together", "work_quantiles")):
+        service, trip = drawn_from(found[measured]), drawn_from(found["empty_quantiles"])
+        network = with_one_trip(trip, found["merge_seconds"])
+        cluster = Cluster(shards, workers=min(shards, os.cpu_count()), shards_a_machine=shards)
+        mean = np.mean(found[measured])
+        rare = np.arange(2000) * 100 * mean * shards
+        figures_of = {"one_by_one": figures(simulate(cluster, rare, service, network)[0].max(axis=1)), "at_random": {}}
+        figures_of["queries_per_second"] = float(f"{cluster.workers / (shards * mean):.4g}")
+        for load in LOADS:
+            arrivals = poisson(load * found["queries_per_second"], 10 * options.queries, seed=7)
+            answers = simulate(cluster, arrivals, service, network)[0]
+            figures_of["at_random"][load] = figures(answers.max(axis=1))
+        predicted[name] = figures_of
+    return predicted
+
+
+def with_one_trip(trip, merging):
+    return lambda rng, n: np.full(n, trip(rng, 1)[0] + merging)
+
+
+def figures(seconds):
+    """Milliseconds: mean and percentiles."""
+    p50, p95, p99 = np.percentile(seconds, (50, 95, 99)) * 1000
+    named = {"mean_ms": np.mean(seconds) * 1000, "p50_ms": p50, "p95_ms": p95, "p99_ms": p99}
+    return {name: float(f"{value:.4g}") for name, value in named.items()}
+
+
+def quantiles(seconds):
+    return [float(f"{value:.4g}") for value in np.quantile(seconds, GRID)]
+
+
+if __name__ == "__main__":
+    main()
