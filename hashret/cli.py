@@ -23,6 +23,7 @@ _CACHE = click.option("--cache", help="folder of feature caches; default: HASHRE
 _WORKERS = click.option("--workers", type=click.IntRange(0), help="decoding processes; default: one a core")
 _DOWNLOAD = click.option("--download", is_flag=True, help="let torchvision fetch CIFAR-10 where it is missing")
 _POSITIVE = click.IntRange(1)
+_ID = click.IntRange(0, 2**63 - 1)
 _RERANK_BY = click.option(
     "--rerank-by", default="values", show_default=True,
     help="values; directions: of the logits; asymmetric: values against codes; features: before the hash layer",
@@ -204,7 +205,7 @@ def build_index(**options):
 @click.option("--radius", type=click.IntRange(0), help="all within this many bits, instead of -k")
 @click.option("--label", multiple=True, help="search among this class only; repeatable")
 @click.option("--path", multiple=True, metavar="PATTERN", help="search among these paths only, 'trips/*'; repeatable")
-@click.option("--id", "ids", multiple=True, type=int, help="search among these ids only; repeatable")
+@click.option("--id", "ids", multiple=True, type=_ID, help="search among these ids only; repeatable")
 @click.option("--exclude-self", is_flag=True, help="leave out the file that is asked for")
 @click.option("--together", type=click.Choice(["mean", "union"]), help="take all PHOTOS as one query")
 @_DEVICE
@@ -294,7 +295,7 @@ def _skipped(count):
 
 @main.command()
 @click.argument("index")
-@click.option("--id", "ids", multiple=True, type=int, help="id of a photograph; repeatable")
+@click.option("--id", "ids", multiple=True, type=_ID, help="id of a photograph; repeatable")
 @click.option("--path", "paths", multiple=True, metavar="PATTERN", help="path, or pattern as 'trips/*'; repeatable")
 @click.option("--gone", is_flag=True, help="those whose file is no longer there")
 def remove(index, ids, paths, gone):

@@ -72,7 +72,7 @@ def assert_same(index, held, xq, k, candidates, rerank_by="values"):
     near = 2e-3 if rerank_by == "directions" else 1e-5
     assert np.allclose(got.euclidean, wanted.euclidean, atol=near)
     # Another row at a place is one at the same distance.
-    squared = rerank.squared(xq, index.values, got.rows, rerank_by)
+    squared = rerank.squared(xq, np.asarray(index.values), got.rows, rerank_by)
     assert np.allclose(got.euclidean, np.sqrt(squared), atol=near)
     assert np.array_equal(np.bitwise_count(index.codes()[got.rows] ^ codes[:, None]).sum(2), got.hamming)
     first = index.search(codes, None, max(k, candidates)).rows

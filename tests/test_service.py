@@ -206,12 +206,12 @@ def test_wrong_methods_and_ids(client):
         assert refused.status_code == 405
         assert refused.headers["allow"]
         assert refused.json() == {"error": "method not allowed"}
-    for path in ("/api/items/999", "/api/items/-1", "/api/items/999/query", "/api/items/999/thumbnail"):
+    for path in ("/api/items/999", "/api/items/999/query", "/api/items/999/thumbnail"):
         refused = client.get(path)
         assert refused.status_code == 404
         assert refused.json()["error"].startswith("no photograph with id")
-    assert client.get("/api/items/99999999999999999999999").status_code in (404, 422)
-    assert client.get("/api/items/one").status_code == 422
+    for id in ("-1", "one", "99999999999999999999999"):
+        assert client.get(f"/api/items/{id}").status_code == 422
     for values in ([], [0.5], ["a"] * 24, [2.0] * 24, [float("nan")] * 24):
         body = str({"values": values}).replace("'", '"').replace("nan", "NaN")
         refused = client.post("/api/query/values", content=body, headers={"content-type": "application/json"})

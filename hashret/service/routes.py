@@ -6,11 +6,11 @@ import asyncio
 import os
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path as Folder
 from typing import Annotated, Literal
 
 import numpy as np
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import FileResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.concurrency import run_in_threadpool
@@ -27,7 +27,7 @@ from .metrics import Metrics
 from .thumbnails import SIZES, thumbnail
 from .uploads import Refused
 
-STATIC = Path(__file__).parent / "static"
+STATIC = Folder(__file__).parent / "static"
 MAX_K, MAX_CANDIDATES, MAX_SAMPLE = 1000, 100_000, 100
 _DECODING = 2  # uploads decoded at a time, each of up to max_pixels
 _FORM = {"type": "object", "properties": {"photo": {"type": "string", "format": "binary"}}, "required": ["photo"]}
@@ -79,6 +79,7 @@ def the_service(request: Request) -> Service:
     return request.app.state.service
 
 
+Id = Annotated[int, Path(ge=0, le=2**63 - 1)]
 Shared = Annotated[Service, Depends(the_service)]
 Parameters = Annotated[Wanted, Depends()]
 
@@ -136,7 +137,7 @@ async def query_by_values(body: schema.Values, service: Shared, wanted: Paramete
 
 
 @router.get("/api/items/{id}/query", responses=problems(404, 422))
-async def query_by_item(id: int, service: Shared, wanted: Parameters) -> schema.Answer:
+async def query_by_item(id: Id, service: Shared, wanted: Parameters) -> schema.Answer:
     """The photographs most like an indexed one, itself among them."""
     snapshot = service.live.current
     row = _row(snapshot, id)
@@ -146,7 +147,7 @@ async def query_by_item(id: int, service: Shared, wanted: Parameters) -> schema.
 
 
 @router.get("/api/items/{id}", responses=problems(404))
-async def item(id: int, service: Shared) -> schema.Item:
+async def item(id: Id, service: Shared) -> schema.Item:
     """An indexed photograph."""
     index = service.live.current.index
     return _item(index, _row(service.live.current, id))
@@ -168,7 +169,7 @@ async def items(
     response_class=Response,
     responses={200: {"content": {"image/webp": {}}}, **problems(404, 422)},
 )
-async def picture(id: int, service: Shared, size: int = 256):
+async def picture(id: Id, service: Shared, size: int = 256):
     """A small picture of an indexed photograph."""
     if size not in SIZES:
         raise Refused(422, f"size is one of {', '.join(map(str, SIZES))}")
@@ -182,7 +183,7 @@ async def picture(id: int, service: Shared, size: int = 256):
 
 
 @router.get("/api/items/{id}/maps", responses=problems(404, 422, 503))
-async def item_maps(id: int, service: Shared) -> schema.Maps:
+async def item_maps(id: Id, service: Shared) -> schema.Maps:
     """Where the code of an indexed photograph comes from; it is read and encoded again."""
     snapshot = service.live.current
     if snapshot.encoder is None:
