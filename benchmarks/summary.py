@@ -39,7 +39,7 @@ def fill(text):
 
 def sections():
     """(name, Markdown) of each table."""
-    return [("retrieval", retrieval()), ("tables", tables()), ("speed", speed())]
+    return [("retrieval", retrieval()), ("service", service()), ("tables", tables()), ("speed", speed())]
 
 
 def load(pattern):
@@ -128,6 +128,32 @@ def speed():
         lines.append(f"| open it | {1000 * result['open']['seconds_first']:.1f} ms | | | {result['commit']} |")
         lines.append(f"| answer an encoded query: 1,000 candidates, re-rank, paths | {path} | | | {result['commit']} |")
     return "\n".join(lines) + f"\n\n{made_on(throughput + startup + metrics + latency + life)}"
+
+
+def service():
+    """The service under load, beside a handler without batching."""
+    lines = [
+        "| uploads at once | hashret serve | p50, p95, p99 | errors | one by one | naive handler | p50, p95, p99 "
+        "| ratio to naive (lowest to highest) |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    results = load("service_load*.json")
+    for result in results:
+        for cell in result["cells"]:
+            own, naive = cell["servers"]["hashret"], cell["servers"]["naive"]
+            single = cell["servers"]["hashret --batch 1"]
+            middle, least, most = own["ratio_to_naive"]
+            lines.append(
+                f"| {cell['clients']} | {own['requests_per_second']} a second | {times(own['ms'])} | {own['errors']} "
+                f"| {single['requests_per_second']} | {naive['requests_per_second']} | {times(naive['ms'])} "
+                f"| {middle:.2f} ({least:.2f} to {most:.2f}) |"
+            )
+    return "\n".join(lines) + f"\n\n{made_on(results)} Commit {', '.join(sorted({r['commit'] for r in results}))}."
+
+
+def times(ms):
+    """Percentiles of a time in words."""
+    return f"{', '.join(f'{value:,.0f}' for value in ms.values())} ms"
 
 
 def latency_row(result, cell):
