@@ -19,7 +19,8 @@ from .bits import hamming
 from .errors import HashretError
 from .index import open_index
 from .index.folder import read_meta
-from .index.near import components, euclidean, linked_codes, near_pairs, stars, with_neighbours
+from .index.linked import components, linked_codes, stars
+from .index.near import euclidean, near_pairs, with_neighbours
 from .likeness import DISTANCES, check_by, vectors
 from .progress import Progress
 
