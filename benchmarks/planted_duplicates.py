@@ -26,7 +26,8 @@ from PIL import Image, ImageOps
 from hashret import build_index, duplicates, encode, load_encoder, open_data, open_index
 from hashret.bits import hamming
 from hashret.index.distinct import group
-from hashret.index.near import components, euclidean, near_pairs
+from hashret.index.linked import components
+from hashret.index.near import euclidean, near_pairs
 from hashret.index.pairs import pairs_within
 from hashret.likeness import DISTANCES, vectors
 

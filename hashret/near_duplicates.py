@@ -19,7 +19,8 @@ from .bits import hamming
 from .errors import HashretError
 from .index import open_index
 from .index.folder import read_meta
-from .index.near import components, euclidean, linked_codes, near_pairs, stars, with_neighbours
+from .index.linked import components, linked_codes, stars
+from .index.near import euclidean, near_pairs, with_neighbours
 from .likeness import DISTANCES, check_by, vectors
 from .progress import Progress
 
@@ -84,6 +85,13 @@ def duplicates(index="index", *, radius=None, by="pixels", distance=None, quiet=
         ranked = sorted((item for item in part if item in found), key=lambda item: _rank(found[item]))
         for first, others, D in stars(ranked, partial(_apart, codes, x), reach):
             groups.append(_group(found, codes, int(first), others, None if x is None else D))
+    copies = sum(len(group) - 1 for group in groups)
+    if by != "pixels" and 2 * copies > len(opened):
+        warnings.warn(
+            f"{copies:,} of {len(opened):,} photographs pass for copies of others: by its {by}, this encoder says what "
+            "a photograph shows, not which one it is; take --by pixels",
+            stacklevel=2,
+        )
     return sorted(groups, key=lambda group: (-len(group), group[0].id))
 
 

@@ -109,6 +109,7 @@ def reference(index, by, radius, distance):
     return sorted(groups)
 
 
+@pytest.mark.filterwarnings("ignore:.* pass for copies")
 @pytest.mark.parametrize("by", DISTANCES)
 @pytest.mark.parametrize("radius", [0, 3, ALL])
 def test_groups_are_those_of_the_definition(copied, by, radius, tmp_path):
@@ -148,6 +149,13 @@ def test_a_link_is_no_copy_of_its_file(place):
     assert names(groups) == [["2", "2-again"], ["0-exact", "0-small"], ["1-large", "1"]]
 
 
+def test_an_encoder_that_does_not_tell_photographs_apart_is_named(copied):
+    with pytest.warns(UserWarning, match="10 of 11 photographs pass for copies of others: by its codes"):
+        [group] = duplicates(copied / "index", radius=ALL, by="codes", quiet=True)
+    assert len(group) == 11
+
+
+@pytest.mark.filterwarnings("ignore:.* pass for copies")
 def test_photographs_that_cannot_be_read_are_left_out(place):
     (place / "photos" / "0.png").unlink()
     (place / "photos" / "copies" / "2-again.jpg").write_bytes(b"\xff\xd8\xff damaged")

@@ -1,4 +1,4 @@
-"""All pairs of photographs within a radius in bits and a Euclidean distance, exactly, and what they link.
+"""All pairs of photographs within a radius in bits and a Euclidean distance, exactly.
 
 Learned codes crowd: thousands of photographs of a class may share one. So those of each code lie sorted along the axis
 in which photographs of one code differ most. Two within a distance are within it along every axis: of each pair of
@@ -31,7 +31,7 @@ def near_pairs(codes, radius, x, distance, quiet=True):
     """
     if len(codes) < 2:
         return
-    places = _Places(_table(codes, radius), x, distance)
+    places = _Places(by_code(codes, radius), x, distance)
     for left, first, last in places.windows(radius, quiet):
         for row, right in expand_ranges(first, last):
             I, J = left[row], right
@@ -72,7 +72,7 @@ class _Places:
         self.keys = code * self.span + self.first_axis
 
     def windows(self, radius, quiet):
-        """Places and what is in reach of each: yields places, first, last, int64 (p,); last is not in reach itself."""
+        """Places and what is in reach of each: yields places, first, end, int64 (p,)."""
         n = len(self.items)
         progress = Progress("comparing photographs of a code", n, "photographs", quiet=quiet)
         for start in range(0, n, _ROWS_AT_ONCE):
@@ -122,7 +122,7 @@ def with_neighbours(codes, radius, quiet=True):
     """Which items have another within a radius: packed uint8 (n, w) -> bool (n,)."""
     if not len(codes):
         return np.zeros(0, bool)
-    table = _table(codes, radius)
+    table = by_code(codes, radius)
     sizes = np.diff(table.starts)
     near = sizes > 1
     for I, J, _ in pairs_within(table.codes, radius, quiet):
@@ -132,60 +132,7 @@ def with_neighbours(codes, radius, quiet=True):
     return found
 
 
-def linked_codes(codes, radius, quiet=True):
-    """The `components` that codes within a radius link: packed uint8 (n, w) -> int64 (n,)."""
-    if not len(codes):
-        return np.zeros(0, np.int64)
-    table = _table(codes, radius)
-    linked = np.empty(len(codes), np.int64)
-    number = components(len(table.codes), pairs_within(table.codes, radius, quiet))
-    linked[table.items] = np.repeat(number, np.diff(table.starts))
-    return linked
-
-
-def _table(codes, radius):
+def by_code(codes, radius):
     """Items by distinct code; all under one where no two differ in more bits than the radius."""
     varying = np.bitwise_or.reduce(codes) ^ np.bitwise_and.reduce(codes)
     return group(np.zeros_like(codes) if np.bitwise_count(varying).sum() <= radius else codes, grouped=True)
-
-
-def components(n, pairs):
-    """Items that pairs (I, J, ...) link, directly or by others, get the same number: -> int64 (n,)."""
-    root = np.arange(n)
-    for I, J, *_ in pairs:
-        while len(I):
-            a, b = _find(root, I), _find(root, J)
-            root[I], root[J] = a, b
-            apart = a != b
-            I, J, a, b = I[apart], J[apart], a[apart], b[apart]
-            np.minimum.at(root, np.maximum(a, b), np.minimum(a, b))
-    return _find(root, root)
-
-
-def _find(root, items):
-    """The least item of the component of each, as far as it is known."""
-    found = root[items]
-    while True:
-        above = root[found]
-        if np.array_equal(above, found):
-            return found
-        found = above
-
-
-def stars(ranked, distances, reach):
-    """Cut a component into groups whose members are all within reach of their first: yields (first, others, D).
-
-    Chains of pairs lead far; so the first of those left takes all within reach, until none is left.
-
-    Args:
-        ranked: items of one component, int64 (c,), the one to keep before others first.
-        distances: function of an item and others, int64 (p,): -> (p,).
-    """
-    left = np.asarray(ranked)
-    while len(left) > 1:
-        first, others = left[0], left[1:]
-        D = distances(first, others)
-        near = reach >= D
-        if near.any():
-            yield first, others[near], D[near]
-        left = others[~near]
