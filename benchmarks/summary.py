@@ -133,7 +133,7 @@ def speed():
 def service():
     """The service under load, beside a handler without batching."""
     lines = [
-        "| uploads at once | hashret serve | p50, p95, p99 | errors | one by one | naive handler | p50, p95, p99 "
+        "| clients | `hashret serve` | p50, p95, p99 | errors | with `--batch 1` | naive handler | p50, p95, p99 "
         "| ratio to naive (lowest to highest) |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
@@ -148,7 +148,11 @@ def service():
                 f"| {single['requests_per_second']} | {naive['requests_per_second']} | {times(naive['ms'])} "
                 f"| {middle:.2f} ({least:.2f} to {most:.2f}) |"
             )
-    return "\n".join(lines) + f"\n\n{made_on(results)} Commit {', '.join(sorted({r['commit'] for r in results}))}."
+    return (
+        "\n".join(lines) + "\n\nUploads a second, over the 50,000 train images of CIFAR-10 and their encoder at "
+        f"{results[0]['image_size']} px; the clients take their share of the same cores. Made by "
+        f"`benchmarks/service_load.py`. {made_on(results)} Commit {', '.join(sorted({r['commit'] for r in results}))}."
+    )
 
 
 def times(ms):
