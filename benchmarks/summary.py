@@ -39,7 +39,13 @@ def fill(text):
 
 def sections():
     """(name, Markdown) of each table."""
-    return [("retrieval", retrieval()), ("service", service()), ("tables", tables()), ("speed", speed())]
+    return [
+        ("retrieval", retrieval()),
+        ("service", service()),
+        ("duplicates", duplicates()),
+        ("tables", tables()),
+        ("speed", speed()),
+    ]
 
 
 def load(pattern):
@@ -153,6 +159,26 @@ def service():
         f"{results[0]['image_size']} px; the clients take their share of the same cores. Made by "
         f"`benchmarks/service_load.py`. {made_on(results)} Commit {', '.join(sorted({r['commit'] for r in results}))}."
     )
+
+
+def duplicates():
+    """What `hashret duplicates` finds of planted copies, by its default radius and distances."""
+    lines, shown = (
+        [],
+        [("am-vggh", "pixels", 6), ("am-vggh", "values", 0.3), ("itq", "pixels", 6), ("itq", "values", 0.3)],
+    )
+    results = load("planted_duplicates_cifar10_64px.json")
+    for result in results:
+        kinds = result["kinds"]
+        lines = [f"| codes | compared | {' | '.join(kinds)} | other pairs |", "| --- " * (len(kinds) + 3) + "|"]
+        for name, by, distance in shown:
+            model = next(model for model in result["models"] if model["model"] == name)
+            wanted = (by, distance, model["bits"] // 6)
+            pairs = next(p for p in model["pairs"] if (p["by"], p["distance"], p["radius"]) == wanted)
+            found = " | ".join(f"{100 * pairs['found'][kind]:.0f}%" for kind in kinds)
+            lines.append(f"| {name} | {by}, {distance} | {found} | {pairs['pairs_of_the_data']:,} |")
+    commits = ", ".join(sorted({result["commit"] for result in results}))
+    return "\n".join(lines) + f"\n\n{made_on(results)} Commit {commits}. Seed 0."
 
 
 def times(ms):
