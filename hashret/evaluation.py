@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from .engines import open_database, shown
 from .errors import HashretError
 from .files import write_json
-from .index import open_index
 from .metrics import (
     Counts,
     average_precision,
@@ -39,6 +39,7 @@ def evaluate(
     k=(1, 10, 100),
     topk=None,
     index_order=False,
+    values=None,
     device="auto",
     protocol=None,
     out=None,
@@ -52,40 +53,42 @@ def evaluate(
 
     Args:
         queries: folder of shards, or a data source (see `hashret.data.open_data`) to be encoded by ``model``.
-        index: folder of an index.
+        index: folder of an index, or a collection in an engine.
         split: of the data source.
         rerank_by: what the re-rank compares, "values" or "directions", see `hashret.index.rerank`.
         candidates: nearest by Hamming distance that are re-ranked.
         k: for precision@k.
         topk: ranks that count for mAP, 0 for all ("mAP@all"); None for what the protocol says, else all.
         index_order: give mAP with ties in the order of the index, too, as code without care for ties has it.
+        values: see `hashret.Searcher`.
         protocol: name to record; by default that of the data, or queries and index are described.
     """
     if candidates < 1 or min(k) < 1 or (topk is not None and topk < 0):
         raise HashretError("candidates and k must be at least 1, topk at least 1, or 0 for all ranks")
-    database = open_index(index, device)
+    database = open_database(index, device, values)
     manifest, query = _load_queries(queries, model, split, database, device, quiet)
     if manifest["encoder"] != database.meta["encoder"]:
-        raise HashretError(f"{queries} and {index} were encoded by different encoders")
-    if query.labels is None or database.labels is None:
+        raise HashretError(f"{queries} and {shown(index)} were encoded by different encoders")
+    if query.labels is None or not database.meta["classes"]:
         raise HashretError("metrics need labels of both queries and index; encode class folders or a label list")
     if rerank_by == "features" and query.features is None:
         raise HashretError(f"{queries} keeps no features to re-rank by; encode it with --features")
     if manifest["classes"] != database.meta["classes"]:
-        raise HashretError(f"{queries} and {index} have different classes; encode both from the same data set")
+        raise HashretError(f"{queries} and {shown(index)} have different classes; encode both from the same data set")
     if not len(query):
         raise HashretError(f"no queries in {queries}")
     known = _protocol(manifest, database.meta)
     topk = (known.get("topk") if topk is None else topk) or None
     started = time.perf_counter()
-    labels = np.asarray(database.labels)
-    xb, known_labels = database.codes()[database.alive], labels[database.alive]
+    rows, xb, known_labels = database.everything()
     counts = count_by_distance(query.codes, xb, query.labels, known_labels, database.bits)
     hamming = _hamming_figures(counts, k, topk)
     if index_order:
         by_index = average_precision_by_index(query.codes, xb, query.labels, known_labels, topk)
         hamming["map_index_order"] = float(by_index.mean())
     hamming_seconds = time.perf_counter() - started
+    labels = np.zeros((rows.max(initial=-1) + 1, *known_labels.shape[1:]), known_labels.dtype)  # by row
+    labels[rows] = known_labels
     head, tail = _reranked(query, database, labels, counts, candidates, rerank_by)
     result = {
         "protocol": protocol

@@ -14,13 +14,15 @@ from .bits import binarize, pack
 from .data import ImageSource, open_data
 from .data.batches import split_rows
 from .data.images import UnreadableImage, read_image
+from .engines import open_database, refuse_engine, shown
 from .errors import HashretError
-from .index import Index, append, open_index
+from .index import Database, append, open_index
 from .models.checkpoint import load_encoder, read_meta
 from .models.encoder import Encoder
 
 TOGETHER = ("mean", "union")
 _AT_ONCE = 64  # photographs decoded before they are encoded
+_ITEMS_AT_ONCE = 1000  # photographs within a radius that are looked up together
 
 
 @dataclass(frozen=True)
@@ -45,21 +47,23 @@ class Searcher:
     """An index and the encoder it was built with.
 
     Args:
-        index: folder of an index, see `hashret build-index`, or an opened `hashret.index.Index`.
+        index: folder of an index, see `hashret build-index`, a collection in an engine, see `hashret export`, or an
+            opened `hashret.index.Database`.
         model: checkpoint of the encoder, or the loaded `Encoder`.
         device: "auto", "cpu" or "cuda", for both.
         engine: of the Hamming stage, see `hashret.index.hamming.HammingStage`.
+        values: with a collection, folder of the index that it was exported from, to take values for the re-rank from.
 
     Raises:
         HashretError: either is missing or damaged, or the index was built by another encoder.
     """
 
-    def __init__(self, index="index", model="model.safetensors", device="auto", engine="auto"):
-        self.index = index if isinstance(index, Index) else open_index(index, device, engine=engine)
+    def __init__(self, index="index", model="model.safetensors", device="auto", engine="auto", values=None):
+        self.index = index if isinstance(index, Database) else open_database(index, device, values, engine)
         meta = model.meta if isinstance(model, Encoder) else read_meta(model)
         if meta["fingerprint"] != self.index.meta["encoder"]:
             raise HashretError(
-                f"the index {index} was built by another encoder than {model}; "
+                f"the index {shown(index)} was built by another encoder than {model}; "
                 "name its own with --model, or encode and build the index again"
             )
         loaded = isinstance(model, Encoder)
@@ -75,7 +79,7 @@ class Searcher:
         """Answers to several photographs: paths -> one list of `Hit` for each.
 
         Args:
-            k, candidates, rerank_by, among: see `hashret.index.Index.search`.
+            k, candidates, rerank_by, among: see `hashret.index.Database.search`.
             rerank: False leaves the order of the Hamming distance.
             exclude_self: leave out the file that is asked for.
         """
@@ -112,8 +116,10 @@ class Searcher:
         """All photographs within ``radius`` bits of one: yields `Hit` by Hamming distance, as they are asked for."""
         codes = pack(binarize(self.encode([photo])))
         for _, D, rows in self.index.within(codes, radius, among):
-            for rank, (bits, row) in enumerate(zip(D, rows, strict=True), 1):
-                yield self._hit(rank, row, bits, math.nan)
+            for start in range(0, len(rows), _ITEMS_AT_ONCE):
+                some = slice(start, start + _ITEMS_AT_ONCE)
+                items = self.index.items(rows[some].tolist())
+                yield from _hits(items, D[some].tolist(), [math.nan] * len(items), start + 1)
 
     def encode(self, photos):
         """Hash-layer values of photographs: paths -> float32 (n, bits). Raises HashretError if one cannot be read."""
@@ -143,16 +149,17 @@ class Searcher:
         """Answers to encoded photographs: values (n, bits), features (n, width) or None -> a list of `Hit` for each."""
         codes = pack(binarize(values))
         found = self.index.search(codes, values if rerank else None, k, candidates, rerank_by, among, features)
-        return [self._hits(*row) for row in zip(found.rows, found.hamming, found.euclidean, strict=True)]
+        items, k = self.index.items(found.rows.ravel().tolist()), found.rows.shape[1]
+        distances = zip(found.hamming.tolist(), found.euclidean.tolist(), strict=True)
+        return [_hits(items[q * k : (q + 1) * k], *both) for q, both in enumerate(distances)]
 
-    def _hits(self, rows, hamming, euclidean):
-        found = zip(rows, hamming, euclidean, strict=True)
-        return [self._hit(rank, *hit) for rank, hit in enumerate(found, 1)]
 
-    def _hit(self, rank, row, bits, distance):
-        index = self.index
-        euclidean = None if math.isnan(distance) else float(distance)
-        return Hit(rank, int(index.ids[row]), index.path(row), index.label(row), int(bits), euclidean)
+def _hits(items, hamming, euclidean, first=1):
+    found = enumerate(zip(items, hamming, euclidean, strict=True), first)
+    return [
+        Hit(rank, item.id, item.path, item.label, bits, None if math.isnan(distance) else distance)
+        for rank, (item, bits, distance) in found
+    ]
 
 
 def _distance(hit):
@@ -184,13 +191,14 @@ def query(
     ids=(),
     exclude_self=False,
     together=None,
+    values=None,
     device="auto",
 ):
     """Look for photographs in an index: paths or folders -> list of (path, list of `Hit`).
 
     Args:
         photos: image files; a folder stands for all images below it.
-        index, model, device: see `Searcher`.
+        index, model, values, device: see `Searcher`.
         k: answers a photograph.
         candidates: nearest by Hamming distance that are re-ranked.
         recall: take as many candidates as give this share of the k nearest by Euclidean distance, instead.
@@ -202,7 +210,7 @@ def query(
         together: "mean" or "union" takes all photographs as one query, which goes by the name of the first.
     """
     files = expand(photos)
-    searcher = Searcher(index, model, device)
+    searcher = Searcher(index, model, device, values=values)
     among = searcher.index.select(label or None, path or None, ids or None) if label or path or ids else None
     if recall is not None:
         candidates = searcher.index.calibrate(k, recall).candidates
@@ -230,6 +238,7 @@ def add(index, photos, model="model.safetensors", *, split=None, again=False, de
     """
     from .encoding import EncodeReport, encode
 
+    refuse_engine(index)
     opened = open_index(index, "cpu")
     if read_meta(model)["fingerprint"] != opened.meta["encoder"]:
         raise HashretError(f"the index {index} was built by another encoder than {model}; name its own with --model")

@@ -23,6 +23,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from .. import __version__
 from ..data.images import UnreadableImage
+from ..engines import EngineError
 from ..errors import HashretError
 from . import schema, uploads
 from .answers import answer, code_of, since
@@ -36,7 +37,6 @@ from .uploads import Refused
 STATIC = Path(__file__).parent / "static"
 MAX_K, MAX_CANDIDATES, MAX_SAMPLE = 1000, 100_000, 100
 _DECODING = 2  # uploads decoded at a time, each of up to max_pixels
-_WATCH_SECONDS = 1.0
 _FORM = {"type": "object", "properties": {"photo": {"type": "string", "format": "binary"}}, "required": ["photo"]}
 _PHOTO = {
     "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}, "multipart/form-data": {"schema": _FORM}}
@@ -48,7 +48,7 @@ _PROBLEMS = {
         413: "too many bytes or pixels",
         415: "not an image",
         422: "a parameter is wrong",
-        503: "too many photographs wait; try again",
+        503: "too many photographs wait, or the engine that holds the index is away; try again",
     }.items()
 }
 
@@ -90,11 +90,13 @@ Shared = Annotated[Service, Depends(the_service)]
 Parameters = Annotated[Wanted, Depends()]
 
 
-def create_app(index, model, device="auto", *, hosts=("*",), max_upload=20 * 2**20, max_pixels=50_000_000, batch=32):
+def create_app(
+    index, model, device="auto", *, values=None, hosts=("*",), max_upload=20 * 2**20, max_pixels=50_000_000, batch=32
+):
     """The service as an ASGI application.
 
     Args:
-        index, model, device: see `hashret.service.live.LiveIndex`.
+        index, model, device, values: see `hashret.service.live.LiveIndex`.
         hosts: names that the service answers to, against DNS rebinding; "*" for all.
         max_upload: bytes of a request.
         max_pixels: of a photograph.
@@ -104,7 +106,7 @@ def create_app(index, model, device="auto", *, hosts=("*",), max_upload=20 * 2**
         HashretError: the index cannot be opened, or was built by another encoder.
     """
     metrics = Metrics()
-    live = LiveIndex(index, model, device)
+    live = LiveIndex(index, model, device, values)
     batcher = Batcher(batch, on_batch=metrics.batches.observe)
     app = FastAPI(
         title="hashret",
@@ -138,7 +140,7 @@ async def _lifespan(app):
 
 async def _watch(live):
     while True:
-        await asyncio.sleep(_WATCH_SECONDS)
+        await asyncio.sleep(live.watch_seconds)
         await run_in_threadpool(live.refresh)
 
 
@@ -155,7 +157,7 @@ def _add_routes(app):
         known = encoder and {name: encoder.meta.get(name) for name in ("method", "image_size", "attention")}
         return schema.About(
             count=len(snapshot.index), bits=snapshot.index.bits, classes=meta["classes"], encoder=known,
-            values=snapshot.has_values, generation=meta["generation"], max_upload_bytes=service.max_upload,
+            values=snapshot.index.has_values, generation=meta["generation"], max_upload_bytes=service.max_upload,
             max_pixels=service.max_pixels, max_k=MAX_K, max_candidates=MAX_CANDIDATES, version=__version__,
         )  # fmt: skip
 
@@ -174,7 +176,7 @@ def _add_routes(app):
         milliseconds["encode"] = since(started)
         return await _search(service, snapshot, encoded.values, wanted, name=upload.name, milliseconds=milliseconds)
 
-    @app.post("/api/query/values", responses=problems(422))
+    @app.post("/api/query/values", responses=problems(422, 503))
     async def query_by_values(body: schema.Values, service: Shared, wanted: Parameters) -> schema.Answer:
         """The same for a photograph that was encoded before, by the values of that answer's query."""
         snapshot = service.live.current
@@ -183,44 +185,42 @@ def _add_routes(app):
             raise Refused(422, f"values are {snapshot.index.bits} numbers from 0 to 1")
         return await _search(service, snapshot, values, wanted)
 
-    @app.get("/api/items/{id}/query", responses=problems(404, 422))
+    @app.get("/api/items/{id}/query", responses=problems(404, 422, 503))
     async def query_by_item(id: int, service: Shared, wanted: Parameters) -> schema.Answer:
         """The photographs most like an indexed one, itself among them."""
         snapshot = service.live.current
-        row = _row(snapshot, id)
-        index = snapshot.index
-        found = {"id": id, "label": index.label(row), "name": os.path.basename(index.path(row))}
-        return await _search(service, snapshot, index.value(row), wanted, code=index.code(row), **found)
+        row, found = await run_in_threadpool(_found, snapshot.index, id)
+        values = await run_in_threadpool(snapshot.index.value, row)
+        named = {"id": id, "label": found.label, "name": os.path.basename(found.path)}
+        return await _search(service, snapshot, values, wanted, code=found.code, **named)
 
-    @app.get("/api/items/{id}", responses=problems(404))
+    @app.get("/api/items/{id}", responses=problems(404, 503))
     async def item(id: int, service: Shared) -> schema.Item:
         """An indexed photograph."""
-        index = service.live.current.index
-        return _item(index, _row(service.live.current, id))
+        _, found = await run_in_threadpool(_found, service.live.current.index, id)
+        return _item(found)
 
-    @app.get("/api/items")
+    @app.get("/api/items", responses=problems(422, 503))
     async def items(
         service: Shared, n: Annotated[int, Query(ge=1, le=MAX_SAMPLE)] = 12, seed: Annotated[int, Query(ge=0)] = 0
     ) -> list[schema.Item]:
         """Some indexed photographs, drawn by the seed."""
         index = service.live.current.index
-        rows = np.flatnonzero(index.alive)
-        drawn = np.random.default_rng(seed).choice(rows, min(n, len(rows)), replace=False)
-        return [_item(index, int(row)) for row in drawn]
+        drawn = await run_in_threadpool(lambda: index.items(index.sample(n, seed), codes=True))
+        return [_item(found) for found in drawn]
 
     @app.get(
         "/api/items/{id}/thumbnail",
         response_class=Response,
-        responses={200: {"content": {"image/webp": {}}}, **problems(404, 422)},
+        responses={200: {"content": {"image/webp": {}}}, **problems(404, 422, 503)},
     )
     async def picture(id: int, service: Shared, size: int = 256):
         """A small picture of an indexed photograph."""
         if size not in SIZES:
             raise Refused(422, f"size is one of {', '.join(map(str, SIZES))}")
-        snapshot = service.live.current
-        path = snapshot.index.path(_row(snapshot, id))
+        _, found = await run_in_threadpool(_found, service.live.current.index, id)
         try:
-            data = await run_in_threadpool(thumbnail, path, size)
+            data = await run_in_threadpool(thumbnail, found.path, size)
         except (UnreadableImage, OSError):
             raise Refused(404, f"the file of photograph {id} is gone, or no longer an image") from None
         return Response(data, media_type="image/webp", headers={"cache-control": "private, max-age=300"})
@@ -245,25 +245,27 @@ def _add_routes(app):
 async def _search(service, snapshot, values, wanted, code=None, **query):
     if values is not None and code is None:
         code = code_of(values)
-    if wanted.rerank_by == "none" or (wanted.rerank_by != "asymmetric" and not snapshot.has_values):
+    if wanted.rerank_by == "none" or (wanted.rerank_by != "asymmetric" and not snapshot.index.has_values):
         values = None
     found = await run_in_threadpool(answer, snapshot, code, values, wanted, **query)
     service.metrics.query(found.query.milliseconds)
     return found
 
 
-def _row(snapshot, id):
+def _found(index, id):
+    """`hashret.index.Database.find`, where nothing found is HTTP's 404."""
     try:
-        return snapshot.index.row(id)
+        return index.find(id)
+    except EngineError:
+        raise
     except HashretError as error:
         raise Refused(404, str(error)) from None
 
 
-def _item(index, row):
-    path = index.path(row)
+def _item(found):
     return schema.Item(
-        id=int(index.ids[row]), path=path, label=index.label(row), code=index.code(row).tobytes().hex(),
-        there=os.path.isfile(path),
+        id=found.id, path=found.path, label=found.label, code=found.code.tobytes().hex(),
+        there=os.path.isfile(found.path),
     )  # fmt: skip
 
 
@@ -280,6 +282,10 @@ def _add_problems(app):
     @app.exception_handler(HashretError)
     async def mistaken(_, error):
         return problem(422, str(error))
+
+    @app.exception_handler(EngineError)
+    async def away(_, error):
+        return problem(503, str(error), {"retry-after": "5"})
 
     @app.exception_handler(Busy)
     async def busy(*_):
