@@ -14,7 +14,13 @@ from .distributed import SaidElsewhereError, is_main
 from .errors import HashretError
 
 _MODEL = click.option("--model", default="model.safetensors", show_default=True, help="checkpoint of the encoder")
-_INDEX = click.option("--index", default="index", show_default=True, envvar="HASHRET_INDEX", help="index folder")
+_INDEX = click.option(
+    "--index", default="index", show_default=True, envvar="HASHRET_INDEX", help="index folder, or a collection: "
+    "milvus:http://host:19530#NAME, postgresql://host/db#NAME"
+)  # fmt: skip
+_VALUES = click.option(
+    "--values", metavar="INDEX", help="with a collection: take values from the index it is a copy of"
+)
 _DEVICE = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 _SPLIT = click.option("--split", help="train, database or test, where the data are split")
 _OVERWRITE = click.option("--overwrite", is_flag=True, help="replace what is there")
@@ -208,6 +214,7 @@ def build_index(**options):
 @click.option("--id", "ids", multiple=True, type=_ID, help="search among these ids only; repeatable")
 @click.option("--exclude-self", is_flag=True, help="leave out the file that is asked for")
 @click.option("--together", type=click.Choice(["mean", "union"]), help="take all PHOTOS as one query")
+@_VALUES
 @_DEVICE
 @click.option("--json", "as_json", is_flag=True, help="a JSON object a photograph and line")
 @click.option("--grid", metavar="PNG", help="draw the hits into a picture")
@@ -420,6 +427,28 @@ def restore(folder):
     click.echo(f"{folder}: {sum(move.to is not None for move in moves):,} photographs moved back")
 
 
+@main.command()
+@click.argument("index")
+@click.argument("to", metavar="ENGINE")
+@click.option("--collection", metavar="NAME", help="collection or table, where ENGINE does not end in #NAME")
+@click.option("--approximate", is_flag=True, help="for many millions: an approximate index, whose recall is measured")
+@_OVERWRITE
+def export(**options):
+    """Copy INDEX into ENGINE: milvus:http://host:19530, milvus:file.db or postgresql://host/database.
+
+    Run again after a kill, it goes on where it stopped. query, evaluate and serve search the copy by its name.
+
+    \b
+    Example: hashret export index milvus:http://localhost:19530#photos
+             hashret query photo.jpg --index milvus:http://localhost:19530#photos
+    """
+    from .engines import export
+
+    report = export(**options)
+    recall = "" if report.recall is None else f", finds {report.recall:.2%} of the nearest 100"
+    click.echo(f"{report.place}: {report.count:,} photographs, {report.written:,} written now{recall}")
+
+
 def _photos(photos):
     named = [photo for photo in photos if photo != "-"]
     if "-" in photos:
@@ -450,6 +479,7 @@ def _print(results, as_json):
 @click.option("--topk", type=int, help="ranks that count for mAP, 0: all; default: the protocol's, else all")
 @click.option("--index-order", is_flag=True, help="also mAP with ties in the order of the index")
 @click.option("--protocol", help="name of the protocol to record")
+@_VALUES
 @_DEVICE
 @click.option("--out", metavar="JSON", help="write the figures to a file, too")
 def evaluate(**options):
@@ -490,6 +520,7 @@ def report(as_json, **options):
 @main.command()
 @click.argument("index", default="index")
 @click.option("--model", help="checkpoint of the encoder; default: model.safetensors where there is one")
+@_VALUES
 @click.option("--host", default="127.0.0.1", show_default=True, help="address to listen at; 0.0.0.0 for all")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 for a free one")
 @_DEVICE
@@ -497,7 +528,7 @@ def report(as_json, **options):
 @click.option("--max-pixels", type=_POSITIVE, default=50, show_default=True, help="megapixels of an upload")
 @click.option("--batch", type=_POSITIVE, default=32, show_default=True, help="uploads encoded together, at most")
 def serve(**options):
-    """Serve INDEX to browsers and programs on this machine: a page, a JSON API, metrics.
+    """Serve INDEX, a folder or a collection, to browsers and programs on this machine: a page, a JSON API, metrics.
 
     \b
     Example: hashret serve index --model model.safetensors

@@ -1,4 +1,4 @@
-"""`hashret info`: what a checkpoint, a folder of shards or an index is."""
+"""`hashret info`: what a checkpoint, a folder of shards, an index or a collection in an engine is."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from .shards import MANIFEST, shard_name
 
 
 def info(path):
-    """Describe a checkpoint, a shard folder, one shard or an index: -> dict with ``kind`` first.
+    """Describe a checkpoint, a shard folder, one shard, an index or a collection: -> dict with ``kind`` first.
 
     Raises:
         HashretError: nothing there, or none of these.
     """
-    path = Path(path)
+    name, path = path, Path(path)
     if (path / "index.json").exists():
         meta = read_json(path / "index.json", "index")
         segments = meta.pop("segments", [])
@@ -47,5 +47,9 @@ def info(path):
 
         return {"kind": "checkpoint"} | read_meta(path)
     if not path.exists():
+        from .engines import is_engine, open_collection
+
+        if is_engine(name):
+            return {"kind": "collection"} | open_collection(name).meta
         raise HashretError(f"no such file or folder: {path}")
     raise HashretError(f"{path} is neither a checkpoint, nor a folder of shards, nor an index")

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from .engines import open_database, shown
 from .errors import HashretError
 from .files import write_json
-from .index import Index, open_index
+from .index import Database
 from .metrics import (
     Counts,
     average_precision,
@@ -42,6 +43,7 @@ def evaluate(
     k=(1, 10, 100),
     topk=None,
     index_order=False,
+    values=None,
     device="auto",
     protocol=None,
     out=None,
@@ -55,18 +57,19 @@ def evaluate(
 
     Args:
         queries: folder of shards, or a data source (see `hashret.data.open_data`) to be encoded by ``model``.
-        index: folder of an index.
+        index: folder of an index, or a collection in an engine.
         split: of the data source.
         rerank_by: what the re-rank compares, "values" or "directions", see `hashret.index.rerank`.
         candidates: nearest by Hamming distance that are re-ranked.
         k: for precision@k.
         topk: ranks that count for mAP, 0 for all ("mAP@all"); None for what the protocol says, else all.
         index_order: give mAP with ties in the order of the index, too, as code without care for ties has it.
+        values: see `hashret.Searcher`.
         protocol: name to record; by default that of the data, or queries and index are described.
     """
     if candidates < 1 or min(k) < 1 or (topk is not None and topk < 0):
         raise HashretError("candidates and k must be at least 1, topk at least 1, or 0 for all ranks")
-    trial = open_trial(queries, index, model, split, device, rerank_by, quiet)
+    trial = open_trial(queries, index, model, split, device, rerank_by, quiet, values)
     result = score(trial, candidates, rerank_by, k, topk, index_order, protocol, quiet).figures
     if out:
         write_json(out, result)
@@ -79,17 +82,29 @@ class Trial:
 
     queries: Shard
     manifest: dict
-    index: Index
+    index: Database
 
     @cached_property
+    def _everything(self):
+        return self.index.everything()
+
+    @property
     def codes(self):
         """Packed codes of the database, what was removed left out: uint8 (nb, w)."""
-        return self.index.codes()[self.index.alive]
+        return self._everything[1]
 
-    @cached_property
+    @property
     def labels(self):
         """Labels of the same."""
-        return np.asarray(self.index.labels)[self.index.alive]
+        return self._everything[2]
+
+    @cached_property
+    def labels_by_row(self):
+        """Labels by the rows that a search gives."""
+        rows, _, labels = self._everything
+        found = np.zeros((rows.max(initial=-1) + 1, *labels.shape[1:]), labels.dtype)
+        found[rows] = labels
+        return found
 
     @property
     def protocol(self):
@@ -114,19 +129,26 @@ class Scores:
 
 
 def open_trial(
-    queries, index="index", model="model.safetensors", split=None, device="auto", rerank_by="values", quiet=False
+    queries,
+    index="index",
+    model="model.safetensors",
+    split=None,
+    device="auto",
+    rerank_by="values",
+    quiet=False,
+    values=None,
 ):
     """Open queries and index for `score`: -> `Trial`. Arguments and errors as of `evaluate`."""
-    database = open_index(index, device)
+    database = open_database(index, device, values)
     manifest, query = _load_queries(queries, model, split, database, device, quiet)
     if manifest["encoder"] != database.meta["encoder"]:
-        raise HashretError(f"{queries} and {index} were encoded by different encoders")
-    if query.labels is None or database.labels is None:
+        raise HashretError(f"{queries} and {shown(index)} were encoded by different encoders")
+    if query.labels is None or not database.meta["classes"]:
         raise HashretError("metrics need labels of both queries and index; encode class folders or a label list")
     if rerank_by == "features" and query.features is None:
         raise HashretError(f"{queries} keeps no features to re-rank by; encode it with --features")
     if manifest["classes"] != database.meta["classes"]:
-        raise HashretError(f"{queries} and {index} have different classes; encode both from the same data set")
+        raise HashretError(f"{queries} and {shown(index)} have different classes; encode both from the same data set")
     if not len(query):
         raise HashretError(f"no queries in {queries}")
     return Trial(query, manifest, database)
@@ -147,7 +169,7 @@ def score(
         by_index = average_precision_by_index(query.codes, trial.codes, query.labels, trial.labels, topk)
         hamming["map_index_order"] = float(by_index.mean())
     hamming_seconds = time.perf_counter() - started
-    head, tail = _reranked(query, database, counts, candidates, rerank_by, quiet)
+    head, tail = _reranked(trial, counts, candidates, rerank_by, quiet)
     result = {
         "protocol": protocol
         or known.get("name", f"{len(query)} queries, {len(database)} database items, alike if they share a label"),
@@ -197,10 +219,10 @@ def _hamming_figures(counts, k, topk):
     return figures
 
 
-def _reranked(query, database, counts, candidates, rerank_by, quiet):
+def _reranked(trial, counts, candidates, rerank_by, quiet):
     """Relevance of the re-ranked head, bool (nq, c), and the Counts of what follows it."""
     heads, total, relevant = [], counts.total.copy(), counts.relevant.copy()
-    labels = np.asarray(database.labels)
+    query, database, labels = trial.queries, trial.index, trial.labels_by_row
     progress = Progress("re-ranking", len(query), "queries", quiet=quiet)
     for start in range(0, len(query), _QUERIES_AT_ONCE):
         some = slice(start, start + _QUERIES_AT_ONCE)

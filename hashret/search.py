@@ -15,8 +15,9 @@ from .bits import binarize, pack
 from .data import ImageSource, open_data
 from .data.batches import split_rows
 from .data.images import UnreadableImage, read_image
+from .engines import open_database, refuse_engine, shown
 from .errors import HashretError
-from .index import Index, append, open_index
+from .index import Database, Index, append, open_index
 from .index.hamming import gpus
 from .models.checkpoint import load_encoder, read_meta
 from .models.encoder import Encoder, pick_device
@@ -24,6 +25,7 @@ from .resident import Resident
 
 TOGETHER = ("mean", "union")
 _AT_ONCE = 64  # photographs decoded before they are encoded
+_ITEMS_AT_ONCE = 1000  # photographs within a radius that are looked up together
 
 
 @dataclass(frozen=True)
@@ -51,25 +53,28 @@ class Searcher:
     from then on, the card holds it (`hashret.resident.Resident`).
 
     Args:
-        index: folder of an index, see `hashret build-index`, or an opened `hashret.index.Index`.
+        index: folder of an index, see `hashret build-index`, a collection in an engine, see `hashret export`, or an
+            opened `hashret.index.Database`.
         model: checkpoint of the encoder, or the loaded `Encoder`.
         device: "auto", "cpu" or "cuda", for both.
         engine: of the Hamming stage, see `hashret.index.hamming.HammingStage`.
+        values: with a collection, folder of the index that it was exported from, to take values for the re-rank from.
 
     Raises:
         HashretError: either is missing or damaged, or the index was built by another encoder.
     """
 
-    def __init__(self, index="index", model="model.safetensors", device="auto", engine="auto"):
+    def __init__(self, index="index", model="model.safetensors", device="auto", engine="auto", values=None):
         on_gpu = gpus() > 0 and pick_device(device).type == "cuda"
-        opened = isinstance(index, Index)
-        self.index = index if opened else open_index(index, "cpu" if on_gpu else device, engine=engine)
+        opened = isinstance(index, Database)
+        self.index = index if opened else open_database(index, "cpu" if on_gpu else device, values, engine)
         self._resident, self._lock = None, Lock()
+        on_gpu &= isinstance(self.index, Index)
         self._unpaid = 4 * self.index.bits * self.index.offsets[-1] if on_gpu else math.inf
         meta = model.meta if isinstance(model, Encoder) else read_meta(model)
         if meta["fingerprint"] != self.index.meta["encoder"]:
             raise HashretError(
-                f"the index {index} was built by another encoder than {model}; "
+                f"the index {shown(index)} was built by another encoder than {model}; "
                 "name its own with --model, or encode and build the index again"
             )
         loaded = isinstance(model, Encoder)
@@ -89,6 +94,8 @@ class Searcher:
 
         The CPU takes about as long for a comparison of codes as the card for a byte of the values to get there.
         """
+        if self._unpaid == math.inf:
+            return self.index
         with self._lock:
             self._unpaid -= queries * sum(len(segment.stage.table.codes) for segment in self.index.segments)
             if self._resident is None and self._unpaid <= 0:
@@ -105,7 +112,7 @@ class Searcher:
         """Answers to several photographs: paths -> one list of `Hit` for each.
 
         Args:
-            k, candidates, rerank_by, among: see `hashret.index.Index.search`.
+            k, candidates, rerank_by, among: see `hashret.index.Database.search`.
             rerank: False leaves the order of the Hamming distance.
             exclude_self: leave out the file that is asked for.
         """
@@ -142,8 +149,10 @@ class Searcher:
         """All photographs within ``radius`` bits of one: yields `Hit` by Hamming distance, as they are asked for."""
         codes = pack(binarize(self.encode([photo])))
         for _, D, rows in self.index.within(codes, radius, among):
-            for rank, (bits, row) in enumerate(zip(D, rows, strict=True), 1):
-                yield self._hit(rank, row, bits, math.nan)
+            for start in range(0, len(rows), _ITEMS_AT_ONCE):
+                some = slice(start, start + _ITEMS_AT_ONCE)
+                items = self.index.items(rows[some].tolist())
+                yield from _hits(items, D[some].tolist(), [math.nan] * len(items), start + 1)
 
     def encode(self, photos):
         """Hash-layer values of photographs: paths -> float32 (n, bits). Raises HashretError if one cannot be read."""
@@ -174,16 +183,17 @@ class Searcher:
         codes = pack(binarize(values))
         place = self._place(len(codes))
         found = place.search(codes, values if rerank else None, k, candidates, rerank_by, among, features)
-        return [self._hits(*row) for row in zip(found.rows, found.hamming, found.euclidean, strict=True)]
+        items, k = self.index.items(found.rows.ravel().tolist()), found.rows.shape[1]
+        distances = zip(found.hamming.tolist(), found.euclidean.tolist(), strict=True)
+        return [_hits(items[q * k : (q + 1) * k], *both) for q, both in enumerate(distances)]
 
-    def _hits(self, rows, hamming, euclidean):
-        found = zip(rows, hamming, euclidean, strict=True)
-        return [self._hit(rank, *hit) for rank, hit in enumerate(found, 1)]
 
-    def _hit(self, rank, row, bits, distance):
-        index = self.index
-        euclidean = None if math.isnan(distance) else float(distance)
-        return Hit(rank, int(index.ids[row]), index.path(row), index.label(row), int(bits), euclidean)
+def _hits(items, hamming, euclidean, first=1):
+    found = enumerate(zip(items, hamming, euclidean, strict=True), first)
+    return [
+        Hit(rank, item.id, item.path, item.label, bits, None if math.isnan(distance) else distance)
+        for rank, (item, bits, distance) in found
+    ]
 
 
 def _distance(hit):
@@ -215,6 +225,7 @@ def query(
     ids=(),
     exclude_self=False,
     together=None,
+    values=None,
     device="auto",
     searcher=None,
 ):
@@ -222,7 +233,7 @@ def query(
 
     Args:
         photos: image files; a folder stands for all images below it.
-        index, model, device: see `Searcher`.
+        index, model, values, device: see `Searcher`.
         k: answers a photograph.
         candidates: nearest by Hamming distance that are re-ranked.
         recall: take as many candidates as give this share of the k nearest by Euclidean distance, instead.
@@ -235,7 +246,7 @@ def query(
         searcher: an open `Searcher`, instead of index, model and device.
     """
     files = expand(photos)
-    searcher = searcher or Searcher(index, model, device)
+    searcher = searcher or Searcher(index, model, device, values=values)
     among = searcher.index.select(label or None, path or None, ids or None) if label or path or ids else None
     if recall is not None:
         candidates = searcher.index.calibrate(k, recall).candidates
@@ -263,6 +274,7 @@ def add(index, photos, model="model.safetensors", *, split=None, again=False, de
     """
     from .encoding import EncodeReport, encode
 
+    refuse_engine(index)
     opened = open_index(index, "cpu")
     if read_meta(model)["fingerprint"] != opened.meta["encoder"]:
         raise HashretError(f"the index {index} was built by another encoder than {model}; name its own with --model")

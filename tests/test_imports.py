@@ -23,6 +23,7 @@ LAYERS = [  # a module may import from its own layer and those above
     ["feed", "parallel"],
     ["fit"],
     ["training", "encoding", "index"],
+    ["engines"],
     ["nearest"],
     ["resident"],
     ["search", "evaluation", "description", "likeness", "moving"],
@@ -66,7 +67,7 @@ def test_imports_run_one_way(path):
 
 def loaded_after(code):
     """Which heavy packages are loaded after running code in a new process."""
-    heavy = ("torch", "torchvision", "faiss", "h5py", "PIL", "numpy")
+    heavy = ("torch", "torchvision", "faiss", "h5py", "PIL", "numpy", "pymilvus", "psycopg")
     code += f"; import sys; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -78,7 +79,7 @@ def loaded_after(code):
     [
         ("import hashret, hashret.cli", {"torch", "torchvision", "faiss", "h5py", "PIL", "numpy"}),
         ("import hashret.bits, hashret.metrics, hashret.shards", {"torch", "torchvision", "faiss"}),
-        ("import hashret.index", {"torch", "torchvision"}),
+        ("import hashret.index, hashret.engines", {"torch", "torchvision", "pymilvus", "psycopg"}),
         ("import hashret.training, hashret.encoding", {"faiss", "torchvision"}),
         ("import hashret.search", {"torchvision"}),
         ("import hashret.near_duplicates, hashret.moving", {"torch", "torchvision"}),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fnmatch
 from bisect import bisect_right
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -22,6 +21,7 @@ from ..files import check_output, partial_name, read_json, remove_folder, remove
 from ..shards import ShardFolder
 from . import rerank
 from .calibration import calibrate
+from .database import Database, Item
 from .hamming import compile_for
 from .paths import cut
 from .rows import joined
@@ -33,19 +33,8 @@ _VERIFY_BYTES = 2**26  # an index up to this size is compared with its checksums
 _TRIES = 20
 
 
-@dataclass(frozen=True)
-class Hits:
-    """Answers to nq queries, best first: ``rows`` (nq, k) int64 places in the index, ``hamming`` (nq, k) int32,
-    ``euclidean`` (nq, k) float32, NaN where there was no re-rank.
-    """
-
-    rows: np.ndarray
-    hamming: np.ndarray
-    euclidean: np.ndarray
-
-
-class Index:
-    """An opened index: the two stages of the paper's section 1.2 over encoded photographs.
+class Index(Database):
+    """An opened index folder.
 
     A row is a place among all photographs ever added, segment after segment; ``alive`` says which were not removed.
 
@@ -62,8 +51,8 @@ class Index:
         return sum(segment.count for segment in self.segments)
 
     @property
-    def bits(self):
-        return self.meta["bits"]
+    def has_values(self):
+        return all(segment.values is not None for segment in self.segments)
 
     @cached_property
     def ids(self):
@@ -73,8 +62,7 @@ class Index:
     @cached_property
     def values(self):
         """Hash-layer values, float32 (n, bits), to read rows of, or None where the index keeps none."""
-        parts = [segment.values for segment in self.segments]
-        return None if any(part is None for part in parts) else joined(parts)
+        return joined([segment.values for segment in self.segments]) if self.has_values else None
 
     @cached_property
     def labels(self):
@@ -116,7 +104,6 @@ class Index:
         return segment.stage.codes()[place][: code_width(self.bits)]
 
     def value(self, row):
-        """Hash-layer values of the photograph at ``row``, float32 (bits,), None where the index keeps none."""
         segment, place = self._place(row)
         return None if segment.values is None else np.array(segment.values[place])
 
@@ -143,30 +130,36 @@ class Index:
             return classes[label] if label >= 0 else ""
         return " ".join(classes[i] for i in np.flatnonzero(label))
 
+    def find(self, id):
+        row = self.row(id)
+        return row, self.items([row], codes=True)[0]
+
+    def items(self, rows, codes=False):
+        return [
+            Item(int(self.ids[row]), self.path(row), self.label(row), self.code(row) if codes else None) for row in rows
+        ]
+
+    def sample(self, n, seed=0):
+        rows = np.flatnonzero(self.alive)
+        return np.random.default_rng(seed).choice(rows, min(n, len(rows)), replace=False)
+
+    def everything(self):
+        labels = None if self.labels is None else np.asarray(self.labels)[self.alive]
+        return np.flatnonzero(self.alive), self.codes()[self.alive], labels
+
     def _place(self, row):
         number = bisect_right(self.offsets, row) - 1
         return self.segments[number], int(row) - self.offsets[number]
 
     def warm(self):
-        """Load what the first searches would load, the compiled scan mostly: -> the index."""
         for segment in self.segments:
             segment.stage.warm()
         return self
 
     def select(self, label=None, path=None, ids=None):
-        """Photographs to search among: -> `Selection`, for the ``among`` of `search`; what is None does not count.
-
-        Args:
-            label: class name, or several, of which a photograph must have one.
-            path: pattern of the path, or several, see `path_matches`.
-            ids: ids of photographs.
-
-        Raises:
-            HashretError: no such class.
-        """
         mask = self.alive.copy()
         if label is not None:
-            mask &= self._has_label([label] if isinstance(label, str) else label)
+            mask &= self._has_label(label)
         if ids is not None:
             some = np.zeros(len(mask), bool)
             some[self.rows(ids)] = True
@@ -177,11 +170,7 @@ class Index:
         return Selection(self, mask)
 
     def _has_label(self, names):
-        unknown = [name for name in names if name not in self.meta["classes"]]
-        if unknown:
-            known = ", ".join(self.meta["classes"][:30]) or "none"
-            raise HashretError(f"no class {unknown[0]!r} in this index; its classes: {known}")
-        numbers = [self.meta["classes"].index(name) for name in names]
+        numbers = self._class_numbers(names)
         labels = np.asarray(self.labels)
         return np.isin(labels, numbers) if labels.ndim == 1 else labels[:, numbers].any(axis=1)
 
@@ -189,32 +178,7 @@ class Index:
         found = (any(path_matches(self.path(row), pattern) for pattern in patterns) for row in rows)
         return np.fromiter(found, bool, len(rows))
 
-    def search(self, codes, values=None, k=10, candidates=1000, rerank_by="values", among=None, features=None):
-        """The k best photographs for each query: -> `Hits`, min(k, count) columns.
-
-        Args:
-            codes: packed query codes, uint8 (nq, w).
-            values: hash-layer values float32 (nq, bits); None leaves the Hamming order.
-            k: answers a query.
-            candidates: nearest by Hamming distance that are re-ranked by Euclidean distance, at least k.
-            rerank_by: one of `hashret.index.rerank.FEATURES`.
-            among: a `Selection`; only its photographs can be answers.
-            features: of the queries, float32 (nq, width), to re-rank by "features".
-
-        Raises:
-            HashretError: k or candidates below 1, or codes of another width, or an index without values.
-        """
-        self.check(codes, k, candidates)
-        if values is None:
-            D, rows = self.nearest(codes, k, among)
-            return Hits(rows, D, np.full(rows.shape, np.nan, np.float32))
-        D, rows = self.nearest(codes, max(k, candidates), among)
-        euclidean, order = self.reranked(features if rerank_by == "features" else values, rows, rerank_by)
-        order = order[:, :k]
-        return Hits(np.take_along_axis(rows, order, 1), np.take_along_axis(D, order, 1), euclidean[:, :k])
-
     def within(self, codes, radius, among=None):
-        """All photographs within a radius in bits: yields (query, D int32, rows int64) by (distance, row), as found."""
         self.check(codes)
         for query in range(len(codes)):
             parts = []
@@ -228,26 +192,13 @@ class Index:
             yield query, D[order], rows[order]
 
     def calibrate(self, k=10, recall=0.99, sample=200, seed=0):
-        """How many candidates give a wanted share of the k nearest by Euclidean distance, see `calibrate`."""
         if len(self.segments) > 1 or self.meta["count"] < self.offsets[-1]:
             raise HashretError("candidates are calibrated on an index of one piece; run hashret compact first")
         if self.values is None:
             raise HashretError("this index keeps no values to calibrate on")
         return calibrate(self.segments[0].stage, self.segments[0].values, k, recall, sample, seed)
 
-    def check(self, codes, k=1, candidates=1):
-        """Raise HashretError unless queries can be searched so, see `search`."""
-        if k < 1 or candidates < 1:
-            raise HashretError(f"k and candidates must be at least 1, not {min(k, candidates)}")
-        width = code_width(self.bits)
-        if codes.shape[1] != width:
-            raise HashretError(f"queries of {codes.shape[1]} bytes do not fit an index of {self.bits} bits")
-
     def nearest(self, codes, k, among=None):
-        """The Hamming stage alone: -> D int32, rows int64, both (nq, min(k, count)), by (distance, row).
-
-        Arguments as in `search`.
-        """
         self.check(codes)
         parts = self.segments if among is None else among.stages
         found = [part.search(codes, k) for part in parts]
@@ -259,13 +210,10 @@ class Index:
         return np.take_along_axis(D, order, 1), np.take_along_axis(rows, order, 1)
 
     def reranked(self, values, rows, features="values"):
-        """The re-rank stage alone: -> Euclidean distances float32 of candidates ``rows`` (nq, c), ascending, and their
-        columns in that order, see `hashret.index.rerank.rerank`.
-        """
         rerank.check_features(features)
         if features == "features" and any(segment.features is None for segment in self.segments):
             raise HashretError("this index keeps no features; encode its photographs with --features")
-        if features in ("values", "directions") and any(segment.values is None for segment in self.segments):
+        if features in ("values", "directions") and not self.has_values:
             raise HashretError("this index keeps no values; take --rerank-by asymmetric")
         squared = None
         for segment, offset in zip(self.segments, self.offsets, strict=False):

@@ -17,8 +17,8 @@ def answer(snapshot, code, values, wanted, **query):
         snapshot: a `hashret.service.live.Snapshot`.
         code: packed, uint8 (w,).
         values: of the hash layer, float32 (bits,), or None to leave the Hamming order.
-        wanted: its ``k``, ``candidates`` and ``rerank_by`` as of `hashret.index.Index.search`, its ``label`` to search
-            among, or None.
+        wanted: its ``k``, ``candidates`` and ``rerank_by`` as of `hashret.index.Database.search`, its ``label`` to
+            search among, or None.
         query: further fields of `Query`, ``milliseconds`` among them, to which those of the two stages are added.
     """
     index, milliseconds = snapshot.index, dict(query.pop("milliseconds", {}))
@@ -33,13 +33,16 @@ def answer(snapshot, code, values, wanted, **query):
         euclidean, order = index.reranked(values[None], rows, wanted.rerank_by)
     milliseconds["rerank"] = since(started)
     place = np.argsort(order[0])  # of each candidate after the re-rank
+    best, nearest = order[0, : wanted.k].tolist(), range(min(wanted.k, rows.shape[1]))
+    columns = sorted({*best, *nearest})
+    items = dict(zip(columns, index.items(rows[0, columns].tolist(), codes=True), strict=True))
 
     def hit(column, rank):
-        row, distance = int(rows[0, column]), float(euclidean[0, place[column]])
+        item, distance = items[column], float(euclidean[0, place[column]])
         return Hit(
-            rank=rank, id=int(index.ids[row]), path=index.path(row), label=index.label(row),
+            rank=rank, id=item.id, path=item.path, label=item.label,
             hamming=int(D[0, column]), euclidean=None if values is None else distance,
-            hamming_rank=int(column) + 1, reranked_rank=int(place[column]) + 1, code=index.code(row).tobytes().hex(),
+            hamming_rank=column + 1, reranked_rank=int(place[column]) + 1, code=item.code.tobytes().hex(),
         )  # fmt: skip
 
     return Answer(
@@ -49,8 +52,8 @@ def answer(snapshot, code, values, wanted, **query):
             milliseconds=milliseconds,
             **query,
         ),
-        hits=[hit(column, rank) for rank, column in enumerate(order[0, : wanted.k].tolist(), 1)],
-        hamming_hits=[hit(column, column + 1) for column in range(min(wanted.k, rows.shape[1]))],
+        hits=[hit(column, rank) for rank, column in enumerate(best, 1)],
+        hamming_hits=[hit(column, column + 1) for column in nearest],
         count=len(index) if among is None else len(among),
         generation=index.meta["generation"],
     )

@@ -16,6 +16,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from .. import __version__
+from ..engines import EngineError
 from ..errors import HashretError
 from .batching import Batcher, Busy
 from .limits import BodyLimit, SafeHeaders
@@ -24,14 +25,14 @@ from .metrics import CountRequests, Metrics
 from .routes import STATIC, Service, router
 from .uploads import Refused
 
-_WATCH_SECONDS = 1.0
 
-
-def create_app(index, model, device="auto", *, hosts=("*",), max_upload=20 * 2**20, max_pixels=50_000_000, batch=32):
+def create_app(
+    index, model, device="auto", *, values=None, hosts=("*",), max_upload=20 * 2**20, max_pixels=50_000_000, batch=32
+):
     """Make the application.
 
     Args:
-        index, model, device: see `hashret.service.live.LiveIndex`.
+        index, model, device, values: see `hashret.service.live.LiveIndex`.
         hosts: names that the service answers to, against DNS rebinding; "*" for all.
         max_upload: bytes of a request.
         max_pixels: of a photograph.
@@ -41,7 +42,7 @@ def create_app(index, model, device="auto", *, hosts=("*",), max_upload=20 * 2**
         HashretError: the index cannot be opened, or was built by another encoder.
     """
     metrics = Metrics()
-    live = LiveIndex(index, model, device)
+    live = LiveIndex(index, model, device, values)
     batcher = Batcher(batch, on_batch=metrics.batches.observe)
     app = FastAPI(
         title="hashret",
@@ -75,7 +76,7 @@ async def _lifespan(app):
 
 async def _watch(live):
     while True:
-        await asyncio.sleep(_WATCH_SECONDS)
+        await asyncio.sleep(live.watch_seconds)
         await run_in_threadpool(live.refresh)
 
 
@@ -92,6 +93,10 @@ def _add_problems(app):
     @app.exception_handler(HashretError)
     async def mistaken(_, error):
         return problem(422, str(error))
+
+    @app.exception_handler(EngineError)
+    async def away(_, error):
+        return problem(503, str(error), {"retry-after": "5"})
 
     @app.exception_handler(Busy)
     async def busy(*_):

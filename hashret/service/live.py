@@ -6,35 +6,32 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+from ..engines import EngineError, is_engine, open_database, shown
 from ..errors import HashretError
-from ..index import Index, open_index
+from ..index import Database
 from ..models.checkpoint import load_encoder, read_meta
 from ..models.encoder import Encoder
 
 _SELECTIONS = 16  # label filters whose codes are kept
+_WATCH_SECONDS, _WATCH_ENGINE_SECONDS = 1, 10
 
 
 @dataclass(frozen=True)
 class Snapshot:
     """An opened index with its ``encoder``, None where only what is indexed can be searched by."""
 
-    index: Index
+    index: Database
     encoder: Encoder | None
     selection: object = field(init=False, repr=False)
 
     def __post_init__(self):
         object.__setattr__(self, "selection", lru_cache(_SELECTIONS)(self._select))
 
-    @property
-    def has_values(self):
-        """Whether the index can re-rank."""
-        return all(segment.values is not None for segment in self.index.segments)
-
     def _select(self, label):
         return self.index.select(label=label)
 
     def among(self, label):
-        """The `hashret.index.Selection` of a label, kept for the next request; None for all. Raises HashretError."""
+        """Photographs of a label, kept for the next request; None for all. Raises HashretError: no such class."""
         return self.selection(label) if label else None
 
 
@@ -42,57 +39,75 @@ class LiveIndex:
     """Opens an index and follows its changes.
 
     Args:
-        index: folder of an index.
+        index: folder of an index, or a collection in an engine.
         model: checkpoint of its encoder, or None.
         device: "auto", "cpu" or "cuda".
+        values: see `hashret.Searcher`.
 
     Attributes:
         current: the `Snapshot` for new requests.
-        problem: why a newer index could not be taken up, one line, or None.
-        reloads: how often a newer one was.
+        stale: why a newer index could not be taken up, one line, or None.
+        away: why the engine did not answer, likewise.
+        reloads: how often a newer index was taken up.
+        watch_seconds: between one `refresh` and the next.
 
     Raises:
         HashretError: as `hashret.Searcher`.
     """
 
-    def __init__(self, index, model, device="auto"):
-        self.folder, self.model, self.device = Path(index), model, device
-        self.problem, self.reloads = None, 0
-        self.signature = self._signature()
+    def __init__(self, index, model, device="auto", values=None):
+        self.index, self.model, self.device, self.values = index, model, device, values
+        self.watch_seconds = _WATCH_ENGINE_SECONDS if is_engine(index) else _WATCH_SECONDS
+        self.stale, self.away, self.reloads = None, None, 0
+        self.signature = None if is_engine(index) else self._signature()
         self.current = self._open(None)
+        if is_engine(index):
+            self.signature = self.current.index.meta
+
+    @property
+    def problem(self):
+        """What is wrong, one line, or None."""
+        return self.away or self.stale
 
     def refresh(self):
         """Take up a newer index where there is one; after a failure, only when it has changed again."""
-        signature = self._signature()
+        try:
+            signature, self.away = self._signature(), None
+        except EngineError as error:
+            self.away = str(error)
+            return
         if signature == self.signature:
             return
         try:
             self.current = self._open(self.current.encoder)
         except HashretError as error:  # half replaced, or built by another encoder
-            self.problem = str(error)
+            self.stale = str(error)
             if signature is not None:
                 self.signature = signature
             return
-        self.signature, self.problem = signature, None
+        self.signature, self.stale = signature, None
         self.reloads += 1
 
     def _signature(self):
-        """Changes whenever `index.json` is replaced."""
+        """Changes whenever `index.json`, or the record of the collection, is replaced."""
+        if is_engine(self.index):
+            return self.current.index.engine.read_record()
         try:
-            found = (self.folder / "index.json").stat()
+            found = Path(self.index, "index.json").stat()
         except OSError:
             return None
         return found.st_ino, found.st_mtime_ns, found.st_size
 
     def _open(self, encoder):
-        index = open_index(self.folder, self.device).warm()
+        index = open_database(self.index, self.device, self.values).warm()
         if self.model is None:
             return Snapshot(index, None)
         wanted = index.meta["encoder"]
         if encoder is None or encoder.fingerprint != wanted or encoder.precision != index.meta["precision"]:
             if read_meta(self.model)["fingerprint"] != wanted:
                 raise HashretError(
-                    f"the index {self.folder} was built by another encoder than {self.model}; name its own with --model"
+                    f"the index {shown(self.index)} was built by another encoder than {self.model}; "
+                    "name its own with --model"
                 )
             encoder = load_encoder(self.model, self.device, index.meta["precision"])
         return Snapshot(index, encoder)

@@ -17,6 +17,7 @@ from starlette.concurrency import run_in_threadpool
 
 from .. import __version__
 from ..data.images import UnreadableImage, read_image
+from ..engines import EngineError
 from ..errors import HashretError
 from . import schema, uploads
 from .answers import answer, code_of, since
@@ -41,7 +42,7 @@ _PROBLEMS = {
         413: "too many bytes or pixels",
         415: "not an image",
         422: "a parameter is wrong",
-        503: "too many photographs wait; try again",
+        503: "too many photographs wait, or the index is away; try again",
     }.items()
 }
 
@@ -100,7 +101,7 @@ async def about(service: Shared) -> schema.About:
     known = encoder and {name: encoder.meta.get(name) for name in ("method", "image_size", "attention")}
     return schema.About(
         count=len(snapshot.index), bits=snapshot.index.bits, classes=meta["classes"], encoder=known,
-        values=snapshot.has_values, generation=meta["generation"], max_upload_bytes=service.max_upload,
+        values=snapshot.index.has_values, generation=meta["generation"], max_upload_bytes=service.max_upload,
         max_pixels=service.max_pixels, max_k=MAX_K, max_candidates=MAX_CANDIDATES, version=__version__,
     )  # fmt: skip
 
@@ -126,7 +127,7 @@ async def query_by_photograph(
     return found
 
 
-@router.post("/api/query/values", responses=problems(422))
+@router.post("/api/query/values", responses=problems(422, 503))
 async def query_by_values(body: schema.Values, service: Shared, wanted: Parameters) -> schema.Answer:
     """The same for a photograph that was encoded before, by the values of that answer's query."""
     snapshot = service.live.current
@@ -136,47 +137,45 @@ async def query_by_values(body: schema.Values, service: Shared, wanted: Paramete
     return await _search(service, snapshot, values, wanted)
 
 
-@router.get("/api/items/{id}/query", responses=problems(404, 422))
+@router.get("/api/items/{id}/query", responses=problems(404, 422, 503))
 async def query_by_item(id: Id, service: Shared, wanted: Parameters) -> schema.Answer:
     """The photographs most like an indexed one, itself among them."""
     snapshot = service.live.current
-    row = _row(snapshot, id)
-    index = snapshot.index
-    found = {"id": id, "label": index.label(row), "name": os.path.basename(index.path(row))}
-    return await _search(service, snapshot, index.value(row), wanted, code=index.code(row), **found)
+    row, found = await run_in_threadpool(_found, snapshot.index, id)
+    values = await run_in_threadpool(snapshot.index.value, row)
+    named = {"id": id, "label": found.label, "name": os.path.basename(found.path)}
+    return await _search(service, snapshot, values, wanted, code=found.code, **named)
 
 
-@router.get("/api/items/{id}", responses=problems(404))
+@router.get("/api/items/{id}", responses=problems(404, 503))
 async def item(id: Id, service: Shared) -> schema.Item:
     """An indexed photograph."""
-    index = service.live.current.index
-    return _item(index, _row(service.live.current, id))
+    _, found = await run_in_threadpool(_found, service.live.current.index, id)
+    return _item(found)
 
 
-@router.get("/api/items")
+@router.get("/api/items", responses=problems(422, 503))
 async def items(
     service: Shared, n: Annotated[int, Query(ge=1, le=MAX_SAMPLE)] = 12, seed: Annotated[int, Query(ge=0)] = 0
 ) -> list[schema.Item]:
     """Some indexed photographs, drawn by the seed."""
     index = service.live.current.index
-    rows = np.flatnonzero(index.alive)
-    drawn = np.random.default_rng(seed).choice(rows, min(n, len(rows)), replace=False)
-    return [_item(index, int(row)) for row in drawn]
+    drawn = await run_in_threadpool(lambda: index.items(index.sample(n, seed), codes=True))
+    return [_item(found) for found in drawn]
 
 
 @router.get(
     "/api/items/{id}/thumbnail",
     response_class=Response,
-    responses={200: {"content": {"image/webp": {}}}, **problems(404, 422)},
+    responses={200: {"content": {"image/webp": {}}}, **problems(404, 422, 503)},
 )
 async def picture(id: Id, service: Shared, size: int = 256):
     """A small picture of an indexed photograph."""
     if size not in SIZES:
         raise Refused(422, f"size is one of {', '.join(map(str, SIZES))}")
-    snapshot = service.live.current
-    path = snapshot.index.path(_row(snapshot, id))
+    _, found = await run_in_threadpool(_found, service.live.current.index, id)
     try:
-        data = await run_in_threadpool(thumbnail, path, size)
+        data = await run_in_threadpool(thumbnail, found.path, size)
     except (UnreadableImage, OSError):
         raise _gone(id) from None
     return Response(data, media_type="image/webp", headers={"cache-control": "private, max-age=300"})
@@ -188,9 +187,9 @@ async def item_maps(id: Id, service: Shared) -> schema.Maps:
     snapshot = service.live.current
     if snapshot.encoder is None:
         raise Refused(422, "this service was started without a model, so it has no maps")
-    path = snapshot.index.path(_row(snapshot, id))
+    _, found = await run_in_threadpool(_found, snapshot.index, id)
     try:
-        pixels = await run_in_threadpool(read_image, path, snapshot.encoder.image_size)
+        pixels = await run_in_threadpool(read_image, found.path, snapshot.encoder.image_size)
     except UnreadableImage:
         raise _gone(id) from None
     encoded = await service.batcher.encode(snapshot.encoder, pixels)
@@ -218,16 +217,19 @@ async def metrics(service: Shared):
 async def _search(service, snapshot, values, wanted, code=None, **query):
     if values is not None and code is None:
         code = code_of(values)
-    if wanted.rerank_by == "none" or (wanted.rerank_by != "asymmetric" and not snapshot.has_values):
+    if wanted.rerank_by == "none" or (wanted.rerank_by != "asymmetric" and not snapshot.index.has_values):
         values = None
     found = await run_in_threadpool(answer, snapshot, code, values, wanted, **query)
     service.metrics.query(found.query.milliseconds)
     return found
 
 
-def _row(snapshot, id):
+def _found(index, id):
+    """`hashret.index.Database.find`, where nothing found is HTTP's 404."""
     try:
-        return snapshot.index.row(id)
+        return index.find(id)
+    except EngineError:
+        raise
     except HashretError as error:
         raise Refused(404, str(error)) from None
 
@@ -236,9 +238,8 @@ def _gone(id):
     return Refused(404, f"the file of photograph {id} is gone, or no longer an image")
 
 
-def _item(index, row):
-    path = index.path(row)
+def _item(found):
     return schema.Item(
-        id=int(index.ids[row]), path=path, label=index.label(row), code=index.code(row).tobytes().hex(),
-        there=os.path.isfile(path),
+        id=found.id, path=found.path, label=found.label, code=found.code.tobytes().hex(),
+        there=os.path.isfile(found.path),
     )  # fmt: skip

@@ -16,6 +16,7 @@ def serve(
     index="index",
     model=None,
     *,
+    values=None,
     host="127.0.0.1",
     port=8000,
     device="auto",
@@ -27,9 +28,10 @@ def serve(
     """Serve an index until Ctrl-C.
 
     Args:
-        index: folder of an index; a newer one in its place is taken up.
+        index: folder of an index, or a collection in an engine; a newer one in its place is taken up.
         model: checkpoint of its encoder; None for model.safetensors where there is one, else only indexed photographs
             can be searched by.
+        values: see `hashret.Searcher`.
         host, port: to listen at; port 0 takes a free one.
         device: "auto", "cpu" or "cuda".
         max_upload: megabytes of an upload.
@@ -50,8 +52,9 @@ def serve(
         model = default
     hosts = ("*",) if not _is_loopback(host) else ("localhost", "127.0.0.1", host)
     app = create_app(
-        index, model, device, hosts=hosts, max_upload=max_upload * 2**20, max_pixels=max_pixels * 10**6, batch=batch
-    )
+        index, model, device, values=values, hosts=hosts, max_upload=max_upload * 2**20, max_pixels=max_pixels * 10**6,
+        batch=batch,
+    )  # fmt: skip
     with contextlib.closing(_listen(host, port)) as listening:
         if not quiet:
             _greet(app, host, listening.getsockname()[1], model)

@@ -1,0 +1,187 @@
+"""A database that an engine holds: the engine finds the nearest codes, the re-rank happens here."""
+
+from __future__ import annotations
+
+import weakref
+
+import numpy as np
+
+from ..errors import HashretError
+from ..index import Database, Item, open_index, rerank
+from ..index.folder import path_matches
+from .engine import ALL, Filter, connect
+from .exporting import FORMAT, described, digest
+from .names import parse
+
+_MOST_IDS = 10_000  # photographs that a path pattern may select by their ids
+
+
+def open_collection(name, values=None):
+    """Open what `hashret.export` made: -> `Collection`.
+
+    Args:
+        name: as `hashret.engines.names.parse` takes it.
+        values: folder of the index that was exported, to take values for the re-rank from; None asks the engine.
+
+    Raises:
+        HashretError: no such collection, half written, changed behind hashret's back, or ``values`` is another index.
+    """
+    engine = connect(parse(name))
+    record = engine.read_record()
+    if record is None:
+        raise HashretError(f"no collection of hashret's at {engine.place}; make one with hashret export")
+    if record["format"] > FORMAT:
+        raise HashretError(f"{engine.place} was written by a later hashret (format {record['format']}); upgrade")
+    if not record["complete"]:
+        raise HashretError(f"{engine.place} is not complete; run the same hashret export again to go on")
+    if engine.description() != described(record):
+        raise HashretError(f"{engine.place} was dropped or replaced; run hashret export again")
+    beside = open_index(values, "cpu") if values else None
+    if beside and digest(beside) != record["source"]:
+        raise HashretError(f"{values} is not, or no longer, the index that {engine.place} was exported from")
+    engine.open(record)
+    return Collection(engine, beside)
+
+
+class Collection(Database):
+    """An opened collection. A row is the photograph's id.
+
+    Attributes:
+        engine: the `hashret.engines.engine.Engine` that holds it.
+        beside: the `hashret.index.Index` it was exported from, where the values for the re-rank are taken from it.
+    """
+
+    def __init__(self, engine, beside=None):
+        self.engine, self.meta, self.beside = engine, engine.record, beside
+        weakref.finalize(self, engine.close)
+
+    def __len__(self):
+        return self.meta["count"]
+
+    @property
+    def has_values(self):
+        return self.meta["values"] if self.beside is None else self.beside.has_values
+
+    def nearest(self, codes, k, among=None):
+        self.check(codes)
+        k = min(k, len(self if among is None else among))
+        if self.engine.most and k > self.engine.most:
+            raise HashretError(
+                f"{self.engine.place} gives at most {self.engine.most:,} answers; lower -k and --candidates"
+            )
+        if not k or not len(codes):
+            return np.zeros((len(codes), k), np.int32), np.zeros((len(codes), k), np.int64)
+        _, first, inverse = np.unique(codes, axis=0, return_index=True, return_inverse=True)
+        found = self.engine.search(codes[first], k, among.where if among else ALL)
+        least = min(len(ids) for _, ids in found)
+        if least < k:
+            raise self.engine.wrong(f"it answered with {least} photographs where {k} are nearest")
+        D, rows = (np.stack(column) for column in zip(*found, strict=True))
+        return D[inverse], rows[inverse]
+
+    def within(self, codes, radius, among=None):
+        self.check(codes)
+        if radius < 0:
+            raise HashretError(f"the radius is a number of bits, not {radius}")
+        for query, code in enumerate(codes):
+            yield query, *self.engine.within(code, radius, among.where if among else ALL)
+
+    def reranked(self, values, rows, features="values"):
+        rerank.check_features(features)
+        if self.beside is not None:
+            return self.beside.reranked(values, self._rows_beside(rows), features)
+        if features == "features":
+            raise HashretError("an engine keeps no features; name the index that was exported with --values")
+        if features != "asymmetric" and not self.has_values:
+            raise HashretError("this collection keeps no values; take --rerank-by asymmetric")
+        distinct, places = np.unique(rows, return_inverse=True)
+        field = "codes" if features == "asymmetric" else "values"
+        compared = getattr(self.engine.fetch(distinct, field), field)
+        return rerank.rerank(values, compared, places.reshape(rows.shape), features)
+
+    def _rows_beside(self, ids):
+        return np.searchsorted(self.beside.ids, ids)  # the same index: all are there
+
+    def select(self, label=None, path=None, ids=None):
+        labels = None if label is None else tuple(self._class_numbers(label))
+        ids = None if ids is None else tuple(np.unique(np.asarray(ids, np.int64)).tolist())
+        patterns = None if path is None else (path,) if isinstance(path, str) else tuple(path)
+        if patterns is None or all(map(self.engine.matches, patterns)):
+            where = Filter(labels, patterns, ids)
+            return Selection(where, self.engine.count(where))
+        found = []
+        for rows in self.engine.scan(Filter(labels, None, ids), "paths"):
+            hits = [any(path_matches(path, pattern) for pattern in patterns) for path in rows.paths]
+            found += rows.ids[np.array(hits, bool)].tolist()
+        if len(found) > _MOST_IDS:
+            raise HashretError(
+                f"{len(found):,} photographs match; {self.engine.place} takes so many only by patterns of * alone"
+            )
+        return Selection(Filter(ids=tuple(found)), len(found))
+
+    def find(self, id):
+        found = self.engine.read(Filter(ids=(id,)), ("labels", "paths", "codes"))
+        if not len(found):
+            raise HashretError(f"no photograph with id {id} in the index")
+        return id, self._items(found)[0]
+
+    def items(self, rows, codes=False):
+        fields = ("labels", "paths", "codes") if codes else ("labels", "paths")
+        return self._items(self.engine.fetch(np.asarray(rows, np.int64), *fields))
+
+    def _items(self, found):
+        codes = [None] * len(found) if found.codes is None else found.codes
+        columns = found.ids.tolist(), found.paths, map(self._names, found.labels), codes
+        return [Item(*columns) for columns in zip(*columns, strict=True)]
+
+    def _names(self, numbers):
+        return " ".join(self.meta["classes"][number] for number in numbers)
+
+    def value(self, row):
+        if self.beside is not None:
+            return self.beside.value(int(self._rows_beside(row)))
+        return self.engine.fetch(np.array([row]), "values").values[0] if self.has_values else None
+
+    def sample(self, n, seed=0):
+        n, size = min(n, len(self)), 4 * n
+        rng = np.random.default_rng(seed)
+        while True:  # ids may have gaps
+            drawn = rng.choice(self.meta["next_id"], min(size, self.meta["next_id"]), replace=False)
+            there = self.engine.read(Filter(ids=tuple(drawn.tolist())), ()).ids
+            if len(there) >= n or size >= self.meta["next_id"]:
+                return rng.permutation(there)[:n]
+            size *= 4
+
+    def everything(self):
+        parts = [rows for rows in self.engine.scan(ALL, "codes", "labels") if len(rows)]
+        ids = np.concatenate([rows.ids for rows in parts])
+        if len(ids) != len(self):
+            raise self.engine.wrong(f"it gave {len(ids)} of {len(self)} photographs")
+        numbers = [labels for rows in parts for labels in rows.labels]
+        return ids, np.concatenate([rows.codes for rows in parts]), self._labels(numbers)
+
+    def _labels(self, numbers):
+        """Class numbers of n photographs as an index has them."""
+        if self.meta["labels"] == "one":
+            return np.array([labels[0] if labels else -1 for labels in numbers])
+        if self.meta["labels"] is None:
+            return None
+        flags = np.zeros((len(numbers), len(self.meta["classes"])), np.uint8)
+        for row, labels in zip(flags, numbers, strict=True):
+            row[list(labels)] = 1
+        return flags
+
+    def calibrate(self, k=10, recall=0.99, sample=200, seed=0):
+        if self.beside is None:
+            raise HashretError("candidates are calibrated on the index that was exported; name it with --values")
+        return self.beside.calibrate(k, recall, sample, seed)
+
+
+class Selection:
+    """Photographs of a collection to search among: a `hashret.engines.engine.Filter`, and how many they are."""
+
+    def __init__(self, where, count):
+        self.where, self.count = where, count
+
+    def __len__(self):
+        return self.count

@@ -1,0 +1,319 @@
+"""PostgreSQL with pgvector: codes are bit(n) under `<~>`, the Hamming distance, values a vector(n).
+
+Labels are an array of class names and paths are text, for those who ask the table in SQL. hashret's records are a table
+of their own. What is written goes by COPY in its binary format, a transaction a batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+import time
+from collections import deque
+
+import numpy as np
+import psycopg
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from ..bits import code_width, unpack
+from ..errors import HashretError
+from .engine import ALL, FIELDS, SECONDS, Engine, EngineError, Rows
+from .text import from_text, like, to_text
+
+_RECORDS = "hashret_collections"
+_COLUMNS = dict(zip(FIELDS, ("code", "values", "labels", "path"), strict=True))
+_PAUSES = (0.2, 1.0)  # before a request is made again whose connection broke
+_LOST = ("08", "57P", "53300")  # SQLSTATEs of connections that break, or find no place
+_CONNECT_SECONDS = 10
+_QUERIES_AT_ONCE = 100
+_TEXT = 25  # PostgreSQL's number of the type text
+_MOST_SEARCHED = 1000  # of pgvector's hnsw.ef_search
+
+
+def open_engine(place, create=False, seconds=SECONDS):
+    """Connect: -> `Postgres`. The password may come from ``PGPASSWORD`` or ~/.pgpass."""
+    engine = Postgres(place, seconds)
+    engine.run(lambda connection: None)
+    return engine
+
+
+class Postgres(Engine):
+    """A table in a PostgreSQL database that has pgvector 0.8 or later."""
+
+    def __init__(self, place, seconds=SECONDS):
+        super().__init__(place, seconds)
+        self.table, self.free = sql.Identifier(place.collection), deque()
+
+    def close(self):
+        while self.free:
+            self.free.pop().close()
+
+    def read_record(self):
+        def read(connection):
+            if connection.execute("SELECT to_regclass(%s)", [_RECORDS]).fetchone()[0] is None:
+                return None
+            query = f"SELECT record FROM {_RECORDS} WHERE name = %s"
+            return connection.execute(query, [self.place.collection]).fetchone()
+
+        found = self.run(read)
+        return found and found[0]
+
+    def save_record(self, record):
+        def save(connection):
+            connection.execute(f"CREATE TABLE IF NOT EXISTS {_RECORDS} (name text PRIMARY KEY, record jsonb NOT NULL)")
+            query = f"INSERT INTO {_RECORDS} VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET record = excluded.record"
+            connection.execute(query, [self.place.collection, Jsonb(record)])
+
+        self.run(save)
+
+    def description(self):
+        query = "SELECT coalesce(obj_description(oid), '') FROM pg_class WHERE oid = to_regclass(%s)"
+        found = self.run(lambda connection: connection.execute(query, [self.table.as_string()]).fetchone())
+        return found and found[0]
+
+    def create(self, record, description):
+        query = sql.SQL(
+            "CREATE TABLE IF NOT EXISTS {table} (id bigint PRIMARY KEY, code bit({bits}) NOT NULL, "
+            "values vector({bits}), labels text[] NOT NULL, path text NOT NULL)"
+        )
+        comment = sql.SQL("COMMENT ON TABLE {table} IS {description}")
+        parts = {"table": self.table, "bits": sql.Literal(record["bits"]), "description": sql.Literal(description)}
+
+        def create(connection):
+            try:
+                connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+            except (psycopg.errors.InsufficientPrivilege, psycopg.errors.FeatureNotSupported) as error:
+                raise HashretError(f"{self.place} has no pgvector, nor lets it be added: {_line(error)}") from None
+            with connection.transaction():
+                connection.execute(query.format(**parts))
+                connection.execute(comment.format(**parts))
+
+        self.run(create)
+        self.open(record)
+
+    def drop(self):
+        query = sql.SQL("DROP TABLE IF EXISTS {}").format(self.table)
+        self.run(lambda connection: connection.execute(query))
+
+    def write(self, rows):
+        remove = sql.SQL("DELETE FROM {} WHERE id BETWEEN %s AND %s").format(self.table)
+        columns = sql.SQL(", ").join(map(sql.Identifier, ("id", *_COLUMNS.values())))
+        add = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(self.table, columns)
+        packed = _packed(rows, self.record)
+
+        def write(connection):
+            with connection.transaction():
+                connection.execute(remove, [int(rows.ids[0]), int(rows.ids[-1])])
+                with connection.cursor().copy(add) as copy:
+                    copy.write(packed)
+
+        self.run(write)
+
+    def finish(self):
+        index = sql.Identifier(f"{self.place.collection[:50]}_hamming")
+        query = sql.SQL("CREATE INDEX IF NOT EXISTS {} ON {} USING hnsw (code bit_hamming_ops)")
+
+        def finish(connection):
+            with connection.transaction():
+                connection.execute("SET LOCAL statement_timeout = 0")
+                if self.record["approximate"]:
+                    connection.execute(query.format(index, self.table))
+                connection.execute(sql.SQL("ANALYZE {}").format(self.table))
+
+        self.run(finish, hurried=False)
+
+    def count(self, where=ALL):
+        condition, values = self._condition(where)
+        query = sql.SQL("SELECT count(*) FROM {} WHERE {}").format(self.table, condition)
+        return self.run(lambda connection: connection.execute(query, values).fetchone()[0])
+
+    def matches(self, pattern):
+        return "[" not in pattern
+
+    def search(self, codes, k, where=ALL):
+        found = []
+        for start in range(0, len(codes), _QUERIES_AT_ONCE):
+            some = codes[start : start + _QUERIES_AT_ONCE]
+            answers = self._search(some, k, where, self.record["approximate"])
+            if self.record["approximate"] and min(len(ids) for _, ids in answers) < k:
+                answers = self._search(some, k, where, False)  # the index gave up before it had found so many
+            found += answers
+        return found
+
+    def _search(self, codes, k, where, approximate):
+        condition, values = self._condition(where)
+        query = sql.SQL(
+            "SELECT query, id, distance FROM unnest(%s::text[]::{bit}[]) WITH ORDINALITY AS queries (wanted, query), "
+            "LATERAL (SELECT id, (code <~> wanted)::bigint AS distance FROM {table} WHERE {condition} "
+            "ORDER BY code <~> wanted, id LIMIT %s) AS found ORDER BY query, distance, id"
+        ).format(bit=self._bit, table=self.table, condition=condition)
+        values = [self._bit_texts(codes), *values, k]
+
+        def search(connection):
+            if not self.record["approximate"]:
+                return connection.execute(query, values, binary=True).fetchall()
+            with connection.transaction():
+                if approximate:
+                    connection.execute("SET LOCAL hnsw.iterative_scan = strict_order")
+                    connection.execute(f"SET LOCAL hnsw.ef_search = {max(40, min(_MOST_SEARCHED, 2 * k))}")
+                else:
+                    connection.execute("SET LOCAL enable_indexscan = off")
+                return connection.execute(query, values, binary=True).fetchall()
+
+        found = np.array(self.run(search), np.int64).reshape(-1, 3)
+        ends = np.searchsorted(found[:, 0], np.arange(1, len(codes)), "right")
+        return [(part[:, 2].astype(np.int32), part[:, 1]) for part in np.split(found, ends)]
+
+    def within(self, code, radius, where=ALL):
+        condition, values = self._condition(where)
+        query = sql.SQL(
+            "SELECT id, (code <~> wanted)::bigint AS distance FROM {table}, (SELECT %s::{bit} AS wanted) AS query "
+            "WHERE code <~> wanted <= %s AND {condition} ORDER BY distance, id"
+        ).format(bit=self._bit, table=self.table, condition=condition)
+        values = [*self._bit_texts(code[None]), radius, *values]
+        found = self.run(lambda connection: connection.execute(query, values, binary=True).fetchall())
+        found = np.array(found, np.int64).reshape(-1, 2)
+        return found[:, 1].astype(np.int32), found[:, 0]
+
+    def read(self, where, fields):
+        condition, values = self._condition(where)
+        columns = sql.SQL(", ").join(map(sql.Identifier, ("id", *(_COLUMNS[field] for field in fields))))
+        query = sql.SQL("SELECT {} FROM {} WHERE {} ORDER BY id").format(columns, self.table, condition)
+        found = self.run(lambda connection: connection.execute(query, values, binary=True).fetchall())
+        ids, *columns = zip(*found, strict=True) if found else [()] * (1 + len(fields))
+        return Rows(np.array(ids, np.int64), **dict(zip(fields, map(self._column, fields, columns), strict=True)))
+
+    def _column(self, field, column):
+        """A column as `Rows` has it, of PostgreSQL's binary format."""
+        bits = self.record["bits"]
+        if field == "codes":
+            return np.frombuffer(b"".join(column), np.uint8).reshape(-1, 4 + code_width(bits))[:, 4:]
+        if field == "values":
+            return np.frombuffer(b"".join(column), ">f4").reshape(-1, 1 + bits)[:, 1:].astype(np.float32)
+        if field == "paths":
+            return [from_text(text) for text in column]
+        numbers = {to_text(name): number for number, name in enumerate(self.record["classes"])}
+        return [tuple(numbers[name] for name in names) for names in column]
+
+    def _condition(self, where):
+        """A `Filter` in SQL, and its values."""
+        parts, values = [sql.SQL("true")], []
+        if where.labels is not None:
+            parts.append(sql.SQL("labels && %s::text[]"))
+            values.append([to_text(self.record["classes"][number]) for number in where.labels])
+        if where.paths is not None:
+            parts.append(sql.SQL("path LIKE ANY (%s::text[])"))
+            values.append([text for path in where.paths for text in (like(path), f"%/{like(path)}")])
+        if where.ids is not None:
+            parts.append(sql.SQL("id = ANY (%s::bigint[])"))
+            values.append(list(where.ids))
+        if where.span is not None:
+            parts.append(sql.SQL("id BETWEEN %s AND %s"))
+            values += where.span
+        return sql.SQL(" AND ").join(parts), values
+
+    @property
+    def _bit(self):
+        return sql.SQL("bit({})").format(sql.Literal(self.record["bits"]))
+
+    def _bit_texts(self, codes):
+        digits = unpack(codes, self.record["bits"]) + np.uint8(ord("0"))
+        return [row.tobytes().decode() for row in digits]
+
+    def run(self, work, hurried=True):
+        """Do ``work(connection)``, again where the connection breaks: -> what it returns. Raises EngineError.
+
+        ``hurried``: within the engine's seconds.
+        """
+        for pause in (*_PAUSES, None):
+            try:
+                with self._connection() as connection, _deadline(connection, self.seconds if hurried else None):
+                    return work(connection)
+            except psycopg.errors.QueryCanceled:
+                raise EngineError(f"{self.place} did not answer within {self.seconds:g} seconds") from None
+            except psycopg.Error as error:
+                state, reason = error.sqlstate or "", _line(error)
+                broken = isinstance(error, psycopg.OperationalError) and not state
+                if not broken and not state.startswith(_LOST):
+                    raise EngineError(f"{self.place} refused: {reason}") from None
+            self.close()  # the others will be broken, too
+            if pause:
+                time.sleep(pause)
+        raise EngineError(f"{self.place} cannot be reached: {reason}")
+
+    @contextlib.contextmanager
+    def _connection(self):
+        """A connection that nobody else has meanwhile; a whole one is kept for the next."""
+        try:
+            connection = self.free.pop()
+        except IndexError:
+            wait = max(2, int(min(_CONNECT_SECONDS, self.seconds)))  # libpq takes 2 for less
+            connection = psycopg.connect(self.place.uri, connect_timeout=wait, autocommit=True)
+            connection.execute(f"SET statement_timeout = {int(1000 * self.seconds)}")
+        try:
+            yield connection
+        finally:
+            if not connection.closed:
+                self.free.append(connection)
+
+
+@contextlib.contextmanager
+def _deadline(connection, seconds):
+    """Break the connection where the block takes longer: the server's own limit needs a server that answers."""
+    if seconds is None:
+        yield
+        return
+    late = threading.Event()
+
+    def end():
+        late.set()
+        broken = socket.socket(fileno=connection.pgconn.socket)
+        with contextlib.suppress(OSError):
+            broken.shutdown(socket.SHUT_RDWR)
+        broken.detach()
+
+    timer = threading.Timer(seconds + 1, end)
+    timer.start()
+    try:
+        yield
+    except psycopg.OperationalError:
+        if late.is_set():
+            raise psycopg.errors.QueryCanceled from None
+        raise
+    finally:
+        timer.cancel()
+        timer.join()
+
+
+def _packed(rows, record):
+    """`Rows` in the binary format of COPY."""
+    bits, classes = record["bits"], [to_text(name).encode() for name in record["classes"]]
+    values = None if rows.values is None else rows.values.astype(">f4")
+    parts = [b"PGCOPY\n\xff\r\n\0" + bytes(8)]
+    for row, id in enumerate(rows.ids.tolist()):
+        fields = (
+            struct.pack(">q", id),
+            struct.pack(">i", bits) + rows.codes[row].tobytes(),
+            None if values is None else struct.pack(">hh", bits, 0) + values[row].tobytes(),
+            _text_array([classes[number] for number in rows.labels[row]]),
+            to_text(rows.paths[row]).encode(),
+        )
+        parts += [struct.pack(">h", len(fields)), *map(_field, fields)]
+    return b"".join([*parts, b"\xff\xff"])
+
+
+def _field(raw):
+    return struct.pack(">i", -1) if raw is None else struct.pack(">i", len(raw)) + raw
+
+
+def _text_array(texts):
+    if not texts:
+        return struct.pack(">iii", 0, 0, _TEXT)
+    return struct.pack(">iiiii", 1, 0, _TEXT, len(texts), 1) + b"".join(map(_field, texts))
+
+
+def _line(error):
+    return " ".join(str(error).split()) or type(error).__name__

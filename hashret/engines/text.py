@@ -1,0 +1,32 @@
+"""Paths and patterns as engines hold them: text that is valid everywhere, and comes back as the bytes it was.
+
+A file name is bytes, a text of an engine is UTF-8 without control characters, which filters could not name. Each byte
+that has no place there stands as a private character, U+EF00 plus the byte, and so do the bytes of such characters
+themselves.
+"""
+
+from __future__ import annotations
+
+import re
+
+_FIRST = 0xEF00
+_PRIVATE = re.compile(f"[{chr(_FIRST)}-{chr(_FIRST + 255)}]+")
+_TABLE = {byte: chr(_FIRST + byte) for byte in (*range(32), 127)}
+_TABLE |= {0xDC00 + byte: chr(_FIRST + byte) for byte in range(128, 256)}  # as os.fsdecode has undecodable bytes
+_TABLE |= {_FIRST + n: "".join(chr(_FIRST + byte) for byte in chr(_FIRST + n).encode()) for n in range(256)}
+
+
+def to_text(path):
+    """A path, as `os.fsdecode` gives it, as text for an engine."""
+    return path.translate(_TABLE)
+
+
+def from_text(text):
+    """Inverse of `to_text`."""
+    return _PRIVATE.sub(lambda found: bytes(ord(c) - _FIRST for c in found[0]).decode("utf-8", "surrogateescape"), text)
+
+
+def like(pattern):
+    r"""A shell's pattern of ``*`` and ``?`` as SQL's LIKE has it, with ``\`` before what is to be taken as it is."""
+    pattern = re.sub(r"\*+", "*", re.sub(r"([%_\\])", r"\\\1", to_text(pattern)))
+    return pattern.replace("*", "%").replace("?", "_")
