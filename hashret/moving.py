@@ -1,7 +1,7 @@
 """Duplicates moved aside into a folder, and back: nothing is deleted or overwritten, and a log says what was where.
 
 A move takes a free name in the folder, writes its line to the log, on disk, and only then moves the file: a kill at any
-moment leaves each photograph whole in one of the two places that its line names.
+moment leaves each photograph whole in one of the two places that its line names, or, between two disks, in both.
 """
 
 from __future__ import annotations

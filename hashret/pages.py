@@ -12,7 +12,10 @@ from pathlib import Path
 
 from . import heatmaps
 from .files import atomic
+from .progress import Progress
 from .rendering import TILE, distances, letterbox, open_small, shown_path, size, thumbnail
+
+_LARGE = 160
 
 
 @cache
@@ -69,7 +72,13 @@ def duplicates_page(groups, out, facts=None, most=500):
         "groups": f"{len(groups):,}" + (f", of which {most:,} are shown" if len(groups) > most else ""),
         "to set aside": f"{len(copies):,} photographs, {sum(copy.bytes or 0 for copy in copies) / 1e6:,.1f} MB",
     }
-    write_page(out, "duplicates.html", title="hashret duplicates", facts=(facts or {}) | counted, groups=groups[:most])
+    shown, pictured = groups[:most], []
+    progress = Progress("drawing", sum(map(len, shown)), "photographs")
+    for group in shown:
+        pictured.append([(photograph, picture(photograph.path, _LARGE)) for photograph in group])
+        progress.add(len(group))
+    progress.close()
+    write_page(out, "duplicates.html", title="hashret duplicates", facts=(facts or {}) | counted, groups=pictured)
 
 
 def maps(path, attribution):
