@@ -121,7 +121,7 @@ def speed():
             f"{result['seconds']['plain']} s | {middle} ({least} to {most}) | {result['commit']} |"
         )
     life = load("index_life_*.json")
-    latency = [*load("latency/cifar10-1*_48b.json"), *load("latency/*_10000000_48b.json")]
+    latency = [*load("latency/cifar10-*_48b.json"), *load("latency/*_10000000_48b.json")]
     for result in latency:
         for cell in result["cells"]:
             if (cell["threads"], cell["k"]) == (1, 100) and cell["batch"] in (1, 1000):
