@@ -276,7 +276,7 @@ def wait_until(ready, seconds=20):
 
 
 def test_a_newer_index_is_taken_up_without_losing_a_request(own, photos, photo, tmp_path, monkeypatch):
-    monkeypatch.setattr("hashret.service.app._WATCH_SECONDS", 0.05)
+    monkeypatch.setattr("hashret.service.live._WATCH_SECONDS", 0.05)
     encode(f"folder:{photos}", own / "model.safetensors", tmp_path / "more", split="test", workers=0, quiet=True)
     encode(f"folder:{photos}", own / "model.safetensors", tmp_path / "all", split="train", workers=0, quiet=True)
     data = photo.read_bytes()
