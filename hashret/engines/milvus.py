@@ -2,8 +2,6 @@
 
 A code is zero-padded to whole bytes, as it is packed. Class numbers stand in a text, " 3 17 ", which filters can look
 into. hashret's records are a collection of their own, since Milvus Lite keeps no properties.
-
-The client repeats a request that found nobody, after longer and longer pauses, until its time is up.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ from pymilvus import DataType, MilvusClient, MilvusException
 
 from ..bits import code_width
 from ..errors import HashretError
-from .engine import ALL, FIELDS, SECONDS, Engine, EngineError, Rows
+from .engine import ALL, CONNECT_SECONDS, FIELDS, SECONDS, Engine, EngineError, Rows, Unreachable, persist
 from .text import from_text, like, to_text
 
 _RECORDS = "hashret_collections"
@@ -34,6 +32,7 @@ _ANSWERS_AT_ONCE = 2**19  # of all queries of one request
 _MOST_TEXT = 65_535  # bytes
 _NONE = "id < 0"
 _PROBED = 16  # one in so many lists of the approximate index is looked into
+_INDEX_SECONDS = 300  # to wait for an index to grow
 _STARTS = 4  # of Milvus Lite, which may fail on a busy machine
 _ERRORS = (MilvusException, grpc.RpcError)
 _lock, _open_files = Lock(), Counter()  # whose Milvus Lite ends with the last who has them open
@@ -42,16 +41,9 @@ _lock, _open_files = Lock(), Counter()  # whose Milvus Lite ends with the last w
 def open_engine(place, create=False, seconds=SECONDS):
     """Connect: -> `Milvus`. The token, "user:password" or an API key, is that of ``HASHRET_MILVUS_TOKEN``."""
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL + 1)  # what it logs, we say in one line
-    if "://" not in place.uri:
-        return Milvus(place, _open_file(Path(place.uri), create, seconds), seconds)
-    try:
-        token = os.environ.get("HASHRET_MILVUS_TOKEN", "")
-        return Milvus(place, MilvusClient(place.uri, token=token, timeout=seconds), seconds)
-    except _ERRORS as error:
-        raise _said(place, error, seconds) from None
-
-
-def _open_file(file, create, seconds):
+    if "://" in place.uri:
+        return Milvus(place, lambda: _call(place, min(seconds, CONNECT_SECONDS)), seconds)
+    file = Path(place.uri)
     if file.suffix != ".db" or not file.absolute().parent.is_dir():
         raise HashretError(f"a Milvus database is http://host:19530, or a file.db in a folder that exists, not {file}")
     if not create and not file.exists():
@@ -59,6 +51,17 @@ def _open_file(file, create, seconds):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what Milvus Lite imports
         import milvus_lite  # noqa: F401
+    return Milvus(place, lambda: _open_file(file, seconds), seconds)
+
+
+def _call(place, seconds):
+    try:
+        return MilvusClient(place.uri, token=os.environ.get("HASHRET_MILVUS_TOKEN", ""), timeout=seconds)
+    except _ERRORS as error:
+        raise _said(place, error, seconds) from None
+
+
+def _open_file(file, seconds):
     for attempt in range(_STARTS):
         try:
             with _lock:
@@ -68,30 +71,33 @@ def _open_file(file, create, seconds):
         except RuntimeError as error:  # a name that it does not take
             raise HashretError(f"Milvus Lite cannot open {file}: {error}") from None
         except _ERRORS as error:
-            reason = _line(error)
+            reason = _reason(error)[1]
             time.sleep(2**attempt / 4)
     raise EngineError(f"Milvus Lite cannot open {file}: {reason}; does another process have it open?")
 
 
+def _close_file(file):
+    from milvus_lite.server_manager import server_manager_instance
+
+    with _lock:
+        _open_files[file] -= 1
+        if not _open_files[file]:
+            server_manager_instance.release_server(str(file))
+
+
 class Milvus(Engine):
-    """A collection in Milvus 2.4 or later, or in Milvus Lite 2.5."""
+    """A collection in Milvus 2.4 or later, or in Milvus Lite 2.5; ``connect`` makes its clients."""
 
     most = _MOST
 
-    def __init__(self, place, client, seconds=SECONDS):
+    def __init__(self, place, connect, seconds=SECONDS):
         super().__init__(place, seconds)
-        self.client, self.name = client, place.collection
+        self.name, self.connect, self.client, self.changing = place.collection, connect, connect(), Lock()
 
     def close(self):
-        self.client.close()
+        self._forget(self.client)
         if "://" not in self.place.uri:
-            from milvus_lite.server_manager import server_manager_instance
-
-            file = Path(self.place.uri).resolve()
-            with _lock:
-                _open_files[file] -= 1
-                if not _open_files[file]:
-                    server_manager_instance.release_server(str(file))
+            _close_file(Path(self.place.uri).resolve())
 
     def open(self, record):
         super().open(record)
@@ -126,6 +132,8 @@ class Milvus(Engine):
         return self._ask("describe_collection", self.name).get("description", "")
 
     def create(self, record, description):
+        if record["approximate"] and "://" not in self.place.uri:
+            raise HashretError("Milvus Lite searches exactly and no other way; leave --approximate out")
         if not self._ask("has_collection", self.name):
             schema = MilvusClient.create_schema(description=description)
             schema.add_field("id", DataType.INT64, is_primary=True)
@@ -160,8 +168,18 @@ class Milvus(Engine):
     def finish(self):
         self._ask("flush", self.name)
         if self.record["approximate"]:
-            while self._ask("describe_index", self.name, "code").get("pending_index_rows", 0):
-                time.sleep(1)
+            self._wait_for_index()
+            self._ask("release_collection", self.name)  # else what was not indexed yet is still searched exactly
+            self._ask("load_collection", self.name)
+
+    def _wait_for_index(self):
+        indexed, waited = 0, 0
+        while indexed < self.record["count"]:
+            time.sleep(1)
+            now = int(self._ask("describe_index", self.name, "code").get("indexed_rows", 0))
+            indexed, waited = now, 0 if now > indexed else waited + 1
+            if waited > _INDEX_SECONDS:
+                raise EngineError(f"{self.place} has indexed nothing for {_INDEX_SECONDS} seconds; export again later")
 
     def count(self, where=ALL):
         found = self._ask(
@@ -240,10 +258,24 @@ class Milvus(Engine):
         return [tuple(map(int, text.split())) if field == "labels" else from_text(text) for text in column]
 
     def _ask(self, request, *arguments, **options):
+        return persist(lambda: self._ask_once(request, arguments, options))
+
+    def _ask_once(self, request, arguments, options):
+        with self.changing:
+            self.client = client = self.client or self.connect()
         try:
-            return getattr(self.client, request)(*arguments, timeout=self.seconds, **options)
+            return getattr(client, request)(*arguments, timeout=self.seconds, **options)
         except _ERRORS as error:
-            raise _said(self.place, error, self.seconds) from None
+            said = _said(self.place, error, self.seconds)
+            if isinstance(said, Unreachable) and "://" in self.place.uri:
+                self._forget(client)  # it does not find back by itself
+            raise said from None
+
+    def _forget(self, client):
+        with self.changing:
+            if client is not None and client is self.client:
+                client.close()
+                self.client = None
 
 
 def _lists(record):
@@ -299,18 +331,22 @@ def _sorted(D, ids):
     return D[order], ids[order]
 
 
-def _line(error):
-    """What an error of the client says, on one line."""
-    text = error.details() if isinstance(error, grpc.RpcError) else error.message
-    return " ".join(str(text).split()) or type(error).__name__
+def _reason(error):
+    """Status and one line of what the client raised, or of what that came from."""
+    first = error if isinstance(error, grpc.RpcError) else error.__context__
+    if isinstance(first, grpc.RpcError):
+        code, text = first.code(), first.details()
+    else:
+        code, text = error.code, error.message
+    return code, " ".join(str(text).split()) or type(error).__name__
 
 
 def _said(place, error, seconds):
-    code, line = error.code() if isinstance(error, grpc.RpcError) else error.code, _line(error)
+    code, line = _reason(error)
     if code == grpc.StatusCode.DEADLINE_EXCEEDED:
         return EngineError(f"{place} did not answer within {seconds:g} seconds")
-    if code == grpc.StatusCode.UNAVAILABLE or "Fail connecting" in line:
-        return EngineError(f"{place} cannot be reached; is it running?")
-    if code == grpc.StatusCode.UNAUTHENTICATED or "auth check" in line:
+    if code == grpc.StatusCode.UNAVAILABLE:
+        return Unreachable(f"{place} cannot be reached; is it running?")
+    if code == grpc.StatusCode.UNAUTHENTICATED:
         return HashretError(f"{place} wants another token than that of HASHRET_MILVUS_TOKEN: {line}")
     return EngineError(f"{place} refused: {line}")

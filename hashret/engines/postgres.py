@@ -10,7 +10,6 @@ import contextlib
 import socket
 import struct
 import threading
-import time
 from collections import deque
 
 import numpy as np
@@ -20,14 +19,12 @@ from psycopg.types.json import Jsonb
 
 from ..bits import code_width, unpack
 from ..errors import HashretError
-from .engine import ALL, FIELDS, SECONDS, Engine, EngineError, Rows
+from .engine import ALL, CONNECT_SECONDS, FIELDS, SECONDS, Engine, EngineError, Rows, Unreachable, persist
 from .text import from_text, like, to_text
 
 _RECORDS = "hashret_collections"
 _COLUMNS = dict(zip(FIELDS, ("code", "values", "labels", "path"), strict=True))
-_PAUSES = (0.2, 1.0)  # before a request is made again whose connection broke
 _LOST = ("08", "57P", "53300")  # SQLSTATEs of connections that break, or find no place
-_CONNECT_SECONDS = 10
 _QUERIES_AT_ONCE = 100
 _TEXT = 25  # PostgreSQL's number of the type text
 _MOST_SEARCHED = 1000  # of pgvector's hnsw.ef_search
@@ -228,21 +225,20 @@ class Postgres(Engine):
 
         ``hurried``: within the engine's seconds.
         """
-        for pause in (*_PAUSES, None):
-            try:
-                with self._connection() as connection, _deadline(connection, self.seconds if hurried else None):
-                    return work(connection)
-            except psycopg.errors.QueryCanceled:
-                raise EngineError(f"{self.place} did not answer within {self.seconds:g} seconds") from None
-            except psycopg.Error as error:
-                state, reason = error.sqlstate or "", _line(error)
-                broken = isinstance(error, psycopg.OperationalError) and not state
-                if not broken and not state.startswith(_LOST):
-                    raise EngineError(f"{self.place} refused: {reason}") from None
-            self.close()  # the others will be broken, too
-            if pause:
-                time.sleep(pause)
-        raise EngineError(f"{self.place} cannot be reached: {reason}")
+        return persist(lambda: self._run_once(work, self.seconds if hurried else None))
+
+    def _run_once(self, work, seconds):
+        try:
+            with self._connection() as connection, _deadline(connection, seconds):
+                return work(connection)
+        except psycopg.errors.QueryCanceled:
+            raise EngineError(f"{self.place} did not answer within {self.seconds:g} seconds") from None
+        except psycopg.Error as error:
+            state, reason = error.sqlstate or "", _line(error)
+            if state.startswith(_LOST) or (isinstance(error, psycopg.OperationalError) and not state):
+                self.close()  # those that wait will be broken, too
+                raise Unreachable(f"{self.place} cannot be reached: {reason}") from None
+            raise EngineError(f"{self.place} refused: {reason}") from None
 
     @contextlib.contextmanager
     def _connection(self):
@@ -250,8 +246,7 @@ class Postgres(Engine):
         try:
             connection = self.free.pop()
         except IndexError:
-            wait = max(2, int(min(_CONNECT_SECONDS, self.seconds)))  # libpq takes 2 for less
-            connection = psycopg.connect(self.place.uri, connect_timeout=wait, autocommit=True)
+            connection = psycopg.connect(self.place.uri, connect_timeout=CONNECT_SECONDS, autocommit=True)
             connection.execute(f"SET statement_timeout = {int(1000 * self.seconds)}")
         try:
             yield connection
