@@ -19,7 +19,6 @@ from ..bits import code_width
 from ..errors import HashretError
 from ..index import open_index
 from ..progress import Progress
-from ..shards import decode_path
 from .engine import Filter, Rows, connect
 from .names import parse
 
@@ -135,7 +134,7 @@ def batches(index, size):
         for start in range(0, len(alive), size):
             some = alive[start : start + size]
             values = np.asarray(segment.values[some], np.float32) if index.has_values else None
-            paths = [decode_path(path) for path in segment.paths(some)]
+            paths = [segment.paths[row] for row in some.tolist()]
             yield Rows(segment.ids[some], codes[some, :width], values, _numbers(segment.labels, some), paths)
 
 
