@@ -267,8 +267,10 @@ def remove(index, ids, paths):
     \b
     Example: hashret remove index --path 'photos/blurred/*'
     """
+    from .engines import refuse_engine
     from .index import remove
 
+    refuse_engine(index)
     if not ids and not paths:
         raise HashretError("say what to remove, with --id or --path")
     click.echo(f"{index}: {remove(index, ids, paths):,} photographs removed")
@@ -284,8 +286,10 @@ def compact(index):
     \b
     Example: hashret compact index &
     """
+    from .engines import refuse_engine
     from .index import compact
 
+    refuse_engine(index)
     count, before, after = compact(index)
     click.echo(f"{index}: {count:,} photographs, {before:,} -> {after:,} bytes")
 
