@@ -311,8 +311,10 @@ def remove(index, ids, paths, gone):
     \b
     Example: hashret remove index --path 'photos/blurred/*'
     """
+    from .engines import refuse_engine
     from .index import remove
 
+    refuse_engine(index)
     if not ids and not paths and not gone:
         raise HashretError("say what to remove, with --id, --path or --gone")
     click.echo(f"{index}: {remove(index, ids, paths, gone):,} photographs removed")
@@ -328,8 +330,10 @@ def compact(index):
     \b
     Example: hashret compact index &
     """
+    from .engines import refuse_engine
     from .index import compact
 
+    refuse_engine(index)
     count, before, after = compact(index)
     click.echo(f"{index}: {count:,} photographs, {before:,} -> {after:,} bytes")
 

