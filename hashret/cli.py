@@ -227,7 +227,7 @@ def build_index(**options):
     flag_value=False,
     help="leave the maps of hashret explain out of the page",
 )
-def query(photos, index, model, device, as_json, grid, html, maps, **options):
+def query(photos, index, model, device, values, as_json, grid, html, maps, **options):
     """Find the photographs most like PHOTOS (files, folders, or - for paths on standard input).
 
     \b
@@ -238,7 +238,7 @@ def query(photos, index, model, device, as_json, grid, html, maps, **options):
 
     rendering.check_suffix(grid, ".png")
     rendering.check_suffix(html, ".html")
-    files, searcher = expand(_photos(photos)), Searcher(index, model, device)
+    files, searcher = expand(_photos(photos)), Searcher(index, model, device, values=values)
     results = query(files, searcher=searcher, **options)
     _print(results, as_json)
     if grid:
