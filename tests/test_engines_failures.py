@@ -353,7 +353,7 @@ def test_a_client_that_is_not_installed(monkeypatch):
     for module, name, extra in (("pymilvus", "milvus:a.db", "milvus"), ("psycopg", "postgresql://host/db", "pgvector")):
         monkeypatch.setitem(sys.modules, module, None)
         monkeypatch.delitem(sys.modules, "hashret.engines." + parse(name).kind, raising=False)
-        with pytest.raises(HashretError, match=rf"needs {module}: pip install 'hashret\[{extra}\]'"):
+        with pytest.raises(HashretError, match=rf"needs \w+: pip install 'hashret\[{extra}\]'"):
             open_database(name)
 
 
