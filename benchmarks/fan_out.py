@@ -36,6 +36,7 @@ GRID = np.linspace(0, 1, 201)
 LOADS = (0.3, 0.6, 0.8)
 WARM_UP = 50  # queries that do not count
 AT_ONCE = 8  # queries on their way, for the rate that can be had
+MOST = 64  # queries on their way at most; more would fill the pipes, and wait here
 
 
 def main():
@@ -123,7 +124,7 @@ def measure(folders, truth, options):
             seconds = []
             for number in range(options.rounds):
                 arrivals = poisson(load * found["queries_per_second"], len(options.codes), seed=number)
-                seconds.append(client.run(options.codes, None, arrivals)[WARM_UP:])
+                seconds.append(client.run(options.codes, MOST, arrivals)[WARM_UP:])
             found["at_random"][load] = figures(np.concatenate(seconds))
     finally:
         client.close()
@@ -213,22 +214,23 @@ class Client:
         return merge([connection.recv_bytes() for connection in self.connections])
 
     def run(self, codes, at_once, arrivals=None):
-        """Ask all queries, ``at_once`` on their way, or each at its time: -> seconds from then to its answer."""
+        """Ask each query once fewer than ``at_once`` are on their way, not before its time: -> seconds from then to the
+        answer.
+        """
         waiting, done = {}, np.empty(len(codes))
         sent = answered = 0
         begin = time.perf_counter()
         started = np.empty(len(codes)) if arrivals is None else begin + arrivals
         while answered < len(codes):
             now = time.perf_counter()
-            while sent < len(codes) and (len(waiting) < at_once if arrivals is None else started[sent] <= now):
+            while sent < len(codes) and len(waiting) < at_once and (arrivals is None or started[sent] <= now):
                 if arrivals is None:
                     started[sent] = time.perf_counter()
                 waiting[sent] = []
                 self.send(sent, codes[sent])
                 sent += 1
-            pause = (
-                max(0.0, started[sent] - time.perf_counter()) if arrivals is not None and sent < len(codes) else None
-            )
+            more = arrivals is not None and sent < len(codes) and len(waiting) < at_once
+            pause = max(0.0, started[sent] - time.perf_counter()) if more else None
             for key, _ in self.selector.select(pause):
                 reply = key.fileobj.recv_bytes()
                 number = int.from_bytes(reply[:8], "little")
