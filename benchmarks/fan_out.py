@@ -103,7 +103,10 @@ def measure(folders, truth, options):
                 "other answers than one index"
             )
         client.work.clear()
-        empty = client.run(np.zeros((options.queries, 0), np.uint8), 1)
+        nothing = np.zeros((options.queries, 0), np.uint8)
+        empty = client.run(nothing, 1)
+        client.run(nothing, AT_ONCE)
+        messages = len(nothing) / client.seconds
         one_by_one, rates = [], []
         for _ in range(options.rounds):
             one_by_one.append(client.run(options.codes, 1)[WARM_UP:])
@@ -115,6 +118,7 @@ def measure(folders, truth, options):
             "alone_quantiles": quantiles(alone[WARM_UP:]),
             "work_quantiles": quantiles(work),
             "empty_quantiles": quantiles(empty),
+            "empty_per_second": float(f"{messages:.4g}"),
             "merge_seconds": client.merging(answers),
             "one_by_one": figures(np.concatenate(one_by_one)),
             "queries_per_second": float(f"{np.median(rates):.4g}"),
@@ -194,7 +198,7 @@ class Client:
     def __init__(self, folders, rows):
         context = multiprocessing.get_context("spawn")
         self.connections, self.processes, self.work = [], [], []
-        self.selector = selectors.DefaultSelector()
+        self.selector = selectors.SelectSelector()  # epoll waits for whole milliseconds
         for number, folder in enumerate(folders):
             ours, theirs = context.Pipe()
             process = context.Process(target=serve, args=(folder, number * rows, theirs), daemon=True)
@@ -274,17 +278,20 @@ def merge(replies):
 def predict(shards, found, options):
     """What the simulation says: this machine is one with a worker a core, at most one a shard, which the shards share.
 
-    A round trip is one of empty messages to all processes, and the merging; it is added to a query's answer as a whole.
+    Messages take the cores' time, too: as much a shard as empty ones that follow each other closely. What a round trip
+    of empty messages to all takes beyond that, and the merging, is added to a query's answer as a whole.
     """
-    predicted = {}
+    predicted, workers = {}, min(shards, os.cpu_count())
+    messages = workers / shards / found["empty_per_second"]
+    trip = drawn_from(np.maximum(0, np.array(found["empty_quantiles"]) - 1 / found["empty_per_second"]))
+    network = with_one_trip(trip, found["merge_seconds"])
     for name, measured in (("from_searches_alone", "alone_quantiles"), ("from_searches_together", "work_quantiles")):
-        service, trip = drawn_from(found[measured]), drawn_from(found["empty_quantiles"])
-        network = with_one_trip(trip, found["merge_seconds"])
-        cluster = Cluster(shards, workers=min(shards, os.cpu_count()), shards_a_machine=shards)
-        mean = np.mean(found[measured])
+        service = drawn_from(np.array(found[measured]) + messages)
+        cluster = Cluster(shards, workers=workers, shards_a_machine=shards)
+        mean = np.mean(found[measured]) + messages
         rare = np.arange(2000) * 100 * mean * shards
         figures_of = {"one_by_one": figures(simulate(cluster, rare, service, network)[0].max(axis=1)), "at_random": {}}
-        figures_of["queries_per_second"] = float(f"{cluster.workers / (shards * mean):.4g}")
+        figures_of["queries_per_second"] = float(f"{workers / (shards * mean):.4g}")
         for load in LOADS:
             arrivals = poisson(load * found["queries_per_second"], 10 * options.queries, seed=7)
             answers = simulate(cluster, arrivals, service, network)[0]
