@@ -36,6 +36,7 @@ GRID = np.linspace(0, 1, 201)
 LOADS = (0.3, 0.6, 0.8)
 WARM_UP = 50  # queries that do not count
 AT_ONCE = 8  # queries on their way, for the rate that can be had
+MOST = 64  # queries on their way at most; more would fill the pipes, and wait here
 
 
 def main():
@@ -102,7 +103,10 @@ def measure(folders, truth, options):
                 "other answers than one index"
             )
         client.work.clear()
-        empty = client.run(np.zeros((options.queries, 0), np.uint8), 1)
+        nothing = np.zeros((options.queries, 0), np.uint8)
+        empty = client.run(nothing, 1)
+        client.run(nothing, AT_ONCE)
+        messages = len(nothing) / client.seconds
         one_by_one, rates = [], []
         for _ in range(options.rounds):
             one_by_one.append(client.run(options.codes, 1)[WARM_UP:])
@@ -114,6 +118,7 @@ def measure(folders, truth, options):
             "alone_quantiles": quantiles(alone[WARM_UP:]),
             "work_quantiles": quantiles(work),
             "empty_quantiles": quantiles(empty),
+            "empty_per_second": float(f"{messages:.4g}"),
             "merge_seconds": client.merging(answers),
             "one_by_one": figures(np.concatenate(one_by_one)),
             "queries_per_second": float(f"{np.median(rates):.4g}"),
@@ -123,7 +128,7 @@ def measure(folders, truth, options):
             seconds = []
             for number in range(options.rounds):
                 arrivals = poisson(load * found["queries_per_second"], len(options.codes), seed=number)
-                seconds.append(client.run(options.codes, None, arrivals)[WARM_UP:])
+                seconds.append(client.run(options.codes, MOST, arrivals)[WARM_UP:])
             found["at_random"][load] = figures(np.concatenate(seconds))
     finally:
         client.close()
@@ -193,7 +198,7 @@ class Client:
     def __init__(self, folders, rows):
         context = multiprocessing.get_context("spawn")
         self.connections, self.processes, self.work = [], [], []
-        self.selector = selectors.DefaultSelector()
+        self.selector = selectors.SelectSelector()  # epoll waits for whole milliseconds
         for number, folder in enumerate(folders):
             ours, theirs = context.Pipe()
             process = context.Process(target=serve, args=(folder, number * rows, theirs), daemon=True)
@@ -213,22 +218,23 @@ class Client:
         return merge([connection.recv_bytes() for connection in self.connections])
 
     def run(self, codes, at_once, arrivals=None):
-        """Ask all queries, ``at_once`` on their way, or each at its time: -> seconds from then to its answer."""
+        """Ask each query once fewer than ``at_once`` are on their way, not before its time: -> seconds from then to the
+        answer.
+        """
         waiting, done = {}, np.empty(len(codes))
         sent = answered = 0
         begin = time.perf_counter()
         started = np.empty(len(codes)) if arrivals is None else begin + arrivals
         while answered < len(codes):
             now = time.perf_counter()
-            while sent < len(codes) and (len(waiting) < at_once if arrivals is None else started[sent] <= now):
+            while sent < len(codes) and len(waiting) < at_once and (arrivals is None or started[sent] <= now):
                 if arrivals is None:
                     started[sent] = time.perf_counter()
                 waiting[sent] = []
                 self.send(sent, codes[sent])
                 sent += 1
-            pause = (
-                max(0.0, started[sent] - time.perf_counter()) if arrivals is not None and sent < len(codes) else None
-            )
+            more = arrivals is not None and sent < len(codes) and len(waiting) < at_once
+            pause = max(0.0, started[sent] - time.perf_counter()) if more else None
             for key, _ in self.selector.select(pause):
                 reply = key.fileobj.recv_bytes()
                 number = int.from_bytes(reply[:8], "little")
@@ -272,17 +278,20 @@ def merge(replies):
 def predict(shards, found, options):
     """What the simulation says: this machine is one with a worker a core, at most one a shard, which the shards share.
 
-    A round trip is one of empty messages to all processes, and the merging; it is added to a query's answer as a whole.
+    Messages take the cores' time, too: as much a shard as empty ones that follow each other closely. What a round trip
+    of empty messages to all takes beyond that, and the merging, is added to a query's answer as a whole.
     """
-    predicted = {}
+    predicted, workers = {}, min(shards, os.cpu_count())
+    messages = workers / shards / found["empty_per_second"]
+    trip = drawn_from(np.maximum(0, np.array(found["empty_quantiles"]) - 1 / found["empty_per_second"]))
+    network = with_one_trip(trip, found["merge_seconds"])
     for name, measured in (("from_searches_alone", "alone_quantiles"), ("from_searches_together", "work_quantiles")):
-        service, trip = drawn_from(found[measured]), drawn_from(found["empty_quantiles"])
-        network = with_one_trip(trip, found["merge_seconds"])
-        cluster = Cluster(shards, workers=min(shards, os.cpu_count()), shards_a_machine=shards)
-        mean = np.mean(found[measured])
+        service = drawn_from(np.array(found[measured]) + messages)
+        cluster = Cluster(shards, workers=workers, shards_a_machine=shards)
+        mean = np.mean(found[measured]) + messages
         rare = np.arange(2000) * 100 * mean * shards
         figures_of = {"one_by_one": figures(simulate(cluster, rare, service, network)[0].max(axis=1)), "at_random": {}}
-        figures_of["queries_per_second"] = float(f"{cluster.workers / (shards * mean):.4g}")
+        figures_of["queries_per_second"] = float(f"{workers / (shards * mean):.4g}")
         for load in LOADS:
             arrivals = poisson(load * found["queries_per_second"], 10 * options.queries, seed=7)
             answers = simulate(cluster, arrivals, service, network)[0]

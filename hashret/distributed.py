@@ -132,7 +132,8 @@ class _Group:
 
         store = next(dist.rendezvous("env://", timeout=timedelta(seconds=_START)))[0]
         store.set_timeout(timedelta(seconds=_SILENCE))
-        self.store = dist.PrefixStore(f"hashret {next(_numbers)}", store)
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)
+        self.store = dist.PrefixStore(f"hashret {attempt} {next(_numbers)}", store)
         self.waits = 0
         self.closed = threading.Event()
         self.thread = threading.Thread(target=self._live, daemon=True)

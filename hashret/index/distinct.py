@@ -89,11 +89,8 @@ class Grouping:
 
     def __init__(self, grouped=None):
         self.grouped, self.count = grouped, 0
-        self.numbers, self.keys, self.key_numbers = (
-            [],
-            None,
-            np.empty(0, np.int32),
-        )  # of items; of distinct codes, sorted
+        self.numbers = []  # of the code of each item, in blocks
+        self.keys, self.key_numbers = None, np.empty(0, np.int32)  # of the distinct codes, sorted
         self.blocks = []  # the codes as they came, where they are not grouped
 
     def add(self, codes):
