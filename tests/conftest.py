@@ -143,7 +143,8 @@ def milvus(tmp_path_factory):
     from hashret.engines.names import parse
 
     if "HASHRET_TEST_MILVUS" in os.environ:
-        return os.environ["HASHRET_TEST_MILVUS"]
+        yield os.environ["HASHRET_TEST_MILVUS"]
+        return
     name = f"milvus:{tmp_path_factory.mktemp('milvus') / 'test.db'}"
     pytest.importorskip("milvus_lite", reason="needs hashret[milvus]")
     engine = connect(parse(name), create=True)  # which keeps it running

@@ -10,11 +10,11 @@ import numpy as np
 from ..errors import HashretError
 from ..index import Database, Item, open_index, rerank
 from ..index.folder import path_matches
-from .engine import ALL, Filter, connect
+from .engine import ALL, Filter, connect, joined
 from .exporting import FORMAT, described, digest
 from .names import parse
 
-_MOST_IDS = 10_000  # photographs that a path pattern may select by their ids
+_MOST_IDS = 10_000  # of photographs that a request names one by one
 
 
 def open_collection(name, values=None):
@@ -152,22 +152,18 @@ class Collection(Database):
         return self.engine.fetch(np.array([row]), "values").values[0] if self.has_values else None
 
     def sample(self, n, seed=0):
-        n, size = min(n, len(self)), 4 * n
-        rng = np.random.default_rng(seed)
-        while True:  # ids may have gaps
-            drawn = rng.choice(self.meta["next_id"], min(size, self.meta["next_id"]), replace=False)
-            there = self.engine.read(Filter(ids=tuple(drawn.tolist())), ()).ids
-            if len(there) >= n or size >= self.meta["next_id"]:
-                return rng.permutation(there)[:n]
-            size *= 4
+        n, next_id, rng = min(n, len(self)), self.meta["next_id"], np.random.default_rng(seed)
+        drawn = rng.choice(next_id, min(8 * n, _MOST_IDS, next_id), replace=False)
+        there = self.engine.read(Filter(ids=tuple(drawn.tolist())), ()).ids
+        if len(there) < n:  # most of the ids were removed
+            there = np.concatenate([rows.ids for rows in self.engine.scan(ALL)])
+        return rng.permutation(there)[:n]
 
     def everything(self):
-        parts = [rows for rows in self.engine.scan(ALL, "codes", "labels") if len(rows)]
-        ids = np.concatenate([rows.ids for rows in parts])
-        if len(ids) != len(self):
-            raise self.engine.wrong(f"it gave {len(ids)} of {len(self)} photographs")
-        numbers = [labels for rows in parts for labels in rows.labels]
-        return ids, np.concatenate([rows.codes for rows in parts]), self._labels(numbers)
+        rows = joined(list(self.engine.scan(ALL, "codes", "labels")))
+        if len(rows) != len(self):
+            raise self.engine.wrong(f"it gave {len(rows):,} of {len(self):,} photographs")
+        return rows.ids, rows.codes, self._labels(rows.labels)
 
     def _labels(self, numbers):
         """Class numbers of n photographs as an index has them."""
