@@ -101,6 +101,11 @@ class PostgresProxy:
         self.listening.close()
 
 
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch):
+    monkeypatch.setattr("hashret.engines.engine._PAUSES", (0.02, 0.1))
+
+
 @pytest.fixture(scope="module")
 def index(tmp_path_factory):
     return make_index(tmp_path_factory.mktemp("index"), 24)

@@ -135,7 +135,7 @@ def batches(index, size):
             some = alive[start : start + size]
             values = np.asarray(segment.values[some], np.float32) if index.has_values else None
             paths = [segment.paths[row] for row in some.tolist()]
-            yield Rows(segment.ids[some], codes[some, :width], values, _numbers(segment.labels, some), paths)
+            yield Rows(segment.ids[some], codes[some][:, :width], values, _numbers(segment.labels, some), paths)
 
 
 def _numbers(labels, rows):
