@@ -62,7 +62,7 @@ def main():
         found, truth = measure(folders, truth, options)
         found["predicted"] = predict(shards, found, options)
         result["shards"][shards] = found
-        print(shards, found["one_by_one"], found["queries_per_second"], "a second", flush=True)
+        print(shards, {name: found[name]["p50_ms"] for name in ("one_by_one", "at_once")}, flush=True)
     result |= {"segments": segments(options, truth), "load_average": [load, os.getloadavg()[0]]}
     common.save(f"fan_out_{'uniform' if options.flips == 0.5 else 'learned'}_{options.items}", result, options.results)
 
@@ -102,37 +102,38 @@ def measure(folders, truth, options):
             assert all(np.array_equal(a, b) for a, b in zip(answers, truth, strict=True)), (
                 "other answers than one index"
             )
-        client.work.clear()
+        found = {"alone_quantiles": quantiles(alone[WARM_UP:]), "merge_seconds": client.merging(answers)}
         nothing = np.zeros((options.queries, 0), np.uint8)
-        empty = client.run(nothing, 1)
         client.run(nothing, AT_ONCE)
-        messages = len(nothing) / client.seconds
-        one_by_one, rates = [], []
-        for _ in range(options.rounds):
-            one_by_one.append(client.run(options.codes, 1)[WARM_UP:])
-        work = np.concatenate(client.work)
-        for _ in range(options.rounds):
-            client.run(options.codes, AT_ONCE)
-            rates.append(len(options.codes) / client.seconds)
-        found = {
-            "alone_quantiles": quantiles(alone[WARM_UP:]),
-            "work_quantiles": quantiles(work),
-            "empty_quantiles": quantiles(empty),
-            "empty_per_second": float(f"{messages:.4g}"),
-            "merge_seconds": client.merging(answers),
-            "one_by_one": figures(np.concatenate(one_by_one)),
-            "queries_per_second": float(f"{np.median(rates):.4g}"),
-            "at_random": {},
-        }
-        for load in LOADS:
-            seconds = []
-            for number in range(options.rounds):
-                arrivals = poisson(load * found["queries_per_second"], len(options.codes), seed=number)
-                seconds.append(client.run(options.codes, MOST, arrivals)[WARM_UP:])
-            found["at_random"][load] = figures(np.concatenate(seconds))
+        found["empty_per_second"] = float(f"{len(nothing) / client.seconds:.4g}")
+        found["one_by_one"] = repeated(client, options, 1)
+        found["at_once"] = repeated(client, options, AT_ONCE)
+        found["at_random"] = {load: repeated(client, options, MOST, load, found["at_once"]) for load in LOADS}
     finally:
         client.close()
     return found, answers if truth is None else truth
+
+
+def repeated(client, options, at_once, load=None, full=None):
+    """Runs of all queries, and of empty messages in the same way: latency, rate, and seconds of work and of messages.
+
+    ``load``: queries come at random, at this share of the rate that ``full`` reached.
+    """
+    nothing = np.zeros((options.queries, 0), np.uint8)
+    seconds, empty, rates = [], [], []
+    client.work.clear()
+    for number in range(options.rounds):
+        arrivals = None
+        if load:
+            arrivals = poisson(load * full["queries_per_second"], len(options.codes), seed=number)
+        seconds.append(client.run(options.codes, at_once, arrivals)[WARM_UP:])
+        rates.append(len(options.codes) / client.seconds)
+        empty.append(client.run(nothing, at_once, None if arrivals is None else arrivals[: len(nothing)]))
+    return figures(np.concatenate(seconds)) | {
+        "queries_per_second": float(f"{np.median(rates):.4g}"),
+        "work_quantiles": quantiles(np.concatenate(client.work)),
+        "empty_quantiles": quantiles(np.concatenate(empty)),
+    }
 
 
 def segments(options, truth):
@@ -178,7 +179,7 @@ def opened(folder):
 
 
 def serve(folder, offset, connection):
-    """Answer queries until an empty message comes: number and code -> number, seconds of work, distances, rows."""
+    """Answer queries until an empty message comes: number and code -> number, CPU seconds, distances, rows."""
     index = opened(folder)
     connection.send_bytes(b"ready")
     while message := connection.recv_bytes():
@@ -186,14 +187,14 @@ def serve(folder, offset, connection):
         if not len(code):
             connection.send_bytes(message)
             continue
-        started = time.perf_counter()
+        started = time.process_time()  # waiting for a core is no work
         D, rows = index.nearest(code[None], K)
-        seconds = np.float64(time.perf_counter() - started)
+        seconds = np.float64(time.process_time() - started)
         connection.send_bytes(message[:8] + seconds.tobytes() + D.tobytes() + (rows + offset).tobytes())
 
 
 class Client:
-    """Asks all processes and merges. ``work``: seconds of each search, as the processes say."""
+    """Asks all processes and merges. ``work``: CPU seconds of each search, as the processes say."""
 
     def __init__(self, folders, rows):
         context = multiprocessing.get_context("spawn")
@@ -280,23 +281,31 @@ def predict(shards, found, options):
 
     Messages take the cores' time, too: as much a shard as empty ones that follow each other closely. What a round trip
     of empty messages to all takes beyond that, and the merging, is added to a query's answer as a whole.
+
+    Searches take either as long as they do when a process has the machine to itself ("alone"), or the CPU time that
+    they took in the run that is predicted ("then"): caches are colder after a pause, and cores are shared.
     """
-    predicted, workers = {}, min(shards, os.cpu_count())
+    workers = min(shards, os.cpu_count())
     messages = workers / shards / found["empty_per_second"]
-    trip = drawn_from(np.maximum(0, np.array(found["empty_quantiles"]) - 1 / found["empty_per_second"]))
-    network = with_one_trip(trip, found["merge_seconds"])
-    for name, measured in (("from_searches_alone", "alone_quantiles"), ("from_searches_together", "work_quantiles")):
-        service = drawn_from(np.array(found[measured]) + messages)
-        cluster = Cluster(shards, workers=workers, shards_a_machine=shards)
-        mean = np.mean(found[measured]) + messages
-        rare = np.arange(2000) * 100 * mean * shards
-        figures_of = {"one_by_one": figures(simulate(cluster, rare, service, network)[0].max(axis=1)), "at_random": {}}
-        figures_of["queries_per_second"] = float(f"{workers / (shards * mean):.4g}")
-        for load in LOADS:
-            arrivals = poisson(load * found["queries_per_second"], 10 * options.queries, seed=7)
-            answers = simulate(cluster, arrivals, service, network)[0]
-            figures_of["at_random"][load] = figures(answers.max(axis=1))
-        predicted[name] = figures_of
+    cluster = Cluster(shards, workers=workers, shards_a_machine=shards)
+    predicted = {}
+    for name in ("alone", "then"):
+
+        def seconds(run, name=name):
+            return np.array(found["alone_quantiles"] if name == "alone" else run["work_quantiles"]) + messages
+
+        def latency(run, arrivals, seconds=seconds):
+            trip = drawn_from(np.maximum(0, np.array(run["empty_quantiles"]) - 1 / found["empty_per_second"]))
+            network = with_one_trip(trip, found["merge_seconds"])
+            return figures(simulate(cluster, arrivals, drawn_from(seconds(run)), network)[0].max(axis=1))
+
+        run, full = found["one_by_one"], found["at_once"]
+        rare = np.arange(2000) * 100 * seconds(run).mean() * shards
+        predicted[name] = {"one_by_one": latency(run, rare), "at_random": {}}
+        predicted[name]["queries_per_second"] = float(f"{workers / (shards * seconds(full).mean()):.4g}")
+        for load, run in found["at_random"].items():
+            arrivals = poisson(load * full["queries_per_second"], 10 * options.queries, seed=7)
+            predicted[name]["at_random"][load] = latency(run, arrivals)
     return predicted
 
 

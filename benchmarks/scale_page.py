@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 from cluster import answers_a_shard
 from tables_page import row, table_head
 
@@ -29,14 +30,20 @@ SCENARIOS = {
 
 
 def main():
-    text = PAGE.read_text(encoding="utf-8")
-    for name in ("bytes", "life", "measured", "assumed", "capacity", "simulated", "fan-out", "provenance"):
-        begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-        before, rest = text.split(begin)
-        text = f"{before}{begin}\n{globals()[name.replace('-', '_')]()}\n{end}{rest.split(end)[1]}"
-    PAGE.write_text(text, encoding="utf-8")
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     for path in plots(PAGE.parent):
         print(f"-> {path}")
+
+
+def page(text):
+    """The page's text with each table between its markers made anew."""
+    tables = {"bytes": bytes_a_photograph, "life": life, "measured": measured, "assumed": assumed, "capacity": capacity}
+    tables |= {"simulated": simulated, "fan-out": fan_out, "provenance": provenance}
+    for name, table in tables.items():
+        begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+        before, rest = text.split(begin)
+        text = f"{before}{begin}\n{table()}\n{end}{rest.split(end)[1]}"
+    return text
 
 
 def load(name):
@@ -53,7 +60,7 @@ def fan_outs():
     return [load(path.stem) for path in sorted(RESULTS.glob("fan_out_*.json"))]
 
 
-def bytes():
+def bytes_a_photograph():
     """Bytes a photograph by file."""
     runs = [(kind, run) for kind, run in lives() if run["items"] >= 10**7 and kind != "values"]
     runs += [(kind, run) for kind, run in lives() if kind == "values"][-1:]
@@ -148,33 +155,32 @@ def simulated():
 def fan_out():
     """The one real point: measured, predicted, and how far the prediction is off."""
     lines = table_head(
-        ["codes", "processes", "", "p50, ms", "predicted", "off", "p99, ms", "predicted", "off",
-         "as segments of one index, p50"]
+        ["codes", "processes", "", "CPU time of a search, ms", "p50, ms", "predicted", "off", "p99, ms", "predicted",
+         "off", "as segments of one index, p50"]
     )  # fmt: skip
     for run in fan_outs():
         kind = KINDS["uniform" if run["flips"] == 0.5 else "codes"]
         for shards, found in run["shards"].items():
-            predicted = found["predicted"]["from_searches_together"]
+            predicted = found["predicted"]["then"]
             cases = [("one query at a time", found["one_by_one"], predicted["one_by_one"])]
-            for load, figures in found["at_random"].items():
-                cases.append((f"at random, {100 * float(load):.0f} %", figures, predicted["at_random"][load]))
+            for load, real in found["at_random"].items():
+                cases.append((f"at random, {100 * float(load):.0f}%", real, predicted["at_random"][load]))
             for number, (name, real, model) in enumerate(cases):
                 cells = [kind, shards] if not number else ["", ""]
-                cells.append(name)
+                cells += [name, f"{1000 * np.mean(real['work_quantiles']):.3g}"]
                 for percentile in ("p50_ms", "p99_ms"):
                     off = 100 * (model[percentile] / real[percentile] - 1)
-                    cells += [f"{real[percentile]:.3g}", f"{model[percentile]:.3g}", f"{off:+.0f} %"]
+                    cells += [f"{real[percentile]:.3g}", f"{model[percentile]:.3g}", f"{off:+.0f}%"]
                 lines.append(row([*cells, f"{run['segments'][shards]['p50_ms']:.3g}" if not number else ""]))
-    rates = table_head(
-        ["codes", "processes", "queries a second", "predicted from searches alone", "from searches together"]
-    )
+    rates = table_head(["codes", "processes", "queries a second", "predicted", "from searches alone"])
     for run in fan_outs():
         kind = KINDS["uniform" if run["flips"] == 0.5 else "codes"]
         for shards, found in run["shards"].items():
-            cells = [kind, shards, f"{found['queries_per_second']:,.0f}"]
-            for name in ("from_searches_alone", "from_searches_together"):
+            real = found["at_once"]["queries_per_second"]
+            cells = [kind, shards, f"{real:,.0f}"]
+            for name in ("then", "alone"):
                 rate = found["predicted"][name]["queries_per_second"]
-                cells.append(f"{rate:,.0f} ({100 * (rate / found['queries_per_second'] - 1):+.0f} %)")
+                cells.append(f"{rate:,.0f} ({100 * (rate / real - 1):+.0f}%)")
             rates.append(row(cells))
     return "\n".join([*lines, "", *rates])
 

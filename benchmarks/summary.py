@@ -44,6 +44,7 @@ def sections():
         ("service", service()),
         ("duplicates", duplicates()),
         ("tables", tables()),
+        ("engines", engines()),
         ("speed", speed()),
     ]
 
@@ -120,20 +121,52 @@ def speed():
             f"{result['codes']} | {result['seconds']['hashret']} s | numpy loop over the queries: "
             f"{result['seconds']['plain']} s | {middle} ({least} to {most}) | {result['commit']} |"
         )
-    life = load("index_life_*.json")
+    life = [
+        *sorted(load("scale/life_*_values.json"), key=lambda run: run["items"]),
+        *load("scale/life_100000000_codes.json"),
+    ]
     latency = [*load("latency/cifar10-*_48b.json"), *load("latency/*_10000000_48b.json")]
     for result in latency:
         for cell in result["cells"]:
             if (cell["threads"], cell["k"]) == (1, 100) and cell["batch"] in (1, 1000):
                 lines.append(latency_row(result, cell))
     for result in life:
-        what, size = f"index of {result['items']:,} photographs, 48 bits", f"{result['index_mb']:,.0f} MB"
+        kept = "with values" if result["values"] else "codes alone"
+        what, size = f"index of {result['items']:,} photographs, 48 bits, {kept}", f"{result['index_mb']:,.0f} MB"
         build = f"{minutes(result['build']['seconds'])}, at most {result['build']['peak_memory_mb']:,} MB of memory"
         path = f"{result['search']['p50_ms']} ms (p99 {result['search']['p99_ms']})"
         lines.append(f"| build an {what}, {size} | {build} | | | {result['commit']} |")
         lines.append(f"| open it | {1000 * result['open']['seconds_first']:.1f} ms | | | {result['commit']} |")
         lines.append(f"| answer an encoded query: 1,000 candidates, re-rank, paths | {path} | | | {result['commit']} |")
     return "\n".join(lines) + f"\n\n{made_on(throughput + startup + metrics + latency + life)}"
+
+
+def engines():
+    """An index and its copies in engines: the whole path of a query."""
+    results, names = load("engines.json"), {"milvus": "Milvus Lite", "postgres": "PostgreSQL with pgvector"}
+    names |= {"postgres, hnsw": "the same with `--approximate`, HNSW"}
+    lines = [
+        "| held by | export | one query, p50, p99 | with `--values` | 32 at once, p50 | with `--values` "
+        "| nearest 100 found |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for result in results:
+        one, many = (result["milliseconds"][f"whole, {size}"] for size in (1, 32))
+        found = result["found_within_the_last_distance"]["nearest, 1"]
+        for name, shown in {"folder": "the index folder", **names}.items():
+            export = f"{result['export'][name]['seconds']:.1f} s" if name != "folder" else ""
+            beside = [times_of[f"{name}, values beside"]["p50"] if export else "" for times_of in (one, many)]
+            beside = [f"{three(ms)} ms" if ms else "" for ms in beside]
+            lines.append(
+                f"| {shown} | {export} | {three(one[name]['p50'])}, {three(one[name]['p99'])} ms | {beside[0]} "
+                f"| {three(many[name]['p50'])} ms | {beside[1]} | {100 * found[name]:.3g}% |"
+            )
+    return (
+        "\n".join(lines)
+        + f"\n\n{results[0]['items']:,} codes of a trained encoder, 1,000 candidates, re-ranked by their "
+        "values, ids and paths of ten; one client on the engine's own machine. Made by `benchmarks/engines.py`. "
+        f"{made_on(results)} Commit {', '.join(sorted({result['commit'] for result in results}))}."
+    )
 
 
 def service():

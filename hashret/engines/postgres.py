@@ -1,20 +1,22 @@
 """PostgreSQL with pgvector: codes are bit(n) under `<~>`, the Hamming distance, values a vector(n).
 
 Labels are an array of class names and paths are text, for those who ask the table in SQL. hashret's records are a table
-of their own. What is written goes by COPY in its binary format, a transaction a batch.
+of their own. What is written goes by COPY, a transaction a batch.
 """
 
 from __future__ import annotations
 
 import contextlib
 import socket
-import struct
 import threading
 from collections import deque
 
 import numpy as np
 import psycopg
+from pgvector import Bit
+from pgvector.psycopg import register_vector
 from psycopg import sql
+from psycopg.types import TypeInfo
 from psycopg.types.json import Jsonb
 
 from ..bits import code_width, unpack
@@ -24,9 +26,9 @@ from .text import from_text, like, to_text
 
 _RECORDS = "hashret_collections"
 _COLUMNS = dict(zip(FIELDS, ("code", "values", "labels", "path"), strict=True))
+_TYPES = ("int8", "bit", "vector", "text[]", "text")  # of the id and these
 _LOST = ("08", "57P", "53300")  # SQLSTATEs of connections that break, or find no place
 _QUERIES_AT_ONCE = 100
-_TEXT = 25  # PostgreSQL's number of the type text
 _MOST_SEARCHED = 1000  # of pgvector's hnsw.ef_search
 
 
@@ -79,15 +81,19 @@ class Postgres(Engine):
         comment = sql.SQL("COMMENT ON TABLE {table} IS {description}")
         parts = {"table": self.table, "bits": sql.Literal(record["bits"]), "description": sql.Literal(description)}
 
-        def create(connection):
+        def extend(connection):
             try:
                 connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
             except (psycopg.errors.InsufficientPrivilege, psycopg.errors.FeatureNotSupported) as error:
                 raise HashretError(f"{self.place} has no pgvector, nor lets it be added: {_line(error)}") from None
+
+        def create(connection):
             with connection.transaction():
                 connection.execute(query.format(**parts))
                 connection.execute(comment.format(**parts))
 
+        self.run(extend)
+        self.close()  # connections learn pgvector's types when they are made
         self.run(create)
         self.open(record)
 
@@ -99,15 +105,24 @@ class Postgres(Engine):
         remove = sql.SQL("DELETE FROM {} WHERE id BETWEEN %s AND %s").format(self.table)
         columns = sql.SQL(", ").join(map(sql.Identifier, ("id", *_COLUMNS.values())))
         add = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(self.table, columns)
-        packed = _packed(rows, self.record)
 
         def write(connection):
             with connection.transaction():
                 connection.execute(remove, [int(rows.ids[0]), int(rows.ids[-1])])
                 with connection.cursor().copy(add) as copy:
-                    copy.write(packed)
+                    copy.set_types(_TYPES)
+                    for row in self._columns_of(rows):
+                        copy.write_row(row)
 
         self.run(write)
+
+    def _columns_of(self, rows):
+        """`Rows` as the table has them."""
+        names = [to_text(name) for name in self.record["classes"]]
+        codes = map(Bit, unpack(rows.codes, self.record["bits"]))
+        values = [None] * len(rows) if rows.values is None else rows.values
+        labels = ([names[number] for number in numbers] for numbers in rows.labels)
+        return zip(rows.ids.tolist(), codes, values, labels, map(to_text, rows.paths), strict=True)
 
     def finish(self):
         index = sql.Identifier(f"{self.place.collection[:50]}_hamming")
@@ -189,7 +204,7 @@ class Postgres(Engine):
         if field == "codes":
             return np.frombuffer(b"".join(column), np.uint8).reshape(-1, 4 + code_width(bits))[:, 4:]
         if field == "values":
-            return np.frombuffer(b"".join(column), ">f4").reshape(-1, 1 + bits)[:, 1:].astype(np.float32)
+            return np.array([vector.to_numpy() for vector in column], np.float32).reshape(-1, bits)
         if field == "paths":
             return [from_text(text) for text in column]
         numbers = {to_text(name): number for number, name in enumerate(self.record["classes"])}
@@ -248,6 +263,8 @@ class Postgres(Engine):
         except IndexError:
             connection = psycopg.connect(self.place.uri, connect_timeout=CONNECT_SECONDS, autocommit=True)
             connection.execute(f"SET statement_timeout = {int(1000 * self.seconds)}")
+            if TypeInfo.fetch(connection, "vector"):
+                register_vector(connection)
         try:
             yield connection
         finally:
@@ -281,33 +298,6 @@ def _deadline(connection, seconds):
     finally:
         timer.cancel()
         timer.join()
-
-
-def _packed(rows, record):
-    """`Rows` in the binary format of COPY."""
-    bits, classes = record["bits"], [to_text(name).encode() for name in record["classes"]]
-    values = None if rows.values is None else rows.values.astype(">f4")
-    parts = [b"PGCOPY\n\xff\r\n\0" + bytes(8)]
-    for row, id in enumerate(rows.ids.tolist()):
-        fields = (
-            struct.pack(">q", id),
-            struct.pack(">i", bits) + rows.codes[row].tobytes(),
-            None if values is None else struct.pack(">hh", bits, 0) + values[row].tobytes(),
-            _text_array([classes[number] for number in rows.labels[row]]),
-            to_text(rows.paths[row]).encode(),
-        )
-        parts += [struct.pack(">h", len(fields)), *map(_field, fields)]
-    return b"".join([*parts, b"\xff\xff"])
-
-
-def _field(raw):
-    return struct.pack(">i", -1) if raw is None else struct.pack(">i", len(raw)) + raw
-
-
-def _text_array(texts):
-    if not texts:
-        return struct.pack(">iii", 0, 0, _TEXT)
-    return struct.pack(">iiiii", 1, 0, _TEXT, len(texts), 1) + b"".join(map(_field, texts))
 
 
 def _line(error):
