@@ -106,6 +106,21 @@ def drawn_from(quantiles):
     return lambda rng, n: np.interp(rng.random(n), grid, quantiles)
 
 
+def replayed(times):
+    """A function that gives measured times in the order in which they were measured, again and again: slow stretches of
+    a machine stay together.
+    """
+    times, place = np.asarray(times).ravel(), 0
+
+    def draw(rng, n):
+        nonlocal place
+        found = times[(place + np.arange(n)) % len(times)]
+        place += n
+        return found
+
+    return draw
+
+
 def with_pauses(service, probability, mean):
     """Times of which some meet a pause of the machine, exponential with a mean in seconds."""
 

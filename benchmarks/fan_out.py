@@ -21,7 +21,7 @@ from pathlib import Path
 
 import common
 import numpy as np
-from cluster import Cluster, drawn_from, poisson, simulate
+from cluster import Cluster, drawn_from, poisson, replayed, simulate
 from index_life import SHARD, claim, write_shards
 from latency import draw
 
@@ -60,7 +60,9 @@ def main():
     for shards in options.shards:
         folders = build(options.work, shards, options.items)
         found, truth = measure(folders, truth, options)
-        found["predicted"] = predict(shards, found, options)
+        found["predicted"] = predict(shards, found)
+        for run in (found["one_by_one"], found["at_once"], *found["at_random"].values()):
+            del run["traces"]
         result["shards"][shards] = found
         print(shards, {name: found[name]["p50_ms"] for name in ("one_by_one", "at_once")}, flush=True)
     result |= {"segments": segments(options, truth), "load_average": [load, os.getloadavg()[0]]}
@@ -103,7 +105,7 @@ def measure(folders, truth, options):
                 "other answers than one index"
             )
         found = {"alone_quantiles": quantiles(alone[WARM_UP:]), "merge_seconds": client.merging(answers)}
-        nothing = np.zeros((options.queries, 0), np.uint8)
+        nothing = np.zeros((len(options.codes), 0), np.uint8)
         client.run(nothing, AT_ONCE)
         found["empty_per_second"] = float(f"{len(nothing) / client.seconds:.4g}")
         found["one_by_one"] = repeated(client, options, 1)
@@ -117,22 +119,22 @@ def measure(folders, truth, options):
 def repeated(client, options, at_once, load=None, full=None):
     """Runs of all queries, and of empty messages in the same way: latency, rate, and seconds of work and of messages.
 
-    ``load``: queries come at random, at this share of the rate that ``full`` reached.
+    ``load``: queries come at random, at this share of the rate that ``full`` reached. "traces", of each run, are when
+    the queries came, None for one after the other, the work of each shard, and the messages' round trips.
     """
-    nothing = np.zeros((options.queries, 0), np.uint8)
-    seconds, empty, rates = [], [], []
-    client.work.clear()
+    nothing = np.zeros((len(options.codes), 0), np.uint8)
+    seconds, rates, traces = [], [], []
     for number in range(options.rounds):
-        arrivals = None
-        if load:
-            arrivals = poisson(load * full["queries_per_second"], len(options.codes), seed=number)
+        arrivals = poisson(load * full["queries_per_second"], len(options.codes), seed=number) if load else None
+        client.work.clear()
         seconds.append(client.run(options.codes, at_once, arrivals)[WARM_UP:])
         rates.append(len(options.codes) / client.seconds)
-        empty.append(client.run(nothing, at_once, None if arrivals is None else arrivals[: len(nothing)]))
+        traces.append((arrivals, np.stack(client.work), client.run(nothing, at_once, arrivals)))
     return figures(np.concatenate(seconds)) | {
         "queries_per_second": float(f"{np.median(rates):.4g}"),
-        "work_quantiles": quantiles(np.concatenate(client.work)),
-        "empty_quantiles": quantiles(np.concatenate(empty)),
+        "work_quantiles": quantiles(np.concatenate([work.ravel() for _, work, _ in traces])),
+        "empty_quantiles": quantiles(np.concatenate([trips for _, _, trips in traces])),
+        "traces": traces,
     }
 
 
@@ -276,36 +278,45 @@ def merge(replies):
     return np.stack([keys[:K] >> 40, keys[:K] & (2**40 - 1)])
 
 
-def predict(shards, found, options):
+def predict(shards, found):
     """What the simulation says: this machine is one with a worker a core, at most one a shard, which the shards share.
 
     Messages take the cores' time, too: as much a shard as empty ones that follow each other closely. What a round trip
     of empty messages to all takes beyond that, and the merging, is added to a query's answer as a whole.
 
-    Searches take either as long as they do when a process has the machine to itself ("alone"), or the CPU time that
-    they took in the run that is predicted ("then"): caches are colder after a pause, and cores are shared.
+    Searches take either the CPU time that they took in the run that is predicted, in the same order ("replayed") or
+    in any ("shuffled"), or as long as they do when a process has the machine to itself ("alone"), as
+    `scale.py` has it.
     """
     workers = min(shards, os.cpu_count())
     messages = workers / shards / found["empty_per_second"]
     cluster = Cluster(shards, workers=workers, shards_a_machine=shards)
+    alone = np.array(found["alone_quantiles"]) + messages
     predicted = {}
-    for name in ("alone", "then"):
+    for name in ("replayed", "shuffled", "alone"):
 
-        def seconds(run, name=name):
-            return np.array(found["alone_quantiles"] if name == "alone" else run["work_quantiles"]) + messages
+        def latency(run, name=name):
+            seconds = []
+            for arrivals, work, trips in run["traces"]:
+                service = {
+                    "replayed": replayed(work + messages),
+                    "shuffled": drawn_from(np.sort(work.ravel()) + messages),
+                    "alone": drawn_from(alone),
+                }[name]
+                trip = replayed(np.maximum(0, trips - 1 / found["empty_per_second"]))
+                if arrivals is None:
+                    arrivals = np.arange(len(work)) * 100 * work.mean() * shards  # each finds all idle
+                answers = simulate(cluster, arrivals, service, with_one_trip(trip, found["merge_seconds"]))[0]
+                seconds.append(answers.max(axis=1)[WARM_UP:])
+            return figures(np.concatenate(seconds))
 
-        def latency(run, arrivals, seconds=seconds):
-            trip = drawn_from(np.maximum(0, np.array(run["empty_quantiles"]) - 1 / found["empty_per_second"]))
-            network = with_one_trip(trip, found["merge_seconds"])
-            return figures(simulate(cluster, arrivals, drawn_from(seconds(run)), network)[0].max(axis=1))
-
-        run, full = found["one_by_one"], found["at_once"]
-        rare = np.arange(2000) * 100 * seconds(run).mean() * shards
-        predicted[name] = {"one_by_one": latency(run, rare), "at_random": {}}
-        predicted[name]["queries_per_second"] = float(f"{workers / (shards * seconds(full).mean()):.4g}")
-        for load, run in found["at_random"].items():
-            arrivals = poisson(load * full["queries_per_second"], 10 * options.queries, seed=7)
-            predicted[name]["at_random"][load] = latency(run, arrivals)
+        work = np.array(found["at_once"]["work_quantiles"]) + messages
+        mean = (alone if name == "alone" else work).mean()
+        predicted[name] = {
+            "one_by_one": latency(found["one_by_one"]),
+            "at_random": {load: latency(run) for load, run in found["at_random"].items()},
+            "queries_per_second": float(f"{workers / (shards * mean):.4g}"),
+        }
     return predicted
 
 

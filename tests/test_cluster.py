@@ -16,6 +16,7 @@ from cluster import (
     lognormal,
     poisson,
     recall,
+    replayed,
     simulate,
     until,
     with_pauses,
@@ -129,6 +130,15 @@ def test_times_are_drawn_as_they_were_measured():
     assert np.quantile(trips, 0.5) == pytest.approx(0.3, rel=0.03)
     assert np.quantile(trips, 0.99) == pytest.approx(1.5, rel=0.05)
     assert with_pauses(constant, 0.1, 5.0)(rng, 100_000).mean() == pytest.approx(1.5, rel=0.03)
+
+
+def test_slow_stretches_make_queues_that_the_same_times_in_any_order_do_not():
+    times = np.tile([0.5] * 300 + [1.5] * 100, QUERIES // 400)
+    service = replayed(times.reshape(-1, 4))
+    assert np.array_equal(np.concatenate([service(None, n) for n in (3, 7, QUERIES)]), np.resize(times, QUERIES + 10))
+    together, _ = response(Cluster(1), 1.0, replayed(times))
+    apart, _ = response(Cluster(1), 1.0, drawn_from(np.sort(times)))
+    assert together.mean() > 5 * apart.mean()
 
 
 @pytest.mark.parametrize(("candidates", "shards"), [(1000, 10), (1000, 100), (100, 7)])
