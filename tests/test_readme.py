@@ -19,6 +19,9 @@ def test_tables_are_made_of_the_results(monkeypatch):
     for path, made in ((tables_page.PAGE, tables_page.page(tables_page.load())), (tables_page.FIGURES, None)):
         text = path.read_text(encoding="utf-8")
         assert (made or tables_page.figures_page(text)) == text, "run: python benchmarks/tables_page.py"
+    scale_page = importlib.import_module("scale_page")
+    text = scale_page.PAGE.read_text(encoding="utf-8")
+    assert scale_page.page(text) == text, "run: python benchmarks/scale_page.py"
 
 
 def test_verbs_and_names_of_the_examples_exist():
@@ -36,6 +39,6 @@ def test_options_of_the_examples_exist():
 
 
 def test_pictures_and_links_are_there():
-    for page in (TOP / "README.md", TOP / "benchmarks" / "tables.md", TOP / "docs" / "figures.md"):
+    for page in (TOP / "README.md", *(TOP / "benchmarks").glob("*.md"), *(TOP / "docs").glob("*.md")):
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), target
