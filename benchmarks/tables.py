@@ -124,8 +124,8 @@ def run(options, spec):
     timed("build-index", build_index, work / "database", index, overwrite=True)
     metrics = timed("evaluate", evaluate, work / "test", index, index_order=True, k=(1, 10, 100))
     at_1000 = evaluate(work / "test", index, topk=1000)
-    keep = ("quantization", "balance", "smoothing", "gate", "dropout", "lr", "weight_decay", "precision", "heldout")
-    keep += ("best_epoch", "train_images", "heldout_images", "epochs_run")
+    keep = ("quantization", "pairs", "balance", "smoothing", "gate", "dropout", "lr", "weight_decay", "precision")
+    keep += ("heldout", "best_epoch", "train_images", "heldout_images", "epochs_run")
     common.save(
         name,
         {

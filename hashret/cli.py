@@ -111,6 +111,9 @@ def main():
 )
 @click.option("--weight-decay", type=click.FloatRange(0), default=0.01, show_default=True)
 @click.option("--quantization", type=click.FloatRange(0), help="pulls values to 0 and 1; default: the method's own")
+@click.option(
+    "--pairs", type=click.FloatRange(0), help="weight of pairs in am-vggh+ and vggh+; default: by bits and labels"
+)
 @click.option("--balance", type=click.FloatRange(0), default=0.0, show_default=True, help="pulls bits to half ones")
 @click.option("--smoothing", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="of the labels")
 @click.option("--augment", default="crop-flip", show_default=True, help="none, crop or crop-flip, with --finetune all")

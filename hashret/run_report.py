@@ -23,7 +23,7 @@ _EPOCH = ("epoch", "loss", "heldout_map", "lr", "seconds")
 # Settings of the training record that its section shows, in this order.
 _SETTINGS = (
     "finetune", "weights", "width", "gate", "dropout", "epochs", "batch_size", "lr", "classifier_rate", "weight_decay",
-    "quantization", "balance", "smoothing", "augment", "heldout", "precision", "device", "processes",
+    "quantization", "pairs", "balance", "smoothing", "augment", "heldout", "precision", "device", "processes",
 )  # fmt: skip
 _WIDE = 25  # classes from which on the matrix would not fit the page
 _CONFUSED = 12  # pairs of classes that are listed

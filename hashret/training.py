@@ -42,6 +42,7 @@ class Settings:
     classifier_rate: float
     weight_decay: float
     quantization: float
+    pairs: float
     balance: float
     smoothing: float
     augment: str
@@ -71,6 +72,7 @@ def train(
     classifier_rate=None,
     weight_decay=0.01,
     quantization=None,
+    pairs=None,
     balance=0.0,
     smoothing=0.0,
     augment="crop-flip",
@@ -99,7 +101,7 @@ def train(
             train too.
         classifier_rate: the classifier's learning rate over ``lr``; None is 1, but 30 where photographs have several
             labels: few steps then leave the classifier of a short code near its start, and the codes unlearned.
-        quantization, balance, smoothing: see the method's loss.
+        quantization, pairs, balance, smoothing: see the method's loss.
         augment: "none", "crop" or "crop-flip", where the convolutions train.
         heldout: share of the train images that picks the epoch; 0 trains on all and keeps the last epoch.
         device, precision: "auto", "cpu", "cuda"; "bfloat16", "float32" or None for what is fast there.
@@ -111,7 +113,8 @@ def train(
     Under torchrun, the processes share each batch, and the result is that of one process up to rounding: how many
     there are may differ from run to run, and when a run is resumed. All must see ``out`` and ``cache``.
 
-    Where ``lr``, ``dropout`` or ``quantization`` is None, the method's own default holds, or else 3e-4, 0.5 and 0.
+    Where ``lr``, ``dropout``, ``quantization`` or ``pairs`` is None, the method's own default for so many bits holds,
+    or else 3e-4, 0.5, 0 and 0.
 
     Returns:
         The training record, as written.
@@ -138,16 +141,18 @@ def train(
         raise HashretError(f"the held-out share must be at least 0 and below 1, not {heldout}")
     device = local_device(pick_device(device))
     precision = precision or pick_precision(device)
-    defaults = {"lr": 3e-4, "dropout": 0.5, "quantization": 0.0} | method_class.defaults
-    if finetune == "all":
-        defaults["lr"] = 1e-4
     names = Settings.__dataclass_fields__
     given = {name: value for name, value in locals().items() if name in names}
     with main_first():  # what is downloaded or unpacked is so once
         source = open_data(data, split, download).single_label()
     if method_class.needs_labels:
         source.require_labels()
-    defaults["classifier_rate"] = 30.0 if source.labels is not None and source.labels.ndim == 2 else 1.0
+    several_labels = source.labels is not None and source.labels.ndim == 2
+    defaults = {"lr": 3e-4, "dropout": 0.5, "quantization": 0.0, "pairs": 0.0}
+    defaults["classifier_rate"] = 30.0 if several_labels else 1.0
+    defaults |= method_class.defaults_for(bits, several_labels)
+    if finetune == "all":
+        defaults["lr"] = 1e-4
     settings = given | {name: value for name, value in defaults.items() if given[name] is None}
     settings = Settings(**settings | {"data": str(data)})
     run = Run(Path(out), settings, device, quiet)

@@ -71,15 +71,19 @@ def test_loss_of_several_labels_is_binary_cross_entropy_by_hand(smoothing):
     assert loss_of("vggh", SEVERAL, out, smoothing=smoothing)[1].item() == pytest.approx(by_hand)
 
 
-@pytest.mark.parametrize("labels", [SINGLE, SEVERAL], ids=["single", "several"])
-def test_dpsh_loss_by_hand(labels):
-    out = output()
-    u = out.logits.detach().numpy()
+def pairs_by_hand(u, labels):
     likelihood = []
     for i, j in itertools.permutations(range(6), 2):
         theta = u[i] @ u[j] / 2
         likelihood.append(shares_label(labels[i], labels[j]) * theta - np.log1p(np.exp(theta)))
-    by_hand = -np.mean(likelihood) + 0.3 * np.mean((u - np.where(u >= 0, 1, -1)) ** 2)
+    return -np.mean(likelihood)
+
+
+@pytest.mark.parametrize("labels", [SINGLE, SEVERAL], ids=["single", "several"])
+def test_dpsh_loss_by_hand(labels):
+    out = output()
+    u = out.logits.detach().numpy()
+    by_hand = pairs_by_hand(u, labels) + 0.3 * np.mean((u - np.where(u >= 0, 1, -1)) ** 2)
     assert loss_of("dpsh", labels, out, quantization=0.3)[1].item() == pytest.approx(by_hand)
 
 
@@ -107,9 +111,10 @@ def test_codewords_are_as_far_apart_as_can_be():
 
 
 @pytest.mark.parametrize("labels", [SINGLE, SEVERAL], ids=["single", "several"])
-def test_codeword_loss_by_hand(labels):
+@pytest.mark.parametrize("pairs", [0, 0.7])
+def test_codeword_loss_by_hand(labels, pairs):
     out = output()
-    method, loss = loss_of("am-vggh+", labels, out, quantization=0.3)
+    method, loss = loss_of("am-vggh+", labels, out, quantization=0.3, pairs=pairs)
     words, values = method.state["codewords"].numpy(), sigmoid(out.logits.detach().numpy())
     by_hand = []
     for value, label in zip(2 * values - 1, labels, strict=True):
@@ -119,7 +124,16 @@ def test_codeword_loss_by_hand(labels):
         log_p = scores - np.log(np.exp(scores).sum())
         by_hand.append(-(holds / holds.sum()) @ log_p)
     by_hand = np.mean(by_hand) + 0.3 * np.mean(4 * values * (1 - values))
+    by_hand += pairs * pairs_by_hand(out.logits.detach().numpy(), labels)
     assert loss.item() == pytest.approx(by_hand)
+
+
+@pytest.mark.parametrize("name", ["am-vggh+", "vggh+"])
+def test_short_codes_of_several_labels_learn_from_pairs(name):
+    wanted = {"pairs": 3.0, "dropout": 0.0, "lr": 1e-3}
+    assert get_method(name).defaults_for(16, several_labels=True) == wanted
+    for bits, several_labels in ((17, True), (12, False)):
+        assert get_method(name).defaults_for(bits, several_labels) == {}
 
 
 def test_piecewise_threshold():
@@ -139,7 +153,7 @@ def test_each_bit_of_the_sliced_head_sees_its_own_slice():
 @pytest.mark.parametrize("name", ["am-vggh+", "vggh", "dpsh", "dnnh", "cnnh", "cnnh+"])
 @pytest.mark.parametrize("labels", [SINGLE, SEVERAL], ids=["single", "several"])
 def test_gradients_are_those_of_finite_differences(name, labels):
-    method = get_method(name)(settings(quantization=0.2, balance=0.1, smoothing=0.1))
+    method = get_method(name)(settings(quantization=0.2, pairs=0.5, balance=0.1, smoothing=0.1))
     rows = np.arange(6)
     method.begin(labels, rows)
     start = output(seed=3)

@@ -6,9 +6,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from .pairs import pairwise_loss
 from .vggh import VGGH
 
 SCALE, MARGIN = 8.0, 0.2
+SHORT = 16  # bits, up to which pairs of photographs with several labels count
 
 
 class VGGHPlus(VGGH):
@@ -17,6 +19,9 @@ class VGGHPlus(VGGH):
     The paper's classifier learns where in the code space its classes lie, and few bits leave it little room; the
     hash layer saturates before the classes are apart. Codewords as far apart as the bits allow are there from the
     start, and the margin asks for nearness to the right one, not for saturated values.
+
+    A photograph with several labels wants to be near to several words, for which codes of up to 16 bits have no room:
+    there the pairs of a batch count as well, at DPSH's rate and without dropout, and bring those together that share one.
     """
 
     name = "vggh+"
@@ -26,6 +31,11 @@ class VGGHPlus(VGGH):
     )
     classifier = False
 
+    @classmethod
+    def defaults_for(cls, bits, several_labels):
+        short = {"pairs": 3.0, "dropout": 0.0, "lr": 1e-3} if several_labels and bits <= SHORT else {}
+        return cls.defaults | short
+
     def begin(self, labels, rows):
         classes = labels.shape[1] if labels.ndim == 2 else int(labels.max()) + 1
         words = codewords(classes, self.settings.bits, self.settings.seed)
@@ -33,7 +43,8 @@ class VGGHPlus(VGGH):
 
     def loss(self, output, labels, rows):
         """Cross-entropy of 8 (cos(2v - 1, codeword) - 0.2 where the label holds) over the classes; a photograph with
-        several labels wants them all in equal parts. Quantization and balance as in VGGH.
+        several labels wants them all in equal parts. Plus ``pairs`` times `pairwise_loss`, and quantization and balance
+        as in VGGH.
         """
         words = self.state["codewords"].to(output.logits)
         cosine = F.normalize(2 * output.values - 1, dim=1) @ F.normalize(words, dim=1).T
@@ -42,6 +53,8 @@ class VGGHPlus(VGGH):
         scores = SCALE * (cosine - MARGIN * target)
         wanted = target / target.sum(dim=1, keepdim=True).clamp(min=1)
         loss = F.cross_entropy(scores, wanted, label_smoothing=self.settings.smoothing)
+        if self.settings.pairs:
+            loss = loss + self.settings.pairs * pairwise_loss(output.logits, labels)
         return loss + self.regularization(output.values)
 
 

@@ -34,6 +34,11 @@ class Method:
         self.settings = settings
         self.state = {}
 
+    @classmethod
+    def defaults_for(cls, bits, several_labels):
+        """`defaults` for codes of so many bits, of photographs with one label each or with several."""
+        return cls.defaults
+
     def begin(self, labels, rows):
         """Prepare to train on ``rows`` of a source with ``labels``, (n,) or (n, classes) numpy."""
 

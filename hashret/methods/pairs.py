@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 
 def alike(labels_a, labels_b):
@@ -11,6 +12,16 @@ def alike(labels_a, labels_b):
     if labels_a.ndim == 1:
         return labels_a[:, None] == labels_b[None, :]
     return labels_a.float() @ labels_b.float().T > 0
+
+
+def pairwise_loss(u, labels):
+    """Negative log-likelihood of a batch's pairs, -mean(s theta - log(1 + e^theta)) with theta = u_i . u_j / 2, for
+    logits u (n, bits) and s = 1 where two photographs share a label. Formula (2) of Li, Wang & Kang, IJCAI 2016.
+    """
+    theta = u @ u.T / 2
+    s = alike(labels, labels).to(u.dtype)
+    pairs = ~torch.eye(len(u), dtype=torch.bool, device=u.device)
+    return -(s * theta - F.softplus(theta))[pairs].mean()
 
 
 class Similarity:
