@@ -20,8 +20,9 @@ class VGGHPlus(VGGH):
     hash layer saturates before the classes are apart. Codewords as far apart as the bits allow are there from the
     start, and the margin asks for nearness to the right one, not for saturated values.
 
-    A photograph with several labels wants to be near to several words, for which codes of up to 16 bits have no room:
-    there the pairs of a batch count as well, at DPSH's rate and without dropout, and bring those together that share one.
+    A photograph with several labels wants to be near to several words, for which codes of up to 16 bits have no room.
+    There the pairs of a batch count as well, at DPSH's rate and without dropout, and bring those together that share
+    one.
     """
 
     name = "vggh+"
