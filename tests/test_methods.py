@@ -130,7 +130,7 @@ def test_codeword_loss_by_hand(labels, pairs):
 
 @pytest.mark.parametrize("name", ["am-vggh+", "vggh+"])
 def test_short_codes_of_several_labels_learn_from_pairs(name):
-    wanted = {"pairs": 3.0, "dropout": 0.0, "lr": 1e-3}
+    wanted = {"pairs": 3.0, "dropout": 0.0}
     assert get_method(name).defaults_for(16, several_labels=True) == wanted
     for bits, several_labels in ((17, True), (12, False)):
         assert get_method(name).defaults_for(bits, several_labels) == {}

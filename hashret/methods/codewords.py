@@ -21,8 +21,7 @@ class VGGHPlus(VGGH):
     start, and the margin asks for nearness to the right one, not for saturated values.
 
     A photograph with several labels wants to be near to several words, for which codes of up to 16 bits have no room.
-    There the pairs of a batch count as well, at DPSH's rate and without dropout, and bring those together that share
-    one.
+    There the pairs of a batch count as well, without dropout, and bring those together that share one.
     """
 
     name = "vggh+"
@@ -34,7 +33,7 @@ class VGGHPlus(VGGH):
 
     @classmethod
     def defaults_for(cls, bits, several_labels):
-        short = {"pairs": 3.0, "dropout": 0.0, "lr": 1e-3} if several_labels and bits <= SHORT else {}
+        short = {"pairs": 3.0, "dropout": 0.0} if several_labels and bits <= SHORT else {}
         return cls.defaults | short
 
     def begin(self, labels, rows):
