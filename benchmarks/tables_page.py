@@ -257,7 +257,7 @@ def plot(key, runs):
     curve.set(
         xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1), title=f"by Hamming radius, {max(BITS)} bits"
     )
-    time.set(xlabel="seconds", xscale="log", title="training, without convolution features")
+    time.set(xlabel="seconds", title="training, without convolution features")
     time.invert_yaxis()
     curve.legend(fontsize=8)
     for axes in (by_bits, curve, time):
