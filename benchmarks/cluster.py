@@ -9,6 +9,7 @@ is not cancelled, and costs its work. Nothing here knows hashret: times come in 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import cycle, islice
 
 import numpy as np
 
@@ -110,15 +111,8 @@ def replayed(times):
     """A function that gives measured times in the order in which they were measured, again and again: slow stretches of
     a machine stay together.
     """
-    times, place = np.asarray(times).ravel(), 0
-
-    def draw(rng, n):
-        nonlocal place
-        found = times[(place + np.arange(n)) % len(times)]
-        place += n
-        return found
-
-    return draw
+    endless = cycle(np.ravel(times))
+    return lambda rng, n: np.fromiter(islice(endless, n), float, n)
 
 
 def with_pauses(service, probability, mean):

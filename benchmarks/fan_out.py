@@ -292,32 +292,31 @@ def predict(shards, found):
     messages = workers / shards / found["empty_per_second"]
     cluster = Cluster(shards, workers=workers, shards_a_machine=shards)
     alone = np.array(found["alone_quantiles"]) + messages
-    predicted = {}
-    for name in ("replayed", "shuffled", "alone"):
+    full = np.array(found["at_once"]["work_quantiles"]) + messages
+    services = {  # of a run's searches, and how long those take on average when there are always some to do
+        "replayed": (lambda work: replayed(work + messages), full.mean()),
+        "shuffled": (lambda work: drawn_from(np.sort(work, axis=None) + messages), full.mean()),
+        "alone": (lambda work: drawn_from(alone), alone.mean()),
+    }
 
-        def latency(run, name=name):
-            seconds = []
-            for arrivals, work, trips in run["traces"]:
-                service = {
-                    "replayed": replayed(work + messages),
-                    "shuffled": drawn_from(np.sort(work.ravel()) + messages),
-                    "alone": drawn_from(alone),
-                }[name]
-                trip = replayed(np.maximum(0, trips - 1 / found["empty_per_second"]))
-                if arrivals is None:
-                    arrivals = np.arange(len(work)) * 100 * work.mean() * shards  # each finds all idle
-                answers = simulate(cluster, arrivals, service, with_one_trip(trip, found["merge_seconds"]))[0]
-                seconds.append(answers.max(axis=1)[WARM_UP:])
-            return figures(np.concatenate(seconds))
+    def latency(run, service):
+        seconds = []
+        for arrivals, work, trips in run["traces"]:
+            trip = replayed(np.maximum(0, trips - 1 / found["empty_per_second"]))
+            if arrivals is None:
+                arrivals = np.arange(len(work)) * 100 * work.mean() * shards  # each finds all idle
+            answers = simulate(cluster, arrivals, service(work), with_one_trip(trip, found["merge_seconds"]))[0]
+            seconds.append(answers.max(axis=1)[WARM_UP:])
+        return figures(np.concatenate(seconds))
 
-        work = np.array(found["at_once"]["work_quantiles"]) + messages
-        mean = (alone if name == "alone" else work).mean()
-        predicted[name] = {
-            "one_by_one": latency(found["one_by_one"]),
-            "at_random": {load: latency(run) for load, run in found["at_random"].items()},
+    return {
+        name: {
+            "one_by_one": latency(found["one_by_one"], service),
+            "at_random": {load: latency(run, service) for load, run in found["at_random"].items()},
             "queries_per_second": float(f"{workers / (shards * mean):.4g}"),
         }
-    return predicted
+        for name, (service, mean) in services.items()
+    }
 
 
 def with_one_trip(trip, merging):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from cluster import answers_a_shard
-from tables_page import row, table_head
+from tables_page import fill, row, table_head
 
 TOP = Path(__file__).resolve().parent.parent
 RESULTS = TOP / "benchmarks" / "results" / "scale"
@@ -39,11 +39,7 @@ def page(text):
     """The page's text with each table between its markers made anew."""
     tables = {"bytes": bytes_a_photograph, "life": life, "measured": measured, "assumed": assumed, "capacity": capacity}
     tables |= {"simulated": simulated, "fan-out": fan_out, "provenance": provenance}
-    for name, table in tables.items():
-        begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-        before, rest = text.split(begin)
-        text = f"{before}{begin}\n{table()}\n{end}{rest.split(end)[1]}"
-    return text
+    return fill(text, {name: table() for name, table in tables.items()})
 
 
 def load(name):

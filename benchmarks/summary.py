@@ -25,28 +25,24 @@ def main():
         readme = TOP / "README.md"
         readme.write_text(fill(readme.read_text(encoding="utf-8")), encoding="utf-8")
     else:
-        print("\n\n".join(text for _, text in sections()))
+        print("\n\n".join(sections().values()))
 
 
 def fill(text):
     """README text with each section between its markers made anew."""
-    for name, table in sections():
-        begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-        before, rest = text.split(begin)
-        text = before + begin + "\n" + table + "\n" + end + rest.split(end)[1]
-    return text
+    return tables_page.fill(text, sections())
 
 
 def sections():
-    """(name, Markdown) of each table."""
-    return [
-        ("retrieval", retrieval()),
-        ("service", service()),
-        ("duplicates", duplicates()),
-        ("tables", tables()),
-        ("engines", engines()),
-        ("speed", speed()),
-    ]
+    """{name: Markdown} of each table."""
+    return {
+        "service": service(),
+        "duplicates": duplicates(),
+        "engines": engines(),
+        "retrieval": retrieval(),
+        "tables": tables(),
+        "speed": speed(),
+    }
 
 
 def load(pattern):
@@ -90,6 +86,11 @@ def tables():
 def made_on(results):
     """The machines of some results, in words."""
     return f"Machine: {'; '.join(sorted({result['machine'] for result in results}))}."
+
+
+def commits(results):
+    """The commits of some results, in words."""
+    return f"Commit {', '.join(sorted({result['commit'] for result in results}))}."
 
 
 def speed():
@@ -143,29 +144,35 @@ def speed():
 
 def engines():
     """An index and its copies in engines: the whole path of a query."""
-    results, names = load("engines.json"), {"milvus": "Milvus Lite", "postgres": "PostgreSQL with pgvector"}
-    names |= {"postgres, hnsw": "the same with `--approximate`, HNSW"}
-    lines = [
-        "| held by | export | one query, p50, p99 | with `--values` | 32 at once, p50 | with `--values` "
-        "| nearest 100 found |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    results = load("engines.json")
+    names = {
+        "folder": "the index folder",
+        "milvus": "Milvus Lite",
+        "postgres": "PostgreSQL with pgvector",
+        "postgres, hnsw": "the same with `--approximate`, HNSW",
+    }
+    lines = tables_page.table_head(
+        ["held by", "export", "one query, p50, p99", "with `--values`", "32 at once, p50", "with `--values`",
+         "nearest 100 found"]
+    )  # fmt: skip
     for result in results:
         one, many = (result["milliseconds"][f"whole, {size}"] for size in (1, 32))
         found = result["found_within_the_last_distance"]["nearest, 1"]
-        for name, shown in {"folder": "the index folder", **names}.items():
-            export = f"{result['export'][name]['seconds']:.1f} s" if name != "folder" else ""
-            beside = [times_of[f"{name}, values beside"]["p50"] if export else "" for times_of in (one, many)]
-            beside = [f"{three(ms)} ms" if ms else "" for ms in beside]
-            lines.append(
-                f"| {shown} | {export} | {three(one[name]['p50'])}, {three(one[name]['p99'])} ms | {beside[0]} "
-                f"| {three(many[name]['p50'])} ms | {beside[1]} | {100 * found[name]:.3g}% |"
-            )
+        for name, shown in names.items():
+            export, one_beside, many_beside = "", "", ""
+            if name in result["export"]:
+                export = f"{result['export'][name]['seconds']:.1f} s"
+                one_beside, many_beside = (
+                    f"{three(cells[f'{name}, values beside']['p50'])} ms" for cells in (one, many)
+                )
+            both = f"{three(one[name]['p50'])}, {three(one[name]['p99'])} ms"
+            cells = [shown, export, both, one_beside, f"{three(many[name]['p50'])} ms", many_beside]
+            lines.append(tables_page.row([*cells, f"{100 * found[name]:.3g}%"]))
     return (
         "\n".join(lines)
         + f"\n\n{results[0]['items']:,} codes of a trained encoder, 1,000 candidates, re-ranked by their "
         "values, ids and paths of ten; one client on the engine's own machine. Made by `benchmarks/engines.py`. "
-        f"{made_on(results)} Commit {', '.join(sorted({result['commit'] for result in results}))}."
+        f"{made_on(results)} {commits(results)}"
     )
 
 
@@ -190,7 +197,7 @@ def service():
     return (
         "\n".join(lines) + "\n\nUploads a second, over the 50,000 train images of CIFAR-10 and their encoder at "
         f"{results[0]['image_size']} px; the clients take their share of the same cores. Made by "
-        f"`benchmarks/service_load.py`. {made_on(results)} Commit {', '.join(sorted({r['commit'] for r in results}))}."
+        f"`benchmarks/service_load.py`. {made_on(results)} {commits(results)}"
     )
 
 
@@ -210,8 +217,7 @@ def duplicates():
             pairs = next(p for p in model["pairs"] if (p["by"], p["distance"], p["radius"]) == wanted)
             found = " | ".join(f"{100 * pairs['found'][kind]:.0f}%" for kind in kinds)
             lines.append(f"| {name} | {by}, {distance} | {found} | {pairs['pairs_of_the_data']:,} |")
-    commits = ", ".join(sorted({result["commit"] for result in results}))
-    return "\n".join(lines) + f"\n\n{made_on(results)} Commit {commits}. Seed 0."
+    return "\n".join(lines) + f"\n\n{made_on(results)} {commits(results)} Seed 0."
 
 
 def times(ms):

@@ -214,6 +214,15 @@ def row(cells):
     return f"| {' | '.join(map(str, cells))} |"
 
 
+def fill(text, sections):
+    """A page's text with what stands between its markers made anew: sections are {name: Markdown}."""
+    for name, section in sections.items():
+        begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+        before, rest = text.split(begin)
+        text = f"{before}{begin}\n{section}\n{end}{rest.split(end)[1]}"
+    return text
+
+
 def provenance(runs):
     """Machine, commits, versions, settings of some runs, in words."""
 
@@ -278,8 +287,7 @@ def figures_page(text):
     names = ", ".join(f"`{run['run']}` (commit {run['commit']})" for run in runs)
     machines = ", ".join(sorted({run["machine"] for run in runs}))
     lines += ["", f"Codes: {names}. Machine: {machines}."]
-    begin, end = "<!-- differences -->\n", "\n<!-- /differences -->"
-    return text.split(begin)[0] + begin + "\n".join(lines) + end + text.split(end)[1]
+    return fill(text, {"differences": "\n".join(lines)})
 
 
 RERANK = """What the re-rank is worth: precision@10 and mAP@all, by the features compared and the number of candidates.

@@ -118,8 +118,8 @@ class Postgres(Engine):
 
     def _columns_of(self, rows):
         """`Rows` as the table has them."""
-        names = [to_text(name) for name in self.record["classes"]]
-        codes = map(Bit, unpack(rows.codes, self.record["bits"]))
+        names, length = [to_text(name) for name in self.record["classes"]], self.record["bits"].to_bytes(4, "big")
+        codes = (Bit.from_binary(length + code.tobytes()) for code in rows.codes)  # packed as PostgreSQL has them
         values = [None] * len(rows) if rows.values is None else rows.values
         labels = ([names[number] for number in numbers] for numbers in rows.labels)
         return zip(rows.ids.tolist(), codes, values, labels, map(to_text, rows.paths), strict=True)
