@@ -14,7 +14,8 @@ from collections import deque
 import numpy as np
 import psycopg
 from pgvector import Bit
-from pgvector.psycopg import register_vector
+from pgvector.psycopg.bit import register_bit_info
+from pgvector.psycopg.vector import register_vector_info
 from psycopg import sql
 from psycopg.types import TypeInfo
 from psycopg.types.json import Jsonb
@@ -81,19 +82,15 @@ class Postgres(Engine):
         comment = sql.SQL("COMMENT ON TABLE {table} IS {description}")
         parts = {"table": self.table, "bits": sql.Literal(record["bits"]), "description": sql.Literal(description)}
 
-        def extend(connection):
+        def create(connection):
             try:
                 connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
             except (psycopg.errors.InsufficientPrivilege, psycopg.errors.FeatureNotSupported) as error:
                 raise HashretError(f"{self.place} has no pgvector, nor lets it be added: {_line(error)}") from None
-
-        def create(connection):
             with connection.transaction():
                 connection.execute(query.format(**parts))
                 connection.execute(comment.format(**parts))
 
-        self.run(extend)
-        self.close()  # connections learn pgvector's types when they are made
         self.run(create)
         self.open(record)
 
@@ -109,7 +106,7 @@ class Postgres(Engine):
         def write(connection):
             with connection.transaction():
                 connection.execute(remove, [int(rows.ids[0]), int(rows.ids[-1])])
-                with connection.cursor().copy(add) as copy:
+                with _packing_cursor(connection).copy(add) as copy:
                     copy.set_types(_TYPES)
                     for row in self._columns_of(rows):
                         copy.write_row(row)
@@ -204,7 +201,7 @@ class Postgres(Engine):
         if field == "codes":
             return np.frombuffer(b"".join(column), np.uint8).reshape(-1, 4 + code_width(bits))[:, 4:]
         if field == "values":
-            return np.array([vector.to_numpy() for vector in column], np.float32).reshape(-1, bits)
+            return np.frombuffer(b"".join(column), ">f4").reshape(-1, 1 + bits)[:, 1:].astype(np.float32)
         if field == "paths":
             return [from_text(text) for text in column]
         numbers = {to_text(name): number for number, name in enumerate(self.record["classes"])}
@@ -263,8 +260,6 @@ class Postgres(Engine):
         except IndexError:
             connection = psycopg.connect(self.place.uri, connect_timeout=CONNECT_SECONDS, autocommit=True)
             connection.execute(f"SET statement_timeout = {int(1000 * self.seconds)}")
-            if TypeInfo.fetch(connection, "vector"):
-                register_vector(connection)
         try:
             yield connection
         finally:
@@ -298,6 +293,14 @@ def _deadline(connection, seconds):
     finally:
         timer.cancel()
         timer.join()
+
+
+def _packing_cursor(connection):
+    """A cursor that packs pgvector's types. Others give them as bytes, of which numpy reads a whole column at once."""
+    cursor = connection.cursor()
+    register_bit_info(cursor, TypeInfo.fetch(connection, "bit"))
+    register_vector_info(cursor, TypeInfo.fetch(connection, "vector"))
+    return cursor
 
 
 def _line(error):
