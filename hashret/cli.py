@@ -213,7 +213,9 @@ def build_index(**options):
 @_RERANK_BY
 @click.option("--radius", type=click.IntRange(0), help="all within this many bits, instead of -k")
 @click.option("--label", multiple=True, help="search among this class only; repeatable")
-@click.option("--path", multiple=True, metavar="PATTERN", help="search among these paths only, 'trips/*'; repeatable")
+@click.option(
+    "--path", multiple=True, metavar="PATTERN", help="search among these paths only, or by 'trips/*'; repeatable"
+)
 @click.option("--id", "ids", multiple=True, type=_ID, help="search among these ids only; repeatable")
 @click.option("--exclude-self", is_flag=True, help="leave out the file that is asked for")
 @click.option("--together", type=click.Choice(["mean", "union"]), help="take all PHOTOS as one query")
@@ -306,7 +308,9 @@ def _skipped(count):
 @main.command()
 @click.argument("index")
 @click.option("--id", "ids", multiple=True, type=_ID, help="id of a photograph; repeatable")
-@click.option("--path", "paths", multiple=True, metavar="PATTERN", help="path, or pattern as 'trips/*'; repeatable")
+@click.option(
+    "--path", "paths", multiple=True, metavar="PATTERN", help="path that is in the index, else pattern as 'trips/*'"
+)
 @click.option("--gone", is_flag=True, help="those whose file is no longer there")
 def remove(index, ids, paths, gone):
     """Remove photographs from INDEX by id or path. Other ids stay; the files are not touched.

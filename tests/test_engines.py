@@ -18,7 +18,7 @@ from hashret.engines.text import from_text, to_text
 from hashret.errors import HashretError
 from hashret.files import write_json
 from hashret.index import append, build_index, compact, open_index, remove
-from hashret.index.folder import path_matches
+from hashret.index.paths import path_matches
 from hashret.shards import MANIFEST, Shard, encode_paths, shard_name, write_shard
 
 KINDS = ("folder", "milvus", "postgres")
@@ -30,6 +30,7 @@ ODD = [
     "back\\slash.png",
     "é.png",
     "[1].png",
+    "1.png",
     "q'\".png",
     "new\nline.png",
     "\udcff.png",
@@ -194,7 +195,12 @@ def test_no_such_class(database):
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(pattern=st.one_of(st.sampled_from(ODD), st.text("*?[]!-1ab_x%\\é.png'\"/", min_size=1, max_size=8)))
 def test_path_patterns(database, plain, pattern):
-    assert len(database.select(path=pattern)) == sum(path_matches(path, pattern) for path in plain.paths)
+    def wanted(pattern):
+        named = [path == pattern or path.endswith("/" + pattern) for path in plain.paths]
+        return np.array(named if any(named) else [path_matches(path, pattern) for path in plain.paths])
+
+    assert len(database.select(path=pattern)) == wanted(pattern).sum()
+    assert len(database.select(path=[pattern, "[1].png"])) == (wanted(pattern) | wanted("[1].png")).sum()
 
 
 @pytest.mark.parametrize("by", ["values", "directions", "asymmetric"])

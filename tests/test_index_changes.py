@@ -323,6 +323,32 @@ def test_search_among_some(living, removed):
         opened.select(label="d")
 
 
+def test_a_path_that_is_there_is_that_path_and_no_pattern(tmp_path):
+    names = ["/a/p/IMG[1].png", "/a/p/IMG1.png", "/b/p/IMG[1].png", "/a/xp/IMG1.png", "/a/what?.png", "/a/whats.png"]
+    shard = make_shards(tmp_path / "codes", len(names), 0)
+    shard.paths = encode_paths(names)
+    write_shard(tmp_path / "codes" / shard_name(0), shard, bits=BITS, encoder="e", image_size=32, first_id=0)
+    build_index(tmp_path / "codes", tmp_path / "index")
+
+    def of(index, *patterns, **wanted):
+        mask = index.select(path=list(patterns), **wanted).mask
+        return [index.path(row) for row in np.flatnonzero(mask)]
+
+    index = open_index(tmp_path / "index", "cpu")
+    assert of(index, "p/IMG[1].png") == ["/a/p/IMG[1].png", "/b/p/IMG[1].png"]
+    assert of(index, "/a/p/IMG[1].png") == ["/a/p/IMG[1].png"]
+    assert of(index, "p/IMG1.png", "what?.png") == ["/a/p/IMG1.png", "/a/what?.png"]
+    assert of(index, "p/IMG[12].png") == ["/a/p/IMG1.png"]
+    assert of(index, "p/IMG[1].png", ids=[1]) == []
+    assert of(index, "") == []
+    assert remove(tmp_path / "index", paths=["p/IMG[1].png"]) == 2
+    index = open_index(tmp_path / "index", "cpu")
+    assert of(index, "p/IMG[1].png") == ["/a/p/IMG1.png"]  # gone, and so a pattern again
+    with pytest.raises(HashretError, match=r"no photograph g\.png in the index"):
+        remove(tmp_path / "index", paths=["p/IMG1.png", "g.png"])
+    assert len(open_index(tmp_path / "index")) == 4
+
+
 def test_an_index_without_values_reranks_by_codes(living):
     _, expected, where = living
     build_index(where / "shards", where / "small", values=False)

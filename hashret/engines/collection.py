@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import HashretError
 from ..index import Database, Item, open_index, rerank
-from ..index.folder import path_matches
+from ..index.paths import has_wildcards, is_named, path_matches
 from .engine import ALL, Filter, connect, joined
 from .exporting import FORMAT, described, digest
 from .names import parse
@@ -115,18 +115,27 @@ class Collection(Database):
         labels = None if label is None else tuple(self._class_numbers(label))
         ids = None if ids is None else tuple(np.unique(np.asarray(ids, np.int64)).tolist())
         patterns = None if path is None else (path,) if isinstance(path, str) else tuple(path)
+        names = tuple(filter(self._is_there, patterns or ()))
+        patterns = None if patterns is None else tuple(pattern for pattern in patterns if pattern not in names)
         if patterns is None or all(map(self.engine.matches, patterns)):
-            where = Filter(labels, patterns, ids)
+            where = Filter(labels, patterns, ids, names=names)
             return Selection(where, self.engine.count(where))
         found = []
         for rows in self.engine.scan(Filter(labels, None, ids), "paths"):
-            hits = [any(path_matches(path, pattern) for pattern in patterns) for path in rows.paths]
+            hits = [
+                any(is_named(path, name) for name in names) or any(path_matches(path, pattern) for pattern in patterns)
+                for path in rows.paths
+            ]
             found += rows.ids[np.array(hits, bool)].tolist()
         if len(found) > _MOST_IDS:
             raise HashretError(
                 f"{len(found):,} photographs match; {self.engine.place} takes so many only by patterns of * alone"
             )
         return Selection(Filter(ids=tuple(found)), len(found))
+
+    def _is_there(self, pattern):
+        """Whether what could be a pattern is the very path of a photograph, as `Index.matching`."""
+        return has_wildcards(pattern) and self.engine.count(Filter(paths=(), names=(pattern,))) > 0
 
     def find(self, id):
         found = self.engine.read(Filter(ids=(id,)), ("labels", "paths", "codes"))

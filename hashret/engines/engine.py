@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 
 import numpy as np
@@ -32,7 +32,9 @@ class Filter:
 
     Attributes:
         labels: numbers of classes, of which a photograph must have one.
-        paths: patterns of the path, of which one must match, see `Engine.matches`.
+        paths: patterns of the path, of which one must match, see `Engine.matches`, or one of ``names``.
+        names: paths, or ends of paths from some folder on, that are taken as they are, see
+            `hashret.index.paths.is_named`.
         ids: of the photographs.
         span: first and last id.
     """
@@ -41,6 +43,7 @@ class Filter:
     paths: tuple | None = None
     ids: tuple | None = None
     span: tuple | None = None
+    names: tuple = ()
 
 
 ALL = Filter()
@@ -131,7 +134,7 @@ class Engine(ABC):
 
     @abstractmethod
     def matches(self, pattern):
-        """Whether the engine itself can match such a path pattern, see `hashret.index.folder.path_matches`."""
+        """Whether the engine itself can match such a path pattern, see `hashret.index.paths.path_matches`."""
 
     @abstractmethod
     def search(self, codes, k, where=ALL):
@@ -162,7 +165,7 @@ class Engine(ABC):
     def scan(self, where, *fields):
         """The `Rows` of a `Filter` by id, a span of ids at a time."""
         for start in range(0, self.record["next_id"], _SPAN):
-            yield self.read(Filter(where.labels, where.paths, where.ids, (start, start + _SPAN - 1)), fields)
+            yield self.read(replace(where, span=(start, start + _SPAN - 1)), fields)
 
     def wrong(self, what):
         """The EngineError of an answer that cannot be."""

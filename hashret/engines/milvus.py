@@ -23,7 +23,7 @@ from pymilvus import DataType, MilvusClient, MilvusException
 from ..bits import code_width
 from ..errors import HashretError
 from .engine import ALL, CONNECT_SECONDS, FIELDS, SECONDS, Engine, EngineError, Rows, Unreachable, persist
-from .text import from_text, like, to_text
+from .text import from_text, like, literally, to_text
 
 _RECORDS = "hashret_collections"
 _COLUMNS = dict(zip(FIELDS, ("code", "values", "labels", "path"), strict=True))
@@ -291,7 +291,8 @@ def _expression(where, record):
         several = record["labels"] == "several"
         parts.append(_any([f'labels like "%{text}%"' if several else f'labels == "{text}"' for text in texts]))
     if where.paths is not None:
-        parts.append(_any([part for pattern in where.paths for part in _matches(pattern)]))
+        named = [part for name in where.names for part in _named(name)]
+        parts.append(_any([part for pattern in where.paths for part in _matches(pattern)] + named))
     if where.ids is not None:
         parts.append(f"id in {list(where.ids)}" if where.ids else _NONE)
     if where.span is not None:
@@ -304,7 +305,7 @@ def _any(parts):
 
 
 def _matches(pattern):
-    """Expressions of which one is true where `hashret.index.folder.path_matches` is."""
+    """Expressions of which one is true where `hashret.index.paths.path_matches` is."""
     text = like(pattern)
     if text == "%":
         yield "id >= 0"
@@ -312,6 +313,12 @@ def _matches(pattern):
     yield f"path like {_quoted(text)}" if "*" in pattern else f"path == {_quoted(to_text(pattern))}"
     if not pattern.startswith("*"):
         yield f"path like {_quoted('%/' + text)}"
+
+
+def _named(name):
+    """Expressions of which one is true where `hashret.index.paths.is_named` is."""
+    yield f"path == {_quoted(to_text(name))}"
+    yield f"path like {_quoted('%/' + literally(name))}"
 
 
 def _quoted(text):

@@ -23,7 +23,7 @@ from psycopg.types.json import Jsonb
 from ..bits import code_width, unpack
 from ..errors import HashretError
 from .engine import ALL, CONNECT_SECONDS, FIELDS, SECONDS, Engine, EngineError, Rows, Unreachable, persist
-from .text import from_text, like, to_text
+from .text import from_text, like, literally, to_text
 
 _RECORDS = "hashret_collections"
 _COLUMNS = dict(zip(FIELDS, ("code", "values", "labels", "path"), strict=True))
@@ -215,7 +215,8 @@ class Postgres(Engine):
             values.append([to_text(self.record["classes"][number]) for number in where.labels])
         if where.paths is not None:
             parts.append(sql.SQL("path LIKE ANY (%s::text[])"))
-            values.append([text for path in where.paths for text in (like(path), f"%/{like(path)}")])
+            texts = [*map(like, where.paths), *map(literally, where.names)]
+            values.append([*texts, *(f"%/{text}" for text in texts)])
         if where.ids is not None:
             parts.append(sql.SQL("id = ANY (%s::bigint[])"))
             values.append(list(where.ids))

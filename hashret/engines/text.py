@@ -28,5 +28,9 @@ def from_text(text):
 
 def like(pattern):
     r"""A shell's pattern of ``*`` and ``?`` as SQL's LIKE has it, with ``\`` before what is to be taken as it is."""
-    pattern = re.sub(r"\*+", "*", re.sub(r"([%_\\])", r"\\\1", to_text(pattern)))
-    return pattern.replace("*", "%").replace("?", "_")
+    return re.sub(r"\*+", "*", literally(pattern)).replace("*", "%").replace("?", "_")
+
+
+def literally(path):
+    r"""A path as SQL's LIKE has it, with ``\`` before what would stand for more."""
+    return re.sub(r"([%_\\])", r"\\\1", to_text(path))

@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import HashretError
 from ..files import partial_name, remove_folder, remove_leftovers, write_json
 from ..shards import ShardFolder
-from .folder import SHARED, open_index, path_matches, read_meta, segment_name, write_shards
+from .folder import SHARED, open_index, read_meta, segment_name, write_shards
 from .segment import SegmentWriter, describe
 
 _ROWS_AT_ONCE = 2**16
@@ -44,7 +44,7 @@ def append(index, codes):
 
 
 def remove(index, ids=(), paths=(), gone=False):
-    """Remove photographs by id or by path, see `hashret.index.folder.path_matches`: -> how many.
+    """Remove photographs by id or by path, see `hashret.index.folder.Index.matching`: -> how many.
 
     With ``gone``, also those whose file is no longer there.
 
@@ -202,16 +202,11 @@ def _rows_of_ids(index, ids):
 
 def _rows_of_paths(index, patterns):
     gone = np.zeros(index.offsets[-1], bool)
-    if not patterns:
-        return gone
-    unseen = set(patterns)
-    for row in np.flatnonzero(index.alive):
-        path = index.path(row)
-        hits = [pattern for pattern in patterns if path_matches(path, pattern)]
-        gone[row] = bool(hits)
-        unseen.difference_update(hits)
-    if unseen:
-        raise HashretError(f"no photograph {min(unseen)} in the index")
+    for pattern in sorted(patterns):
+        found = index.matching(pattern)
+        if not found.any():
+            raise HashretError(f"no photograph {pattern} in the index")
+        gone |= found
     return gone
 
 

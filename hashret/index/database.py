@@ -82,7 +82,7 @@ class Database(ABC):
 
         Args:
             label: class name, or several, of which a photograph must have one.
-            path: pattern of the path, or several, see `path_matches`.
+            path: path, or pattern of it, or several, see `hashret.index.folder.Index.matching`.
             ids: ids of photographs.
 
         Raises:

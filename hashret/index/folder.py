@@ -7,7 +7,6 @@ change. Who has an index open keeps what it mapped.
 
 from __future__ import annotations
 
-import fnmatch
 from bisect import bisect_right
 from functools import cached_property
 from itertools import accumulate
@@ -23,7 +22,7 @@ from . import rerank
 from .calibration import calibrate
 from .database import Database, Item
 from .hamming import compile_for
-from .paths import cut
+from .paths import cut, has_wildcards, path_matches
 from .rows import joined
 from .segment import Segment, SegmentWriter, check_files
 
@@ -165,8 +164,8 @@ class Index(Database):
             some[self.rows(ids)] = True
             mask &= some
         if path is not None:
-            rows = np.flatnonzero(mask)
-            mask[rows] = self._matches([path] if isinstance(path, str) else path, rows)
+            patterns = [path] if isinstance(path, str) else path
+            mask &= np.any([self.matching(pattern, mask) for pattern in patterns], axis=0)
         return Selection(self, mask)
 
     def _has_label(self, names):
@@ -174,9 +173,20 @@ class Index(Database):
         labels = np.asarray(self.labels)
         return np.isin(labels, numbers) if labels.ndim == 1 else labels[:, numbers].any(axis=1)
 
-    def _matches(self, patterns, rows):
-        found = (any(path_matches(self.path(row), pattern) for pattern in patterns) for row in rows)
-        return np.fromiter(found, bool, len(rows))
+    def matching(self, pattern, among=None):
+        """Which rows a path or a pattern stands for: -> bool (n,), of ``among``, bool (n,), or of all that are there.
+
+        Photographs of that very path, or of one that ends so, come first: with ``a/IMG[1].png`` in the index, that is
+        the photograph, and ``a/IMG1.png`` is not. Only where there is none is it taken for a pattern.
+        """
+        found, among = np.zeros(self.offsets[-1], bool), self.alive if among is None else among
+        for segment, offset in zip(self.segments, self.offsets, strict=False):
+            found[segment.paths.named(pattern) + offset] = True
+        found &= self.alive
+        if not found.any() and has_wildcards(pattern):
+            rows = np.flatnonzero(among)
+            found[rows] = [path_matches(self.path(row), pattern) for row in rows]
+        return found & among
 
     def within(self, codes, radius, among=None):
         self.check(codes)
@@ -239,11 +249,6 @@ class Selection:
         offsets = self.index.offsets
         parts = zip(self.index.segments, offsets[:-1], offsets[1:], strict=True)
         return [segment.stage.subset(self.mask[start:end]) for segment, start, end in parts]
-
-
-def path_matches(path, pattern):
-    """Whether a path, or the end of it from some folder on, is what a shell's pattern says: ``trips/*.jpg``."""
-    return path == pattern or fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path, f"*/{pattern}")
 
 
 def build_index(codes=("codes",), out="index", overwrite=False, values=True):

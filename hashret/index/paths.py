@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fnmatch
+
 import numpy as np
 
 from ..shards import decode_path
@@ -45,6 +47,35 @@ class Paths:
             rows = [(row, self[row]) for row in (start + np.flatnonzero(near)).tolist()]
             found += [(row, path) for row, path in rows if path in paths]
         return found
+
+    def named(self, text):
+        """Which rows have this very path, or one that ends with it from some folder on: -> int64 (m,), ascending."""
+        text, ends = text.encode("utf-8", "surrogateescape"), np.asarray(self.ends)
+        starts = np.concatenate([[0], ends[:-1]]).astype(np.int64)
+        rows = np.flatnonzero(ends - starts >= max(1, len(text)))
+        for place in range(1, len(text) + 1):  # the last byte first, after which few rows are left
+            rows = rows[self.raw[ends[rows] - place] == text[-place]]
+        first = ends[rows] - len(text)
+        whole = first == starts[rows]
+        return rows[whole | (self.raw[np.where(whole, starts[rows], first - 1)] == ord("/"))] if text else rows[:0]
+
+
+def is_named(path, text):
+    """Whether this is the very path, or the end of it from some folder on."""
+    return bool(text) and (path == text or path.endswith(f"/{text}"))
+
+
+def path_matches(path, pattern):
+    """Whether a path, or the end of it from some folder on, is what a shell's pattern says: ``trips/*.jpg``.
+
+    What is asked for may also be the very name of a photograph, ``IMG[1].png``, which comes first: see `is_named`.
+    """
+    return path == pattern or fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path, f"*/{pattern}")
+
+
+def has_wildcards(pattern):
+    """Whether a pattern can stand for another path than the one it spells."""
+    return any(character in pattern for character in "*?[")
 
 
 def _keys(raw, lengths):
