@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import io
 import sys
 import warnings
 
@@ -12,6 +12,7 @@ import click
 from . import __version__
 from .distributed import SaidElsewhereError, is_main
 from .errors import HashretError
+from .names import names_in, shown, shown_path, to_json
 
 _MODEL = click.option("--model", default="model.safetensors", show_default=True, help="checkpoint of the encoder")
 _INDEX = click.option(
@@ -28,6 +29,7 @@ _PRECISION = click.option("--precision", type=click.Choice(["bfloat16", "float32
 _CACHE = click.option("--cache", help="folder of feature caches; default: HASHRET_CACHE or ~/.cache/hashret")
 _WORKERS = click.option("--workers", type=click.IntRange(0), help="decoding processes; default: one a core")
 _DOWNLOAD = click.option("--download", is_flag=True, help="let torchvision fetch CIFAR-10 where it is missing")
+_NULL = click.option("-0", "--null", is_flag=True, help="paths on standard input end in NUL, as of find -print0")
 _POSITIVE = click.IntRange(1)
 _ID = click.IntRange(0, 2**63 - 1)
 _RERANK_BY = click.option(
@@ -40,9 +42,12 @@ class _Group(click.Group):
     """Turns a user's mistake into one line and exit code 2."""
 
     def main(self, *args, standalone_mode=True, **options):
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")  # no letter of a name ends a run on an ASCII terminal
         try:
             with warnings.catch_warnings():
-                warnings.showwarning = lambda message, *_: click.echo(f"note: {message}", err=True)
+                warnings.showwarning = lambda message, *_: _say(f"note: {message}", err=True)
                 status = super().main(*args, standalone_mode=False, **options)
         except click.UsageError as error:
             path = error.ctx.command_path if error.ctx else "hashret"
@@ -67,8 +72,13 @@ class _Group(click.Group):
 
 def _leave(line, status=2):
     if line:
-        click.echo(f"hashret: {line}", err=True)
+        _say(f"hashret: {line}", err=True)
     sys.exit(status)
+
+
+def _say(line, err=False):
+    """Print a line that has names in it."""
+    click.echo(shown(line), err=err)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -135,7 +145,7 @@ def train(**options):
     from .training import train
 
     record = train(**options)
-    click.echo(f"{options['out']}: {record['bits']} bits, epoch {record['best_epoch']}, {record['seconds']:.0f} s")
+    _say(f"{options['out']}: {record['bits']} bits, epoch {record['best_epoch']}, {record['seconds']:.0f} s")
 
 
 @main.command()
@@ -178,9 +188,7 @@ def encode(**options):
 
     report = encode(**options)
     if report:
-        click.echo(
-            f"{options['out']}: {report.encoded:,} encoded, {report.skipped:,} skipped, {report.rate:.1f} images/s"
-        )
+        _say(f"{options['out']}: {report.encoded:,} encoded, {report.skipped:,} skipped, {report.rate:.1f} images/s")
 
 
 @main.command("build-index")
@@ -197,7 +205,7 @@ def build_index(**options):
     from .index import build_index
 
     meta = build_index(**options)
-    click.echo(f"{options['out']}: {meta['count']:,} photographs, {meta['bits']} bits")
+    _say(f"{options['out']}: {meta['count']:,} photographs, {meta['bits']} bits")
 
 
 @main.command()
@@ -221,6 +229,7 @@ def build_index(**options):
 @click.option("--together", type=click.Choice(["mean", "union"]), help="take all PHOTOS as one query")
 @_VALUES
 @_DEVICE
+@_NULL
 @click.option("--json", "as_json", is_flag=True, help="a JSON object a photograph and line")
 @click.option("--grid", metavar="PNG", help="draw the hits into a picture")
 @click.option("--html", metavar="HTML", help="write the hits as a page")
@@ -232,7 +241,7 @@ def build_index(**options):
     flag_value=False,
     help="leave the maps of hashret explain out of the page",
 )
-def query(photos, index, model, device, values, as_json, grid, html, maps, **options):
+def query(photos, index, model, device, values, null, as_json, grid, html, maps, **options):
     """Find the photographs most like PHOTOS (files, folders, or - for paths on standard input).
 
     \b
@@ -243,7 +252,7 @@ def query(photos, index, model, device, values, as_json, grid, html, maps, **opt
 
     rendering.check_suffix(grid, ".png")
     rendering.check_suffix(html, ".html")
-    files, searcher = expand(_photos(photos)), Searcher(index, model, device, values=values)
+    files, searcher = expand(_photos(photos, null)), Searcher(index, model, device, values=values)
     results = query(files, searcher=searcher, **options)
     _print(results, as_json)
     if grid:
@@ -262,8 +271,9 @@ def query(photos, index, model, device, values, as_json, grid, html, maps, **opt
 @click.option("-k", type=_POSITIVE, default=3, show_default=True, help="hits a photograph, with --index")
 @_DEVICE
 @click.option("--json", "as_json", is_flag=True, help="print all numbers, a JSON object a photograph and line")
+@_NULL
 @_OVERWRITE
-def explain(photos, as_json, **options):
+def explain(photos, as_json, null, **options):
     """Draw where the codes of PHOTOS (files, folders, or - for paths on standard input) come from.
 
     A row a photograph: CBAM's spatial gate over it, what each place adds to the bits, the channels that add most. With
@@ -274,11 +284,12 @@ def explain(photos, as_json, **options):
     """
     from .explanation import explain, table
 
-    explained = explain(_photos(photos), **options)
+    explained = explain(_photos(photos, null), **options)
     for one in explained if as_json else ():
-        click.echo(json.dumps(one.as_dict(), ensure_ascii=False))
+        click.echo(to_json(one.as_dict()))
     if not as_json:
-        click.echo(f"{table(explained)}\n{options['out']}")
+        click.echo(table(explained))
+        _say(options["out"])
 
 
 @main.command()
@@ -298,7 +309,7 @@ def add(index, photos, **options):
     from .search import add
 
     report = add(index, photos, **options)
-    click.echo(f"{index}: {report.encoded:,} photographs added" + _skipped(report.skipped))
+    _say(f"{index}: {report.encoded:,} photographs added" + _skipped(report.skipped))
 
 
 def _skipped(count):
@@ -324,7 +335,7 @@ def remove(index, ids, paths, gone):
     refuse_engine(index)
     if not ids and not paths and not gone:
         raise HashretError("say what to remove, with --id, --path or --gone")
-    click.echo(f"{index}: {remove(index, ids, paths, gone):,} photographs removed")
+    _say(f"{index}: {remove(index, ids, paths, gone):,} photographs removed")
 
 
 @main.command()
@@ -342,7 +353,7 @@ def compact(index):
 
     refuse_engine(index)
     count, before, after = compact(index)
-    click.echo(f"{index}: {count:,} photographs, {before:,} -> {after:,} bytes")
+    _say(f"{index}: {count:,} photographs, {before:,} -> {after:,} bytes")
 
 
 @main.command()
@@ -398,7 +409,7 @@ def _print_groups(groups, as_json):
 
     for number, group in enumerate(groups if as_json else (), 1):
         photographs = [photograph.as_dict() for photograph in group]
-        click.echo(json.dumps({"group": number, "photographs": photographs}, ensure_ascii=False))
+        click.echo(to_json({"group": number, "photographs": photographs}))
     if not as_json:
         click.echo(duplicates_table(groups) if groups else "no duplicates")
 
@@ -410,17 +421,15 @@ def _set_aside(groups, folder, yes, index):
     _print_moves(moves)
     moved = sum(move.to is not None for move in moves)
     if yes:
-        click.echo(f"{folder}: {moved:,} photographs moved; hashret restore {folder} moves them back", err=True)
-        click.echo(f"now run: hashret remove {index} --gone", err=True)
+        _say(f"{folder}: {moved:,} photographs moved; hashret restore {folder} moves them back", err=True)
+        _say(f"now run: hashret remove {index} --gone", err=True)
     else:
-        click.echo(f"{moved:,} photographs would be moved to {folder}; add --yes to move them", err=True)
+        _say(f"{moved:,} photographs would be moved to {folder}; add --yes to move them", err=True)
 
 
 def _print_moves(moves):
-    from .rendering import shown_path
-
     for move in moves:
-        click.echo(f"{shown_path(move.path)} -> {shown_path(move.to) if move.to else f'stays: {move.why}'}", err=True)
+        _say(f"{shown_path(move.path)} -> {shown_path(move.to) if move.to else f'stays: {move.why}'}", err=True)
 
 
 @main.command()
@@ -435,7 +444,7 @@ def restore(folder):
 
     moves = restore(folder)
     _print_moves(moves)
-    click.echo(f"{folder}: {sum(move.to is not None for move in moves):,} photographs moved back")
+    _say(f"{folder}: {sum(move.to is not None for move in moves):,} photographs moved back")
 
 
 @main.command()
@@ -457,24 +466,24 @@ def export(**options):
 
     report = export(**options)
     recall = "" if report.recall is None else f", finds {report.recall:.2%} of the nearest 100"
-    click.echo(f"{report.place}: {report.count:,} photographs, {report.written:,} written now{recall}")
+    _say(f"{report.place}: {report.count:,} photographs, {report.written:,} written now{recall}")
 
 
-def _photos(photos):
+def _photos(photos, null):
     named = [photo for photo in photos if photo != "-"]
     if "-" in photos:
-        named += [line for line in sys.stdin.read().splitlines() if line.strip()]
+        named += names_in(sys.stdin.buffer.read() if sys.stdin else b"", null)
     if not named:
         raise HashretError(f"name a photograph: hashret {click.get_current_context().info_name} photo.jpg")
     return named
 
 
 def _print(results, as_json):
-    from .rendering import shown_path, table
+    from .rendering import table
 
     for path, hits in results:
         if as_json:
-            click.echo(json.dumps({"query": path, "hits": [hit.as_dict() for hit in hits]}, ensure_ascii=False))
+            click.echo(to_json({"query": path, "hits": [hit.as_dict() for hit in hits]}))
         else:
             click.echo((f"{shown_path(path)}\n" if len(results) > 1 else "") + table(hits))
 
@@ -501,7 +510,7 @@ def evaluate(**options):
     """
     from .evaluation import evaluate
 
-    click.echo(json.dumps(evaluate(**options), indent=2, ensure_ascii=False))
+    click.echo(to_json(evaluate(**options), indent=2))
 
 
 @main.command()
@@ -525,7 +534,7 @@ def report(as_json, **options):
     from .run_report import report
 
     figures = report(**options)
-    click.echo(json.dumps(figures.as_dict(), ensure_ascii=False) if as_json else f"{options['out']}: {figures}")
+    _say(to_json(figures.as_dict()) if as_json else f"{options['out']}: {figures}")
 
 
 @main.command()
@@ -562,9 +571,9 @@ def info(path, as_json):
 
     found = info(path)
     if as_json:
-        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        click.echo(to_json(found, indent=2))
     for name, value in found.items() if not as_json else ():
-        click.echo(f"{name:<20} {', '.join(map(str, value)) if isinstance(value, list) else value}")
+        _say(f"{name:<20} {', '.join(map(str, value)) if isinstance(value, list) else value}")
 
 
 @main.command()

@@ -33,7 +33,7 @@ def info(path):
         manifest = read_json(path / MANIFEST, "shard folder")
         there = sum((path / shard_name(number)).exists() for number in range(manifest["shards"]))
         skipped = path / "skipped.jsonl"
-        unread = len(skipped.read_text(encoding="utf-8").splitlines()) if skipped.exists() else None
+        unread = skipped.read_bytes().count(b"\n") if skipped.exists() else None
         return (
             {"kind": "shards"} | manifest | {"shards_written": there, "complete": unread is not None, "skipped": unread}
         )

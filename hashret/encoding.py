@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from itertools import islice
@@ -19,6 +18,7 @@ from .features import PRESENT, FeatureCache
 from .files import atomic, check_output, read_json, remove_folder, remove_leftovers, write_json
 from .models.checkpoint import load_encoder
 from .models.encoder import pick_device
+from .names import shown, to_json
 from .progress import Progress
 from .shards import MANIFEST, Shard, encode_paths, read_shard, shard_name, write_shard
 
@@ -144,7 +144,7 @@ class _Run:
         missing = [number for number in range(self.shards) if not (self.out / shard_name(number)).exists()]
         barrier()  # all have seen the same shards before one writes another
         if len(missing) < self.shards and not self.quiet:
-            print(f"going on with {self.out}: {self.shards - len(missing)} of {self.shards} shards are there")
+            print(f"going on with {shown(self.out)}: {self.shards - len(missing)} of {self.shards} shards are there")
         mine, images = missing[rank() :: world()], sum(len(self._rows(number)) for number in missing)
         what = "encoding" if world() == 1 else f"encoding, process 1 of {world()}"
         progress = Progress(what, sum(len(self._rows(number)) for number in mine), quiet=self.quiet)
@@ -211,9 +211,6 @@ class _Run:
             shard, _ = read_shard(self.out / shard_name(number), verify=False)
             lines += shard.skipped
             encoded += len(shard)
-        with (
-            atomic(self.out / SKIPPED) as partial,
-            open(partial, "w", encoding="utf-8", errors="surrogateescape") as file,
-        ):
-            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        with atomic(self.out / SKIPPED) as partial:
+            partial.write_text("".join(to_json(line) + "\n" for line in lines), encoding="ascii")
         return EncodeReport(encoded, len(lines), rate)

@@ -15,6 +15,7 @@ from .errors import HashretError
 from .files import check_output
 from .models.attribution import Attribution, attribute
 from .models.checkpoint import load_encoder
+from .names import shown_path
 from .progress import Progress
 from .rendering import (
     PLAIN,
@@ -26,7 +27,6 @@ from .rendering import (
     open_small,
     save_png,
     sheet,
-    shown_path,
     thumbnail,
 )
 from .search import Hit, Searcher, expand

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import HashretError
+from .names import to_json
 
 _UMASK = os.umask(0)
 os.umask(_UMASK)
@@ -68,7 +69,7 @@ def _is_alive(pid):
 def write_json(path, content):
     """Write JSON atomically, with a line end."""
     with atomic(path) as partial:
-        partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        partial.write_text(to_json(content, indent=2) + "\n", encoding="ascii")
 
 
 def read_json(path, what):

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from . import heatmaps
 from .files import atomic
+from .names import shown, shown_path
 from .progress import Progress
-from .rendering import TILE, distances, letterbox, open_small, shown_path, size, thumbnail
+from .rendering import TILE, distances, letterbox, open_small, size, thumbnail
 
 _LARGE = 160
 
@@ -26,6 +27,7 @@ def environment():
     found = Environment(
         loader=PackageLoader("hashret"),
         autoescape=True,
+        finalize=_printed,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -34,6 +36,11 @@ def environment():
     found.filters |= {function.__name__: function for function in filters}
     found.globals |= {"maps": maps, "scale": heatmaps.scale, "span": heatmaps.span}
     return found
+
+
+def _printed(value):
+    """What a template prints: text of names and labels as `shown` has it, drawings as they are."""
+    return shown(value) if type(value) is str else value  # markup is another type
 
 
 def end_of_path(path):
@@ -45,7 +52,7 @@ def write_page(out, template, **context):
     """Render a template of `hashret/templates/` into the file ``out``, whole or not at all."""
     text = environment().get_template(template).render(**context)
     with atomic(out) as partial:
-        partial.write_text(text, encoding="utf-8", errors="replace")
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def picture(path, size=TILE):

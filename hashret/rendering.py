@@ -8,26 +8,22 @@ from dataclasses import dataclass
 from .data.images import UnreadableImage, open_rgb
 from .errors import HashretError
 from .files import atomic
+from .names import shown, shown_path
 
 TILE, _GAP, _TEXT, _HEAD = 128, 10, 34, 24
 QUERY, PLAIN, _GOOD, _BAD = "black", "#c8ccd2", "#2a9d5c", "#d1495b"
 QUIET = "#5b6470"
 
 
-def shown_path(path):
-    """A path as a reader wants it: relative below the working folder, else whole."""
-    relative = os.path.relpath(path)
-    return path if relative.startswith("..") else relative
-
-
 def table(hits):
     """Hits as lines of text: rank, Hamming distance in bits, Euclidean distance, label, path."""
-    width = max([5, *(len(hit.label) for hit in hits)])
+    labels = [shown(hit.label) for hit in hits]
+    width = max([5, *map(len, labels)])
     lines = [f"{'rank':>4}  {'hamming':>7}  {'euclidean':>9}  {'label':<{width}}  path"]
-    for hit in hits:
+    for hit, label in zip(hits, labels, strict=True):
         euclidean = "-" if hit.euclidean is None else f"{hit.euclidean:.3g}"
         path = shown_path(hit.path)
-        lines.append(f"{hit.rank:>4}  {hit.hamming:>7}  {euclidean:>9}  {hit.label:<{width}}  {path}")
+        lines.append(f"{hit.rank:>4}  {hit.hamming:>7}  {euclidean:>9}  {label:<{width}}  {path}")
     return "\n".join(lines)
 
 
@@ -119,6 +115,7 @@ def write(draw, corner, text, width, fill="#222222"):
     from PIL import ImageFont
 
     font = ImageFont.load_default(12)
+    text = shown(text)
     while text and draw.textlength(text, font=font) > width:
         text = text[:-2] + "…" if text.endswith("…") else text[:-1] + "…"
     draw.text(corner, text, fill=fill, font=font)

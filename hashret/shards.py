@@ -12,7 +12,6 @@ is whole.
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +20,7 @@ import numpy as np
 from .bits import code_width
 from .errors import HashretError
 from .files import atomic, read_json
+from .names import json_lines, to_json
 
 FORMAT = 1
 MANIFEST = "codes.json"
@@ -69,14 +69,14 @@ def write_shard(path, shard, **attributes):
     import h5py
 
     arrays = {name: getattr(shard, name) for name in (*_ARRAYS, *_OPTIONAL) if getattr(shard, name) is not None}
-    skipped = "\n".join(json.dumps(line, ensure_ascii=False) for line in shard.skipped)
+    skipped = "\n".join(map(to_json, shard.skipped))
     # HDF5 may crash on a full disk, so it writes to memory and the file is written plainly.
     with h5py.File("shard", "w", libver="latest", driver="core", backing_store=False) as file:
         for name, array in arrays.items():
             if name == "paths":
                 array = array.view(h5py.string_dtype("utf-8", array.dtype.itemsize))
             file.create_dataset(name, data=array, track_times=False)
-        file.create_dataset("skipped", data=np.frombuffer(skipped.encode("utf-8", "surrogateescape"), np.uint8))
+        file.create_dataset("skipped", data=np.frombuffer(skipped.encode("ascii"), np.uint8))
         file.attrs.update(format=FORMAT, sha256=_checksum(arrays), **attributes)
         file.flush()
         image = file.id.get_file_image()
@@ -101,7 +101,7 @@ def read_shard(path, verify=True):
                 raise HashretError(f"{path} was written by a later hashret (format {attributes['format']}); upgrade")
             arrays = {name: _map(path, file[name]) for name in (*_ARRAYS, *_OPTIONAL) if name in file}
             skipped = bytes(file["skipped"][()]).decode("utf-8", "surrogateescape")
-        shard = Shard(**arrays, skipped=tuple(json.loads(line) for line in skipped.splitlines()))
+        shard = Shard(**arrays, skipped=tuple(json_lines(skipped)))
         n, bits = len(shard.ids), attributes["bits"]
         if shard.codes.shape != (n, code_width(bits)) or shard.values.shape != (n, bits) or len(shard.paths) != n:
             raise ValueError("its datasets differ in length")

@@ -11,7 +11,7 @@ import hashret
 
 PACKAGE = Path(hashret.__file__).parent
 LAYERS = [  # a module may import from its own layer and those above
-    ["errors", "progress"],
+    ["errors", "names", "progress"],
     ["bits", "files", "distributed"],
     ["metrics", "shards"],
     ["bit_statistics"],

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from ..errors import HashretError
 from ..files import atomic
+from ..names import to_json
 from .encoder import Encoder
 from .vgg import HashNet
 
@@ -32,7 +33,7 @@ def save_checkpoint(path, net, meta):
     meta = {"format": FORMAT, **meta, "fingerprint": _fingerprint(tensors, meta)}
     with atomic(path) as partial:
         try:
-            save_file(tensors, partial, {_KEY: json.dumps(meta, ensure_ascii=False)})
+            save_file(tensors, partial, {_KEY: to_json(meta)})
         except SafetensorError as error:  # it wraps the system's "no space left"
             raise OSError(str(error)) from error
     return meta

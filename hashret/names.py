@@ -1,0 +1,66 @@
+"""Names of files and classes, which may be any bytes: how they are kept, shown, and sent as JSON.
+
+Kept: as Python has them. Bytes that are not UTF-8 are lone surrogates there (`os.fsdecode`), and `os.fsencode` gives
+back the bytes. Shown, on a terminal, a page or a picture: as `shown` has them, so that no name moves the cursor, turns
+the direction of a line or begins a new one. Sent to programs: as JSON in ASCII, where a lone surrogate is ``\\udcff``
+and Python reads back the same name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import unicodedata
+
+_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+_HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # control, format (directions among them), surrogate, separator of lines
+_JOINERS = "\u200c\u200d"  # format characters that words of Persian and many emoji are written with
+
+
+def shown(name):
+    r"""A name, or a line that has names in it, for a reader: -> one line of text that any UTF-8 output takes.
+
+    What has no picture of its own is escaped: a byte that is not UTF-8 as ``\xff``, a control character as ``\x1b`` or
+    ``\n``, others as ``\u202e``. Backslashes stay single, so that text which is shown twice looks the same: for the
+    exact name there is JSON.
+    """
+    text = str(name)
+    return text if text.isprintable() else "".join(map(_shown, text))
+
+
+def _shown(letter):
+    if unicodedata.category(letter) not in _HIDDEN or letter in _JOINERS:
+        return letter
+    code = ord(letter)
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"\\x{code - 0xDC00:02x}"
+    if code < 0x80:
+        return _SHORT.get(letter, f"\\x{code:02x}")
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def shown_path(path):
+    """A path as a reader wants it: relative below the working folder, else whole; `shown`."""
+    try:
+        relative = os.path.relpath(path)
+    except (OSError, ValueError):  # the working folder is gone, or the path is empty
+        relative = ".."
+    return shown(path if relative.startswith("..") else relative)
+
+
+def to_json(content, **options):
+    """JSON in ASCII, which holds every name and keeps it, whatever the encoding of a file or a terminal."""
+    return json.dumps(content, **options)
+
+
+def names_in(data, null=False):
+    """File names in what another program printed, bytes: one a line, or each with NUL behind it."""
+    if null:
+        return [os.fsdecode(name) for name in data.split(b"\0") if name]
+    lines = (line.removesuffix(b"\r") for line in data.split(b"\n"))
+    return [os.fsdecode(line) for line in lines if line.strip()]
+
+
+def json_lines(text):
+    """The values of JSON lines, which end in a line feed and in nothing else that Unicode takes for a line's end."""
+    return [json.loads(line) for line in text.split("\n") if line]
