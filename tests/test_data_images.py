@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hashret.data.formats import is_image_name, reason_passed_over
 from hashret.data.images import UnreadableImage, open_rgb, read_image
 
 
@@ -149,3 +150,54 @@ def test_formats_that_another_program_would_read_are_refused(tmp_path, gradient)
     (tmp_path / "a.eps").rename(tmp_path / "a.jpg")
     with pytest.raises(UnreadableImage, match="not an image, or of an unknown format"):
         open_rgb(tmp_path / "a.jpg")
+
+
+def saved(picture, format, **options):
+    buffer = io.BytesIO()
+    picture.save(buffer, format, **options)
+    buffer.seek(0)
+    return buffer
+
+
+@pytest.mark.parametrize(("format", "module"), [("HEIF", "pillow_heif"), ("JXL", "pillow_jxl")])
+def test_heic_and_jpeg_xl_are_read_by_their_plugins(format, module, gradient, monkeypatch):
+    plugin = pytest.importorskip(module)
+    if format == "HEIF":
+        plugin.register_heif_opener()
+    difference = np.abs(np.asarray(open_rgb(saved(gradient, format)), int) - np.asarray(gradient, int))
+    assert difference.mean() < 4
+    monkeypatch.setattr("hashret.data.images.plugin_formats", lambda: ())
+    with pytest.raises(UnreadableImage, match="not an image, or of an unknown format"):
+        open_rgb(saved(gradient, format))
+
+
+def test_several_pictures_in_a_jpeg_are_read_as_the_first(tmp_path, gradient):
+    gradient.save(tmp_path / "a.mpo", "MPO", save_all=True, append_images=[gradient.rotate(180)], quality=95)
+    difference = np.abs(np.asarray(open_rgb(tmp_path / "a.mpo"), int) - np.asarray(gradient, int))
+    assert difference.mean() < 8
+
+
+def test_names_of_pictures_that_are_read_and_why_others_are_not(monkeypatch):
+    for name in ("a.jpg", "A.JFIF", "a.mpo", "a.apng", "a.j2k", "a.TIFF"):
+        assert is_image_name(name), name
+        assert reason_passed_over(name) is None
+    reasons = {
+        "IMG.CR3": "camera raw",
+        "a.psd": "drawing program",
+        "a.svg": "vector",
+        "a.MOV": "video",
+        "a.exr": "export",
+    }
+    for name, reason in reasons.items():
+        assert not is_image_name(name), name
+        assert reason in reason_passed_over(name)
+    assert reason_passed_over("notes.txt") is None
+    plugins = {"pillow_heif": "a.HEIC", "pillow_jxl": "a.jxl"}
+    monkeypatch.setattr("hashret.data.formats.find_spec", lambda name: None)
+    assert [reason_passed_over(name) for name in plugins.values()] == [
+        "HEIC: install hashret[heic]",
+        "JPEG XL: install hashret[jxl]",
+    ]
+    assert not any(map(is_image_name, plugins.values()))
+    monkeypatch.setattr("hashret.data.formats.find_spec", lambda name: name)
+    assert all(map(is_image_name, plugins.values()))

@@ -7,12 +7,21 @@ from pathlib import Path
 from ..errors import HashretError
 from .cifar10 import open_cifar10
 from .folder import open_folder
-from .images import UnreadableImage, is_image_name, open_rgb, read_image
+from .formats import is_image_name, reason_passed_over
+from .images import UnreadableImage, open_rgb, read_image
 from .lists import open_list
 from .protocols import PROTOCOLS, open_protocol
 from .source import ImageSource
 
-__all__ = ["ImageSource", "UnreadableImage", "is_image_name", "open_data", "open_rgb", "read_image"]
+__all__ = [
+    "ImageSource",
+    "UnreadableImage",
+    "is_image_name",
+    "open_data",
+    "open_rgb",
+    "read_image",
+    "reason_passed_over",
+]
 
 
 def open_data(spec, split=None, download=False):

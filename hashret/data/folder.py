@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import HashretError
-from .images import is_image_name
+from .formats import is_image_name
 from .source import ImageSource
 
 SPLITS = ("train", "database", "test")

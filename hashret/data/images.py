@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import os
 import warnings
-from functools import cache
 
 import numpy as np
 
-IMAGE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2", ".avif")
-)
-# Pillow's names of them. It knows more, but hands PostScript, for one, to another program, whatever the file's name.
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")
+from .formats import formats, plugin_formats
+
 MAX_PIXELS = 178_956_970  # where Pillow, too, takes an image for a decompression bomb
 
 
@@ -47,7 +43,7 @@ def open_rgb(file, at_least=None, max_pixels=MAX_PIXELS):
             raise UnreadableImage("empty file")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of much that it reads well
-            with Image.open(file, formats=_formats()) as image:
+            with _opened(file) as image:
                 if image.width * image.height > max_pixels:
                     raise UnreadableImage(f"too large: {image.width}x{image.height} pixels, limit {max_pixels}")
                 if at_least:
@@ -67,12 +63,18 @@ def open_rgb(file, at_least=None, max_pixels=MAX_PIXELS):
         raise UnreadableImage(f"damaged: {type(error).__name__}: {error}") from error
 
 
-@cache
-def _formats():
+def _opened(file):
+    """`PIL.Image.open` of the formats that hashret reads; plugins are loaded for a file that needs one."""
     from PIL import Image
 
-    Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)  # AVIF and others are not in every Pillow
+    try:
+        return Image.open(file, formats=formats())
+    except Image.UnidentifiedImageError:
+        if not plugin_formats():
+            raise
+        if hasattr(file, "seek"):
+            file.seek(0)
+        return Image.open(file, formats=plugin_formats())
 
 
 def _is_empty(file):
@@ -92,8 +94,3 @@ def _to_rgb(image):
         white = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(white, rgba).convert("RGB")
     return image.convert("RGB")
-
-
-def is_image_name(name):
-    """Whether a file name ends like an image's."""
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
