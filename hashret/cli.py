@@ -63,6 +63,10 @@ class _Group(click.Group):
             with contextlib.suppress(OSError):
                 sys.stdout.close()
             sys.exit(0)
+        except OSError as error:  # a name that is too long, a folder that may not be looked into
+            if not error.filename:
+                raise
+            _leave(f"cannot open {error.filename}: {error.strerror}")
         except Exception as error:
             if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported here
                 raise

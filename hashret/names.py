@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import unicodedata
+from contextlib import contextmanager
 
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # control, format (directions among them), surrogate, separator of lines
@@ -46,6 +47,21 @@ def shown_path(path):
     except (OSError, ValueError):  # the working folder is gone, or the path is empty
         relative = ".."
     return shown(path if relative.startswith("..") else relative)
+
+
+@contextmanager
+def utf8_path(path, flags=os.O_RDONLY):
+    """A path for a library that takes UTF-8 alone, as safetensors and faiss do: its own, or that of the open file."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        file = os.open(path, flags, 0o666)
+        try:
+            yield f"/dev/fd/{file}"
+        finally:
+            os.close(file)
+    else:
+        yield str(path)
 
 
 def to_json(content, **options):

@@ -10,6 +10,7 @@ mapped.
 from __future__ import annotations
 
 import hashlib
+import os
 from functools import cached_property
 
 import faiss
@@ -17,6 +18,7 @@ import numpy as np
 
 from ..bits import code_width, pad, padded_width
 from ..errors import HashretError
+from ..names import utf8_path
 from .distinct import CodeTable, Grouping
 from .hamming import HammingStage
 from .paths import Paths
@@ -70,7 +72,8 @@ class SegmentWriter:
         table = self.grouping.table()
         flat = faiss.IndexBinaryFlat(8 * table.codes.shape[1])
         flat.add(table.codes)
-        faiss.write_index_binary(flat, str(self.folder / _CODES))
+        with utf8_path(self.folder / _CODES, os.O_WRONLY | os.O_CREAT) as name:
+            faiss.write_index_binary(flat, name)
         del flat
         if table.grouped:
             np.save(self.folder / "starts.npy", table.starts)
@@ -179,7 +182,8 @@ class Segment:
         """The mapped `IndexBinaryFlat`, opened at once: a later change may take the file away."""
         path = self.folder / _CODES
         try:
-            flat = faiss.read_index_binary(str(path), faiss.IO_FLAG_MMAP_IFC)
+            with utf8_path(path) as name:
+                flat = faiss.read_index_binary(name, faiss.IO_FLAG_MMAP_IFC)
         except RuntimeError as error:
             if not path.exists():
                 raise FileNotFoundError(2, "gone", str(path)) from None

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from ..errors import HashretError
 from ..files import atomic
-from ..names import to_json
+from ..names import to_json, utf8_path
 from .encoder import Encoder
 from .vgg import HashNet
 
@@ -49,7 +49,7 @@ def read_meta(path):
     if not path.is_file():
         raise HashretError(f"no checkpoint at {path}; train one with hashret train, or name one with --model")
     try:
-        with safe_open(path, "pt") as file:
+        with utf8_path(path) as name, safe_open(name, "pt") as file:
             text = (file.metadata() or {}).get(_KEY)
     except (SafetensorError, OSError) as error:
         raise HashretError(f"the checkpoint {path} is damaged: {error}") from None
@@ -93,7 +93,8 @@ def load_encoder(path="model.safetensors", device="auto", precision=None):
     """
     meta = read_meta(path)
     try:
-        tensors = load_file(path)
+        with utf8_path(path) as name:
+            tensors = load_file(name)
         net = build_network(meta)
         net.load_state_dict(tensors, assign=True)
     except (SafetensorError, RuntimeError, KeyError, OSError) as error:

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from ..errors import HashretError
+from ..names import utf8_path
 from .vgg import init_from_scratch, vgg_features
 
 
@@ -59,7 +60,8 @@ def _read(path):
         raise HashretError(f"no weights at {path}; --weights takes a .safetensors or .pth file, imagenet or none")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
+            with utf8_path(path) as name:
+                return load_file(name)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch's unpickler fails on damaged files in many ways
         raise HashretError(f"cannot read the weights {path}: {(str(error) or repr(error)).splitlines()[0]}") from None
