@@ -19,7 +19,7 @@ from .files import atomic, check_output, read_json, remove_folder, remove_leftov
 from .models.checkpoint import load_encoder
 from .models.encoder import pick_device
 from .names import shown, to_json
-from .progress import Progress
+from .progress import Progress, note
 from .shards import MANIFEST, Shard, encode_paths, read_shard, shard_name, write_shard
 
 SKIPPED = "skipped.jsonl"
@@ -138,13 +138,13 @@ class _Run:
         if self.cached.any():
             self.features = cache.open()
             if not self.quiet:
-                print(f"{self.cached.sum():,} of {len(self.cached):,} photographs have cached convolution features")
+                note(f"{self.cached.sum():,} of {len(self.cached):,} photographs have cached convolution features")
 
     def encode(self):
         missing = [number for number in range(self.shards) if not (self.out / shard_name(number)).exists()]
         barrier()  # all have seen the same shards before one writes another
         if len(missing) < self.shards and not self.quiet:
-            print(f"going on with {shown(self.out)}: {self.shards - len(missing)} of {self.shards} shards are there")
+            note(f"going on with {shown(self.out)}: {self.shards - len(missing)} of {self.shards} shards are there")
         mine, images = missing[rank() :: world()], sum(len(self._rows(number)) for number in missing)
         what = "encoding" if world() == 1 else f"encoding, process 1 of {world()}"
         progress = Progress(what, sum(len(self._rows(number)) for number in mine), quiet=self.quiet)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import numpy as np
 
 from .engines import open_database, shown
 from .errors import HashretError
-from .files import write_json
+from .files import check_writable, write_json
 from .index import Database
+from .labels import renumbered, united
 from .metrics import (
     Counts,
     average_precision,
@@ -51,9 +53,13 @@ def evaluate(
 ):
     """Score a query set against an index, with and without the re-rank: -> dict, also written to ``out`` as JSON.
 
-    Two photographs are alike when they share a label. Without the re-rank, figures are expectations over the order
-    of items at equal Hamming distance, with the worst and the best order beside them. With it, the first
-    ``candidates`` items are ordered by Euclidean distance and the rest follow by Hamming distance.
+    Two photographs are relevant to each other when they share a label, by its name. Without the re-rank, figures are
+    expectations over the order of items at equal Hamming distance, with the worst and the best order beside them. With
+    it, the first ``candidates`` items, no more and no fewer, are ordered by Euclidean distance and the rest follow by
+    Hamming distance.
+
+    A query to which nothing in the index is relevant counts as 0 in every mean. ``queries_without_relevant`` says how
+    many there are, ``map_answerable`` is the mAP of the others, None where there are none.
 
     Args:
         queries: folder of shards, or a data source (see `hashret.data.open_data`) to be encoded by ``model``.
@@ -69,41 +75,58 @@ def evaluate(
     """
     if candidates < 1 or min(k) < 1 or (topk is not None and topk < 0):
         raise HashretError("candidates and k must be at least 1, topk at least 1, or 0 for all ranks")
+    if out:
+        check_writable(out)
     trial = open_trial(queries, index, model, split, device, rerank_by, quiet, values)
     result = score(trial, candidates, rerank_by, k, topk, index_order, protocol, quiet).figures
+    _warn_of_missing_labels(result)
     if out:
         write_json(out, result)
     return result
 
 
+def _warn_of_missing_labels(figures):
+    """Say what lowers the figures without being the codes' fault."""
+    if lacking := figures["queries_without_relevant"]:
+        others = figures["hamming"]["map_answerable"]
+        others = "" if others is None else f"; the mAP of the others is {others:.4f} (map_answerable)"
+        warnings.warn(
+            f"{lacking:,} of {figures['queries']:,} queries share no label with any photograph of the index and count "
+            f"as 0 in mAP{others}",
+            stacklevel=3,
+        )
+    if lacking := figures["database_without_label"]:
+        warnings.warn(
+            f"{lacking:,} of {figures['database']:,} photographs of the index have no label and count as wrong answers",
+            stacklevel=3,
+        )
+
+
 @dataclass(frozen=True)
 class Trial:
-    """Queries and the index that is asked, found to fit: ``queries`` a `Shard`, ``manifest`` what is said of them."""
+    """Queries and the index that is asked, found to fit, their labels by one list of classes.
+
+    Attributes:
+        queries: a `Shard`; ``manifest``: what is said of it.
+        index: the `hashret.index.Database`.
+        classes: names of the classes of both.
+        rows, codes, labels: of the database, what was removed left out: int64 (nb,), packed codes uint8 (nb, w),
+            (nb,) or (nb, classes) as the queries' are.
+    """
 
     queries: Shard
     manifest: dict
     index: Database
-
-    @cached_property
-    def _everything(self):
-        return self.index.everything()
-
-    @property
-    def codes(self):
-        """Packed codes of the database, what was removed left out: uint8 (nb, w)."""
-        return self._everything[1]
-
-    @property
-    def labels(self):
-        """Labels of the same."""
-        return self._everything[2]
+    classes: list
+    rows: np.ndarray
+    codes: np.ndarray
+    labels: np.ndarray
 
     @cached_property
     def labels_by_row(self):
-        """Labels by the rows that a search gives."""
-        rows, _, labels = self._everything
-        found = np.zeros((rows.max(initial=-1) + 1, *labels.shape[1:]), labels.dtype)
-        found[rows] = labels
+        """Labels of the database by the rows that a search gives."""
+        found = np.zeros((self.rows.max(initial=-1) + 1, *self.labels.shape[1:]), self.labels.dtype)
+        found[self.rows] = self.labels
         return found
 
     @property
@@ -143,15 +166,27 @@ def open_trial(
     manifest, query = _load_queries(queries, model, split, database, device, quiet)
     if manifest["encoder"] != database.meta["encoder"]:
         raise HashretError(f"{queries} and {shown(index)} were encoded by different encoders")
-    if query.labels is None or not database.meta["classes"]:
+    rows, codes, labels = database.everything()
+    if query.labels is None or labels is None:
         raise HashretError("metrics need labels of both queries and index; encode class folders or a label list")
     if rerank_by == "features" and query.features is None:
         raise HashretError(f"{queries} keeps no features to re-rank by; encode it with --features")
-    if manifest["classes"] != database.meta["classes"]:
-        raise HashretError(f"{queries} and {shown(index)} have different classes; encode both from the same data set")
     if not len(query):
         raise HashretError(f"no queries in {queries}")
-    return Trial(query, manifest, database)
+    known, asked = database.meta["classes"], manifest["classes"]
+    if not set(known) & set(asked):
+        raise HashretError(
+            f"{queries} and {shown(index)} have no class in common ({_some_names(asked)}; {_some_names(known)}); "
+            "encode both from the same data set"
+        )
+    classes, several = united(known, asked), 2 in (query.labels.ndim, labels.ndim)
+    query = replace(query, labels=renumbered(query.labels, asked, classes, several))
+    labels = renumbered(labels, known, classes, several)
+    return Trial(query, manifest, database, classes, rows, codes, labels)
+
+
+def _some_names(names, most=3):
+    return ", ".join(names[:most]) + (" ..." if len(names) > most else "")
 
 
 def score(
@@ -164,18 +199,23 @@ def score(
     progress = Progress("scoring", len(query), "queries", quiet=quiet)
     counts = count_by_distance(query.codes, trial.codes, query.labels, trial.labels, database.bits, progress)
     progress.close()
-    hamming = _hamming_figures(counts, k, topk)
+    answerable = counts.relevant.any(axis=1)
+    hamming = _hamming_figures(counts, k, topk, answerable)
     if index_order:
         by_index = average_precision_by_index(query.codes, trial.codes, query.labels, trial.labels, topk)
         hamming["map_index_order"] = float(by_index.mean())
     hamming_seconds = time.perf_counter() - started
     head, tail = _reranked(trial, counts, candidates, rerank_by, quiet)
+    reranked = average_precision(tail, topk=topk, head=head)
+    unlabelled = trial.labels < 0 if trial.labels.ndim == 1 else ~trial.labels.any(axis=1)
     result = {
         "protocol": protocol
         or known.get("name", f"{len(query)} queries, {len(database)} database items, alike if they share a label"),
         "split_sha256": known.get("split"),
         "queries": len(query),
+        "queries_without_relevant": int((~answerable).sum()),
         "database": len(database),
+        "database_without_label": int(unlabelled.sum()),
         "bits": database.bits,
         "encoder": database.meta["encoder"],
         "map_at": topk or "all",
@@ -183,7 +223,8 @@ def score(
         "rerank_by": rerank_by,
         "hamming": hamming,
         "reranked": {
-            "map": float(average_precision(tail, topk=topk, head=head).mean()),
+            "map": float(reranked.mean()),
+            "map_answerable": _mean(reranked[answerable]),
             "precision_at": {str(n): float(precision_at(tail, n, head).mean()) for n in k},
         },
         "distinct_codes": len(np.unique(trial.codes, axis=0)),
@@ -207,8 +248,13 @@ def _load_queries(queries, model, split, database, device, quiet):
         return shards.manifest, shards.load()
 
 
-def _hamming_figures(counts, k, topk):
-    figures = {"map": float(average_precision(counts, topk=topk).mean())}
+def _mean(scores):
+    return float(scores.mean()) if len(scores) else None
+
+
+def _hamming_figures(counts, k, topk, answerable):
+    scores = average_precision(counts, topk=topk)
+    figures = {"map": float(scores.mean()), "map_answerable": _mean(scores[answerable])}
     for ties in ("worst", "best"):
         figures[f"map_{ties}_ties"] = float(average_precision(counts, ties, topk).mean())
     figures["precision_at"] = {str(n): float(precision_at(counts, n).mean()) for n in k}
@@ -232,7 +278,7 @@ def _reranked(trial, counts, candidates, rerank_by, quiet):
         )
         n = len(hits.rows)
         if query.labels.ndim == 1:
-            head = labels[hits.rows] == query.labels[some, None]
+            head = (labels[hits.rows] == query.labels[some, None]) & (query.labels[some, None] >= 0)
         else:
             head = np.stack([is_relevant(query.labels[start + i, None], labels[hits.rows[i]])[0] for i in range(n)])
         cell = hits.hamming + (database.bits + 1) * np.arange(n)[:, None]

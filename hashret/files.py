@@ -41,6 +41,24 @@ def atomic(path):
             partial.unlink(missing_ok=True)
 
 
+def check_writable(path):
+    """Make sure, before long work, that a file can be written to ``path``: write an empty one beside it and remove it.
+
+    Raises:
+        HashretError: ``path`` is a folder, or the system refuses, with its reason.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise HashretError(f"{path} is a folder; name a file")
+    partial = partial_name(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.touch()
+        partial.unlink()
+    except OSError as error:
+        raise HashretError(f"cannot write {path}: {error.strerror or error}") from error
+
+
 def partial_name(path):
     """The temporary name beside ``path`` that this process writes to."""
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -30,12 +30,12 @@ class Counts:
 
 
 def is_relevant(labels_q, labels_b):
-    """Whether photographs share a label: (nq,) and (nb,) or (nq, c) and (nb, c) -> (nq, nb) bool."""
+    """Whether photographs share a label: (nq,) and (nb,), below 0 for none, or (nq, c) and (nb, c) -> bool (nq, nb)."""
     labels_q, labels_b = np.asarray(labels_q), np.asarray(labels_b)
     if labels_q.shape[1:] != labels_b.shape[1:]:
         raise HashretError("queries and database have labels of different kinds; encode both from the same data set")
     if labels_q.ndim == 1:
-        return labels_q[:, None] == labels_b[None, :]
+        return (labels_q[:, None] == labels_b[None, :]) & (labels_q >= 0)[:, None]
     return labels_q.astype(np.float32) @ labels_b.T.astype(np.float32) > 0
 
 
@@ -70,7 +70,7 @@ def _count_classes(words_q, words_b, labels_q, labels_b, weight, bits, done):
         np.add(cell, distance[:, 0] if distance.shape[1] == 1 else distance.sum(axis=1, dtype=np.int64), out=key)
         by_class = np.bincount(key, weight, len(classes) * (bits + 1)).reshape(-1, bits + 1)
         total[i] = by_class.sum(axis=0)
-        if label in of_query:
+        if label >= 0 and label in of_query:
             relevant[i] = by_class[of_query[label]]
         done(i)
     return total, relevant

@@ -1,4 +1,4 @@
-"""One progress line on stderr, with the rate and the time left."""
+"""What is said of the work while it goes on, on stderr: a progress line with the rate and the time left, and notes."""
 
 from __future__ import annotations
 
@@ -56,6 +56,11 @@ class Progress:
         line += f"  {note}" if note else ""
         sys.stderr.write(f"\r\033[K{line}" if self.tty else line + "\n")
         sys.stderr.flush()
+
+
+def note(line):
+    """Write a line about the work to stderr: what stands on stdout is the result alone."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def clock(seconds):

@@ -168,7 +168,7 @@ def dropped_bits(trial, topk=None, quiet=False):
 
 def class_figures(trial, scores, ap, quiet=False):
     """Confusion among the `NEAREST` hits, and mAP and number of queries by class; None where a class has no query."""
-    names, queries = trial.index.meta["classes"], trial.queries
+    names, queries = trial.classes, trial.queries
     nearest = min(NEAREST, len(trial.codes))
     progress = Progress("confusion", len(queries), "queries", quiet=quiet)
     matrix = confusion(
@@ -219,12 +219,12 @@ def _example(trial, row, ap, candidates, rerank_by):
     features = None if queries.features is None else queries.features[one]
     found = index.search(queries.codes[one], queries.values[one], _HITS, candidates, rerank_by, features=features)
     rows = found.rows[0]
-    good = is_relevant(queries.labels[one], np.asarray(index.labels)[rows])[0]
+    good = is_relevant(queries.labels[one], trial.labels_by_row[rows])[0]
     answers = tuple(
         Answer(index.path(hit), index.label(hit), int(bits), float(distance), bool(like))
         for hit, bits, distance, like in zip(rows, found.hamming[0], found.euclidean[0], good, strict=True)
     )
-    names = index.meta["classes"]
+    names = trial.classes
     label = " ".join(names[n] for n in np.flatnonzero(indicator(queries.labels[one], len(names))))
     return Example(decode_path(queries.paths[row]), label, float(ap[row]), answers)
 

@@ -111,6 +111,12 @@ def _facts(parts, figures):
     if metrics:
         ranks = "every rank counts" if metrics["map_at"] == "all" else f"the first {metrics['map_at']:,} ranks count"
         facts["scored"] = f"{metrics['queries']:,} queries among {metrics['database']:,} photographs; {ranks}"
+        if lacking := metrics.get("queries_without_relevant"):
+            others = metrics["hamming"].get("map_answerable")
+            others = "" if others is None else f"; mAP of the others {others:.4f}"
+            facts["nothing relevant"] = f"to {lacking:,} of the queries, which count as 0{others}"
+        if lacking := metrics.get("database_without_label"):
+            facts["no label"] = f"on {lacking:,} of the photographs, which count as wrong answers"
     if "method" in record:
         network = [record["method"], record.get("arch"), f"{record['image_size']} px"]
         facts["encoder"] = ", ".join(filter(None, network))

@@ -30,8 +30,9 @@ _ITEMS_AT_ONCE = 1000  # photographs within a radius that are looked up together
 
 @dataclass(frozen=True)
 class Hit:
-    """One answer: ``rank`` from 1, ``id`` and ``path`` of the photograph, its ``label`` ("" where unknown), its
-    ``hamming`` distance in bits, its ``euclidean`` distance (None without re-rank).
+    """One answer: ``rank`` from 1, ``id`` and ``path`` of the photograph, its ``label`` (class names with spaces
+    between, "" where unknown), its ``hamming`` distance in bits, its ``euclidean`` distance (None without re-rank), and
+    ``labels``, the same class names one by one.
     """
 
     rank: int
@@ -40,6 +41,7 @@ class Hit:
     label: str
     hamming: int
     euclidean: float | None
+    labels: tuple[str, ...] = ()
 
     def as_dict(self):
         """The hit as plain types, for JSON."""
@@ -191,7 +193,7 @@ class Searcher:
 def _hits(items, hamming, euclidean, first=1):
     found = enumerate(zip(items, hamming, euclidean, strict=True), first)
     return [
-        Hit(rank, item.id, item.path, item.label, bits, None if math.isnan(distance) else distance)
+        Hit(rank, item.id, item.path, item.label, bits, None if math.isnan(distance) else distance, item.labels)
         for rank, (item, bits, distance) in found
     ]
 

@@ -96,9 +96,10 @@ def test_without_labels_there_is_nothing_to_score(photos, model, index_folder, t
 
 def test_other_classes_are_refused(photos, model, index_folder, tmp_path):
     make_photos(tmp_path / "photos", 1, 0)
-    (tmp_path / "photos" / "red").rename(tmp_path / "photos" / "rot")
+    for name in ("blue", "green", "red"):
+        (tmp_path / "photos" / name).rename(tmp_path / "photos" / f"other {name}")
     encode(tmp_path / "photos", model, tmp_path / "codes", workers=0, quiet=True)
-    with pytest.raises(HashretError, match="different classes"):
+    with pytest.raises(HashretError, match="no class in common"):
         evaluate(tmp_path / "codes", index_folder)
 
 

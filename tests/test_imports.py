@@ -12,7 +12,7 @@ import hashret
 PACKAGE = Path(hashret.__file__).parent
 LAYERS = [  # a module may import from its own layer and those above
     ["errors", "names", "progress"],
-    ["bits", "files", "distributed"],
+    ["bits", "files", "distributed", "labels"],
     ["metrics", "shards"],
     ["bit_statistics"],
     ["confusion"],

@@ -150,10 +150,10 @@ class Collection(Database):
     def _items(self, found):
         codes = [None] * len(found) if found.codes is None else found.codes
         columns = found.ids.tolist(), found.paths, map(self._names, found.labels), codes
-        return [Item(*columns) for columns in zip(*columns, strict=True)]
+        return [Item.of(*columns) for columns in zip(*columns, strict=True)]
 
     def _names(self, numbers):
-        return " ".join(self.meta["classes"][number] for number in numbers)
+        return tuple(self.meta["classes"][number] for number in numbers)
 
     def value(self, row):
         if self.beside is not None:

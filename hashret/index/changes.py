@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import HashretError
 from ..files import partial_name, remove_folder, remove_leftovers, write_json
+from ..labels import united
 from ..shards import ShardFolder
 from .folder import SHARED, open_index, read_meta, segment_name, write_shards
 from .segment import SegmentWriter, describe
@@ -23,8 +24,10 @@ _ROWS_AT_ONCE = 2**16
 def append(index, codes):
     """Add folders of shards to an index: -> how many photographs. Their ids count on from the highest ever given.
 
+    Their classes are those of the index of the same name; new ones are put behind these.
+
     Raises:
-        HashretError: shards of another encoder, or another kind of labels.
+        HashretError: shards of another encoder.
     """
     folders = [ShardFolder(folder) for folder in ([codes] if isinstance(codes, (str, Path)) else codes)]
     with _changing(index) as (folder, meta):
@@ -32,14 +35,14 @@ def append(index, codes):
             if any(shards.manifest[name] != meta[name] for name in SHARED):
                 raise HashretError(f"{shards.folder} was encoded by another encoder than the index {index}")
         generation = meta["generation"] + 1
-        labelled = bool(meta["classes"]) and all(shards.manifest["classes"] == meta["classes"] for shards in folders)
+        classes = united(meta["classes"], *(shards.manifest["classes"] for shards in folders))
         values = "values.npy" in meta["segments"][0]["files"]
         with _new_segment(folder, generation, meta["bits"], values) as writer:
-            next_id = write_shards(writer, folders, labelled, meta["next_id"])
+            next_id = write_shards(writer, folders, classes, meta["next_id"])
             if not len(writer):
                 return 0
             segment = writer.close()
-        _switch(folder, meta, [*meta["segments"], segment], next_id)
+        _switch(folder, meta | {"classes": classes}, [*meta["segments"], segment], next_id)
         return segment["count"]
 
 

@@ -24,14 +24,20 @@ class Hits:
 
 
 class Item(NamedTuple):
-    """A photograph: its ``id``, ``path``, ``label`` (class names, "" where unknown), and its ``code``, packed uint8
-    (w,), where that was asked for.
+    """A photograph: its ``id``, ``path``, ``label`` (class names with spaces between, "" where unknown), its ``code``,
+    packed uint8 (w,), where that was asked for, and its ``labels``, the same class names one by one.
     """
 
     id: int
     path: str
     label: str
     code: np.ndarray | None = None
+    labels: tuple = ()
+
+    @classmethod
+    def of(cls, id, path, labels, code=None):
+        """A photograph by the names of its classes."""
+        return cls(id, path, " ".join(labels), code, tuple(labels))
 
 
 class Database(ABC):
@@ -156,4 +162,4 @@ class Database(ABC):
         if unknown:
             known = ", ".join(classes[:30]) or "none"
             raise HashretError(f"no class {unknown[0]!r} in this index; its classes: {known}")
-        return [classes.index(name) for name in names]
+        return [number for number, name in enumerate(classes) if name in names]

@@ -17,7 +17,8 @@ import numpy as np
 from ..bits import code_width
 from ..errors import HashretError
 from ..files import check_output, partial_name, read_json, remove_folder, remove_leftovers, write_json
-from ..shards import ShardFolder
+from ..labels import renumbered, united
+from ..shards import ShardFolder, read_shard
 from . import rerank
 from .calibration import calibrate
 from .database import Database, Item
@@ -65,16 +66,20 @@ class Index(Database):
 
     @cached_property
     def labels(self):
-        """(n,) or (n, classes), or None where unknown; a photograph added without has -1, or zeros."""
-        parts = [segment.labels for segment in self.segments]
-        known = [part for part in parts if part is not None]
+        """(n,) or (n, classes), or None where unknown; a photograph added without has -1, or zeros.
+
+        Each segment has the labels that it was written with. Where photographs of any have several labels, all are
+        given flags; flags that know fewer classes than the index are widened.
+        """
+        known = [segment.labels for segment in self.segments if segment.labels is not None]
         if not known:
             return None
-        if known[0].ndim == 1:
-            none = [np.full(len(segment), -1) for segment in self.segments]
-        else:
-            none = [np.zeros((len(segment), len(self.meta["classes"])), known[0].dtype) for segment in self.segments]
-        return _whole([blank if part is None else part for part, blank in zip(parts, none, strict=True)])
+        several, classes, parts = any(part.ndim == 2 for part in known), self.meta["classes"], []
+        for segment in self.segments:
+            part = np.full(len(segment), -1) if segment.labels is None else segment.labels
+            names = classes if part.ndim == 1 else classes[: part.shape[1]]
+            parts.append(renumbered(part, names, classes, several))
+        return _whole(parts)
 
     @cached_property
     def alive(self):
@@ -121,13 +126,16 @@ class Index(Database):
 
     def label(self, row):
         """Class names of the photograph at ``row``, "" where unknown."""
+        return " ".join(self.label_names(row))
+
+    def label_names(self, row):
+        """Class names of the photograph at ``row``, a tuple, empty where unknown."""
         segment, place = self._place(row)
         if segment.labels is None:
-            return ""
+            return ()
         label, classes = segment.labels[place], self.meta["classes"]
-        if label.ndim == 0:
-            return classes[label] if label >= 0 else ""
-        return " ".join(classes[i] for i in np.flatnonzero(label))
+        numbers = np.flatnonzero(label) if label.ndim else [label] if label >= 0 else []
+        return tuple(classes[number] for number in numbers)
 
     def find(self, id):
         row = self.row(id)
@@ -135,7 +143,8 @@ class Index(Database):
 
     def items(self, rows, codes=False):
         return [
-            Item(int(self.ids[row]), self.path(row), self.label(row), self.code(row) if codes else None) for row in rows
+            Item.of(int(self.ids[row]), self.path(row), self.label_names(row), self.code(row) if codes else None)
+            for row in rows
         ]
 
     def sample(self, n, seed=0):
@@ -170,7 +179,7 @@ class Index(Database):
 
     def _has_label(self, names):
         numbers = self._class_numbers(names)
-        labels = np.asarray(self.labels)
+        labels = np.full(len(self.alive), -1) if self.labels is None else np.asarray(self.labels)
         return np.isin(labels, numbers) if labels.ndim == 1 else labels[:, numbers].any(axis=1)
 
     def matching(self, pattern, among=None):
@@ -254,19 +263,18 @@ class Selection:
 def build_index(codes=("codes",), out="index", overwrite=False, values=True):
     """Build an index folder from one or several folders of shards, a shard in memory at a time.
 
-    Returns the metadata written. With several folders, ids go on counting from one to the next. Without ``values``,
-    the index is a tenth the size, and the re-rank can only be asymmetric.
+    Returns the metadata written. With several folders, ids go on counting from one to the next, and their classes are
+    united by name. Without ``values``, the index is a tenth the size, and the re-rank can only be asymmetric.
 
     Raises:
         HashretError: damaged or incomplete shards, folders of different encoders, no photographs, ``out`` exists.
     """
     folders = [ShardFolder(folder) for folder in ([codes] if isinstance(codes, (str, Path)) else codes)]
-    meta = {name: folders[0].manifest[name] for name in (*SHARED, "classes")}
+    meta = {name: folders[0].manifest[name] for name in SHARED}
     for folder in folders:
         if any(folder.manifest[name] != meta[name] for name in SHARED):
             raise HashretError(f"{folder.folder} and {folders[0].folder} were encoded by different encoders")
-        if folder.manifest["classes"] != meta["classes"]:
-            meta["classes"] = []  # label numbers mean different things: leave labels out
+    meta["classes"] = united(*(folder.manifest["classes"] for folder in folders))
     meta["protocol"] = folders[0].manifest.get("protocol") if len(folders) == 1 else None
     out = Path(out)
     check_output(out, overwrite, "index", "index.json")
@@ -274,7 +282,7 @@ def build_index(codes=("codes",), out="index", overwrite=False, values=True):
     partial = partial_name(out)
     try:
         writer = SegmentWriter(partial / segment_name(1), meta["bits"], values)
-        next_id = write_shards(writer, folders, bool(meta["classes"]))
+        next_id = write_shards(writer, folders, meta["classes"])
         if not len(writer):
             raise HashretError(f"no photographs in {', '.join(str(shards.folder) for shards in folders)}")
         segment = writer.close()
@@ -300,20 +308,35 @@ def segment_name(generation):
     return f"{generation:06d}"
 
 
-def write_shards(writer, folders, labels, first_id=0):
-    """Copy shards into a segment, ids counting on from ``first_id``: -> the next id."""
+def write_shards(writer, folders, classes, first_id=0):
+    """Copy shards into a segment, ids counting on from ``first_id``, labels by their numbers in ``classes``: -> the
+    next id. Where photographs of any folder have several labels, those of all get flags.
+    """
     kept = all("features" in shards.manifest for shards in folders)
+    dimensions = [_label_dimensions(shards) for shards in folders]
+    labelled, several = any(dimensions), 2 in dimensions
     for shards in folders:
-        next_id = first_id
+        next_id, names = first_id, shards.manifest["classes"]
         for shard in shards:
             if not len(shard):
                 continue
             ids = shard.ids + first_id
             next_id = int(ids.max()) + 1
-            features = shard.features if kept else None
-            writer.add(shard.codes, shard.values, ids, cut(shard.paths), shard.labels if labels else None, features)
+            features, labels = shard.features if kept else None, None
+            if labelled:
+                labels = np.full(len(shard), -1) if shard.labels is None else shard.labels
+                labels = renumbered(labels, names, classes, several)
+            writer.add(shard.codes, shard.values, ids, cut(shard.paths), labels, features)
         first_id = next_id
     return first_id
+
+
+def _label_dimensions(shards):
+    """0 where the photographs of a folder of shards have no labels, 1 where one each, 2 where several."""
+    if not shards.manifest["shards"]:
+        return 0
+    labels = read_shard(shards.shard_path(0), verify=False)[0].labels
+    return 0 if labels is None else labels.ndim
 
 
 def open_index(folder="index", device="auto", verify=None, engine="auto"):

@@ -40,7 +40,7 @@ def answer(snapshot, code, values, wanted, **query):
     def hit(column, rank):
         item, distance = items[column], float(euclidean[0, place[column]])
         return Hit(
-            rank=rank, id=item.id, path=item.path, label=item.label,
+            rank=rank, id=item.id, path=item.path, label=item.label, labels=list(item.labels),
             hamming=int(D[0, column]), euclidean=None if values is None else distance,
             hamming_rank=column + 1, reranked_rank=int(place[column]) + 1, code=item.code.tobytes().hex(),
         )  # fmt: skip

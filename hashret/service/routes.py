@@ -240,6 +240,6 @@ def _gone(id):
 
 def _item(found):
     return schema.Item(
-        id=found.id, path=found.path, label=found.label, code=found.code.tobytes().hex(),
+        id=found.id, path=found.path, label=found.label, labels=list(found.labels), code=found.code.tobytes().hex(),
         there=os.path.isfile(found.path),
     )  # fmt: skip

@@ -11,7 +11,8 @@ class Hit(BaseModel):
     rank: int = Field(description="from 1, in the order of the list that it stands in")
     id: int
     path: str
-    label: str = Field(description='class names, "" where unknown')
+    label: str = Field(description='class names with spaces between, "" where unknown')
+    labels: list[str] = Field(description="the same class names, one by one")
     hamming: int = Field(description="Hamming distance of the codes, in bits")
     euclidean: float | None = Field(description="Euclidean distance of the hash-layer values; null without re-rank")
     hamming_rank: int = Field(description="rank by Hamming distance alone")
@@ -63,6 +64,7 @@ class Item(BaseModel):
     id: int
     path: str
     label: str
+    labels: list[str]
     code: str
     there: bool = Field(description="whether its file can be read")
 
