@@ -4,7 +4,10 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
+from importlib import resources
+from urllib.parse import quote, unquote_to_bytes
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from conftest import make_model, make_photo
 from PIL import Image
 
 from hashret.cli import main
+from hashret.names import shown
 
 if sys.platform == "darwin":
     pytest.skip("this file system takes UTF-8 alone", allow_module_level=True)
@@ -173,3 +177,48 @@ def test_a_mistake_is_one_line(at, command, name):
     )
     assert (said.exit_code, said.output.count("\n")) == (2, 1), said.output
     assert not re.search(rb"[^\n\x20-\x7e\xa0-\xff]", said.output_bytes)
+
+
+def test_every_answer_of_the_service(place, at):
+    pytest.importorskip("fastapi", reason="needs hashret[serve]")
+    from fastapi.testclient import TestClient
+
+    from hashret.service.app import create_app
+
+    every = sorted(str(path) for path in (place / "photos").rglob("*.png") if "broken" not in path.name)
+    with TestClient(create_app(place / at["INDEX"], place / at["MODEL"], "cpu")) as client:
+        assert client.get("/api/about").json()["classes"] == sorted(CLASSES)
+        items = client.get("/api/items?n=100").json()
+        assert sorted(item["path"] for item in items) == every
+        for item in items:
+            found = client.get(f"/api/items/{item['id']}/query?k=40").json()
+            assert found["query"]["name"] == os.path.basename(item["path"])
+            assert sorted(hit["path"] for hit in found["hits"]) == every
+            assert client.get(f"/api/items/{item['id']}").json() == item
+            assert client.get(f"/api/items/{item['id']}/thumbnail?size=96").status_code == 200
+        for name in CLASSES:
+            among = client.get(f"/api/items/1/query?k=40&label={quote(os.fsencode(name))}").json()["hits"]
+            assert {hit["label"] for hit in among} == {name}
+        refused = client.get("/api/items/1/query?label=a%ff%0a")
+        assert (refused.status_code, refused.content.isascii()) == (422, True)
+        assert refused.json()["error"].startswith(r"no class 'a\udcff\n' in this index; its classes: ")
+        with open(every[0], "rb") as file:
+            named = client.post("/api/query", files={"photo": (NAMES[4], file.read())}).json()
+        assert named["query"]["name"] == "]0;owned"
+        assert client.get("/healthz").json()["status"] == "ok"
+        assert client.get("/metrics").status_code == 200
+
+
+def test_the_page_shows_names_as_the_terminal_does():
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("no node on this machine")
+    script = (resources.files("hashret") / "service/static/page.js").read_text()
+    [functions] = re.findall(r"// --- names -+\n(.*)// --- asking", script, re.S)
+    odd = [*NAMES, ODD, "a\u200cb\u2066\ufeff", "\U000e0041", "caf\xe9\udce9 \U0001f469&+%"]
+    print_all = "console.log(JSON.stringify(names.map((name) => [shown(name), addressed(name)])))"
+    script = f"{functions}; const names = {json.dumps(odd)}; {print_all}"
+    done = subprocess.run([node, "-"], input=script, capture_output=True, text=True, check=True)
+    for name, (text, address) in zip(odd, json.loads(done.stdout), strict=True):
+        assert text == shown(name)
+        assert os.fsdecode(unquote_to_bytes(address)) == name

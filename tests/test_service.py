@@ -3,6 +3,7 @@
 import base64
 import io
 import os
+import re
 import shutil
 import signal
 import socket
@@ -12,6 +13,7 @@ import threading
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
@@ -39,7 +41,22 @@ from hashret.service.uploads import clean_name
 @pytest.fixture(scope="module")
 def client(index_folder, model):
     with TestClient(create_app(index_folder, model, max_upload=200_000, max_pixels=100_000)) as found:
+        seen = set()
+        found.event_hooks["response"].append(lambda answer: seen.add(answer))
         yield found
+        described = found.get("/openapi.json").json()["paths"]
+        assert not [refused for refused in map(partial(undescribed, described), seen) if refused]
+
+
+def undescribed(described, answer):
+    """What the OpenAPI description does not say of an answer: its route, method and status; None where it does."""
+    for path, methods in described.items():
+        operation = methods.get(answer.request.method.lower())
+        if operation and re.fullmatch(re.sub(r"{\w+}", "[^/]+", path), answer.request.url.path):
+            known = operation["responses"].get(str(answer.status_code))
+            refusal = known and "Problem" in str(known.get("content"))
+            return None if known and (answer.is_success or refusal) else (path, operation, answer.status_code)
+    return None
 
 
 @pytest.fixture
@@ -259,7 +276,7 @@ def test_what_it_says_of_itself(client):
     assert set(described["paths"]) >= {"/api/query", "/api/items/{id}/query", "/api/items/{id}", "/healthz"}
     post = described["paths"]["/api/query"]["post"]
     assert set(post["requestBody"]["content"]) == {"image/*", "multipart/form-data"}
-    assert set(post["responses"]) == {"200", "413", "415", "422", "503"}
+    assert set(post["responses"]) == {"200", "400", "403", "408", "413", "415", "422", "500", "503"}
     figures = client.get("/metrics").text
     assert 'hashret_requests_total{method="GET",route="/api/about",status="200"}' in figures
     assert "hashret_batch_size_count" in figures

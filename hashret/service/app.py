@@ -13,21 +13,38 @@ from fastapi.staticfiles import StaticFiles
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect
 
 from .. import __version__
 from ..engines import EngineError
 from ..errors import HashretError
+from ..names import shown, to_json
 from .batching import Batcher, Busy
-from .limits import BodyLimit, SafeHeaders
+from .limits import BODY_SECONDS, SAFE_HEADERS, BodyLimit, EndsQuietly, HeadAsGet, OwnPages, SafeHeaders
 from .live import LiveIndex
 from .metrics import CountRequests, Metrics
 from .routes import STATIC, Service, router
 from .uploads import Refused
 
 
+class NamesResponse(JSONResponse):
+    """JSON whose names may hold any bytes, as `hashret.names` has them."""
+
+    def render(self, content):
+        return to_json(content, separators=(",", ":"), allow_nan=False).encode("ascii")
+
+
 def create_app(
-    index, model, device="auto", *, values=None, hosts=("*",), max_upload=20 * 2**20, max_pixels=50_000_000, batch=32
+    index,
+    model,
+    device="auto",
+    *,
+    values=None,
+    hosts=("*",),
+    max_upload=20 * 2**20,
+    max_pixels=50_000_000,
+    batch=32,
+    body_seconds=BODY_SECONDS,
 ):
     """Make the application.
 
@@ -37,6 +54,7 @@ def create_app(
         max_upload: bytes of a request.
         max_pixels: of a photograph.
         batch: photographs encoded together, at most.
+        body_seconds: for the body of a request to arrive.
 
     Raises:
         HashretError: the index cannot be opened, or was built by another encoder.
@@ -50,12 +68,15 @@ def create_app(
         description="Photographs like this one, by learned binary codes.",
         docs_url=None,  # both load their script from elsewhere
         redoc_url=None,
+        default_response_class=NamesResponse,
         lifespan=_lifespan,
         middleware=[
             Middleware(CountRequests, metrics=metrics, clock=time.perf_counter),
             Middleware(SafeHeaders),
-            Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False),
-            Middleware(BodyLimit, limit=max_upload),
+            Middleware(EndsQuietly),
+            Middleware(OwnPages, hosts=hosts),
+            Middleware(BodyLimit, limit=max_upload, seconds=body_seconds),
+            Middleware(HeadAsGet),
         ],
     )
     app.state.service = Service(live, batcher, metrics, max_upload, max_pixels)
@@ -84,7 +105,7 @@ def _add_problems(app):
     """Every refusal is one line of JSON."""
 
     def problem(status, text, headers=None):
-        return JSONResponse({"error": text}, status, headers)
+        return NamesResponse({"error": shown(text)}, status, headers)
 
     @app.exception_handler(Refused)
     async def refused(_, error):
@@ -110,3 +131,11 @@ def _add_problems(app):
     @app.exception_handler(HTTPException)
     async def plain(_, error):
         return problem(error.status_code, str(error.detail).lower(), error.headers)
+
+    @app.exception_handler(ClientDisconnect)
+    async def cut_off(*_):
+        return problem(400, "the request was cut off")  # which nobody reads, but is counted
+
+    @app.exception_handler(Exception)
+    async def failed(*_):
+        return problem(500, "the service failed; its log says more", SAFE_HEADERS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -11,9 +13,12 @@ from ..errors import HashretError
 from ..index import Database
 from ..models.checkpoint import load_encoder, read_meta
 from ..models.encoder import Encoder
+from ..names import shown as shown_line
 
 _SELECTIONS = 16  # label filters whose codes are kept
 _WATCH_SECONDS, _WATCH_ENGINE_SECONDS = 1, 10
+_RETRY_SECONDS, _RETRY_SECONDS_AT_MOST = 1, 60  # a newer index that could not be taken up and has not changed since
+_log = logging.getLogger("hashret.service")
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,7 @@ class LiveIndex:
         stale: why a newer index could not be taken up, one line, or None.
         away: why the engine did not answer, likewise.
         reloads: how often a newer index was taken up.
+        failures: how often one could not be.
         watch_seconds: between one `refresh` and the next.
 
     Raises:
@@ -58,7 +64,8 @@ class LiveIndex:
     def __init__(self, index, model, device="auto", values=None):
         self.index, self.model, self.device, self.values = index, model, device, values
         self.watch_seconds = _WATCH_ENGINE_SECONDS if is_engine(index) else _WATCH_SECONDS
-        self.stale, self.away, self.reloads = None, None, 0
+        self.stale, self.away, self.reloads, self.failures = None, None, 0, 0
+        self._tried, self._again, self._pause = object(), 0.0, _RETRY_SECONDS  # what was tried last, and when to again
         self.signature = None if is_engine(index) else self._signature()
         self.current = self._open(None)
         if is_engine(index):
@@ -70,21 +77,36 @@ class LiveIndex:
         return self.away or self.stale
 
     def refresh(self):
-        """Take up a newer index where there is one; after a failure, only when it has changed again."""
+        """Take up a newer index where there is one. Raises nothing: what is wrong is `problem`, and in the log once.
+
+        What could not be taken up is tried again when it has changed, and after a while, twice as long each time.
+        """
+        before = self.problem
+        try:
+            self._refresh()
+        except Exception as error:  # whatever lies in the folder, the index that is served goes on
+            self.stale = str(error) if isinstance(error, HashretError) else f"it cannot be opened: {error!r}"
+            self.failures += 1
+        if self.problem != before:
+            found = f"still served as it was: {self.problem}" if self.problem else "served as it is now"
+            _log.warning("%s", shown_line(f"note: the index {shown(self.index)} is {found}"))
+
+    def _refresh(self):
         try:
             signature, self.away = self._signature(), None
         except EngineError as error:
             self.away = str(error)
             return
         if signature == self.signature:
+            self.stale = None  # nothing newer, or no longer
             return
-        try:
-            self.current = self._open(self.current.encoder)
-        except HashretError as error:  # half replaced, or built by another encoder
-            self.stale = str(error)
-            if signature is not None:
-                self.signature = signature
+        if signature != self._tried:
+            self._pause = _RETRY_SECONDS
+        elif time.monotonic() < self._again:
             return
+        self._tried, self._again = signature, time.monotonic() + self._pause
+        self._pause = min(2 * self._pause, _RETRY_SECONDS_AT_MOST)
+        self.current = self._open(self.current.encoder)
         self.signature, self.stale = signature, None
         self.reloads += 1
 

@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _BATCHES = (1, 2, 4, 8, 16, 32, 64)
+_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 
 class Metrics:
@@ -21,6 +22,10 @@ class Metrics:
         self.waiting = Gauge("waiting_photographs", "photographs that wait to be encoded", **options)
         self.items = Gauge("index_items", "photographs in the index", **options)
         self.generation = Gauge("index_generation", "generation of the index", **options)
+        self.stale = Gauge(
+            "index_stale", "1 where a newer index could not be taken up, or the engine is away", **options
+        )
+        self.failures = Gauge("index_failures", "newer indexes that could not be taken up, each try counted", **options)
         self.reloads = Gauge("index_reloads", "newer indexes taken up since the start", **options)
 
     def query(self, milliseconds):
@@ -30,7 +35,9 @@ class Metrics:
 
 
 class CountRequests:
-    """ASGI middleware: counts each request under its route's pattern, so that ids make no series of their own."""
+    """ASGI middleware: counts each request under its route's pattern, so that ids make no series of their own, nor do
+    methods that nobody knows.
+    """
 
     def __init__(self, app, metrics, clock):
         self.app, self.metrics, self.clock = app, metrics, clock
@@ -51,5 +58,6 @@ class CountRequests:
             await self.app(scope, receive, seen)
         finally:
             route = getattr(scope.get("route"), "path", "none")
-            self.metrics.requests.labels(route, scope["method"], status).inc()
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            self.metrics.requests.labels(route, method, status).inc()
             self.metrics.seconds.labels(route).observe(self.clock() - started)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path as Folder
 from typing import Annotated, Literal
+from urllib.parse import parse_qsl
 
 import numpy as np
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
@@ -38,18 +39,22 @@ _PHOTO = {
 _PROBLEMS = {
     status: {"model": schema.Problem, "description": text}
     for status, text in {
+        400: "not an HTTP request that can be read, or to another host's name",
+        403: "a browser asks for a page of another origin",
         404: "no such photograph",
+        408: "the body did not arrive in time",
         413: "too many bytes or pixels",
         415: "not an image",
         422: "a parameter is wrong",
+        500: "the service failed",
         503: "too many photographs wait, or the index is away; try again",
     }.items()
 }
 
 
 def problems(*statuses):
-    """What a route may refuse with, for the OpenAPI description."""
-    return {status: _PROBLEMS[status] for status in statuses}
+    """What a route may refuse with, for the OpenAPI description; some is common to all."""
+    return {status: _PROBLEMS[status] for status in sorted({400, 403, 500, 503, *statuses})}
 
 
 @dataclass
@@ -82,7 +87,15 @@ def the_service(request: Request) -> Service:
 
 Id = Annotated[int, Path(ge=0, le=2**63 - 1)]
 Shared = Annotated[Service, Depends(the_service)]
-Parameters = Annotated[Wanted, Depends()]
+
+
+def with_exact_label(request: Request, wanted: Annotated[Wanted, Depends()]) -> Wanted:
+    """`Wanted`, its label by the bytes of the address: a class may have a name that is not UTF-8."""
+    exact = dict(parse_qsl(request.scope["query_string"].decode("latin-1"), errors="surrogateescape"))
+    return replace(wanted, label=exact.get("label"))
+
+
+Parameters = Annotated[Wanted, Depends(with_exact_label)]
 
 
 router = APIRouter()
@@ -93,7 +106,7 @@ async def page():
     return FileResponse(STATIC / "page.html", headers={"cache-control": "no-cache"})
 
 
-@router.get("/api/about")
+@router.get("/api/about", responses=problems())
 async def about(service: Shared) -> schema.About:
     """The index that is served, and the limits of a request."""
     snapshot = service.live.current
@@ -106,7 +119,7 @@ async def about(service: Shared) -> schema.About:
     )  # fmt: skip
 
 
-@router.post("/api/query", responses=problems(413, 415, 422, 503), openapi_extra={"requestBody": _PHOTO})
+@router.post("/api/query", responses=problems(408, 413, 415, 422), openapi_extra={"requestBody": _PHOTO})
 async def query_by_photograph(
     request: Request, service: Shared, wanted: Parameters, with_maps: Annotated[bool, Query(alias="maps")] = False
 ) -> schema.Answer:
@@ -127,7 +140,7 @@ async def query_by_photograph(
     return found
 
 
-@router.post("/api/query/values", responses=problems(422, 503))
+@router.post("/api/query/values", responses=problems(408, 413, 422))
 async def query_by_values(body: schema.Values, service: Shared, wanted: Parameters) -> schema.Answer:
     """The same for a photograph that was encoded before, by the values of that answer's query."""
     snapshot = service.live.current
@@ -137,7 +150,7 @@ async def query_by_values(body: schema.Values, service: Shared, wanted: Paramete
     return await _search(service, snapshot, values, wanted)
 
 
-@router.get("/api/items/{id}/query", responses=problems(404, 422, 503))
+@router.get("/api/items/{id}/query", responses=problems(404, 422))
 async def query_by_item(id: Id, service: Shared, wanted: Parameters) -> schema.Answer:
     """The photographs most like an indexed one, itself among them."""
     snapshot = service.live.current
@@ -147,14 +160,14 @@ async def query_by_item(id: Id, service: Shared, wanted: Parameters) -> schema.A
     return await _search(service, snapshot, values, wanted, code=found.code, **named)
 
 
-@router.get("/api/items/{id}", responses=problems(404, 503))
+@router.get("/api/items/{id}", responses=problems(404, 422))
 async def item(id: Id, service: Shared) -> schema.Item:
     """An indexed photograph."""
     _, found = await run_in_threadpool(_found, service.live.current.index, id)
     return _item(found)
 
 
-@router.get("/api/items", responses=problems(422, 503))
+@router.get("/api/items", responses=problems(422))
 async def items(
     service: Shared, n: Annotated[int, Query(ge=1, le=MAX_SAMPLE)] = 12, seed: Annotated[int, Query(ge=0)] = 0
 ) -> list[schema.Item]:
@@ -167,7 +180,7 @@ async def items(
 @router.get(
     "/api/items/{id}/thumbnail",
     response_class=Response,
-    responses={200: {"content": {"image/webp": {}}}, **problems(404, 422, 503)},
+    responses={200: {"content": {"image/webp": {}}}, **problems(404, 422)},
 )
 async def picture(id: Id, service: Shared, size: int = 256):
     """A small picture of an indexed photograph."""
@@ -181,7 +194,7 @@ async def picture(id: Id, service: Shared, size: int = 256):
     return Response(data, media_type="image/webp", headers={"cache-control": "private, max-age=300"})
 
 
-@router.get("/api/items/{id}/maps", responses=problems(404, 422, 503))
+@router.get("/api/items/{id}/maps", responses=problems(404, 422))
 async def item_maps(id: Id, service: Shared) -> schema.Maps:
     """Where the code of an indexed photograph comes from; it is read and encoded again."""
     snapshot = service.live.current
@@ -196,9 +209,12 @@ async def item_maps(id: Id, service: Shared) -> schema.Maps:
     return await run_in_threadpool(maps, snapshot.encoder, encoded.features)
 
 
-@router.get("/healthz")
+@router.get("/healthz", responses=problems())
 async def health(service: Shared) -> schema.Health:
-    """Whether the service can answer."""
+    """Whether the service answers, and from the newest index: `status` and `problem` say what keeps it from that.
+
+    The HTTP status is 200 in either case: the index that is served goes on answering, and starting again would lose it.
+    """
     index, problem = service.live.current.index, service.live.problem
     status = "stale" if problem else "ok"
     return schema.Health(status=status, problem=problem, generation=index.meta["generation"], count=len(index))
@@ -210,6 +226,8 @@ async def metrics(service: Shared):
     figures.items.set(len(live.current.index))
     figures.generation.set(live.current.index.meta["generation"])
     figures.reloads.set(live.reloads)
+    figures.stale.set(live.problem is not None)
+    figures.failures.set(live.failures)
     figures.waiting.set(len(service.batcher.jobs))
     return Response(generate_latest(figures.registry), media_type=CONTENT_TYPE_LATEST)
 

@@ -88,8 +88,8 @@ class About(BaseModel):
 class Health(BaseModel):
     """Whether the service can answer."""
 
-    status: str = Field(description='"ok", or "stale" where a newer index could not be taken up')
-    problem: str | None = None
+    status: str = Field(description='"ok", or "stale" where a newer index could not be taken up, or its engine is away')
+    problem: str | None = Field(None, description="what is wrong, one line; the service tries again by itself")
     generation: int
     count: int
 

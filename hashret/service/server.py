@@ -45,6 +45,7 @@ def serve(
         import uvicorn
 
         from .app import create_app
+        from .connections import settings
     except ImportError as error:
         raise HashretError(f"serving needs {error.name}: pip install 'hashret[serve]'") from None
     default = Path("model.safetensors")
@@ -58,7 +59,7 @@ def serve(
     with contextlib.closing(_listen(host, port)) as listening:
         if not quiet:
             _greet(app, host, listening.getsockname()[1], model)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, server_header=False))
+        server = uvicorn.Server(settings(app))
         with contextlib.suppress(KeyboardInterrupt):  # raised again by uvicorn once all requests are answered
             server.run(sockets=[listening])
     if not quiet:

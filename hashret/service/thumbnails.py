@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 from functools import lru_cache
 
 from ..data.images import open_rgb
@@ -17,9 +18,11 @@ def thumbnail(path, size):
 
     Raises:
         UnreadableImage: the file is gone, or no image.
-        OSError: the file cannot be looked at.
+        OSError: the file cannot be looked at, or is none.
     """
     found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for
+        raise OSError("not a file")
     return _made(path, size, found.st_mtime_ns, found.st_size)
 
 

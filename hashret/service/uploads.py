@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -12,7 +11,6 @@ from starlette.concurrency import run_in_threadpool
 from ..data.images import UnreadableImage, read_image
 from .limits import TooLarge
 
-SECONDS = 60  # for a body to arrive
 _NAME = 120  # characters kept of a file name
 
 
@@ -35,14 +33,11 @@ class Upload:
 async def receive(request, limit):
     """The photograph of a request, the body itself or the part ``photo`` of a form: -> `Upload`. Raises Refused."""
     try:
-        async with asyncio.timeout(SECONDS):
-            if request.headers.get("content-type", "").startswith("multipart/form-data"):
-                return await _from_form(request)
-            return Upload(await request.body(), "")
+        if request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+            return await _from_form(request)
+        return Upload(await request.body(), "")
     except TooLarge:
         raise Refused(413, f"the photograph is too large: more than {limit:,} bytes", {"connection": "close"}) from None
-    except TimeoutError:
-        raise Refused(408, f"the photograph did not arrive within {SECONDS} seconds") from None
 
 
 async def _from_form(request):

@@ -27,13 +27,35 @@ async function api(path, options) {
   return body;
 }
 
+// --- names ------------------------------------------------------------------------------------------------------
+
+// Names may hold any bytes, and come as hashret/names.py has them: a byte that is not UTF-8 as a lone surrogate.
+
+const SHORT = { "\n": "\\n", "\r": "\\r", "\t": "\\t" };
+
+function escaped(letter) {
+  const code = letter.codePointAt(0);
+  if (code >= 0xdc80 && code <= 0xdcff) return `\\x${(code - 0xdc00).toString(16)}`;
+  if (code < 0x80) return SHORT[letter] ?? `\\x${code.toString(16).padStart(2, "0")}`;
+  return code < 0x10000 ? `\\u${code.toString(16).padStart(4, "0")}` : `\\U${code.toString(16).padStart(8, "0")}`;
+}
+
+// As text that moves nothing: what has no picture of its own is escaped, except what emoji and words are joined with.
+const shown = (name) =>
+  name.replace(/[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu, (found) => (/[\u200c\u200d]/.test(found) ? found : escaped(found)));
+
+// As a parameter of an address, byte by byte.
+const addressed = (name) =>
+  name.split(/([\udc80-\udcff])/u)
+    .map((part) => (/^[\udc80-\udcff]$/u.test(part) ? `%${(part.charCodeAt(0) - 0xdc00).toString(16)}` : encodeURIComponent(part)))
+    .join("");
+
 // --- asking -----------------------------------------------------------------------------------------------------
 
 function parameters() {
   const wanted = new URLSearchParams({ k: $("k").value, candidates: candidates() });
-  if ($("label").value) wanted.set("label", $("label").value);
   if (about.values) wanted.set("rerank_by", $("rerank-by").value);
-  return wanted;
+  return $("label").value ? `${wanted}&label=${addressed($("label").value)}` : wanted;
 }
 
 // The slider's steps: 10, 15, 20, 30, 50, 70, 100 ... to the limit.
@@ -102,7 +124,7 @@ function upload(file) {
   if (!file) return;
   if (!about.encoder) return complain("This service was started without a model: choose one of the photographs below.");
   if (file.size > about.max_upload_bytes) {
-    return complain(`${file.name} is larger than the ${Math.floor(about.max_upload_bytes / 2 ** 20)} MB that are taken.`);
+    return complain(`${shown(file.name)} is larger than the ${Math.floor(about.max_upload_bytes / 2 ** 20)} MB that are taken.`);
   }
   start({ file, name: file.name || "photograph", picture: URL.createObjectURL(file) });
 }
@@ -110,21 +132,21 @@ function upload(file) {
 // --- drawing ----------------------------------------------------------------------------------------------------
 
 function showQuery() {
-  const shown = query !== null;
-  $("drop").classList.toggle("filled", shown);
-  $("shown").hidden = !shown;
-  $("hint").hidden = shown;
-  $("choose").textContent = shown ? "Choose another" : "Choose a photograph";
-  if (shown) {
+  const chosen = query !== null;
+  $("drop").classList.toggle("filled", chosen);
+  $("shown").hidden = !chosen;
+  $("hint").hidden = chosen;
+  $("choose").textContent = chosen ? "Choose another" : "Choose a photograph";
+  if (chosen) {
     const item = query.item !== undefined;
     $("photo").src = item ? `/api/items/${query.item}/thumbnail?size=512` : query.picture;
-    $("caption").textContent = item ? `photograph ${query.item}` : query.name;
+    $("caption").textContent = item ? `photograph ${query.item}` : shown(query.name);
   }
 }
 
 function draw() {
   const asked = answer.query;
-  if (query.item !== undefined) $("caption").textContent = [asked.label, asked.name].filter(Boolean).join(" · ");
+  if (query.item !== undefined) $("caption").textContent = shown([asked.label, asked.name].filter(Boolean).join(" · "));
   query.maps ??= query.first?.maps;
   $("looks").hidden = !about.encoder;
   $("gate-look").hidden = !about.encoder?.attention;
@@ -182,7 +204,7 @@ function drawHits() {
   const hits = answer[order()];
   list.replaceChildren(...hits.map((hit) => card(hit, old.get(String(hit.id)))));
   glide(list, before);
-  const among = $("label").value ? ` of class ${$("label").value}` : "";
+  const among = $("label").value ? ` of class ${shown($("label").value)}` : "";
   const farthest = Math.max(...hits.map((hit) => hit.hamming));
   $("status").textContent = hits.length
     ? `${hits.length} of ${answer.count.toLocaleString("en")} photographs${among}, ${farthest ? `all within ${bits(farthest)}` : "all with the query's code"}`
@@ -197,8 +219,8 @@ function card(hit, item) {
   item.dataset.id = hit.id;
   const part = (name) => item.querySelector(name);
   part(".rank").textContent = hit.rank;
-  part(".label").textContent = hit.label || hit.path.split("/").pop();
-  part(".hit").title = hit.path;
+  part(".label").textContent = shown(hit.label || hit.path.split("/").pop());
+  part(".hit").title = shown(hit.path);
   const euclidean = hit.euclidean === null ? "" : ` · ${hit.euclidean.toPrecision(3)}`;
   part(".distances").textContent = bits(hit.hamming) + euclidean;
   const moved = hit.hamming_rank - hit.reranked_rank; // by the re-rank, upwards
@@ -208,7 +230,7 @@ function card(hit, item) {
   mark.title = moved ? `the re-rank moves it from place ${hit.hamming_rank} to ${hit.reranked_rank}` : "";
   part(".hit").toggleAttribute("aria-current", query.item === hit.id);
   part(".hit").setAttribute("aria-label",
-    `${hit.rank}. ${hit.label || hit.path}, ${bits(hit.hamming)}${hit.euclidean === null ? "" : `, distance ${hit.euclidean.toPrecision(3)}`}` +
+    `${hit.rank}. ${shown(hit.label || hit.path)}, ${bits(hit.hamming)}${hit.euclidean === null ? "" : `, distance ${hit.euclidean.toPrecision(3)}`}` +
     `${moved ? `, moved ${moved > 0 ? "up" : "down"} by ${Math.abs(moved)}` : ""}. Search by it`);
   return item;
 }
@@ -247,8 +269,8 @@ async function showSome() {
   $("hits").replaceChildren(...items.map((found) => {
     const item = newCard(found.id);
     item.hit = found;
-    item.querySelector(".label").textContent = found.label || found.path.split("/").pop();
-    item.querySelector("button").setAttribute("aria-label", `${found.label || found.path}. Search by it`);
+    item.querySelector(".label").textContent = shown(found.label || found.path.split("/").pop());
+    item.querySelector("button").setAttribute("aria-label", `${shown(found.label || found.path)}. Search by it`);
     return item;
   }));
   $("status").textContent = about.encoder
@@ -373,7 +395,7 @@ async function main() {
     const parts = [`${about.count.toLocaleString("en")} photographs`, `${about.bits} bits`];
     if (about.encoder) parts.push(`${about.encoder.method} at ${about.encoder.image_size} px`);
     $("about").textContent = parts.join(" · ");
-    $("label").append(...about.classes.map((name) => new Option(name, name)));
+    $("label").append(...about.classes.map((name) => new Option(shown(name), name)));
     $("label-pick").hidden = !about.classes.length;
     $("candidates-slider").hidden = $("orders").hidden = $("rerank-pick").hidden = !about.values;
     $("drop").hidden = !about.encoder;
