@@ -376,7 +376,10 @@ def duplicates(index, as_json, html, move_to, yes, **options):
 
     Photographs whose codes differ in at most --radius bits are compared by --by, and are a pair within --distance. Of
     what pairs link, the photograph of most pixels is kept, then of most bytes, then of the lowest id, and the others
-    of its group are each within --distance of it.
+    of its group are each within --distance of it. By pixels, a copy that was enlarged is told by following from the
+    smaller one, which is then kept; one that was sharpened as well, or saved as JPEG more than lightly, may not be.
+    Animations and scans of several pages are copies where they have as many frames or pages, of which 16 at equal
+    distances, with the first and the last, are compared. Two names of one file are one photograph.
 
     \b
     --by pixels      the files, shrunk to 8 x 8 pixels, in grey levels of 255: 4 for what was saved again or resized,

@@ -2,6 +2,7 @@
 
 A move takes a free name in the folder, writes its line to the log, on disk, and only then moves the file: a kill at any
 moment leaves each photograph whole in one of the two places that its line names, or, between two disks, in both.
+What is moved aside has a copy that stays: that is looked for once more before each move, as another file, and after it.
 """
 
 from __future__ import annotations
@@ -9,16 +10,20 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
+import stat
+import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import HashretError
-from .files import partial_name
+from .files import identity, partial_name
 from .progress import Progress
 
 LOG = "moved.jsonl"
+_TAKEN = 1_000_000_000  # seconds: the time of an empty file that holds a name, whole and even for any file system
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ def set_aside(groups, folder, yes=False, quiet=False):
             if why:
                 moves.append(Move(copy.path, None, why))
             elif yes:
-                moves.append(Move(copy.path, str(_set_aside(copy, kept, folder))))
+                moves.append(_set_aside(copy, kept, folder))
             else:
                 name = next(_names(folder, copy.path, taken))
                 taken.add(name)
@@ -68,51 +73,87 @@ def _set_aside(copy, kept, folder):
         to = _take_name(folder, copy.path)
         _log(folder, {"id": copy.id, "from": copy.path, "to": to.name, "kept": kept.path})
         _move(copy.path, to)
+        if not _is_there(kept.path):  # a disk that has several names for a file, and another number for each
+            _move(to, _take(Path(copy.path)))
+            return Move(copy.path, None, f"it is the same file as {kept.path}, which was gone with it")
     except OSError as error:
         if to:
             _release(to)
         raise HashretError(f"cannot move {copy.path} to {folder}: {error.strerror or error}") from error
-    return to
+    return Move(copy.path, str(to))
+
+
+def _is_there(path):
+    """Whether a plain file can be opened, which asks a network disk anew."""
+    if not os.path.isfile(path):
+        return False
+    try:
+        open(path, "rb").close()
+    except OSError:
+        return False
+    return True
 
 
 def restore(folder):
     """Move what was set aside in a folder back to where it was: -> list of `Move`, the last one first.
 
-    Nothing is overwritten: what is in a photograph's old place stays there. When all is back, the log goes, and the
-    folder where it is empty.
+    Nothing is overwritten: what is in a photograph's old place stays there. Only plain files of the folder itself are
+    moved, whatever the log says. When all is back, the log goes, and the folder where it is empty.
 
     Raises:
         HashretError: no log in the folder, or a file that cannot be moved back.
     """
     folder = Path(folder).absolute()
+    if not (folder / LOG).is_file():
+        raise HashretError(f"no {LOG} in {folder}: nothing was moved there by hashret duplicates")
     try:
-        lines = (folder / LOG).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise HashretError(f"no {LOG} in {folder}: nothing was moved there by hashret duplicates") from None
-    moves = []
-    for line in reversed(lines):  # of several moves to one name, the last is of the file that is there
+        lines = (folder / LOG).read_bytes().split(b"\n")
+    except OSError as error:
+        raise HashretError(f"cannot read {folder / LOG}: {error.strerror or error}") from None
+    moves, refused = [], 0
+    for number in range(len(lines), 0, -1):  # of several moves to one name, the last is of the file that is there
         try:
-            entry = json.loads(line)
-            aside, place = folder / entry["to"], Path(entry["from"])
-        except (ValueError, TypeError, KeyError):  # cut off by a kill, before its file was moved
+            name, place = _read_line(lines[number - 1])
+        except (ValueError, RecursionError) as error:
+            if lines[number - 1] and number < len(lines):  # the last may be cut off, before its file was moved
+                warnings.warn(f"line {number} of {folder / LOG} is passed over: {error}", stacklevel=2)
+                refused += 1
             continue
         try:
-            moves += _restore(aside, place)
+            moves += _restore(folder / name, place)
         except OSError as error:
-            raise HashretError(f"cannot move {aside} back to {place}: {error.strerror or error}") from error
-    if not any(move.why for move in moves):
+            raise HashretError(f"cannot move {folder / name} back to {place}: {error.strerror or error}") from error
+    if not any(move.why for move in moves) and not (refused and len(os.listdir(folder)) > 1):
         (folder / LOG).unlink()
         with suppress(OSError):
             folder.rmdir()
     return moves
 
 
+def _read_line(line):
+    """A line of the log: -> name in the folder, and the place it came from. Raises ValueError where it is none."""
+    entry = json.loads(line)
+    if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("from", "to")):
+        raise ValueError("it does not say what was moved where")
+    name, place = entry["to"], entry["from"]
+    if name in ("", ".", "..", LOG) or "/" in name or b"\0" in os.fsencode(name):
+        raise ValueError(f"{name!r} is no name of a file in the folder")
+    if not os.path.isabs(place) or place != os.path.normpath(place) or b"\0" in os.fsencode(place):
+        raise ValueError(f"{place!r} is no whole path to go back to")
+    place = Path(place)
+    if not re.fullmatch(re.escape(place.stem) + r"(-\d+)?" + re.escape(place.suffix), name):
+        raise ValueError(f"{name!r} is not what {place.name!r} is called in the folder")
+    return name, place
+
+
 def _restore(aside, place):
     for path in (aside, place):
         _release(path)  # of a run that was killed before it moved the file
-    if not aside.exists():
-        return [] if place.exists() else [Move(str(aside), None, "gone from both places")]
-    if place.exists():
+    if not os.path.lexists(aside):
+        return [] if os.path.lexists(place) else [Move(str(aside), None, "gone from both places")]
+    if aside.is_symlink() or not aside.is_file():
+        return [Move(str(aside), None, "no plain file")]
+    if os.path.lexists(place):
         return [Move(str(aside), None, f"{place} is there")]
     place.parent.mkdir(parents=True, exist_ok=True)
     _take(place)
@@ -125,9 +166,13 @@ def _why_not(path, kept, folder):
         return "gone"
     if os.path.islink(path):
         return "a link"
-    if Path(path).parent == folder:
+    if not os.path.isfile(path):
+        return "no plain file"
+    if os.path.realpath(Path(path).parent) == os.path.realpath(folder):
         return "there already"
-    return "" if os.path.exists(kept) else "the one to keep is gone"
+    if not _is_there(kept):
+        return "the one to keep cannot be read" if os.path.lexists(kept) else "the one to keep is gone"
+    return f"it is the same file as {kept}" if identity(path) == identity(kept) else ""
 
 
 def _names(folder, path, taken=(LOG,)):
@@ -141,7 +186,7 @@ def _names(folder, path, taken=(LOG,)):
 
 
 def _take_name(folder, path):
-    """Take a free name in a folder, by an empty file: -> its path."""
+    """Take a free name in a folder for a file: -> its path."""
     for name in _names(folder, path):
         with suppress(FileExistsError):
             return _take(folder / name)
@@ -149,14 +194,21 @@ def _take_name(folder, path):
 
 
 def _take(path):
-    os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+    """Hold a name by an empty file of a time that no other has: -> the path. Raises FileExistsError."""
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        os.utime(descriptor, (_TAKEN, _TAKEN))
+    finally:
+        os.close(descriptor)
     return path
 
 
 def _release(path):
     """Give up a name that was taken and not used."""
-    if path.exists() and not path.stat().st_size:
-        path.unlink()
+    with suppress(FileNotFoundError):
+        found = os.lstat(path)
+        if stat.S_ISREG(found.st_mode) and not found.st_size and found.st_mtime == _TAKEN:
+            os.unlink(path)
 
 
 def _log(folder, entry):

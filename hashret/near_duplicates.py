@@ -17,14 +17,17 @@ import numpy as np
 
 from .bits import hamming
 from .errors import HashretError
+from .files import identity
 from .index import open_index
 from .index.folder import read_meta
 from .index.linked import components, linked_codes, stars
 from .index.near import euclidean, near_pairs, with_neighbours
-from .likeness import DISTANCES, check_by, vectors
+from .likeness import DISTANCES, check_by, is_enlarged, pages, same_pages, vectors
 from .progress import Progress
 
 _SHARE = 6  # of the bits may differ: re-saved copies mostly differ in less
+_SIZES = 4  # of smaller copies that a photograph may have been enlarged from
+_SINGLE = (1, None)  # of a photograph that is no animation and has one page
 
 
 @dataclass(frozen=True)
@@ -52,9 +55,11 @@ def duplicates(index="index", *, radius=None, by="pixels", distance=None, quiet=
     """Groups of near-duplicates in an index: -> list of groups, the largest first, each a list of `Photograph`.
 
     Two photographs are a pair where their codes are within ``radius`` and they are within ``distance``; all such pairs
-    are found. The first of a group is the one to keep: of most pixels, then of most bytes, then of the lowest id. The
+    are found. The first of a group is the one to keep: of most pixels, then of most bytes, then of the lowest id. By
+    pixels, one that was enlarged from a smaller one of them (`hashret.likeness.is_enlarged`) comes behind that. The
     others are linked to it by pairs, and each is itself within ``distance`` of it (within ``radius``, by codes alone).
-    A photograph is in one group at most.
+    Animations and scans of several pages are linked by their first, and in one group where all are alike
+    (`hashret.likeness.same_pages`). A photograph is in one group at most, and several names of one file are one.
 
     Args:
         index: folder of an index.
@@ -79,11 +84,14 @@ def duplicates(index="index", *, radius=None, by="pixels", distance=None, quiet=
     else:
         linked = components(len(rows), near_pairs(codes, radius, x, reach, quiet))
     parts = _parts(linked)
-    found = _photographs(opened, rows, list(chain.from_iterable(parts)), quiet)
+    found, several = _photographs(opened, rows, list(chain.from_iterable(parts)), quiet)
+    apart = partial(_apart, codes, x, several, reach if by == "pixels" else DISTANCES["pixels"])
     groups = []
     for part in parts:
         ranked = sorted((item for item in part if item in found), key=lambda item: _rank(found[item]))
-        for first, others, D in stars(ranked, partial(_apart, codes, x), reach):
+        if by == "pixels":
+            ranked = _enlarged_last(ranked, found, several, lambda item, others: reach >= apart(item, others))
+        for first, others, D in stars(ranked, apart, reach):
             groups.append(_group(found, codes, int(first), others, None if x is None else D))
     copies = sum(len(group) - 1 for group in groups)
     if by != "pixels" and 2 * copies > len(opened):
@@ -136,16 +144,45 @@ def _parts(linked):
     return [part.tolist() for part in parts if len(part) > 1]
 
 
-def _apart(codes, x, first, others):
-    """How far others are from a first: Euclidean distances, or, without x, Hamming distances."""
-    if x is None:
-        return hamming(codes[first : first + 1], codes[others])[0]
-    return euclidean(x, np.full(len(others), first), others)
+def _apart(codes, x, several, reach, first, others):
+    """How far others are from a first: Euclidean distances, or, without x, Hamming distances.
+
+    It is infinite where their frames or pages are not the same, of which ``several`` knows those that have some.
+    """
+    bits = _bits(codes, first, others)
+    D = bits.astype(np.float32) if x is None else euclidean(x, np.full(len(others), first), others)
+    if several:
+        pages = several.get(int(first), _SINGLE)
+        same = [same_pages(pages, several.get(int(other), _SINGLE), reach) for other in others]
+        D = np.where(same, D, np.float32(np.inf))
+    return D
+
+
+def _bits(codes, first, others):
+    return hamming(codes[first : first + 1], codes[others])[0]
+
+
+def _enlarged_last(ranked, found, several, is_near):
+    """Put each photograph that was enlarged from a smaller one behind that: items, the largest first -> the same.
+
+    Of the smaller ones that are copies of it, the largest of each size is compared, and `_SIZES` sizes at most.
+    """
+    pixels = {item: (found[item].width or 0) * (found[item].height or 0) for item in ranked}
+    detail = dict(pixels)  # of what it shows
+    singles = np.array([item for item in ranked if item not in several])
+    for place in reversed(range(len(singles))):
+        item, others = singles[place], singles[place + 1 :]
+        smaller = others[[0 < pixels[other] < pixels[item] for other in others]] if len(others) else others
+        sizes = {pixels[other]: other for other in reversed(smaller[is_near(item, smaller)])} if len(smaller) else {}
+        for other in sorted(sizes.values(), key=lambda other: -pixels[other])[:_SIZES]:
+            if is_enlarged(found[item].path, found[other].path):
+                detail[item] = min(detail[item], detail[other])
+    return sorted(ranked, key=lambda item: (-detail[item], detail[item] < pixels[item]))
 
 
 def _group(found, codes, first, others, D):
     """The photograph to keep, and its copies, the nearest first."""
-    bits = _apart(codes, None, first, others).tolist()
+    bits = _bits(codes, first, others).tolist()
     far = [None] * len(others) if D is None else D.tolist()
     copies = [
         replace(found[item], hamming=h, euclidean=d) for item, h, d in zip(others.tolist(), bits, far, strict=True)
@@ -155,38 +192,47 @@ def _group(found, codes, first, others, D):
 
 
 def _photographs(index, rows, items, quiet):
-    """The files of some items: -> dict of `Photograph`, without those whose file is another's, too."""
-    found, files = {}, {}
+    """The files of some items: -> dict of `Photograph`, without those whose file is another's, too, and dict of
+    `hashret.likeness.pages` of those that have several.
+    """
+    found, several, files = {}, {}, {}
     progress = Progress("looking at files", len(items), "photographs", quiet=quiet)
     for item in items:
         path = index.path(rows[item])
-        found[item] = Photograph(int(index.ids[rows[item]]), path, False, 0, None, *_size(path))
-        files.setdefault(os.path.realpath(path), []).append(item)
+        width, height, size, shown = _looked_at(path)
+        found[item] = Photograph(int(index.ids[rows[item]]), path, False, 0, None, width, height, size)
+        if shown[0] > 1:
+            several[item] = shown
+        try:
+            files.setdefault(identity(path), []).append(item)
+        except OSError:
+            files.setdefault(os.path.realpath(path), []).append(item)
         progress.add()
     progress.close()
-    again = []  # a file that is there under several paths must not pass for its own copy
-    for file, same in files.items():
-        again += sorted(same, key=lambda item: (found[item].path != file, found[item].id))[1:]
+    again = []  # a file that is there under several names must not pass for its own copy
+    for same in files.values():
+        same.sort(key=lambda item: (found[item].path != os.path.realpath(found[item].path), found[item].id))
+        again += same[1:]
     if again:
         warnings.warn(
-            f"{len(again):,} photographs are in the index more than once, or by a link as well, and are left out, as "
-            f"{found[again[0]].path}",
+            f"{len(again):,} photographs are in the index more than once, or one file of several names, by a link or "
+            f"in a folder mounted twice, and are left out, as {found[again[0]].path}",
             stacklevel=3,
         )
-    return {item: found[item] for item in found.keys() - set(again)}
+    return {item: found[item] for item in found.keys() - set(again)}, several
 
 
-def _size(path):
-    """Width and height in pixels and size in bytes of a file, None where it cannot be read."""
+def _looked_at(path):
+    """Width and height in pixels and size in bytes of a file, None where it cannot be read, and its frames or pages."""
     from PIL import Image
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(path) as image:
-                return image.width, image.height, os.path.getsize(path)
+                return image.width, image.height, os.path.getsize(path), pages(path)
     except Exception:  # as many kinds as Pillow has plugins
-        return None, None, None
+        return None, None, None, _SINGLE
 
 
 def _rank(photograph):

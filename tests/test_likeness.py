@@ -1,17 +1,18 @@
 """What photographs are compared by."""
 
+import io
 import shutil
 import warnings
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from hashret.encoding import encode
 from hashret.errors import HashretError
 from hashret.index import append, build_index, open_index
 from hashret.index.rerank import directions
-from hashret.likeness import vectors
+from hashret.likeness import is_enlarged, pages, same_pages, vectors
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +78,83 @@ def test_a_large_jpeg_read_at_a_smaller_scale_looks_the_same(tmp_path, index):
     jpeg, png, same = vectors(Two(), np.arange(3), "pixels")
     assert np.linalg.norm(jpeg - png) < 2
     assert np.array_equal(png, same)
+
+
+@pytest.fixture(scope="module")
+def detailed():
+    """A picture that is as rough at every scale, as photographs are, sharp and blurred."""
+    rng = np.random.default_rng(3)
+    y, x = np.meshgrid(np.fft.fftfreq(128), np.fft.fftfreq(192), indexing="ij")
+    spectrum = np.fft.fft2(rng.normal(size=(3, 128, 192))) / np.maximum(np.hypot(y, x), 1 / 192)
+    pixels = np.fft.ifft2(spectrum).real
+    sharp = Image.fromarray((128 + 45 * pixels / pixels.std()).clip(0, 255).astype(np.uint8).transpose(1, 2, 0))
+    return {"sharp": sharp, "blurred": sharp.filter(ImageFilter.GaussianBlur(1.5))}
+
+
+def saved(image, quality):
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=quality) if quality else image.save(file, "PNG")
+    return file
+
+
+@pytest.mark.parametrize("way", ["NEAREST", "BOX", "BILINEAR", "BICUBIC", "LANCZOS"])
+def test_what_was_enlarged_is_told_from_what_was_shrunk(detailed, way):
+    way = Image.Resampling[way]
+    for kind, image in detailed.items():
+        original = saved(image, 0)
+        for factor in (0.4, 0.8):
+            small = image.resize([round(factor * side) for side in image.size], way)
+            for of, quality in ((original, 0), (original, 60), (saved(image, 75), 90)):
+                assert not is_enlarged(of, saved(small, quality)), (kind, factor, quality)
+    original = saved(detailed["sharp"], 0)
+    for factor in (2,) if way == Image.Resampling.BOX else (1.3, 2):
+        size = [round(factor * side) for side in detailed["sharp"].size]
+        for quality in (0,) if way in (Image.Resampling.NEAREST, Image.Resampling.BOX) else (0, 95):
+            assert is_enlarged(saved(detailed["sharp"].resize(size, way), quality), original), (factor, quality)
+    assert not is_enlarged(io.BytesIO(b"no picture"), original)
+
+
+def animation(path, shades, **options):
+    """Frames, or pages, of a grey level each."""
+    first, *others = (Image.new("RGB", (16, 12), (shade, shade // 2, 0)) for shade in shades)
+    first.save(path, save_all=True, append_images=others, **options)
+    return pages(path)
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png", "tif"])
+def test_frames_and_pages_count(tmp_path, suffix):
+    lossless = {"lossless": True} if suffix == "webp" else {}
+    one = animation(tmp_path / f"a.{suffix}", range(0, 200, 5), **lossless)
+    assert one[0] == 40
+    assert one[1].shape == (16, 192)
+    shades = np.linalg.norm(one[1], axis=1)
+    assert (np.diff(shades) > 3).all()
+    assert same_pages(one, animation(tmp_path / f"b.{suffix}", range(1, 201, 5), **lossless))
+    assert not same_pages(one, animation(tmp_path / f"c.{suffix}", [*range(0, 195, 5), 255], **lossless))
+    assert not same_pages(one, animation(tmp_path / f"d.{suffix}", range(0, 205, 5), **lossless))
+    still = animation(tmp_path / f"e.{suffix}", [0])
+    assert still == (1, None)
+    assert not same_pages(one, still)
+    assert same_pages(still, still)
+    whole = (tmp_path / f"a.{suffix}").read_bytes()
+    if suffix == "gif":
+        (tmp_path / "cut.gif").write_bytes(whole[:-200])
+        cut = pages(tmp_path / "cut.gif")
+        assert not same_pages(cut, cut) or cut[0] < 40
+
+
+def test_previews_and_masks_in_a_tiff_are_no_pages_of_it(tmp_path):
+    large, small = Image.new("L", (64, 64), 9), Image.new("L", (8, 8), 9)
+    small.encoderinfo = {"tiffinfo": {254: 1}}
+    large.save(tmp_path / "a.tif", save_all=True, append_images=[small])
+    with Image.open(tmp_path / "a.tif") as image:
+        assert image.n_frames == 2
+    assert pages(tmp_path / "a.tif") == (1, None)
+
+
+def test_an_animation_that_takes_too_long_to_look_through_is_a_copy_of_none(tmp_path, monkeypatch):
+    monkeypatch.setattr("hashret.data.pages._MOST_PIXELS", 16 * 12 * 4)
+    long, short = (animation(tmp_path / f"{count}.gif", range(0, 20 * count, 20)) for count in (6, 5))
+    assert (long, short[0]) == ((6, None), 5)
+    assert not same_pages(long, long)
+    assert same_pages(short, short)

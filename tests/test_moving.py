@@ -192,9 +192,122 @@ set_aside([[photograph(file) for file in [Path({str(folder)!r}) / "kept.jpg", *f
     assert tree_bytes(folder) == before
 
 
+def test_two_names_of_one_file_are_not_moved(photos, tmp_path):
+    folder, groups, _ = photos
+    (folder / "b" / "one.jpg").unlink()
+    os.link(folder / "a" / "one.jpg", folder / "b" / "one.jpg")
+    (tmp_path / "again").symlink_to(folder)
+    groups = [[groups[0][0], groups[0][1], photograph(tmp_path / "again" / "a" / "one.jpg"), groups[0][2]]]
+    for yes in (False, True):
+        moves = set_aside(groups, tmp_path / "aside", yes=yes)
+        same = f"it is the same file as {folder / 'a' / 'one.jpg'}"
+        assert [move.why for move in moves] == [same, same, ""]
+    assert (folder / "a" / "one.jpg").read_text() == "a/one.jpg"
+
+
+def test_a_disk_that_hides_that_two_names_are_one_file_gets_it_back(photos, tmp_path, monkeypatch):
+    folder, _, before = photos
+    (tmp_path / "again").symlink_to(folder)
+    monkeypatch.setattr(moving, "identity", str)
+    groups = [[photograph(tmp_path / "again" / "a" / "one.jpg"), photograph(folder / "a" / "one.jpg")]]
+    [move] = set_aside(groups, tmp_path / "aside", yes=True)
+    assert (move.to, "which was gone with it" in move.why) == (None, True)
+    assert tree_bytes(folder) == before
+    assert restore(tmp_path / "aside") == []
+
+
+def test_an_empty_file_of_somebody_else_is_not_taken_for_a_name_that_was_held(photos, tmp_path):
+    folder, groups, _ = photos
+    set_aside(groups[:1], tmp_path / "aside", yes=True)
+    (folder / "b" / "one.jpg").touch()
+    assert [move.why for move in restore(tmp_path / "aside")] == ["", f"{folder / 'b' / 'one.jpg'} is there"]
+    assert (folder / "b" / "one.jpg").read_bytes() == b""
+    assert (tmp_path / "aside" / "one.jpg").read_text() == "b/one.jpg"
+
+
+@pytest.fixture
+def aside(tmp_path):
+    """A folder with a log, a photograph, and files outside of it that no log may move."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "victim").write_text("theirs")
+    (tmp_path / "victim").write_text("theirs")
+    (tmp_path / "aside" / "folder").mkdir(parents=True)
+    (tmp_path / "aside" / "a.jpg").write_text("a photograph")
+    (tmp_path / "aside" / "link").symlink_to(tmp_path / "victim")
+    os.mkfifo(tmp_path / "aside" / "fifo")
+    return tmp_path / "aside"
+
+
+def write_log(aside, *lines):
+    lines = [line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines]
+    (aside / LOG).write_bytes(b"\n".join([*lines, b""]))
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "why"),
+    [
+        ("{0}/elsewhere/victim", "{0}/new/victim", "is no name of a file in the folder"),
+        ("../victim", "{0}/new/victim", "is no name"),
+        ("../elsewhere/victim", "{0}/new/victim", "is no name"),
+        ("..", "{0}/new", "is no name"),
+        ("", "{0}/new", "is no name"),
+        (LOG, "{0}/new/moved.jsonl", "is no name"),
+        ("nul\0", "{0}/new/nul", "is no name"),
+        ("\ud800.jpg", "{0}/new/\ud800.jpg", "can't encode"),
+        ("a.jpg", "{0}/new\ud800/a.jpg", "can't encode"),
+        ("a.jpg", "new/a.jpg", "is no whole path to go back to"),
+        ("a.jpg", "{0}/aside/../new/a.jpg", "is no whole path"),
+        ("a.jpg", "{0}/.profile", "is not what '.profile' is called in the folder"),
+        (7, "{0}/new/7", "does not say"),
+        ("a.jpg", None, "does not say"),
+        ("link", "{0}/new/link", "no plain file"),
+        ("fifo", "{0}/new/fifo", "no plain file"),
+        ("folder", "{0}/new/folder", "no plain file"),
+    ],
+)
+def test_a_log_moves_only_plain_files_of_its_folder(aside, tmp_path, name, place, why):
+    def fill(text):
+        return text.format(tmp_path) if isinstance(text, str) else text
+
+    write_log(aside, {"from": fill(place), "to": fill(name)})
+    before = tree_bytes(aside.parent / "elsewhere") | {"victim": b"theirs"}
+    warnings = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(moving.warnings, "warn", lambda message, **_: warnings.append(message))
+        moves = restore(aside)
+    assert [move.to for move in moves if move.to] == []
+    assert why in " ".join([*warnings, *(move.why for move in moves)])
+    assert "\n" not in "".join(warnings)
+    assert tree_bytes(tmp_path / "elsewhere") | {"victim": (tmp_path / "victim").read_bytes()} == before
+    assert not (tmp_path / "new").exists()
+    assert (aside / "a.jpg").read_text() == "a photograph"
+    assert (aside / LOG).exists()
+
+
+def test_a_damaged_line_is_named_and_the_others_are_obeyed(aside, tmp_path):
+    names = ["a\u2028b.jpg", "c\x85d.jpg", os.fsdecode(b"\xff.jpg"), "e\nf.jpg"]
+    for name in names:
+        (aside / name).write_text(name.encode("utf-8", "backslashreplace").decode())
+    lines = [{"from": str(tmp_path / "back" / name), "to": name} for name in names]
+    raw = json.dumps(lines[0], ensure_ascii=False).encode()  # as another program may have written it
+    write_log(aside, raw, b"\xff\xfe damaged", *lines[1:3], b"[" * 100_000, b"", lines[3])
+    with pytest.warns(UserWarning, match="line [25] of .* is passed over") as said:
+        moves = restore(aside)
+    assert len(said) == 2
+    assert [Path(move.to).name for move in moves] == names[::-1]
+    assert sorted(os.listdir(tmp_path / "back")) == sorted(names)
+    assert (aside / LOG).exists()  # as there is more in the folder
+    (tmp_path / "door").symlink_to(aside)
+    write_log(aside, {"from": str(tmp_path / "back" / "a.jpg"), "to": "a.jpg"})
+    assert len(restore(tmp_path / "door")) == 1
+
+
 def test_mistakes(photos, tmp_path):
     folder, groups, _ = photos
     with pytest.raises(HashretError, match="is a file; name a folder to move to"):
         set_aside(groups, folder / "a" / "one.jpg", yes=True)
+    with pytest.raises(HashretError, match=r"no moved\.jsonl in"):
+        restore(tmp_path)
+    os.mkfifo(tmp_path / LOG)
     with pytest.raises(HashretError, match=r"no moved\.jsonl in"):
         restore(tmp_path)

@@ -149,6 +149,45 @@ def test_a_link_is_no_copy_of_its_file(place):
     assert names(groups) == [["2", "2-again"], ["0-exact", "0-small"], ["1-large", "1"]]
 
 
+def test_a_file_of_several_names_is_no_copy_of_itself(tmp_path, model):
+    """Names that `realpath` does not bring together: hard links, as in a folder that is mounted twice."""
+    (tmp_path / "photos").mkdir()
+    Image.effect_noise((40, 30), 90).save(tmp_path / "photos" / "a.png")
+    os.link(tmp_path / "photos" / "a.png", tmp_path / "photos" / "b.png")
+    encode(tmp_path / "photos", model, tmp_path / "codes", workers=0, quiet=True)
+    build_index(tmp_path / "codes", tmp_path / "index")
+    for by in ("pixels", "codes"):
+        with pytest.warns(UserWarning, match="1 photographs are in the index .* one file of several names"):
+            assert duplicates(tmp_path / "index", by=by, quiet=True) == []
+
+
+def test_frames_pages_and_enlarged_copies(tmp_path, model):
+    folder, rng = tmp_path / "photos", np.random.default_rng(0)
+    folder.mkdir()
+    frames = [Image.fromarray(rng.integers(0, 256, (5, 6, 3), dtype=np.uint8)).resize((48, 40)) for _ in range(20)]
+    other = [*frames[:-1], frames[3]]
+    for name, pictures in {"a": frames, "again": frames, "ends-else": other, "shorter": frames[:-1]}.items():
+        pictures[0].save(folder / f"{name}.tif", save_all=True, append_images=pictures[1:])
+    frames[0].save(folder / "still.png")
+    sharp = Image.effect_noise((64, 64), 60).convert("RGB")
+    sharp.save(folder / "sharp.png")
+    sharp.resize((128, 128), Image.Resampling.BICUBIC).save(folder / "twice.png")
+    sharp.resize((32, 32), Image.Resampling.BICUBIC).save(folder / "half.png")
+    sharp.resize((128, 128), Image.Resampling.LANCZOS).save(folder / "twice-95.jpg", quality=95)
+    encode(folder, model, tmp_path / "codes", workers=0, quiet=True)
+    build_index(tmp_path / "codes", tmp_path / "index")
+    [enlarged, pages] = duplicates(tmp_path / "index", radius=ALL, quiet=True)
+    assert enlarged[0].path.endswith("sharp.png")
+    assert {Path(photograph.path).stem for photograph in enlarged} == {"sharp", "twice", "half", "twice-95"}
+    assert names([pages]) == [["a", "again"]]
+    for by, distance in (("values", 30), ("codes", None)):
+        with pytest.warns(UserWarning, match="pass for copies"):
+            groups = duplicates(tmp_path / "index", radius=ALL, by=by, distance=distance, quiet=True)
+        together = {frozenset(part) for part in names(groups)}
+        assert frozenset({"a", "again"}) in together
+        assert not any({"ends-else", "shorter"} & part for part in together)
+
+
 def test_an_encoder_that_does_not_tell_photographs_apart_is_named(copied):
     with pytest.warns(UserWarning, match="10 of 11 photographs pass for copies of others: by its codes"):
         [group] = duplicates(copied / "index", radius=ALL, by="codes", quiet=True)

@@ -1,0 +1,59 @@
+"""The frames of an animation and the pages of a scan, of which everything else reads the first alone."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+from .images import _opened, _to_rgb
+
+# Formats whose further pictures belong to what is shown; those of MPO and HEIF are previews and depths of a photograph.
+_FORMATS = ("GIF", "PNG", "WEBP", "TIFF", "AVIF", "JXL")
+_NEW_SUBFILE_TYPE, _PREVIEW_OR_MASK = 254, 1 | 4  # TIFF 6.0, section 8: a page that repeats another, smaller
+_MOST_PAGES = 10_000
+_MOST_PIXELS = 2**30  # that are decoded to get to the last frame
+
+
+def sample_pages(file, most):
+    """Look at an image's frames or pages: -> how many there are, and some of them, a list of RGB Pillow images.
+
+    At most ``most`` are decoded, at equal distances, the first and the last among them. The list is empty where there
+    is one alone, and None where there are too many to get to the last in seconds, or one cannot be read.
+
+    Raises:
+        OSError or another error of Pillow's: not an image.
+    """
+    from PIL import ImageOps
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with _opened(file) as image:
+            numbers = _page_numbers(image)
+            if len(numbers) == 1:
+                return 1, []
+            skipped = image.width * image.height * (1 if image.format == "TIFF" else numbers[-1])
+            if len(numbers) > _MOST_PAGES or skipped > _MOST_PIXELS:
+                return len(numbers), None
+            pages = []
+            try:
+                for place in np.unique(np.linspace(0, len(numbers) - 1, min(most, len(numbers))).astype(int)):
+                    image.seek(numbers[place])
+                    pages.append(_to_rgb(ImageOps.exif_transpose(image)))
+            except Exception:  # Pillow's plugins raise errors of many types on damaged files
+                return len(numbers), None
+            return len(numbers), pages
+
+
+def _page_numbers(image):
+    """The numbers by which Pillow finds the frames or pages of an opened image."""
+    count = getattr(image, "n_frames", 1) if image.format in _FORMATS else 1
+    if image.format != "TIFF" or count > _MOST_PAGES:
+        return range(count)
+    numbers = []
+    for number in range(count):
+        image.seek(number)
+        if not number or not image.tag_v2.get(_NEW_SUBFILE_TYPE, 0) & _PREVIEW_OR_MASK:
+            numbers.append(number)
+    image.seek(0)
+    return numbers
