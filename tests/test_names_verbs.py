@@ -134,6 +134,20 @@ def test_a_changed_index(place, at, tmp_path):
     assert "34 photographs" in hashret("compact", own)
 
 
+@pytest.mark.parametrize("engine", ["milvus", "postgres"])
+def test_a_copy_in_an_engine(place, at, request, engine):
+    collection = f"{request.getfixturevalue(engine)}#names"
+    assert "34 photographs" in hashret("export", at["INDEX"], collection, "--overwrite")
+    assert json.loads(hashret("info", collection, "--json"))["classes"] == sorted(CLASSES)
+    options = ("--model", at["MODEL"], "--json", "-k", 40)
+    answers = [hashret("query", at["PHOTO"], "--index", index, *options) for index in (at["INDEX"], collection)]
+    ids = [sorted((hit["id"], hit["path"], hit["label"]) for hit in json.loads(line)["hits"]) for line in answers]
+    assert ids[0] == ids[1]
+    for name in CLASSES:
+        hits = json.loads(hashret("query", at["PHOTO"], "--index", collection, *options, "--label", name))["hits"]
+        assert {hit["label"] for hit in hits} == {name}
+
+
 def test_moved_aside_and_back(place, at, tmp_path):
     photos, index, codes = (tmp_path / f"{what}{ODD}" for what in ("photos", "index", "codes"))
     for number, name in enumerate(NAMES):

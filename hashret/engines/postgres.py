@@ -59,13 +59,13 @@ class Postgres(Engine):
             return connection.execute(query, [self.place.collection]).fetchone()
 
         found = self.run(read)
-        return found and found[0]
+        return found and _with_classes(found[0], from_text)
 
     def save_record(self, record):
         def save(connection):
             connection.execute(f"CREATE TABLE IF NOT EXISTS {_RECORDS} (name text PRIMARY KEY, record jsonb NOT NULL)")
             query = f"INSERT INTO {_RECORDS} VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET record = excluded.record"
-            connection.execute(query, [self.place.collection, Jsonb(record)])
+            connection.execute(query, [self.place.collection, Jsonb(_with_classes(record, to_text))])
 
         self.run(save)
 
@@ -302,6 +302,11 @@ def _packing_cursor(connection):
     register_bit_info(cursor, TypeInfo.fetch(connection, "bit"))
     register_vector_info(cursor, TypeInfo.fetch(connection, "vector"))
     return cursor
+
+
+def _with_classes(record, convert):
+    """A record with its classes' names converted: jsonb takes no lone surrogates, which bytes that are no UTF-8 are."""
+    return record | {"classes": [convert(name) for name in record.get("classes", [])]}
 
 
 def _line(error):
