@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import HashretError
-from .names import to_json
+from .names import fitting, to_json
 
 _UMASK = os.umask(0)
 os.umask(_UMASK)
@@ -74,7 +74,7 @@ def identity(path):
 
 def partial_name(path):
     """The temporary name beside ``path`` that this process writes to."""
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    return path.with_name(fitting(f".{path.name}", f".{os.getpid()}.tmp"))
 
 
 def remove_leftovers(folder, name=None):

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from .errors import HashretError
 from .files import identity, partial_name
+from .names import fitting
 from .progress import Progress
 
 LOG = "moved.jsonl"
@@ -141,7 +142,8 @@ def _read_line(line):
     if not os.path.isabs(place) or place != os.path.normpath(place) or b"\0" in os.fsencode(place):
         raise ValueError(f"{place!r} is no whole path to go back to")
     place = Path(place)
-    if not re.fullmatch(re.escape(place.stem) + r"(-\d+)?" + re.escape(place.suffix), name):
+    number = re.search(r"-\d+" + re.escape(place.suffix) + r"\Z", name)
+    if name != place.name and not (number and name == fitting(place.stem, number[0])):
         raise ValueError(f"{name!r} is not what {place.name!r} is called in the folder")
     return name, place
 
@@ -179,7 +181,7 @@ def _names(folder, path, taken=(LOG,)):
     """Free names for a file in a folder: yields photo.jpg, photo-2.jpg, photo-3.jpg ..."""
     path, number = Path(path), 1
     while True:
-        name = path.name if number == 1 else f"{path.stem}-{number}{path.suffix}"
+        name = path.name if number == 1 else fitting(path.stem, f"-{number}{path.suffix}")
         if name not in taken and not os.path.lexists(folder / name):
             yield name
         number += 1

@@ -13,6 +13,7 @@ import os
 import unicodedata
 from contextlib import contextmanager
 
+LONGEST = 255  # bytes of a file's name
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # control, format (directions among them), surrogate, separator of lines
 _JOINERS = "\u200c\u200d"  # format characters that words of Persian and many emoji are written with
@@ -47,6 +48,13 @@ def shown_path(path):
     except (OSError, ValueError):  # the working folder is gone, or the path is empty
         relative = ".."
     return shown(path if relative.startswith("..") else relative)
+
+
+def fitting(stem, end=""):
+    """A file's name, its stem cut so that stem and end have the 255 bytes at most that file systems take."""
+    while len(os.fsencode(stem + end)) > LONGEST:
+        stem = stem[:-1]
+    return stem + end
 
 
 @contextmanager

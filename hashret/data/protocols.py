@@ -81,7 +81,7 @@ def format_rows(rows):
 
 def names_sha256(paths):
     """sha256 of a list of paths, a line each."""
-    return hashlib.sha256("".join(f"{path}\n" for path in paths).encode()).hexdigest()
+    return hashlib.sha256("".join(f"{path}\n" for path in paths).encode(errors="surrogateescape")).hexdigest()
 
 
 def _check_names(paths, record, folder):
