@@ -13,6 +13,7 @@ from .errors import HashretError
 from .evaluation import evaluate
 from .files import check_output, remove_folder
 from .index import build_index
+from .names import shown
 from .search import query
 from .training import train
 
@@ -47,21 +48,21 @@ def demo(out="hashret-demo", *, bits=48, seed=0, device="auto", overwrite=False)
     check_output(out, overwrite, "demo", "digits")
     remove_folder(out)
     data, model, index = out / "digits", out / "model.safetensors", out / "index"
-    print(f"1. 1,797 handwritten digits -> {data}")
+    _say(f"1. 1,797 handwritten digits -> {data}")
     write_digits(data)
-    print(f"2. train a small AM-VGGH of {bits} bits on the train digits, from scratch -> {model}")
+    _say(f"2. train a small AM-VGGH of {bits} bits on the train digits, from scratch -> {model}")
     train(
         f"folder:{data}", model, bits=bits, image_size=32, arch="vgg11_bn", weights="none", finetune="all", width=256,
         epochs=5, batch_size=64, lr=1e-3, augment="none", seed=seed, device=device,
     )  # fmt: skip
-    print(f"3. encode both sets -> {out / 'codes'}, {out / 'codes-test'}")
+    _say(f"3. encode both sets -> {out / 'codes'}, {out / 'codes-test'}")
     for split, codes in (("train", out / "codes"), ("test", out / "codes-test")):
         encode(f"folder:{data}", model, codes, split=split, device=device, quiet=True)
-    print(f"4. build the index of the train digits -> {index}")
+    _say(f"4. build the index of the train digits -> {index}")
     build_index(out / "codes", index)
     photos = [sorted((data / "test" / str(digit)).iterdir())[0] for digit in range(10)]
     results = query(photos, index, model, k=7, device=device)
-    print(f"5. query with a held-out digit: {photos[3]}")
+    _say(f"5. query with a held-out digit: {photos[3]}")
     print(rendering.table(results[3][1]))
     print("6. score all held-out digits against the index")
     metrics = evaluate(out / "codes-test", index, device=device, candidates=100, out=out / "metrics.json")
@@ -77,8 +78,12 @@ def demo(out="hashret-demo", *, bits=48, seed=0, device="auto", overwrite=False)
     )
     rendering.grid(results, out / "results.png", truth)
     for name, value in facts.items():
-        print(f"   {name}: {value}")
-    print(f"   page: {out / 'results.html'}   picture: {out / 'results.png'}")
-    print(f"done in {time.monotonic() - started:.0f} s; next: hashret report {out}, or")
-    print(f"hashret query PHOTO --index {index} --model {model}")
+        _say(f"   {name}: {value}")
+    _say(f"   page: {out / 'results.html'}   picture: {out / 'results.png'}")
+    _say(f"done in {time.monotonic() - started:.0f} s; next: hashret report {out}, or")
+    _say(f"hashret query PHOTO --index {index} --model {model}")
     return metrics
+
+
+def _say(line):
+    print(shown(line))
