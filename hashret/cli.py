@@ -454,6 +454,54 @@ def restore(folder):
     _say(f"{folder}: {sum(move.to is not None for move in moves):,} photographs moved back")
 
 
+@main.group()
+def cache():
+    """List and clear what train and encode --fill-cache keep of photographs."""
+
+
+@cache.command("list")
+@_CACHE
+@click.option("--json", "as_json", is_flag=True, help="a JSON object a cache and line")
+def list_caches(cache, as_json):
+    """List the feature caches: name, photographs, size, days since it was written, image size, precision, source.
+
+    \b
+    Example: hashret cache list
+    """
+    from .features import caches
+    from .rendering import caches_table
+
+    found = caches(cache)
+    for one in found if as_json else ():
+        click.echo(to_json(one.as_dict()))
+    if not as_json:
+        click.echo(caches_table(found) if found else "no feature caches")
+
+
+@cache.command("clear")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@_CACHE
+@click.option("--yes", is_flag=True, help="clear all, where no NAME is given")
+def clear_caches(names, cache, yes):
+    """Remove the feature caches NAME, as hashret cache list has them, or all with --yes. Photographs stay.
+
+    What was computed is computed again when it is needed.
+
+    \b
+    Example: hashret cache clear 0123456789abcdef0123
+             hashret cache clear --yes
+    """
+    from .features import caches, clear_caches
+    from .rendering import caches_table
+
+    found = caches(cache)
+    if not names and not yes:
+        click.echo(caches_table(found) if found else "no feature caches", err=True)
+        raise HashretError(f"name those of these {len(found)} feature caches to clear, or clear all with --yes")
+    freed = clear_caches(names or [one.name for one in found], cache)
+    _say(f"{len(names or found)} feature caches cleared, {freed:,} bytes")
+
+
 @main.command()
 @click.argument("index")
 @click.argument("to", metavar="ENGINE")

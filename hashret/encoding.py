@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -134,11 +135,15 @@ class _Run:
         cache = FeatureCache(folder, self.source, weights, encoder.image_size, encoder.precision)
         if fill:
             cache.fill(encoder.convolutions, self.workers, self.quiet)
-        self.cached = cache.state() == PRESENT
-        if self.cached.any():
-            self.features = cache.open()
-            if not self.quiet:
-                note(f"{self.cached.sum():,} of {len(self.cached):,} photographs have cached convolution features")
+        try:
+            cached = cache.state() == PRESENT
+            self.features, self.cached = cache.open() if cached.any() else None, cached
+        except HashretError as error:
+            if fill:
+                raise
+            warnings.warn(f"{error}; the photographs are read", stacklevel=2)
+        if self.cached.any() and not self.quiet:
+            note(f"{self.cached.sum():,} of {len(self.cached):,} photographs have cached convolution features")
 
     def encode(self):
         missing = [number for number in range(self.shards) if not (self.out / shard_name(number)).exists()]

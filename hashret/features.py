@@ -1,15 +1,26 @@
 """The feature cache: what frozen convolutions say of each photograph, computed once and kept on disk.
 
-A cache is a folder named by data, weights, image size and precision. `features.f16` holds a row a photograph,
-float16 (n, 512, s/32, s/32); `state.u8` a byte a photograph: 0 not yet, 1 there, 2 unreadable. A killed run goes
-on where it stopped, and every later run (other bits, other seed, with or without attention) reads what is there.
+A cache is a folder for one root folder of photographs under one set of weights, one image size and one precision. Its
+files have a row for each photograph that was ever asked for: `photographs.bin` which one it is (`_RECORD`: a hash of
+its path below the root, its file's size and time), `state.u8` a byte (0 not yet, 1 there, 2 unreadable), `features.f16`
+its feature map in float16; `info.json` says what the cache is of, and the shape of a map. A photograph that is changed
+keeps its row and is computed anew, a new one gets the next row; the row of one that is gone stays until the cache is
+cleared. A killed run goes on where it stopped, and every later run (other bits, other seed, with or without attention)
+reads what is there.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import re
+import tempfile
+import time
+import warnings
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -17,16 +28,28 @@ import numpy as np
 from .data.batches import batch_size, batches, split_rows
 from .distributed import barrier, is_main, rank, world
 from .errors import HashretError
+from .files import atomic, read_json, remove_leftovers, write_json
 from .progress import Progress
 
 MISSING, PRESENT, UNREADABLE = 0, 1, 2
-_FORMAT = 1
+_FORMAT = 2
+_READING = 1  # counts up when photographs come to be read to other pixels, so that their features are computed anew
+_RECORD = np.dtype([("path", "V16"), ("size", "<i8"), ("time", "<i8")])
+_BYTE = np.dtype(np.uint8)
+_PHOTOGRAPHS, _STATE, _FEATURES, _INFO = "photographs.bin", "state.u8", "features.f16", "info.json"
+_FORMAT_1_SHAPE = (512, 32)  # channels and stride of the caches that knew of no others
 
 
 def default_cache():
-    """``HASHRET_CACHE``, or ``hashret`` in the user's cache folder."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("HASHRET_CACHE") or Path(home) / "hashret")
+    """``HASHRET_CACHE``, or ``hashret`` in the user's cache folder; for a user without a home, in the temporary one."""
+    if os.environ.get("HASHRET_CACHE"):
+        return Path(os.environ["HASHRET_CACHE"])
+    if os.environ.get("XDG_CACHE_HOME"):
+        return Path(os.environ["XDG_CACHE_HOME"]) / "hashret"
+    try:
+        return Path.home() / ".cache" / "hashret"
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / f"hashret-{os.getuid()}"
 
 
 def weights_fingerprint(features):
@@ -39,11 +62,11 @@ def weights_fingerprint(features):
 
 
 class FeatureCache:
-    """Features of one data source under one set of weights.
+    """Features of the photographs of one data source under one set of weights.
 
     Args:
         folder: where caches lie; None for `default_cache`.
-        source: an ImageSource. The cache of a `subset` is that of the whole, of which it fills and reads its rows.
+        source: an ImageSource. The cache of a `subset` is that of the whole, as is that of any source of the same root.
         weights: what `weights_fingerprint` says of the convolutions.
         image_size: side of the images in pixels.
         precision: "bfloat16" or "float32", what the convolutions compute in.
@@ -53,38 +76,67 @@ class FeatureCache:
         self.whole = source if source.whole is None else source.whole
         self.rows = np.arange(len(source)) if source.whole is None else source.rows
         self.image_size = image_size
-        self.shape = (512, image_size // 32, image_size // 32)
-        info = {
-            "format": _FORMAT,
-            "data": self.whole.fingerprint,
-            "weights": weights,
-            "image_size": image_size,
-            "precision": precision,
-        }
-        key = hashlib.sha256(json.dumps(info, sort_keys=True).encode()).hexdigest()[:20]
-        self.folder = Path(folder or default_cache()) / "features" / key
-        self.info = info | {"images": len(self.whole), "spec": self.whole.spec}
+        self.parent = Path(folder or default_cache()) / "features"
+        self.key = {"weights": weights, "image_size": image_size, "precision": precision}
+        key = {"format": _FORMAT, "reading": _READING, "root": os.path.realpath(self.whole.root), **self.key}
+        self.folder, self.info = self.parent / _name(key), key | {"spec": self.whole.spec}
+        self.places = None
 
-    @property
-    def row_bytes(self):
-        return int(np.prod(self.shape)) * 2
+    @cached_property
+    def paths(self):
+        """A hash of each path of the whole source, list of 16 bytes."""
+        return [hashlib.blake2b(os.fsencode(path), digest_size=16).digest() for path in self.whole.paths]
 
     def state(self):
         """uint8 (n,) of the source's photographs: MISSING, PRESENT or UNREADABLE."""
-        try:
-            state = np.fromfile(self.folder / "state.u8", np.uint8)
-        except FileNotFoundError:
-            return np.zeros(len(self.rows), np.uint8)
-        if len(state) != len(self.whole):
-            raise HashretError(f"the feature cache {self.folder} is damaged; remove that folder and run again")
-        return state[self.rows]
+        with self._reported():
+            if self.places is None:
+                self.places = self._located()
+            return self._states()[self.rows]
+
+    def _states(self):
+        """The same of the whole source."""
+        state = _read(self.folder / _STATE, _BYTE)
+        count = len(_read(self.folder / _PHOTOGRAPHS, _RECORD))
+        present = np.flatnonzero(state == PRESENT)
+        if len(state) < count or state[count:].any() or (len(present) and self._computed() <= present[-1]):
+            raise self._damaged()
+        known = self.places >= 0
+        found = np.zeros(len(self.places), np.uint8)
+        found[known] = state[self.places[known]]
+        return found
+
+    def _computed(self):
+        """Rows that there are features or room for."""
+        shape, path = self._shape(), self.folder / _FEATURES
+        size = path.stat().st_size if path.exists() else 0
+        if shape is None or size % _bytes(shape):
+            raise self._damaged()
+        return size // _bytes(shape)
+
+    def _located(self, check=True):
+        """The row of each photograph of the whole source, int64, -1 where there is none.
+
+        With ``check``, that of one whose file has changed since is -1 as well.
+        """
+        if not self.folder.exists():
+            self._adopt()
+        table = _read(self.folder / _PHOTOGRAPHS, _RECORD)
+        row = {path: number for number, path in enumerate(table["path"].tolist())}
+        places = np.array([row.get(path, -1) for path in self.paths], np.int64)
+        if check and len(table):
+            found = table[places]
+            same = (found["size"] == self.whole.stats[:, 0]) & (found["time"] == self.whole.stats[:, 1])
+            places[~same] = -1
+        return places
 
     def open(self):
         """The features, read as they are indexed: see `CachedRows`."""
-        path = self.folder / "features.f16"
-        if not path.exists() or path.stat().st_size != len(self.whole) * self.row_bytes:
-            raise HashretError(f"the feature cache {self.folder} is damaged; remove that folder and run again")
-        return CachedRows(np.memmap(path, np.float16, "r", shape=(len(self.whole), *self.shape)), self.rows)
+        if not (self.state() == PRESENT).any():
+            return CachedRows(np.empty((0, 0, 0, 0), np.float16), self.places[self.rows])
+        with self._reported():
+            mapped = np.memmap(self.folder / _FEATURES, np.float16, "r", shape=(self._computed(), *self._shape()))
+        return CachedRows(mapped, self.places[self.rows])
 
     def fill(self, convolutions, workers=None, quiet=False):
         """Compute what is missing; several processes share the work. Returns `state`, complete.
@@ -95,44 +147,145 @@ class FeatureCache:
         if is_main():
             self._create()
         barrier()
-        todo = split_rows(self.rows[self.state() == MISSING].tolist(), batch_size(self.image_size))
+        with self._reported():
+            self.places = self._located(check=is_main())  # what the main process has just checked holds for all
+        todo = self.rows[self.state() != PRESENT]  # what was unreadable may be readable with another plugin
+        todo = split_rows(todo.tolist(), batch_size(self.image_size))
         barrier()  # all have seen the same state before one changes it
         todo = todo[rank() :: world()]
         total = sum(map(len, todo))
         progress = Progress("convolution features", total, quiet=quiet or not is_main())
-        try:
-            with self._writer() as write:
-                for batch in batches(self.whole, self.image_size, todo, workers):
-                    write(batch, convolutions)
-                    progress.add(len(batch.rows) + len(batch.skipped))
-        except OSError as error:
-            raise HashretError(
-                f"cannot write the feature cache {self.folder}: {error.strerror}; name another with --cache"
-            ) from None
+        with self._reported(), Writer(self) as write:
+            for batch in batches(self.whole, self.image_size, todo, workers):
+                write(batch, convolutions)
+                progress.add(len(batch.rows) + len(batch.skipped))
         progress.close()
         barrier()
         return self.state()
 
     def _create(self):
-        need = len(self.whole) * self.row_bytes
+        """Make the folder, and give each photograph a row that knows its file as it is now."""
+        with self._reported():
+            self.parent.mkdir(parents=True, exist_ok=True)
+            if not self.folder.exists():
+                self._adopt()
+            with _locked(self.parent):
+                self.folder.mkdir(exist_ok=True)
+                if not (self.folder / _INFO).exists():
+                    write_json(self.folder / _INFO, self.info)
+                table, state = (os.open(self.folder / name, os.O_RDWR | os.O_CREAT) for name in (_PHOTOGRAPHS, _STATE))
+                try:
+                    self._enter(table, state)
+                finally:
+                    os.close(table)
+                    os.close(state)
+
+    def _enter(self, table, state):
+        """Bring the open files of photographs and states up to date, so that a kill at any moment loses no more than
+        features: a state never says more than is true of the photograph in its row.
+        """
+        there = os.fstat(table).st_size // _RECORD.itemsize
+        os.ftruncate(table, there * _RECORD.itemsize)  # the last may be cut off
+        self.places = places = self._located(check=False)
+        self._states()  # which says where they are damaged
+        now = np.zeros(len(self.paths), _RECORD)
+        now["path"] = np.array(self.paths, "V16")
+        now["size"], now["time"] = self.whole.stats.T
+        known = np.flatnonzero(places >= 0)
+        before = _read(self.folder / _PHOTOGRAPHS, _RECORD)
+        before = before[places[known]]
+        changed = known[(before["size"] != now["size"][known]) | (before["time"] != now["time"][known])]
+        for row in changed:
+            os.pwrite(state, bytes([MISSING]), int(places[row]))
+        os.fsync(state)
+        for row in changed:
+            os.pwrite(table, now[row].tobytes(), int(places[row]) * _RECORD.itemsize)
+        new = list({self.paths[row]: row for row in np.flatnonzero(places < 0)}.values())
+        os.ftruncate(state, there + len(new))
+        os.fsync(state)
+        os.pwrite(table, now[new].tobytes(), there * _RECORD.itemsize)
+        os.fsync(table)
+        if self._shape():
+            self.extend(there + len(new))
+
+    def _shape(self):
+        """That of a feature map, (channels, side, side), None before the first one."""
+        shape = read_json(self.folder / _INFO, "feature cache").get("shape")
+        if shape is None:
+            return None
+        if not isinstance(shape, list) or not shape or not all(isinstance(side, int) and side > 0 for side in shape):
+            raise self._damaged()
+        return tuple(shape)
+
+    def settle(self, shape):
+        """Take the shape of a feature map from the first one: -> its bytes."""
+        known = self._shape()
+        if known is None:
+            write_json(self.folder / _INFO, read_json(self.folder / _INFO, "feature cache") | {"shape": list(shape)})
+            self.extend(len(_read(self.folder / _PHOTOGRAPHS, _RECORD)))
+        elif known != tuple(shape):
+            raise self._damaged()
+        return _bytes(shape)
+
+    def extend(self, rows):
+        """Make room for the features of so many rows; it takes space as it fills."""
+        with open(self.folder / _FEATURES, "ab") as file:
+            if file.tell() < rows * _bytes(self._shape()):
+                file.truncate(rows * _bytes(self._shape()))
+
+    def _damaged(self):
+        return HashretError(f"the feature cache {self.folder} is damaged; remove that folder and run again")
+
+    @contextlib.contextmanager
+    def _reported(self):
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            for name, size in (("features.f16", need), ("state.u8", len(self.whole))):
-                with open(self.folder / name, "ab") as file:
-                    if file.tell() < size:
-                        file.truncate(size)  # sparse: takes space as it fills
-            (self.folder / "info.json").write_text(json.dumps(self.info, indent=2) + "\n")
+            yield
         except OSError as error:
             raise HashretError(
-                f"cannot make the feature cache {self.folder}: {error.strerror}; name another with --cache"
+                f"cannot use the feature cache {self.folder}: {error.strerror or error}; name another with --cache"
             ) from None
 
-    def _writer(self):
-        return Writer(self.folder, self.row_bytes)
+    def _adopt(self):
+        """Take over the cache of an earlier hashret, or of the same photographs when their root was elsewhere."""
+        with contextlib.suppress(OSError), _locked(self.parent):
+            if self.folder.exists():
+                return
+            earlier = {"format": 1, "data": self.whole.fingerprint, **self.key}
+            if earlier.items() <= _info(self.parent / _name(earlier)).items():
+                self._convert(self.parent / _name(earlier))
+                return
+            same = {name: value for name, value in self.info.items() if name not in ("root", "spec")}
+            for other in self.parent.iterdir():
+                info = _info(other)
+                if same.items() <= info.items() and not os.path.exists(str(info.get("root"))):
+                    paths = _read(other / _PHOTOGRAPHS, _RECORD)["path"].tolist()
+                    if 2 * len(set(self.paths).intersection(paths)) > len(paths):
+                        write_json(other / _INFO, info | self.info)
+                        os.rename(other, self.folder)
+                        return
+
+    def _convert(self, found):
+        """Make a cache of format 1, whose rows are those of the whole source, one of this format."""
+        channels, stride = _FORMAT_1_SHAPE
+        shape = (channels, self.image_size // stride, self.image_size // stride)
+        state = _read(found / _STATE, _BYTE).copy()
+        if len(state) != len(self.whole) or (found / _FEATURES).stat().st_size != len(state) * _bytes(shape):
+            return
+        for row in np.flatnonzero(state == PRESENT):
+            if not _is_read_as_before(self.whole.file(row)):
+                state[row] = MISSING
+        table = np.zeros(len(self.whole), _RECORD)
+        table["path"] = np.array(self.paths, "V16")
+        table["size"], table["time"] = self.whole.stats.T
+        for name, content in ((_STATE, state), (_PHOTOGRAPHS, table)):
+            with atomic(found / name) as partial:
+                content.tofile(partial)
+        write_json(found / _INFO, self.info | {"shape": list(shape)})
+        os.rename(found, self.folder)
 
 
 class CachedRows:
-    """Features of a source by its own row numbers: ``cached[rows]`` (m,) -> float16 (m, 512, s/32, s/32).
+    """Features of a source by its own row numbers: ``cached[rows]`` (m,) -> float16 (m, channels, side, side).
 
     Rows that are not PRESENT hold nothing.
     """
@@ -154,12 +307,13 @@ class Writer:
     Plain writes, not a memory map: a full disk is then an error one can report, not a bus error.
     """
 
-    def __init__(self, folder, row_bytes):
-        self.folder, self.row_bytes = folder, row_bytes
+    def __init__(self, cache):
+        self.cache = cache
 
     def __enter__(self):
-        self.features = os.open(self.folder / "features.f16", os.O_WRONLY)
-        self.state = os.open(self.folder / "state.u8", os.O_WRONLY)
+        self.features, self.state = (
+            os.open(self.cache.folder / name, os.O_WRONLY | os.O_CREAT, 0o666) for name in (_FEATURES, _STATE)
+        )
         return self
 
     def __exit__(self, *_):
@@ -167,11 +321,142 @@ class Writer:
         os.close(self.state)
 
     def __call__(self, batch, convolutions):
+        places = self.cache.places
         if len(batch.rows):
-            for row, feature in zip(batch.rows, convolutions(batch.images).cpu().numpy(), strict=True):
-                os.pwrite(self.features, feature.tobytes(), int(row) * self.row_bytes)
+            features = np.asarray(convolutions(batch.images).cpu().numpy(), np.float16)
+            size = self.cache.settle(features.shape[1:])
+            for row, feature in zip(batch.rows, features, strict=True):
+                os.pwrite(self.features, feature.tobytes(), int(places[row]) * size)
             os.fsync(self.features)
         for row in batch.rows:
-            os.pwrite(self.state, bytes([PRESENT]), int(row))
+            os.pwrite(self.state, bytes([PRESENT]), int(places[row]))
         for row, _reason in batch.skipped:
-            os.pwrite(self.state, bytes([UNREADABLE]), int(row))
+            os.pwrite(self.state, bytes([UNREADABLE]), int(places[row]))
+
+
+@dataclass(frozen=True)
+class CacheInfo:
+    """A cache as `hashret cache list` shows it: ``name`` of its folder, ``source``, ``photographs`` whose features
+    it has, ``bytes`` on disk, ``image_size``, ``precision``, and ``days`` since it was written to. What is not known is
+    None, as where it is damaged.
+    """
+
+    name: str
+    source: str | None
+    photographs: int
+    bytes: int
+    image_size: int | None
+    precision: str | None
+    days: float
+
+    def as_dict(self):
+        """The cache as plain types, for JSON."""
+        return asdict(self)
+
+
+def caches(folder=None):
+    """The feature caches in a folder, None for `default_cache`: -> list of `CacheInfo`, the one last written first.
+
+    Raises:
+        HashretError: the folder cannot be read.
+    """
+    parent = Path(folder or default_cache()) / "features"
+    try:
+        found = [path for path in parent.iterdir() if path.is_dir() and re.fullmatch("[0-9a-f]{20}", path.name)]
+        return sorted(map(_described, found), key=lambda cache: cache.days)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise HashretError(f"cannot read the feature caches in {parent}: {error.strerror}") from None
+
+
+def _described(path):
+    info = _info(path)
+    files = [file.stat() for file in path.iterdir() if file.is_file()]
+    written = max([found.st_mtime for found in files], default=path.stat().st_mtime)
+    return CacheInfo(
+        path.name, info.get("spec"), int((_read(path / _STATE, _BYTE) == PRESENT).sum()),
+        sum(512 * found.st_blocks for found in files), info.get("image_size"), info.get("precision"),
+        max(0.0, (time.time() - written) / 86400),
+    )  # fmt: skip
+
+
+def clear_caches(names, folder=None):
+    """Remove feature caches by name: -> bytes freed. Files that are not hashret's stay, and their folder with them.
+
+    Raises:
+        HashretError: no such cache; none is removed then. Or one that cannot be removed.
+    """
+    parent = Path(folder or default_cache()) / "features"
+    there = {cache.name: cache for cache in caches(folder)}
+    for name in names:
+        if name not in there:
+            raise HashretError(f"no feature cache {name} in {parent}; hashret cache list names those that are there")
+    for name in names:
+        try:
+            with _locked(parent):
+                remove_leftovers(parent / name)
+                for file in (_STATE, _FEATURES, _PHOTOGRAPHS, _INFO):
+                    (parent / name / file).unlink(missing_ok=True)
+                if not any((parent / name).iterdir()):
+                    (parent / name).rmdir()
+        except OSError as error:
+            raise HashretError(f"cannot remove {parent / name}: {error.strerror}") from None
+    return sum(there[name].bytes for name in names)
+
+
+def _name(key):
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def _info(folder):
+    """What a cache says it is of, {} where there is none, or it is damaged."""
+    try:
+        return read_json(folder / _INFO, "feature cache")
+    except HashretError:
+        return {}
+
+
+def _bytes(shape):
+    return 2 * int(np.prod(shape))
+
+
+def _read(path, dtype):
+    """The whole records of a file, none where there is no file."""
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raw = b""
+    return np.frombuffer(raw[: len(raw) - len(raw) % dtype.itemsize], dtype)
+
+
+@contextlib.contextmanager
+def _locked(folder):
+    """Let one process at a time change which photographs the caches in a folder know."""
+    import fcntl
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a network disk without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _is_read_as_before(path):
+    """Whether a photograph still becomes the pixels that it became for caches of format 1.
+
+    Of more than 8 bits, and on transparent ground, it does not.
+    """
+    from PIL import Image
+
+    if os.path.splitext(path)[1].lower() in (".jpg", ".jpeg"):
+        return True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                return image.mode in ("1", "L", "P", "RGB", "CMYK") and "transparency" not in image.info
+    except Exception:  # as many kinds as Pillow has plugins
+        return False

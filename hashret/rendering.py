@@ -36,6 +36,20 @@ def duplicates_table(groups):
             euclidean = "-" if photograph.euclidean is None else f"{photograph.euclidean:.3g}"
             where = photograph.id, shown_path(photograph.path)
             rows.append((number, keep, photograph.hamming, euclidean, *size(photograph), *where))
+    return _columns(rows)
+
+
+def caches_table(caches):
+    """Feature caches as lines of text, as `hashret.features.caches` returns them."""
+    rows = [("name", "photographs", "bytes", "days", "pixels", "precision", "source")]
+    for cache in caches:
+        known = [shown("-" if value is None else value) for value in (cache.image_size, cache.precision, cache.source)]
+        rows.append((cache.name, f"{cache.photographs:,}", f"{cache.bytes:,}", f"{cache.days:.1f}", *known))
+    return _columns(rows)
+
+
+def _columns(rows):
+    """Rows of a table as lines of text, right-aligned but for the last column."""
     rows = [[str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
