@@ -15,6 +15,7 @@ import uvicorn
 from playwright.sync_api import sync_playwright
 
 from hashret.service.app import create_app
+from hashret.service.connections import settings
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = [
@@ -27,7 +28,7 @@ SCREENSHOTS = Path(os.environ.get("HASHRET_SCREENSHOTS", Path(__file__).parents[
 @pytest.fixture(scope="module")
 def address(index_folder, model):
     """Where the service listens."""
-    server = uvicorn.Server(uvicorn.Config(create_app(index_folder, model, "cpu"), log_level="warning"))
+    server = uvicorn.Server(settings(create_app(index_folder, model, "cpu")))
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
