@@ -30,6 +30,13 @@ _CACHE = click.option("--cache", help="folder of feature caches; default: HASHRE
 _WORKERS = click.option("--workers", type=click.IntRange(0), help="decoding processes; default: one a core")
 _DOWNLOAD = click.option("--download", is_flag=True, help="let torchvision fetch CIFAR-10 where it is missing")
 _NULL = click.option("-0", "--null", is_flag=True, help="paths on standard input end in NUL, as of find -print0")
+_EXCLUDE = click.option(
+    "--exclude", multiple=True, metavar="PATTERN", help="leave out of folders what has this name, '*.png', or path, "
+    "'old/*'; repeatable"
+)  # fmt: skip
+_INCLUDE = click.option(
+    "--include", multiple=True, metavar="PATTERN", help="take what would be left out of folders, '@eaDir'; repeatable"
+)
 _POSITIVE = click.IntRange(1)
 _ID = click.IntRange(0, 2**63 - 1)
 _RERANK_BY = click.option(
@@ -133,6 +140,8 @@ def main():
 @click.option("--augment", default="crop-flip", show_default=True, help="none, crop or crop-flip, with --finetune all")
 @click.option("--heldout", type=float, default=0.05, show_default=True, help="share of the images that picks the epoch")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@_EXCLUDE
+@_INCLUDE
 @_DEVICE
 @_PRECISION
 @_CACHE
@@ -171,6 +180,8 @@ def methods():
 @_MODEL
 @click.option("--out", default="codes", show_default=True, help="folder of shards to write")
 @_SPLIT
+@_EXCLUDE
+@_INCLUDE
 @click.option("--shard-size", type=_POSITIVE, default=4096, show_default=True, help="photographs a shard")
 @_DEVICE
 @_PRECISION
@@ -192,7 +203,10 @@ def encode(**options):
 
     report = encode(**options)
     if report:
-        _say(f"{options['out']}: {report.encoded:,} encoded, {report.skipped:,} skipped, {report.rate:.1f} images/s")
+        counts = f"{report.encoded:,} encoded, {report.skipped:,} skipped"
+        if report.passed_over:
+            counts += f", {len(report.passed_over):,} passed over (named in passed_over.jsonl)"
+        _say(f"{options['out']}: {counts}, {report.rate:.1f} images/s")
 
 
 @main.command("build-index")
@@ -231,6 +245,8 @@ def build_index(**options):
 @click.option("--id", "ids", multiple=True, type=_ID, help="search among these ids only; repeatable")
 @click.option("--exclude-self", is_flag=True, help="leave out the file that is asked for")
 @click.option("--together", type=click.Choice(["mean", "union"]), help="take all PHOTOS as one query")
+@_EXCLUDE
+@_INCLUDE
 @_VALUES
 @_DEVICE
 @_NULL
@@ -245,7 +261,7 @@ def build_index(**options):
     flag_value=False,
     help="leave the maps of hashret explain out of the page",
 )
-def query(photos, index, model, device, values, null, as_json, grid, html, maps, **options):
+def query(photos, index, model, device, values, exclude, include, null, as_json, grid, html, maps, **options):
     """Find the photographs most like PHOTOS (files, folders, or - for paths on standard input).
 
     \b
@@ -256,9 +272,12 @@ def query(photos, index, model, device, values, null, as_json, grid, html, maps,
 
     rendering.check_suffix(grid, ".png")
     rendering.check_suffix(html, ".html")
-    files, searcher = expand(_photos(photos, null)), Searcher(index, model, device, values=values)
-    results = query(files, searcher=searcher, **options)
+    unreadable = {}
+    files = expand(_photos(photos, null), exclude, include, unreadable)
+    searcher = Searcher(index, model, device, values=values)
+    results = query(files, searcher=searcher, unreadable=unreadable, **options)
     _print(results, as_json)
+    _print_unreadable("query", unreadable, as_json)
     if grid:
         rendering.grid(results, grid)
     if html:
@@ -273,6 +292,8 @@ def query(photos, index, model, device, values, null, as_json, grid, html, maps,
 @click.option("--out", default="explain.png", show_default=True, help="picture to write")
 @click.option("--index", help="draw the hits of this index, too")
 @click.option("-k", type=_POSITIVE, default=3, show_default=True, help="hits a photograph, with --index")
+@_EXCLUDE
+@_INCLUDE
 @_DEVICE
 @click.option("--json", "as_json", is_flag=True, help="print all numbers, a JSON object a photograph and line")
 @_NULL
@@ -288,9 +309,11 @@ def explain(photos, as_json, null, **options):
     """
     from .explanation import explain, table
 
-    explained = explain(_photos(photos, null), **options)
+    unreadable = {}
+    explained = explain(_photos(photos, null), unreadable=unreadable, **options)
     for one in explained if as_json else ():
         click.echo(to_json(one.as_dict()))
+    _print_unreadable("path", unreadable, as_json)
     if not as_json:
         click.echo(table(explained))
         _say(options["out"])
@@ -301,6 +324,8 @@ def explain(photos, as_json, null, **options):
 @click.argument("photos", nargs=-1, required=True)
 @_MODEL
 @_SPLIT
+@_EXCLUDE
+@_INCLUDE
 @click.option("--again", is_flag=True, help="add also what is there under the same path")
 @_DEVICE
 @_WORKERS
@@ -313,11 +338,10 @@ def add(index, photos, **options):
     from .search import add
 
     report = add(index, photos, **options)
-    _say(f"{index}: {report.encoded:,} photographs added" + _skipped(report.skipped))
-
-
-def _skipped(count):
-    return f", {count:,} unreadable" if count else ""
+    counts = f"{report.encoded:,} photographs added"
+    counts += f", {report.skipped:,} unreadable" if report.skipped else ""
+    counts += f", {len(report.passed_over):,} passed over" if report.passed_over else ""
+    _say(f"{index}: {counts}")
 
 
 @main.command()
@@ -543,11 +567,19 @@ def _print(results, as_json):
             click.echo((f"{shown_path(path)}\n" if len(results) > 1 else "") + table(hits))
 
 
+def _print_unreadable(key, unreadable, as_json):
+    """What could not be read, for programs; for people there is a note of each."""
+    for path, reason in unreadable.items() if as_json else ():
+        click.echo(to_json({key: path, "hits": [], "error": reason}))
+
+
 @main.command()
 @click.argument("queries")
 @_INDEX
 @_MODEL
 @_SPLIT
+@_EXCLUDE
+@_INCLUDE
 @click.option("--candidates", type=int, default=1000, show_default=True, help="nearest codes that are re-ranked")
 @_RERANK_BY
 @click.option("-k", multiple=True, type=int, default=(1, 10, 100), show_default=True, help="of precision@k; repeatable")
@@ -617,7 +649,8 @@ def serve(**options):
 @click.argument("path")
 @click.option("--json", "as_json", is_flag=True, help="as JSON")
 def info(path, as_json):
-    """Describe a checkpoint, a folder of shards, a shard or an index.
+    """Describe a checkpoint, a folder of shards, a shard, an index; or name what is passed over in a folder of
+    photographs.
 
     \b
     Example: hashret info index
@@ -627,6 +660,9 @@ def info(path, as_json):
     found = info(path)
     if as_json:
         click.echo(to_json(found, indent=2))
+    passed_over = found.pop("passed_over") if found["kind"] == "photographs" else ()
+    for item in passed_over if not as_json else ():
+        _say(f"{item['path']}: {item['reason']}")
     for name, value in found.items() if not as_json else ():
         _say(f"{name:<20} {', '.join(map(str, value)) if isinstance(value, list) else value}")
 

@@ -1,7 +1,8 @@
-"""`hashret info`: what a checkpoint, a folder of shards, an index or a collection in an engine is."""
+"""`hashret info`: what a checkpoint, a folder of shards or photographs, an index or a collection in an engine is."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from .errors import HashretError
@@ -10,7 +11,7 @@ from .shards import MANIFEST, shard_name
 
 
 def info(path):
-    """Describe a checkpoint, a shard folder, one shard, an index or a collection: -> dict with ``kind`` first.
+    """Describe a checkpoint, shards, an index, a collection or photographs: -> dict with ``kind`` first.
 
     Raises:
         HashretError: nothing there, or none of these.
@@ -32,11 +33,12 @@ def info(path):
     if (path / MANIFEST).exists():
         manifest = read_json(path / MANIFEST, "shard folder")
         there = sum((path / shard_name(number)).exists() for number in range(manifest["shards"]))
-        skipped = path / "skipped.jsonl"
+        skipped, passed_over = path / "skipped.jsonl", path / "passed_over.jsonl"
         unread = skipped.read_bytes().count(b"\n") if skipped.exists() else None
-        return (
-            {"kind": "shards"} | manifest | {"shards_written": there, "complete": unread is not None, "skipped": unread}
-        )
+        counts = {"shards_written": there, "complete": unread is not None, "skipped": unread}
+        if passed_over.exists():
+            counts["passed_over"] = passed_over.read_bytes().count(b"\n")
+        return {"kind": "shards"} | manifest | counts
     if path.suffix == ".h5":
         from .shards import read_shard
 
@@ -52,4 +54,15 @@ def info(path):
         if is_engine(name):
             return {"kind": "collection"} | open_collection(name).meta
         raise HashretError(f"no such file or folder: {path}")
-    raise HashretError(f"{path} is neither a checkpoint, nor a folder of shards, nor an index")
+    return _photographs(path)
+
+
+def _photographs(folder):
+    """How many photographs a folder holds, and what is passed over in it, by name."""
+    from .data.walk import OTHER_NAME, walk
+
+    photographs, passed_over = walk(folder)
+    if not photographs and all(item.reason == OTHER_NAME for item in passed_over):
+        raise HashretError(f"{folder} is neither a checkpoint, nor a folder of shards or photographs, nor an index")
+    named = [{"path": os.path.join(folder, item.path), "reason": item.reason} for item in passed_over]
+    return {"kind": "photographs", "photographs": len(photographs), "passed_over": named}

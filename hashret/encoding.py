@@ -13,6 +13,7 @@ import numpy as np
 from .bits import binarize, pack
 from .data import ImageSource, open_data
 from .data.batches import batch_size, batches, split_rows
+from .data.walk import PassedOver
 from .distributed import barrier, is_main, local_device, main_first, process_group, rank, world
 from .errors import HashretError
 from .features import PRESENT, FeatureCache
@@ -24,15 +25,24 @@ from .progress import Progress, note
 from .shards import MANIFEST, Shard, encode_paths, read_shard, shard_name, write_shard
 
 SKIPPED = "skipped.jsonl"
+PASSED_OVER = "passed_over.jsonl"
 
 
 @dataclass(frozen=True)
 class EncodeReport:
-    """How a run ended: photographs ``encoded`` and ``skipped`` in all, and ``rate``, images a second of this run."""
+    """How a run ended.
+
+    Attributes:
+        encoded, skipped: photographs in all, and ``rate``, images a second of this run.
+        unreadable: the skipped ones, a dict of id, path and reason each.
+        passed_over: what lies among the photographs and was not read, a `hashret.data.walk.PassedOver` each.
+    """
 
     encoded: int
     skipped: int
     rate: float
+    unreadable: tuple[dict, ...] = ()
+    passed_over: tuple[PassedOver, ...] = ()
 
 
 @process_group()
@@ -52,6 +62,8 @@ def encode(
     download=False,
     overwrite=False,
     quiet=False,
+    exclude=(),
+    include=(),
 ):
     """Encode photographs into a folder of shards; a run that was killed goes on where it stopped.
 
@@ -59,9 +71,10 @@ def encode(
     reports. Once a process is lost, the others end, and the next run writes the shards that are missing then.
 
     Args:
-        data, split, download: see `hashret.data.open_data`; ``data`` may be an `ImageSource` as well.
+        data, split, download, exclude, include: see `hashret.data.open_data`; ``data`` may be an `ImageSource` as well.
         model: checkpoint.
-        out: folder of the shards, `codes.json` and `skipped.jsonl`, which names every unreadable photograph.
+        out: folder of the shards, `codes.json`, `skipped.jsonl`, which names every unreadable photograph, and, where
+            there is more among the photographs, `passed_over.jsonl`, which names that.
         shard_size: photographs a shard, and what a kill loses at most.
         device, precision: see `hashret.models.checkpoint.load_encoder`.
         cache: folder of feature caches. Features that are there already are used; they give the same codes.
@@ -79,7 +92,7 @@ def encode(
     if shard_size < 1:
         raise HashretError(f"a shard holds at least 1 photograph, not {shard_size}")
     with main_first():  # what is downloaded or unpacked is so once
-        source = data if isinstance(data, ImageSource) else open_data(data, split, download)
+        source = data if isinstance(data, ImageSource) else open_data(data, split, download, exclude, include)
     device = local_device(pick_device(device))
     encoder = load_encoder(model, device, precision)
     if features and not encoder.feature_width:
@@ -216,6 +229,13 @@ class _Run:
             shard, _ = read_shard(self.out / shard_name(number), verify=False)
             lines += shard.skipped
             encoded += len(shard)
-        with atomic(self.out / SKIPPED) as partial:
-            partial.write_text("".join(to_json(line) + "\n" for line in lines), encoding="ascii")
-        return EncodeReport(encoded, len(lines), rate)
+        passed_over = self.source.files_passed_over()
+        if passed_over:
+            _write_lines(self.out / PASSED_OVER, [item._asdict() for item in passed_over])
+        _write_lines(self.out / SKIPPED, lines)
+        return EncodeReport(encoded, len(lines), rate, tuple(lines), passed_over)
+
+
+def _write_lines(file, lines):
+    with atomic(file) as partial:
+        partial.write_text("".join(to_json(line) + "\n" for line in lines), encoding="ascii")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 
 
@@ -14,3 +15,11 @@ def warn_once(said, text):
     if text not in said:
         said.add(text)
         warnings.warn(text, stacklevel=3)
+
+
+def warn(text):
+    """Warn the caller of hashret, whom the warning then names as its place, of what is not as one may expect."""
+    frame, level = sys._getframe(1), 2
+    while frame and frame.f_globals.get("__name__", "").partition(".")[0] == "hashret":
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, stacklevel=level)

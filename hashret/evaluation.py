@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from .engines import open_database, shown
-from .errors import HashretError
+from .errors import HashretError, warn
 from .files import check_writable, write_json
 from .index import Database
 from .labels import renumbered, united
@@ -50,6 +50,8 @@ def evaluate(
     protocol=None,
     out=None,
     quiet=False,
+    exclude=(),
+    include=(),
 ):
     """Score a query set against an index, with and without the re-rank: -> dict, also written to ``out`` as JSON.
 
@@ -64,7 +66,7 @@ def evaluate(
     Args:
         queries: folder of shards, or a data source (see `hashret.data.open_data`) to be encoded by ``model``.
         index: folder of an index, or a collection in an engine.
-        split: of the data source.
+        split, exclude, include: of the data source.
         rerank_by: what the re-rank compares, "values" or "directions", see `hashret.index.rerank`.
         candidates: nearest by Hamming distance that are re-ranked.
         k: for precision@k.
@@ -77,7 +79,7 @@ def evaluate(
         raise HashretError("candidates and k must be at least 1, topk at least 1, or 0 for all ranks")
     if out:
         check_writable(out)
-    trial = open_trial(queries, index, model, split, device, rerank_by, quiet, values)
+    trial = open_trial(queries, index, model, split, device, rerank_by, quiet, values, exclude, include)
     result = score(trial, candidates, rerank_by, k, topk, index_order, protocol, quiet).figures
     _warn_of_missing_labels(result)
     if out:
@@ -160,10 +162,12 @@ def open_trial(
     rerank_by="values",
     quiet=False,
     values=None,
+    exclude=(),
+    include=(),
 ):
     """Open queries and index for `score`: -> `Trial`. Arguments and errors as of `evaluate`."""
     database = open_database(index, device, values)
-    manifest, query = _load_queries(queries, model, split, database, device, quiet)
+    manifest, query = _load_queries(queries, model, split, database, device, quiet, exclude, include)
     if manifest["encoder"] != database.meta["encoder"]:
         raise HashretError(f"{queries} and {shown(index)} were encoded by different encoders")
     rows, codes, labels = database.everything()
@@ -171,6 +175,12 @@ def open_trial(
         raise HashretError("metrics need labels of both queries and index; encode class folders or a label list")
     if rerank_by == "features" and query.features is None:
         raise HashretError(f"{queries} keeps no features to re-rank by; encode it with --features")
+    if query.skipped:
+        count, first = len(query.skipped), query.skipped[0]
+        warn(
+            f"{count:,} of {count + len(query):,} queries cannot be read and are left out, as {first['path']}: "
+            f"{first['reason']}"
+        )
     if not len(query):
         raise HashretError(f"no queries in {queries}")
     known, asked = database.meta["classes"], manifest["classes"]
@@ -234,7 +244,7 @@ def score(
     return Scores(result, counts, head, tail)
 
 
-def _load_queries(queries, model, split, database, device, quiet):
+def _load_queries(queries, model, split, database, device, quiet, exclude, include):
     """Manifest and rows of the query set, encoded first where they are photographs."""
     if (Path(queries) / MANIFEST).exists():
         shards = ShardFolder(queries)
@@ -243,7 +253,10 @@ def _load_queries(queries, model, split, database, device, quiet):
 
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "codes"
-        encode(queries, model, out, split=split, device=device, precision=database.meta["precision"], quiet=quiet)
+        encode(
+            queries, model, out, split=split, device=device, precision=database.meta["precision"], quiet=quiet,
+            exclude=exclude, include=include,
+        )  # fmt: skip
         shards = ShardFolder(out)
         return shards.manifest, shards.load()
 

@@ -10,7 +10,6 @@ import numpy as np
 from . import heatmaps
 from .bits import binarize
 from .data.batches import split_rows
-from .data.images import UnreadableImage, read_image
 from .errors import HashretError
 from .files import check_output
 from .models.attribution import Attribution, attribute
@@ -29,7 +28,7 @@ from .rendering import (
     sheet,
     thumbnail,
 )
-from .search import Hit, Searcher, expand
+from .search import Hit, Searcher, expand, nothing_read, read_query, warn_unreadable
 
 MOST = 200  # rows of a picture
 NO_GATES = "This encoder has no attention, hence no gates."
@@ -64,6 +63,9 @@ def explain(
     device="auto",
     overwrite=False,
     quiet=False,
+    exclude=(),
+    include=(),
+    unreadable=None,
 ):
     """Draw where the codes of photographs come from: -> a list of `Explanation`.
 
@@ -76,23 +78,30 @@ def explain(
         out: PNG to write.
         index: folder of an index, in whose precision the encoder then computes.
         k: hits a photograph.
+        exclude, include, unreadable: see `hashret.search.query`.
 
     Raises:
-        HashretError: a photograph that cannot be read, more than a picture has room for, ``out`` exists.
+        HashretError: no photograph that can be read, more than a picture has room for, ``out`` exists.
     """
     check_suffix(out, ".png")
     check_output(out, overwrite, "picture")
-    files = expand(photos)
+    unreadable = {} if unreadable is None else unreadable
+    files = expand(photos, exclude, include, unreadable)
     rows = len(files) * (1 + k if index else 1)
     if rows > MOST:
         raise HashretError(f"{rows:,} rows are too many for a picture; name photographs and hits for {MOST} at most")
     searcher = Searcher(index, model, device) if index else None
     encoder = searcher.encoder if index else load_encoder(model, device)
     progress = Progress("explaining", rows, quiet=quiet)
-    queries = _attributions(encoder, files, progress, strict=True)
+    queries = _attributions(encoder, files, progress, unreadable=unreadable)
+    files = [file for file, one in zip(files, queries, strict=True) if one is not None]
+    queries = [one for one in queries if one is not None]
+    if not queries:
+        raise nothing_read(unreadable)
     answers = searcher.hits(np.stack([one.values for one in queries]), k) if index else [[] for _ in files]
     explained = _with_hits(encoder, files, queries, answers, progress)
     save_png(picture(explained), out)
+    warn_unreadable(unreadable)
     return explained
 
 
@@ -100,37 +109,31 @@ def explain_results(results, encoder, quiet=False):
     """Explain what `hashret.search.query` returns, by the encoder that found it: -> a list of `Explanation`."""
     progress = Progress("explaining", sum(1 + len(hits) for _, hits in results), quiet=quiet)
     paths, answers = [path for path, _ in results], [hits for _, hits in results]
-    return _with_hits(encoder, paths, _attributions(encoder, paths, progress, strict=True), answers, progress)
+    return _with_hits(encoder, paths, _attributions(encoder, paths, progress), answers, progress)
 
 
 def _with_hits(encoder, paths, queries, answers, progress):
     explained = []
     for path, attribution, hits in zip(paths, queries, answers, strict=True):
-        found = _attributions(encoder, [hit.path for hit in hits], progress, binarize(attribution.values))
+        code = binarize(attribution.values)
+        found = _attributions(encoder, [hit.path for hit in hits], progress, code, unreadable={})
         explained.append(Explanation(path, attribution, tuple(zip(hits, found, strict=True))))
     progress.close()
     return explained
 
 
-def _attributions(encoder, paths, progress, code=None, strict=False):
-    """One `Attribution` a photograph; None where it cannot be read, or ``strict``ly an error."""
+def _attributions(encoder, paths, progress, code=None, unreadable=None):
+    """One `Attribution` a photograph. What cannot be read is an error, or, where a dict ``unreadable`` is given, added
+    to it with the reason, and None.
+    """
     found = []
     for some in split_rows(paths, _AT_ONCE):
-        images = [_pixels(path, encoder.image_size, strict) for path in some]
+        images = [read_query(path, encoder.image_size, unreadable) for path in some]
         there = [image for image in images if image is not None]
         made = iter(attribute(encoder, encoder.convolutions(np.stack(there)), code) if there else ())
         found += [None if image is None else next(made) for image in images]
         progress.add(len(some))
     return found
-
-
-def _pixels(path, size, strict):
-    try:
-        return read_image(path, size)
-    except UnreadableImage as error:
-        if strict:
-            raise HashretError(f"cannot read {path}: {error}") from None
-        return None
 
 
 def numbers(attribution):

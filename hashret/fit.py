@@ -14,7 +14,7 @@ from . import __version__
 from .bits import binarize, pack
 from .data.split import hold_out
 from .distributed import barrier, is_main, world
-from .errors import HashretError
+from .errors import HashretError, warn
 from .features import weights_fingerprint
 from .files import atomic, check_output, read_json, remove_folder, remove_leftovers, write_json
 from .metrics import average_precision, count_by_distance
@@ -70,6 +70,9 @@ class Run:
         """Train ``net`` by a `Method` on what a feed reads of ``source``; returns the training record."""
         s = self.settings
         readable = feed.readable()
+        if len(readable) < len(source) and is_main():
+            first = source.file(np.setdiff1d(np.arange(len(source)), readable)[0])
+            warn(f"{len(source) - len(readable):,} of {len(source):,} train images cannot be read, as {first}")
         rows, held = readable, readable[:0]
         if source.labels is not None:
             rows, held = (readable[part] for part in hold_out(source.labels[readable], s.heldout, s.seed))

@@ -12,11 +12,12 @@ from threading import Lock
 import numpy as np
 
 from .bits import binarize, pack
-from .data import ImageSource, open_data
+from .data import ImageSource, open_data, warn_passed_over
 from .data.batches import split_rows
 from .data.images import UnreadableImage, read_image
+from .data.walk import LINKED_TO_NOTHING, SPECIAL, summary, walk
 from .engines import open_database, refuse_engine, shown
-from .errors import HashretError
+from .errors import HashretError, warn
 from .index import Database, Index, append, open_index
 from .index.hamming import gpus
 from .models.checkpoint import load_encoder, read_meta
@@ -109,7 +110,15 @@ class Searcher:
         return self.search_many([photo], k, candidates, rerank, rerank_by, **among)[0]
 
     def search_many(
-        self, photos, k=10, candidates=1000, rerank=True, rerank_by="values", among=None, exclude_self=False
+        self,
+        photos,
+        k=10,
+        candidates=1000,
+        rerank=True,
+        rerank_by="values",
+        among=None,
+        exclude_self=False,
+        unreadable=None,
     ):
         """Answers to several photographs: paths -> one list of `Hit` for each.
 
@@ -117,25 +126,41 @@ class Searcher:
             k, candidates, rerank_by, among: see `hashret.index.Database.search`.
             rerank: False leaves the order of the Hamming distance.
             exclude_self: leave out the file that is asked for.
+            unreadable: a dict, to which photographs that cannot be read are added, with the reason; their answer is
+                None then. Without it, one of them is an error.
         """
         extra = int(exclude_self)  # the file itself is one of the first, but may tie with others
-        values, features = self._outputs(photos, rerank_by)
-        answers = self.hits(values, k + extra, candidates + extra, rerank, rerank_by, among, features)
-        if exclude_self:
-            answers = [_without(path, hits, k) for path, hits in zip(photos, answers, strict=True)]
+        rows, values, features = self._outputs(photos, rerank_by, unreadable)
+        answers = [None] * len(photos)
+        found = self.hits(values, k + extra, candidates + extra, rerank, rerank_by, among, features) if rows else []
+        for row, hits in zip(rows, found, strict=True):
+            answers[row] = _without(photos[row], hits, k) if exclude_self else hits
         return answers
 
-    def search_together(self, photos, k=10, candidates=1000, rerank=True, rerank_by="values", among=None, by="mean"):
+    def search_together(
+        self,
+        photos,
+        k=10,
+        candidates=1000,
+        rerank=True,
+        rerank_by="values",
+        among=None,
+        by="mean",
+        unreadable=None,
+    ):
         """Answers to several photographs as one query: paths -> list of `Hit`.
 
         ``by`` "mean": one query, the mean of their values; "union": what is near to any of them, by the least distance.
+        ``unreadable`` as of `search_many`: what cannot be read is left out of the query.
 
         Raises:
-            HashretError: another ``by``, or a photograph that cannot be read.
+            HashretError: another ``by``, or a photograph that cannot be read; with ``unreadable``, none that can.
         """
         if by not in TOGETHER:
             raise HashretError(f"photographs are taken together by {' or '.join(TOGETHER)}, not {by}")
-        values, features = self._outputs(photos, rerank_by)
+        rows, values, features = self._outputs(photos, rerank_by, unreadable)
+        if not rows:
+            raise nothing_read(unreadable)
         if by == "mean":
             values, features = (
                 part if part is None else part.mean(axis=0, keepdims=True) for part in (values, features)
@@ -149,7 +174,10 @@ class Searcher:
 
     def within(self, photo, radius, among=None):
         """All photographs within ``radius`` bits of one: yields `Hit` by Hamming distance, as they are asked for."""
-        codes = pack(binarize(self.encode([photo])))
+        yield from self._within(self.encode([photo]), radius, among)
+
+    def _within(self, values, radius, among):
+        codes = pack(binarize(values))
         for _, D, rows in self.index.within(codes, radius, among):
             for start in range(0, len(rows), _ITEMS_AT_ONCE):
                 some = slice(start, start + _ITEMS_AT_ONCE)
@@ -158,27 +186,30 @@ class Searcher:
 
     def encode(self, photos):
         """Hash-layer values of photographs: paths -> float32 (n, bits). Raises HashretError if one cannot be read."""
-        return self._outputs(photos)[0]
+        return self._outputs(photos)[1]
 
-    def _outputs(self, photos, rerank_by="values"):
-        """Hash-layer values of photographs, and the features before it where the re-rank compares these."""
+    def _outputs(self, photos, rerank_by="values", unreadable=None):
+        """Hash-layer values of photographs, and the features before it where the re-rank compares these.
+
+        Returns:
+            Rows of the photographs that were read, a list; values and features of these, None where there are none.
+        """
         if not len(photos):
             raise HashretError("no photographs to look for")
         full = rerank_by == "features"
         if full and not self.encoder.feature_width:
             raise HashretError(f"{self.encoder.meta['method']} has no features to re-rank by")
-        convolutions = (self.encoder.convolutions(self._pixels(some)) for some in split_rows(photos, _AT_ONCE))
-        parts = zip(*(self.encoder.outputs(features, full) for features in convolutions), strict=True)
-        return [None if part[0] is None else np.concatenate(part) for part in parts]
-
-    def _pixels(self, photos):
-        images = []
-        for photo in photos:
-            try:
-                images.append(read_image(photo, self.encoder.image_size))
-            except UnreadableImage as error:
-                raise HashretError(f"cannot read {photo}: {error}") from None
-        return np.stack(images)
+        rows, outputs = [], []
+        for some in split_rows(range(len(photos)), _AT_ONCE):
+            images = {row: read_query(photos[row], self.encoder.image_size, unreadable) for row in some}
+            images = {row: image for row, image in images.items() if image is not None}
+            if images:
+                rows += images
+                outputs.append(self.encoder.outputs(self.encoder.convolutions(np.stack([*images.values()])), full))
+        if not rows:
+            return rows, None, None
+        values, features = zip(*outputs, strict=True)
+        return rows, np.concatenate(values), None if features[0] is None else np.concatenate(features)
 
     def hits(self, values, k=10, candidates=1000, rerank=True, rerank_by="values", among=None, features=None):
         """Answers to encoded photographs: values (n, bits), features (n, width) or None -> a list of `Hit` for each."""
@@ -211,6 +242,26 @@ def _without(path, hits, k):
     return _ranked([hit for hit in hits if os.path.realpath(hit.path) != file][:k])
 
 
+def read_query(photo, size, unreadable=None):
+    """One photograph as uint8 (3, size, size). One that cannot be read is an error, or, where a dict ``unreadable`` is
+    given, added to it with the reason, and None.
+    """
+    try:
+        return read_image(photo, size)
+    except UnreadableImage as error:
+        if unreadable is None:
+            raise HashretError(f"cannot read {photo}: {error}") from None
+        unreadable[str(photo)] = str(error)
+        return None
+
+
+def nothing_read(unreadable):
+    """The error to raise where no photograph could be read."""
+    photo, reason = next(iter(unreadable.items()))
+    others = f", nor {len(unreadable) - 1:,} others" if len(unreadable) > 1 else ""
+    return HashretError(f"cannot read {photo}: {reason}{others}")
+
+
 def query(
     photos,
     index="index",
@@ -230,8 +281,13 @@ def query(
     values=None,
     device="auto",
     searcher=None,
+    exclude=(),
+    include=(),
+    unreadable=None,
 ):
     """Look for photographs in an index: paths or folders -> list of (path, list of `Hit`).
+
+    Photographs that cannot be read are warned of, and left out.
 
     Args:
         photos: image files; a folder stands for all images below it.
@@ -246,8 +302,14 @@ def query(
         exclude_self: leave out the file that is asked for.
         together: "mean" or "union" takes all photographs as one query, which goes by the name of the first.
         searcher: an open `Searcher`, instead of index, model and device.
+        exclude, include: patterns of what is left out of folders and what is not, see `hashret.data.walk.walk`.
+        unreadable: a dict, to which photographs that cannot be read are added, with the reason.
+
+    Raises:
+        HashretError: none of the photographs can be read, or what is asked for cannot be done.
     """
-    files = expand(photos)
+    unreadable = {} if unreadable is None else unreadable
+    files = expand(photos, exclude, include, unreadable)
     searcher = searcher or Searcher(index, model, device, values=values)
     among = searcher.index.select(label or None, path or None, ids or None) if label or path or ids else None
     if recall is not None:
@@ -255,24 +317,50 @@ def query(
     if exclude_self and (together or radius is not None):
         raise HashretError("--exclude-self goes with neither --together nor --radius")
     if radius is not None:
-        return [(file, list(searcher.within(file, radius, among))) for file in files]
-    if together:
-        hits = searcher.search_together(files, k, candidates, rerank, rerank_by, among, together)
-        return [(files[0], hits)]
-    answers = searcher.search_many(files, k, candidates, rerank, rerank_by, among, exclude_self)
-    return list(zip(files, answers, strict=True))
+        rows, encoded, _ = searcher._outputs(files, unreadable=unreadable)
+        near = (list(searcher._within(encoded[i : i + 1], radius, among)) for i in range(len(rows)))
+        results = list(zip([files[row] for row in rows], near, strict=True))
+    elif together:
+        hits = searcher.search_together(files, k, candidates, rerank, rerank_by, among, together, unreadable)
+        results = [(next(file for file in files if file not in unreadable), hits)]
+    else:
+        hits = searcher.search_many(files, k, candidates, rerank, rerank_by, among, exclude_self, unreadable)
+        results = [(file, some) for file, some in zip(files, hits, strict=True) if some is not None]
+    if not results:
+        raise nothing_read(unreadable)
+    warn_unreadable(unreadable)
+    return results
 
 
-def add(index, photos, model="model.safetensors", *, split=None, again=False, device="auto", workers=None, quiet=False):
+def warn_unreadable(unreadable):
+    """Warn of each photograph of a dict from paths to reasons."""
+    for photo, reason in unreadable.items():
+        warn(f"cannot read {photo}: {reason}")
+
+
+def add(
+    index,
+    photos,
+    model="model.safetensors",
+    *,
+    split=None,
+    again=False,
+    device="auto",
+    workers=None,
+    quiet=False,
+    exclude=(),
+    include=(),
+):
     """Encode photographs and add them to an index: -> `EncodeReport` of what was new.
 
     Args:
         index, model, device: see `Searcher`.
-        photos: image files, or data sources as of `hashret.data.open_data`, which ``split`` is for.
+        photos: image files, or data sources as of `hashret.data.open_data`, which ``split``, ``exclude`` and
+            ``include`` are for.
         again: add also photographs whose path is in the index already, which are left out otherwise.
 
     Raises:
-        HashretError: nothing there, or the index is of another encoder.
+        HashretError: nothing there, none of the photographs can be read, or the index is of another encoder.
     """
     from .encoding import EncodeReport, encode
 
@@ -280,14 +368,15 @@ def add(index, photos, model="model.safetensors", *, split=None, again=False, de
     opened = open_index(index, "cpu")
     if read_meta(model)["fingerprint"] != opened.meta["encoder"]:
         raise HashretError(f"the index {index} was built by another encoder than {model}; name its own with --model")
-    encoded = skipped = 0
-    rates = []
+    encoded, there, unreadable, passed_over, rates = 0, 0, [], [], []
     with tempfile.TemporaryDirectory() as folder:
         shards = []
-        for number, source in enumerate(_sources(photos, split)):
+        for number, source in enumerate(_sources(photos, split, exclude, include)):
+            passed_over += source.files_passed_over()
             paths = [os.path.abspath(source.file(row)) for row in range(len(source))]
             known = set() if again else opened.known(paths)
             rows = [row for row, path in enumerate(paths) if path not in known]
+            there += len(source) - len(rows)
             if not rows:
                 continue
             out = Path(folder) / str(number)
@@ -296,15 +385,21 @@ def add(index, photos, model="model.safetensors", *, split=None, again=False, de
                 source, model, out, device=device, precision=opened.meta["precision"], workers=workers, quiet=quiet,
                 features=all(segment.features is not None for segment in opened.segments),
             )  # fmt: skip
-            encoded, skipped = encoded + report.encoded, skipped + report.skipped
+            encoded += report.encoded
+            unreadable += report.unreadable
             rates.append(report.rate)
             shards.append(out)
+        reasons = {line["path"]: line["reason"] for line in unreadable}
+        if reasons and not encoded and not there:
+            raise nothing_read(reasons)
         if shards:
             append(index, shards)
-    return EncodeReport(encoded, skipped, float(np.mean(rates)) if rates else 0.0)
+    warn_unreadable(reasons)
+    rate = float(np.mean(rates)) if rates else 0.0
+    return EncodeReport(encoded, len(unreadable), rate, tuple(unreadable), tuple(passed_over))
 
 
-def _sources(photos, split):
+def _sources(photos, split, exclude, include):
     """Data sources of what a user names: files together as one, each folder or data set on its own."""
     photos = [photos] if isinstance(photos, (str, Path)) else photos
     files = [photo for photo in photos if Path(photo).is_file()]
@@ -312,23 +407,44 @@ def _sources(photos, split):
         yield ImageSource(Path("."), tuple(str(file) for file in files), spec=str(files[0]))
     for photo in photos:
         if not Path(photo).is_file():
-            yield open_data(photo, split)
+            yield open_data(photo, split, exclude=exclude, include=include)
 
 
-def expand(photos):
-    """Image files of a list in which a folder stands for the images below it. Raises HashretError if one is missing."""
-    from .data.folder import image_paths
+def expand(photos, exclude=(), include=(), unreadable=None):
+    """Image files of a list in which a folder stands for the images below it.
 
-    files = []
+    Args:
+        photos: paths of files and folders.
+        exclude, include: patterns of what is left out of folders and what is not, see `hashret.data.walk.walk`.
+        unreadable: a dict, to which what is missing is added, with the reason.
+
+    Raises:
+        HashretError: one of them is missing or no file, or a folder holds no image; with ``unreadable``, all of them.
+    """
+    files, missing = [], {}
     for photo in photos:
-        path = Path(photo)
-        if path.is_dir():
-            inside = [str(path / name) for name in image_paths(path)]
-            if not inside:
-                raise HashretError(f"no images in {path}")
-            files += inside
-        elif path.exists():
-            files.append(str(path))
-        else:
-            raise HashretError(f"no such file: {photo}")
+        inside, reason = _inside(Path(photo), exclude, include)
+        files += inside
+        if reason:
+            missing[str(photo)] = reason
+    if missing and (unreadable is None or not files):
+        photo, reason = next(iter(missing.items()))
+        raise HashretError(f"{reason}: {photo}")
+    if missing:
+        unreadable.update(missing)
     return files
+
+
+def _inside(path, exclude, include):
+    """The image files that a path stands for, and why there are none."""
+    if path.is_dir():
+        inside, passed_over = walk(path, exclude, include)
+        if inside:
+            warn_passed_over(path, passed_over)
+            return [str(path / name) for name in inside], None
+        return [], "no images in this folder" + (f" ({summary(passed_over)})" if passed_over else "")
+    if path.is_file():
+        return [str(path)], None
+    if path.exists():
+        return [], f"a {SPECIAL}, no file"
+    return [], LINKED_TO_NOTHING if path.is_symlink() else "no such file"

@@ -27,6 +27,8 @@ class Settings:
 
     data: str
     split: str
+    exclude: tuple[str, ...]
+    include: tuple[str, ...]
     method: str
     bits: int
     image_size: int
@@ -57,6 +59,8 @@ def train(
     out="model.safetensors",
     *,
     split="train",
+    exclude=(),
+    include=(),
     method="am-vggh",
     bits=48,
     image_size=224,
@@ -90,7 +94,7 @@ def train(
     """Train an encoder and write its checkpoint to ``out``, the training record as JSON beside it.
 
     Args:
-        data, split, download: see `hashret.data.open_data`.
+        data, split, exclude, include, download: see `hashret.data.open_data`.
         method: one of `hashret.methods.METHODS`.
         bits: nodes of the hash layer, 8 to 256.
         image_size: pixels a side, a multiple of 32.
@@ -141,10 +145,11 @@ def train(
         raise HashretError(f"the held-out share must be at least 0 and below 1, not {heldout}")
     device = local_device(pick_device(device))
     precision = precision or pick_precision(device)
+    exclude, include = tuple(exclude), tuple(include)
     names = Settings.__dataclass_fields__
     given = {name: value for name, value in locals().items() if name in names}
     with main_first():  # what is downloaded or unpacked is so once
-        source = open_data(data, split, download).single_label()
+        source = open_data(data, split, download, exclude, include).single_label()
     if method_class.needs_labels:
         source.require_labels()
     several_labels = source.labels is not None and source.labels.ndim == 2

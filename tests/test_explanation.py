@@ -100,7 +100,7 @@ def test_mistakes(place, tmp_path):
         explain([photo], model, tmp_path / "map.png")
     assert (tmp_path / "map.png").read_bytes() == b"dear to somebody"
     with pytest.raises(HashretError, match=r"cannot read .*text.jpg: not an image"):
-        explain([photo, tmp_path / "text.jpg"], model, tmp_path / "new.png")
+        explain([tmp_path / "text.jpg"], model, tmp_path / "new.png")
     with pytest.raises(HashretError, match=r"should end in \.png"):
         explain([photo], model, tmp_path / "new.jpg")
     with pytest.raises(HashretError, match="240 rows"):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from ..errors import HashretError
+from ..distributed import is_main
+from ..errors import HashretError, warn
 from .cifar10 import open_cifar10
 from .folder import open_folder
 from .formats import is_image_name, reason_passed_over
@@ -12,6 +14,7 @@ from .images import UnreadableImage, open_rgb, read_image
 from .lists import open_list
 from .protocols import PROTOCOLS, open_protocol
 from .source import ImageSource
+from .walk import LINKED_TO_NOTHING, SPECIAL, summary
 
 __all__ = [
     "ImageSource",
@@ -24,22 +27,38 @@ __all__ = [
 ]
 
 
-def open_data(spec, split=None, download=False):
-    """Open a data source by its name: -> ImageSource.
+def open_data(spec, split=None, download=False, exclude=(), include=()):
+    """Open a data source by its name: -> ImageSource. Warns of what lies there and is passed over.
 
     Args:
         spec: ``folder:DIR`` or just ``DIR``, ``cifar10:DIR``, ``list:FILE`` or ``list:FILE,root=DIR``, or a protocol of
             `hashret.data.protocols` as ``NAME:DIR``.
         split: train, database, test; None where the source is not split.
         download: let torchvision fetch CIFAR-10 where it is missing.
+        exclude, include: patterns of what is left out of a folder and what is not, see `hashret.data.walk.walk`.
 
     Raises:
         HashretError: unknown kind of source, or nothing there.
     """
-    spec = str(spec)
+    source = _open(str(spec), split, download, tuple(exclude), tuple(include))
+    warn_passed_over(spec if str(spec).startswith("list:") else source.root, source.passed_over)
+    return source
+
+
+def warn_passed_over(where, passed_over):
+    """Warn of what was passed over in a folder or a list, by reason, where anything was."""
+    if passed_over and is_main():
+        names = f"; hashret info {where} names them" if os.path.isdir(where) else ""
+        warn(f"{where}: {summary(passed_over)}{names}")
+
+
+def _open(spec, split, download, exclude, include):
     kind, colon, where = spec.partition(":")
     if not colon or kind not in ("folder", "cifar10", "list", *PROTOCOLS):
         kind, where = "folder", spec
+        if os.path.lexists(where) and not Path(where).is_dir():
+            kinds = "a file" if Path(where).is_file() else f"a {SPECIAL}" if Path(where).exists() else LINKED_TO_NOTHING
+            raise HashretError(f"{where} is {kinds}, not a folder; a list of photographs is named list:{where}")
         if not Path(where).is_dir():
             raise HashretError(
                 f"no such folder: {where} (data are named DIR, folder:DIR, cifar10:DIR, list:FILE, or "
@@ -47,6 +66,8 @@ def open_data(spec, split=None, download=False):
             )
     if not where:
         raise HashretError(f"{spec!r} names no place; write {kind}:PATH")
+    if (exclude or include) and kind != "folder":
+        raise HashretError(f"--exclude and --include choose among the files of a folder; {spec} names each photograph")
     if kind in PROTOCOLS:
         return open_protocol(kind, where, split, download)
     if kind == "cifar10":
@@ -54,4 +75,4 @@ def open_data(spec, split=None, download=False):
     if kind == "list":
         file, _, root = where.partition(",root=")
         return open_list(file, split, root or None, spec)
-    return open_folder(where, split, spec)
+    return open_folder(where, split, spec, exclude, include)

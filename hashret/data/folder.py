@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import HashretError
-from .formats import is_image_name
 from .source import ImageSource
+from .walk import summary, walk
 
 SPLITS = ("train", "database", "test")
 
 
-def open_folder(folder, split=None, spec=None):
+def open_folder(folder, split=None, spec=None, exclude=(), include=()):
     """List the images below ``folder``.
 
     A split is a subfolder named train, database or test; a folder without any of these is one set, whatever the
-    split. The first folder below is the class, unless images lie beside the folders.
+    split. The first folder below is the class, unless images lie beside the folders. What is not read, by ``exclude``
+    and ``include`` or else, see `hashret.data.walk.walk`, is named in the source's ``passed_over``.
 
     Raises:
         HashretError: no such folder, no such split, no image in it.
@@ -36,26 +36,15 @@ def open_folder(folder, split=None, spec=None):
         root = root / split
     elif present:
         raise HashretError(f"{root} is split into {', '.join(present)}; say which with --split")
-    paths = image_paths(root)
+    paths, passed_over = walk(root, exclude, include)
     if not paths:
-        raise HashretError(f"no images in {root}")
+        raise HashretError(f"no images in {root}" + (f"; {summary(passed_over)}" if passed_over else ""))
     classes = _class_names(paths)
     labels = None
     if classes:
         number = {name: i for i, name in enumerate(classes)}
         labels = np.array([number[path.split("/", 1)[0]] for path in paths], np.int64)
-    return ImageSource(root, tuple(paths), labels, tuple(classes), spec)
-
-
-def image_paths(root):
-    """Relative paths of all images below ``root``, sorted, so that the order is the same everywhere."""
-    paths = []
-    for where, folders, names in os.walk(root, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        prefix = Path(where).relative_to(root).as_posix()
-        prefix = "" if prefix == "." else prefix + "/"
-        paths += [prefix + name for name in names if is_image_name(name) and not name.startswith(".")]
-    return sorted(paths)
+    return ImageSource(root, tuple(paths), labels, tuple(classes), spec, passed_over=tuple(passed_over))
 
 
 def _class_names(paths):

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import HashretError
 from .images import read_image
+from .walk import PassedOver
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class ImageSource:
         spec: how the user named it, for records.
         whole, rows: the source that these photographs are ``rows`` of, where this is a `subset`.
         protocol: name and sha256 of the committed split, where a protocol made it.
+        passed_over: what lies there and is not read, a `hashret.data.walk.PassedOver` each.
     """
 
     root: Path
@@ -37,6 +39,7 @@ class ImageSource:
     whole: ImageSource | None = None
     rows: np.ndarray | None = None
     protocol: dict | None = None
+    passed_over: tuple[PassedOver, ...] = ()
 
     def __len__(self):
         return len(self.paths)
@@ -48,6 +51,10 @@ class ImageSource:
     def pixels(self, i, size):
         """Photograph ``i`` as uint8 (3, size, size); raises UnreadableImage."""
         return read_image(self.file(i), size)
+
+    def files_passed_over(self):
+        """`passed_over` with whole paths."""
+        return tuple(item._replace(path=os.path.abspath(self.root / item.path)) for item in self.passed_over)
 
     def single_label(self):
         """The same source with class numbers (n,) for labels, where every photograph has exactly one."""

@@ -1,0 +1,216 @@
+"""Which files below a folder are photographs to read, and what is passed over, and why."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+from ..errors import HashretError, warn
+from .formats import is_image_name, reason_passed_over
+
+# Folders in which other programs keep previews, what was thrown away, and earlier states; compared without case.
+_OTHER_PROGRAMS = (
+    "@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "~snapshot", "$recycle.bin", "__macosx",
+    "system volume information", "lost+found", "*.lrdata", "ipod photo cache",
+)  # fmt: skip
+# Apple's libraries look like one file to their owner. Only these of their folders hold photographs as they were taken.
+_LIBRARIES = ("*.photoslibrary", "*.photolibrary", "*.migratedphotolibrary", "*.aplibrary")
+_ORIGINALS = ("originals", "masters")
+
+OTHER_NAME = "not named like a photograph"
+HIDDEN = "hidden"
+OTHER_PROGRAM = "kept by another program"
+IN_LIBRARY = "inside a photo library"
+SPECIAL = "pipe, socket or device"
+LINKED_AGAIN = "linked a second time"
+LINKED_UP = "linking to a folder that it lies in"
+LINKED_TO_NOTHING = "linking to nothing"
+
+
+class PassedOver(NamedTuple):
+    """A file or folder that was not read, and why. ``path`` starts where the paths of its source start."""
+
+    path: str
+    reason: str
+
+
+def summary(passed_over):
+    """How much was passed over, by reason, in one line; "" where nothing was."""
+    counts = Counter(item.reason for item in passed_over)
+    ordered = sorted(counts.items(), key=lambda item: (item[0] == OTHER_NAME, -item[1], item[0]))
+    reasons = "; ".join(f"{count:,} {reason}" for reason, count in ordered)
+    return f"{len(passed_over):,} passed over: {reasons}" if counts else ""
+
+
+def walk(root, exclude=(), include=()):
+    """Find the photographs below a folder: -> sorted paths relative to ``root``, and a list of `PassedOver`.
+
+    Links are followed, but not up, and every folder and every file is taken once: under its own name where that lies
+    below ``root``, else under the first link to it in the order of the names. A folder that is left out counts once,
+    and what it holds is not looked at.
+
+    Args:
+        root: the folder, which itself may have any name.
+        exclude: patterns of names, or, where they hold a slash, of paths from ``root`` on, that are left out.
+        include: patterns of what is taken although it would be left out: by ``exclude``, since it is hidden, another
+            program's, or not named like a photograph.
+
+    Raises:
+        HashretError: ``root`` cannot be listed.
+    """
+    found = _Walk(root, exclude, include)
+    found.enter("", os.path.realpath(root))
+    while found.linked_folders:  # each may lead to further links
+        links, found.linked_folders = sorted(found.linked_folders), []
+        for path in links:
+            found.follow(path)
+    found.take_linked_files()
+    for pattern in found.exclude.unused():
+        warn(f"--exclude {pattern!r} matches nothing below {root}")
+    for pattern in found.include.unused():
+        warn(f"--include {pattern!r} matches nothing below {root} that would be left out")
+    return sorted(found.photos), sorted(found.passed_over)
+
+
+class _Walk:
+    def __init__(self, root, exclude, include):
+        self.root = os.fspath(root)
+        self.exclude, self.include = (_Patterns(patterns, self.root) for patterns in (exclude, include))
+        self.photos, self.passed_over = [], []
+        self.linked_folders, self.linked_files = [], []
+        self.entered = set()  # devices and inodes of folders
+        self.real = {}  # real path of each folder entered
+
+    def enter(self, path, real):
+        """Look at a folder and all below it but what links lead to. ``path`` is "" or ends with a slash."""
+        waiting = [(path, real)]
+        while waiting:
+            path, real = waiting.pop()
+            try:
+                identity = _identity(real)
+                with os.scandir(os.path.join(self.root, path)) as listed:
+                    entries = {entry.name: entry for entry in listed}
+            except OSError as error:
+                if not path:
+                    raise HashretError(f"cannot list {self.root}: {error.strerror}") from None
+                self.leave(path, f"that cannot be listed ({error.strerror})")
+                continue
+            if identity in self.entered:
+                self.leave(path, LINKED_AGAIN)
+                continue
+            self.entered.add(identity)
+            self.real[path] = real
+            inside = _is_any(os.path.basename(os.path.normpath(os.path.join(self.root, path))), _LIBRARIES)
+            for name in sorted(entries, reverse=True):  # so that the first name is the first to be entered
+                if self.look(path + name, entries[name], entries, inside):
+                    waiting.append((f"{path}{name}/", os.path.join(real, name)))
+
+    def look(self, path, entry, siblings, in_library):
+        """Take a photograph, note a link, or pass an entry over: -> whether it is a folder to enter now."""
+        try:
+            is_folder, is_file = entry.is_dir(), entry.is_file()
+        except OSError as error:  # of what a link leads to
+            self.leave(path, f"that cannot be looked at ({error.strerror})")
+            return False
+        if entry.is_symlink() and not is_folder and not is_file and not os.path.exists(entry.path):
+            self.leave(path, LINKED_TO_NOTHING)
+            return False
+        excluded = self.exclude.match(path, entry.name, siblings)
+        if not is_folder and not is_file:
+            why = SPECIAL
+        else:
+            why = f"excluded by {excluded!r}" if excluded else _why_not(entry.name, is_folder, in_library)
+            why = None if why and self.include.match(path, entry.name, siblings) else why
+        if why:
+            self.leave(path, why)
+        elif entry.is_symlink():
+            (self.linked_folders if is_folder else self.linked_files).append(path)
+        elif is_folder:
+            return True
+        else:
+            self.photos.append(path)
+        return False
+
+    def leave(self, path, reason):
+        self.passed_over.append(PassedOver(path.rstrip("/"), reason))
+
+    def follow(self, path):
+        """Enter the folder that a link leads to, unless it was entered already."""
+        real = os.path.realpath(os.path.join(self.root, path))
+        try:
+            again = _identity(real) in self.entered
+        except OSError:
+            again = False
+        if os.path.join(self.real[_folder(path)], "").startswith(os.path.join(real, "")):
+            self.leave(path, LINKED_UP)
+        elif again:
+            self.leave(path, LINKED_AGAIN)
+        else:
+            self.enter(path + "/", real)
+
+    def take_linked_files(self):
+        """Take the photographs that links lead to and that are not here already."""
+        if not self.linked_files:
+            return
+        taken = {os.path.join(self.real[_folder(path)], os.path.basename(path)) for path in self.photos}
+        for path in sorted(self.linked_files):
+            real = os.path.realpath(os.path.join(self.root, path))
+            if real in taken:
+                self.leave(path, LINKED_AGAIN)
+            else:
+                taken.add(real)
+                self.photos.append(path)
+
+
+class _Patterns:
+    """Patterns as a user gives them. One that names what is there, as ``IMG[1].png`` may, matches nothing else."""
+
+    def __init__(self, patterns, root):
+        patterns = [pattern.rstrip("/") or pattern for pattern in patterns]
+        self.root = root
+        self.names = [pattern for pattern in patterns if "/" not in pattern]
+        self.paths = [os.path.normpath(pattern) for pattern in patterns if "/" in pattern]
+        self.there = {path for path in self.paths if any(map(os.path.lexists, (path, os.path.join(root, path))))}
+        self.used = set()
+
+    def match(self, path, name, siblings):
+        """The first pattern that matches an entry, by its name, its path from the root, or its path; or None."""
+        matching = [p for p in self.names if name == p or (p not in siblings and fnmatchcase(name, p))]
+        for pattern in self.paths:
+            for whole in (path, os.path.normpath(os.path.join(self.root, path))):
+                if whole == pattern or (pattern not in self.there and fnmatchcase(whole, pattern)):
+                    matching.append(pattern)
+        self.used.update(matching)
+        return matching[0] if matching else None
+
+    def unused(self):
+        """Patterns that have matched nothing so far."""
+        return [pattern for pattern in self.names + self.paths if pattern not in self.used]
+
+
+def _why_not(name, is_folder, in_library):
+    """Why a file or folder is left out by its name alone; None if it is not."""
+    if not is_folder and not is_image_name(name):
+        return reason_passed_over(name) or OTHER_NAME
+    if name.startswith("."):  # AppleDouble's ._photo.jpg among them
+        return HIDDEN
+    if is_folder and _is_any(name, _OTHER_PROGRAMS):
+        return OTHER_PROGRAM
+    return IN_LIBRARY if in_library and name.casefold() not in _ORIGINALS else None
+
+
+def _is_any(name, patterns):
+    return any(fnmatchcase(name.casefold(), pattern) for pattern in patterns)
+
+
+def _folder(path):
+    """The folder of a path: "" or with a slash at its end."""
+    return path[: path.rfind("/") + 1]
+
+
+def _identity(folder):
+    """What tells a folder from others, whatever its path: device and inode, where the file system numbers its files."""
+    status = os.stat(folder)
+    return (status.st_dev, status.st_ino) if status.st_ino else folder
