@@ -41,15 +41,14 @@ def open_data(spec, split=None, download=False, exclude=(), include=()):
         HashretError: unknown kind of source, or nothing there.
     """
     source = _open(str(spec), split, download, tuple(exclude), tuple(include))
-    warn_passed_over(spec if str(spec).startswith("list:") else source.root, source.passed_over)
+    warn_passed_over(source.root, source.passed_over)
     return source
 
 
-def warn_passed_over(where, passed_over):
-    """Warn of what was passed over in a folder or a list, by reason, where anything was."""
+def warn_passed_over(folder, passed_over):
+    """Warn of what was passed over in a folder, by reason, where anything was."""
     if passed_over and is_main():
-        names = f"; hashret info {where} names them" if os.path.isdir(where) else ""
-        warn(f"{where}: {summary(passed_over)}{names}")
+        warn(f"{folder}: {summary(passed_over)}; hashret info {folder} names them")
 
 
 def _open(spec, split, download, exclude, include):

@@ -21,6 +21,7 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF
 _HEIC = (".heic", ".heif", ".hif", ".heics", ".heifs")
 _PLUGINS = {"HEIF": ("pillow_heif", "heic"), "JXL": ("pillow_jxl", "jxl")}  # module, and hashret's extra for it
 _BY_PLUGIN = {**dict.fromkeys(_HEIC, "HEIF"), ".jxl": "JXL"}
+READABLE_SUFFIXES = IMAGE_SUFFIXES | _BY_PLUGIN.keys()  # here, or where the plugins are installed
 _RAW = (
     ".3fr .ari .arw .bay .cap .cr2 .cr3 .crw .dcr .dcs .dng .drf .erf .fff .gpr .iiq .k25 .kdc .mef .mos .mrw .nef "
     ".nrw .orf .pef .ptx .raf .raw .rw2 .rwl .rwz .sr2 .srf .srw .x3f"

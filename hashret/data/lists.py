@@ -1,38 +1,61 @@
-"""`list:FILE`: the literature's label lists, one ``path 0 1 0 ...`` a line."""
+"""`list:FILE`: photographs and their labels, one photograph a line.
+
+A path ends at the last ending of a picture's name, such as ``.jpg``, so that names may hold blanks, tabs and commas.
+Where a line has no such ending, its path ends at the first blank, tab or comma. A path may stand in double quotes.
+Then follow the labels, behind blanks, tabs or commas, and in the same way on every line:
+
+    sea.jpg 0 1 0       a column a label: 1 where the photograph has it, 0 (or -1) where it has not
+    sea.jpg 3           the number of its class, from 0
+    sea.jpg beach       the name of its class; a name of several words has a tab or comma before it
+    sea.jpg             nothing
+
+So a single column is the number of a class, even if it is 0 or 1 on every line, unless `labels.txt` has just one name.
+"""
 
 from __future__ import annotations
 
+import codecs
+import os
+import re
 from pathlib import Path
 
 import numpy as np
 
-from ..errors import HashretError
+from ..errors import HashretError, warn
+from .formats import READABLE_SUFFIXES
 from .source import ImageSource
+
+_EXAMPLE = '"photo.jpg 0 1 0", "photo.jpg 3" or "photo.jpg cat"'
+_ENDING = "|".join(map(re.escape, sorted(READABLE_SUFFIXES)))
+_LINE = re.compile(rf'[ \t]*(?:"((?:[^"]|"")+)"|(.*(?:{_ENDING})|[^ \t,;]+))(?:([ \t,;]+)(.*))?', re.I | re.S)
+_NUMBER = re.compile(r"[-+]?\d+(\.\d*)?(e[-+]?\d+)?", re.I | re.A)
+_BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
+}  # fmt: skip
+_LOOKED_FOR = 100  # photographs, to find the folder that paths start from
 
 
 def open_list(file, split=None, root=None, spec=None, check_images=True):
     """Read a label list. ``file`` may be a folder that holds ``train.txt``, ``test.txt``, ``database.txt``.
 
-    ``root`` is where the paths start; by default the list's folder or the one above it, whichever holds the first
-    image; with ``check_images`` off, the list's folder where neither does. Column names are read from ``labels.txt``
-    beside the list, or above it, where it has a name a column.
+    ``root`` is where the paths start; by default the list's folder or the one above it, whichever holds one of the
+    first images; with ``check_images`` off, the list's folder where neither does. Names of the labels are read from
+    ``labels.txt`` beside the list, or above it: a line each, or words of one line.
 
     Raises:
-        HashretError: no such file, a line that is not ``path 0 1 ...``, images that are not there.
+        HashretError: no such file, a line that cannot be read, images that are not there.
     """
     path = Path(file)
     spec = spec or f"list:{file}"
     if path.is_dir():
         path = _split_file(path, split)
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise HashretError(f"no such list: {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise HashretError(f"cannot read the list {path}: {error}") from None
-    paths, labels = _parse(path, lines)
-    root = Path(root) if root else _find_root(path, paths[0], check_images)
-    classes = _column_names(path, labels.shape[1])
+    numbers, paths, labels = _parse(path, _lines(path))
+    if root:
+        _check_below(root, paths, path)
+    root = Path(root) if root else _find_root(path, paths, check_images)
+    labels, classes = _named(path, numbers, labels)
+    _warn_of_repeats(path, numbers, paths, labels)
     return ImageSource(root, tuple(paths), labels if classes else None, classes, spec)
 
 
@@ -44,40 +67,180 @@ def _split_file(folder, split):
     return folder / f"{split}.txt"
 
 
+def _lines(file):
+    """Lines of a text file. Bytes that are not UTF-8 are kept, as they may be of names."""
+    if file.exists() and not file.is_file():
+        raise HashretError(f"cannot read the list {file}: not a file")
+    try:
+        raw = file.read_bytes()
+        mark = next((mark for mark in _BYTE_ORDER_MARKS if raw.startswith(mark)), b"")
+        encoding = _BYTE_ORDER_MARKS.get(mark, "utf-8")
+        text = raw.decode(encoding, "surrogateescape" if encoding == "utf-8" else "strict").removeprefix("\ufeff")
+    except FileNotFoundError:
+        raise HashretError(f"no such list: {file}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise HashretError(f"cannot read the list {file}: {error}") from None
+    if "\0" in text:
+        raise HashretError(f"cannot read the list {file}: it holds NUL bytes; save it as UTF-8")
+    text = text.replace("\r\n", "\n")
+    return text.split("\n" if "\n" in text else "\r")
+
+
 def _parse(file, lines):
-    paths, rows = [], []
+    """Lines -> number of each line that has a photograph, its path, and the labels as they stand there.
+
+    The labels are float64 (n, columns), or a list of n names of classes.
+    """
+    numbers, paths, fields, numeric = [], [], [], set()
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        name, *flags = line.split()
-        if any(flag not in ("0", "1") for flag in flags):
-            raise HashretError(f"{file}:{number}: a line must be a path and then 0s and 1s")
-        if rows and len(flags) != len(rows[0]):
-            raise HashretError(f"{file}:{number}: {len(flags)} label columns, but {len(rows[0])} in the first line")
-        paths.append(name)
-        rows.append(flags)
+        quoted, plain, separator, rest = _LINE.fullmatch(line).groups()
+        tokens = rest.replace(",", " ").replace(";", " ").split() if rest else []
+        if not numeric.issuperset(tokens):
+            numeric.update(token for token in tokens if _NUMBER.fullmatch(token))
+            if not numeric.issuperset(tokens):
+                tokens = _class_name(rest, len(tokens) if separator.isspace() and "\t" not in separator else 1)
+                if tokens is None:
+                    raise HashretError(
+                        f"{file}:{number}: a line must be {_EXAMPLE}; a class name of several words has a tab before it"
+                    )
+        if fields and type(tokens) is not type(fields[0]):
+            first = "a class name" if isinstance(fields[0], str) else f"{len(fields[0])} numbers"
+            raise HashretError(f"{file}:{number}: {rest or 'nothing'} follows the path, but {first} in the first line")
+        if fields and isinstance(tokens, list) and len(tokens) != len(fields[0]):
+            raise HashretError(
+                f"{file}:{number}: {len(tokens)} label columns, but {len(fields[0])} in the first line; "
+                f"a line must be {_EXAMPLE}"
+            )
+        numbers.append(number)
+        paths.append(plain if quoted is None else quoted.replace('""', '"'))
+        fields.append(tokens)
     if not paths:
         raise HashretError(f"the list {file} is empty")
-    return paths, np.array(rows, dtype=np.uint8).reshape(len(paths), -1)
+    if isinstance(fields[0], str):
+        return numbers, paths, fields
+    value = {token: float(token) for token in numeric}
+    flat = np.array([value[token] for tokens in fields for token in tokens])
+    return numbers, paths, flat.reshape(len(paths), -1)
 
 
-def _find_root(file, first, check_images):
+def _class_name(text, words):
+    """The name of a class; None where several words are no name."""
+    names = [name.strip().removeprefix('"').removesuffix('"') for name in re.split("[\t,;]", text) if name.strip()]
+    return names[0] if words == 1 and len(names) == 1 else None
+
+
+def _check_below(root, paths, file):
+    """Refuse absolute paths elsewhere than below ``root``, which would be followed regardless of it."""
+    above = os.path.join(os.path.abspath(root), "")
+    other = next((path for path in paths if os.path.isabs(path) and not os.path.normpath(path).startswith(above)), None)
+    if other is not None:
+        raise HashretError(f"{file} names whole paths, as {other}, which root={root} cannot change; leave root= out")
+
+
+def _find_root(file, paths, check_images):
+    some = paths[:_LOOKED_FOR]
     for root in (file.parent, file.parent.parent):
-        if (root / first).exists():
+        if any((root / path).exists() for path in some):
             return root
     if not check_images:
         return file.parent
+    backslash = ", with / for each \\" if "\\" in paths[0] else ""
     raise HashretError(
-        f"the photographs of {file} are missing: {first} is neither in {file.parent} nor in the folder above; "
-        f"name their folder with list:{file},root=DIR"
+        f"the photographs of {file} are missing: {paths[0]} is neither in {file.parent} nor in the folder above; "
+        f"name their folder with list:{file},root=DIR{backslash}"
     )
 
 
-def _column_names(file, columns):
-    for folder in (file.parent, file.parent.parent):
-        names = folder / "labels.txt"
-        if names.is_file():
-            found = tuple(names.read_text(encoding="utf-8").split())
-            if len(found) == columns:
-                return found
-    return tuple(str(i) for i in range(columns))
+def _named(file, numbers, labels):
+    """Labels as they stand in a list -> labels as of `ImageSource`, and the names of the classes."""
+    if isinstance(labels, list):
+        classes = tuple(sorted(set(labels)))
+        place = {name: i for i, name in enumerate(classes)}
+        return np.array([place[name] for name in labels], np.int64), classes
+    columns = labels.shape[1]
+    named = [_names(folder / "labels.txt") for folder in (file.parent, file.parent.parent)]
+    named = [names for names in named if names]
+    if columns == 1 and not any(len(words) == 1 for _, _, words in named):
+        return _class_numbers(file, numbers, labels[:, 0], named)
+    flags = _flags(file, numbers, labels)
+    for path, lines, words in named:
+        for names in (lines, words):
+            if len(names) == columns:
+                return flags, _distinct(path, names)
+    if named and columns:
+        path, lines, words = named[0]
+        count = len(lines) if len(lines) > 1 else len(words)
+        warn(
+            f"{path} has {count} names for the {columns} columns of {file}, which are called 0 to {columns - 1} instead"
+        )
+    return flags, tuple(map(str, range(columns)))
+
+
+def _flags(file, numbers, labels):
+    """Columns of 0 and 1, or of -1 and 1: float64 (n, columns) -> uint8, 1 where a photograph has the label."""
+    negative = bool((labels < 0).any())
+    _check_each(
+        file, numbers, labels, ~np.isin(labels, (-1, 1) if negative else (0, 1)), " beside -1" if negative else ""
+    )
+    return (labels > 0).astype(np.uint8)
+
+
+def _class_numbers(file, numbers, labels, named):
+    """One column of class numbers, float64 (n,) -> int64 (n,), and the names of the classes."""
+    _check_each(
+        file, numbers, labels[:, None], ((labels < 0) | (labels >= 2**53) | (labels != labels.round()))[:, None]
+    )
+    labels = labels.astype(np.int64)
+    for path, lines, words in named:
+        names = lines if len(lines) > 1 else words
+        if len(names) > labels.max():
+            return labels, _distinct(path, names)
+        warn(
+            f"{path} has {len(names)} names, but {file} has a class {labels.max()}: classes are called by their numbers"
+        )
+    present, labels = np.unique(labels, return_inverse=True)
+    return labels.astype(np.int64), tuple(map(str, present.tolist()))
+
+
+def _check_each(file, numbers, labels, wrong, beside=""):
+    """Refuse a list in which labels (n, columns) are ``wrong``, naming the first of them."""
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        raise HashretError(
+            f"{file}:{numbers[row]}: a line must be {_EXAMPLE}; {labels[row, column]:g} is no label{beside}"
+        )
+
+
+def _names(file):
+    """File, lines and words of a `labels.txt`, or of one line the parts between commas; None where there is none."""
+    if not file.is_file():
+        return None
+    lines = [line.strip() for line in _lines(file) if line.strip()]
+    words = " ".join(lines).split()
+    if len(lines) == 1 and "," in lines[0]:
+        words = [word.strip() for word in lines[0].split(",") if word.strip()]
+    return file, lines, words
+
+
+def _distinct(file, names):
+    again = {name for name in names if names.count(name) > 1}
+    if again:
+        raise HashretError(f"{file} has the name {min(again)} more than once")
+    return tuple(names)
+
+
+def _warn_of_repeats(file, numbers, paths, labels):
+    """Say how often a list names a photograph that it has named before; each time counts as a photograph."""
+    first = {}
+    for row, path in enumerate(paths):
+        first.setdefault(path, row)
+    again = [] if len(first) == len(paths) else [row for row, path in enumerate(paths) if first[path] != row]
+    if again:
+        others = [row for row in again if (labels[row] != labels[first[paths[row]]]).any()]
+        row = (others or again)[0]
+        warn(
+            f"{file} names {len(again):,} photographs again, {len(others):,} of them with other labels, as "
+            f"{paths[row]} in lines {numbers[first[paths[row]]]} and {numbers[row]}; each line counts"
+        )
