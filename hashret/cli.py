@@ -350,8 +350,9 @@ def add(index, photos, **options):
 @click.option(
     "--path", "paths", multiple=True, metavar="PATTERN", help="path that is in the index, else pattern as 'trips/*'"
 )
-@click.option("--gone", is_flag=True, help="those whose file is no longer there")
-def remove(index, ids, paths, gone):
+@click.option("--gone", is_flag=True, help="those whose file is no longer in its folder")
+@click.option("--yes", is_flag=True, help="with --gone: also where more than a tenth of the index would go")
+def remove(index, ids, paths, gone, yes):
     """Remove photographs from INDEX by id or path. Other ids stay; the files are not touched.
 
     \b
@@ -363,7 +364,7 @@ def remove(index, ids, paths, gone):
     refuse_engine(index)
     if not ids and not paths and not gone:
         raise HashretError("say what to remove, with --id, --path or --gone")
-    _say(f"{index}: {remove(index, ids, paths, gone):,} photographs removed")
+    _say(f"{index}: {remove(index, ids, paths, gone, yes):,} photographs removed")
 
 
 @main.command()
@@ -419,7 +420,7 @@ def duplicates(index, as_json, html, move_to, yes, **options):
 
     \b
     Example: hashret duplicates index --html duplicates.html
-             hashret duplicates index --move-to aside --yes && hashret remove index --gone
+             hashret duplicates index --move-to aside --yes && hashret remove index --gone --yes
     """
     from . import pages, rendering
     from .near_duplicates import alike, duplicates
@@ -453,7 +454,7 @@ def _set_aside(groups, folder, yes, index):
     moved = sum(move.to is not None for move in moves)
     if yes:
         _say(f"{folder}: {moved:,} photographs moved; hashret restore {folder} moves them back", err=True)
-        _say(f"now run: hashret remove {index} --gone", err=True)
+        _say(f"now run: hashret remove {index} --gone --yes", err=True)
     else:
         _say(f"{moved:,} photographs would be moved to {folder}; add --yes to move them", err=True)
 

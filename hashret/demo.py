@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from . import pages, rendering
 from .encoding import encode
 from .errors import HashretError
 from .evaluation import evaluate
-from .files import check_output, remove_folder
+from .files import atomic, check_output, partial_folder
 from .index import build_index
 from .names import shown
 from .search import query
@@ -29,24 +30,36 @@ def write_digits(folder):
     from PIL import Image
 
     digits = load_digits()
-    seen = np.zeros(10, int)
+    seen, pictures = np.zeros(10, int), {}
     for number, (image, label) in enumerate(zip(digits.images, digits.target, strict=True)):
         split = "test" if seen[label] % _TEST_SHARE == 0 else "train"
         seen[label] += 1
-        target = Path(folder) / split / str(label) / f"{number:04d}.png"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray((image * (255 / 16)).round().astype(np.uint8)).save(target)
+        png = io.BytesIO()
+        Image.fromarray((image * (255 / 16)).round().astype(np.uint8)).save(png, "PNG")
+        pictures[f"{split}/{label}/{number:04d}.png"] = png.getvalue()
+    folder = Path(folder)
+    if folder.is_dir():
+        for name, png in pictures.items():
+            if not (folder / name).is_file() or (folder / name).read_bytes() != png:
+                with atomic(folder / name) as partial:
+                    partial.write_bytes(png)
+        return
+    with partial_folder(folder) as partial:
+        for name, png in pictures.items():
+            (partial / name).parent.mkdir(parents=True, exist_ok=True)
+            (partial / name).write_bytes(png)
+        partial.rename(folder)
 
 
 def demo(out="hashret-demo", *, bits=48, seed=0, device="auto", overwrite=False):
     """Train a small AM-VGGH on digits from scratch, encode, build, query, score; leaves all of it in ``out``.
 
+    With ``overwrite``, each file and folder that an earlier demo left is replaced as a whole; others in ``out`` stay.
     Returns the metrics, as `evaluate` does.
     """
     out = Path(out)
     started = time.monotonic()
     check_output(out, overwrite, "demo", "digits")
-    remove_folder(out)
     data, model, index = out / "digits", out / "model.safetensors", out / "index"
     _say(f"1. 1,797 handwritten digits -> {data}")
     write_digits(data)
@@ -54,12 +67,13 @@ def demo(out="hashret-demo", *, bits=48, seed=0, device="auto", overwrite=False)
     train(
         f"folder:{data}", model, bits=bits, image_size=32, arch="vgg11_bn", weights="none", finetune="all", width=256,
         epochs=5, batch_size=64, lr=1e-3, augment="none", seed=seed, device=device,
+        overwrite=overwrite,
     )  # fmt: skip
     _say(f"3. encode both sets -> {out / 'codes'}, {out / 'codes-test'}")
     for split, codes in (("train", out / "codes"), ("test", out / "codes-test")):
-        encode(f"folder:{data}", model, codes, split=split, device=device, quiet=True)
+        encode(f"folder:{data}", model, codes, split=split, device=device, overwrite=overwrite, quiet=True)
     _say(f"4. build the index of the train digits -> {index}")
-    build_index(out / "codes", index)
+    build_index(out / "codes", index, overwrite)
     photos = [sorted((data / "test" / str(digit)).iterdir())[0] for digit in range(10)]
     results = query(photos, index, model, k=7, device=device)
     _say(f"5. query with a held-out digit: {photos[3]}")

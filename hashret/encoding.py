@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,15 +19,29 @@ from .data.walk import PassedOver
 from .distributed import barrier, is_main, local_device, main_first, process_group, rank, world
 from .errors import HashretError
 from .features import PRESENT, FeatureCache
-from .files import atomic, check_output, read_json, remove_folder, remove_leftovers, write_json
+from .files import (
+    atomic,
+    check_names,
+    check_output,
+    locked,
+    make_folder,
+    read_json,
+    recover,
+    remove_leftovers,
+    remove_own,
+    replace_folder,
+    write_json,
+)  # fmt: skip
 from .models.checkpoint import load_encoder
 from .models.encoder import pick_device
-from .names import shown, to_json
+from .names import fitting, shown, to_json
 from .progress import Progress, note
 from .shards import MANIFEST, Shard, encode_paths, read_shard, shard_name, write_shard
 
 SKIPPED = "skipped.jsonl"
 PASSED_OVER = "passed_over.jsonl"
+_PENDING = "pending"  # an empty file in the folder of a run that replaces another at its end
+_NAMES = rf"{re.escape(MANIFEST)}|codes-\d{{5,}}\.h5|{re.escape(SKIPPED)}|{re.escape(PASSED_OVER)}|{_PENDING}"
 
 
 @dataclass(frozen=True)
@@ -81,7 +97,7 @@ def encode(
         fill_cache: keep the convolution features of these photographs, for further encoders on the same convolutions.
         features: keep, too, what the hash layer reads (4,096 numbers a photograph by default), to re-rank by.
         workers: decoding processes; None for one a core.
-        overwrite: replace shards that exist.
+        overwrite: replace shards that exist. They stay until the new run is complete; a run that was killed goes on.
 
     Returns:
         EncodeReport; None under torchrun but in the main process.
@@ -98,15 +114,17 @@ def encode(
     if features and not encoder.feature_width:
         raise HashretError(f"{encoder.meta['method']} has no fully connected layers whose features could be kept")
     run = _Run(encoder, source, Path(out), shard_size, workers, quiet or not is_main(), features)
-    run.claim(overwrite)
-    run.use_cache(cache, fill_cache)
-    return run.encode()
+    with run.claimed(overwrite):
+        run.use_cache(cache, fill_cache)
+        return run.encode()
 
 
 class _Run:
     def __init__(self, encoder, source, out, shard_size, workers, quiet, full=False):
         self.full = full
         self.encoder, self.source, self.out = encoder, source, out
+        self.folder = self.out  # that shards are written to
+        self.pending = out.resolve().with_name(fitting(f".{out.resolve().name}", ".new"))
         self.shard_size, self.workers, self.quiet = shard_size, workers, quiet
         self.features, self.cached = None, np.zeros(len(source), bool)
         self.batch_size = batch_size(encoder.image_size)
@@ -119,19 +137,71 @@ class _Run:
         if full:
             self.manifest["features"] = encoder.feature_width
 
-    def claim(self, overwrite):
-        """Make the folder, or take up an unfinished run of the same encoder over the same photographs."""
-        if is_main():
-            if (self.out / MANIFEST).exists() and not overwrite:
-                self._check_resume(read_json(self.out / MANIFEST, "shard folder"))
-            else:
-                check_output(self.out, overwrite, "folder of shards", MANIFEST)
-                remove_folder(self.out)
-                write_json(self.out / MANIFEST, self.manifest)
-            remove_leftovers(self.out)
-        barrier()
+    @contextmanager
+    def claimed(self, overwrite):
+        """Hold the folder: a new one, or that of an unfinished run of the same encoder over the same photographs.
 
-    def _check_resume(self, found):
+        A run that replaces another is written to a folder beside it, and takes its place when it is complete.
+        """
+        with ExitStack() as held:
+            if is_main():
+                recover(self.out, _NAMES)
+                if self.out.exists() and not self.out.is_dir():
+                    check_output(self.out, overwrite, "folder of shards", MANIFEST)
+                try:
+                    make_folder(self.out)
+                    held.enter_context(locked(self.out, wait=False))
+                except BlockingIOError:
+                    raise HashretError(
+                        f"another hashret encode writes to {self.out}; wait for it, or name another folder with --out"
+                    ) from None
+                except OSError as error:
+                    raise HashretError(f"cannot write {self.out}: {error.strerror}") from error
+                self._claim(overwrite)
+            barrier()
+            if self._replaces(overwrite):
+                self.folder = self.pending
+            yield
+
+    def _claim(self, overwrite):
+        (self.out / _PENDING).unlink(missing_ok=True)  # of a run that was killed when it had just taken this place
+        marked, folder = (self.pending / _PENDING).exists(), self.out
+        if self._replaces(overwrite):
+            check_names(self.out, _NAMES)
+            if os.path.ismount(self.out):
+                raise HashretError(
+                    f"{self.out} is a mount point, which cannot be replaced; name a folder in it with --out"
+                )
+            folder = self.pending
+            if not marked or self._found(folder) != self.manifest:
+                remove_own(folder, _NAMES)
+                write_json(folder / MANIFEST, self.manifest)
+                (folder / _PENDING).touch()
+        elif (self.out / MANIFEST).exists():
+            self._check_resume()
+        else:
+            check_output(self.out, overwrite, "folder of shards", MANIFEST)
+            write_json(self.out / MANIFEST, self.manifest)
+            marked = False
+        remove_leftovers(folder, _NAMES)
+        if folder == self.out and not marked:
+            remove_own(self.pending, _NAMES)
+
+    def _replaces(self, overwrite):
+        """Whether a finished run, or one of something else, is there and is to be replaced."""
+        there = (self.out / MANIFEST).exists()
+        return there and overwrite and ((self.out / SKIPPED).exists() or self._found(self.out) != self.manifest)
+
+    def _found(self, folder):
+        """The manifest in a folder, as far as this run has its names; empty where it is damaged."""
+        try:
+            found = read_json(folder / MANIFEST, "shard folder")
+        except HashretError:
+            return {}
+        return {name: value for name, value in found.items() if name in self.manifest}
+
+    def _check_resume(self):
+        found = read_json(self.out / MANIFEST, "shard folder")
         changed = [name for name, value in self.manifest.items() if found.get(name) != value]
         if changed:
             raise HashretError(
@@ -159,7 +229,7 @@ class _Run:
             note(f"{self.cached.sum():,} of {len(self.cached):,} photographs have cached convolution features")
 
     def encode(self):
-        missing = [number for number in range(self.shards) if not (self.out / shard_name(number)).exists()]
+        missing = [number for number in range(self.shards) if not (self.folder / shard_name(number)).exists()]
         barrier()  # all have seen the same shards before one writes another
         if len(missing) < self.shards and not self.quiet:
             note(f"going on with {shown(self.out)}: {self.shards - len(missing)} of {self.shards} shards are there")
@@ -210,7 +280,7 @@ class _Run:
             features=None if inner is None else inner[good],
         )
         write_shard(
-            self.out / shard_name(number), shard, bits=self.encoder.bits, encoder=self.encoder.fingerprint,
+            self.folder / shard_name(number), shard, bits=self.encoder.bits, encoder=self.encoder.fingerprint,
             image_size=self.encoder.image_size, first_id=number * self.shard_size,
         )  # fmt: skip
 
@@ -226,13 +296,16 @@ class _Run:
         """Name what was skipped, from all shards, whichever run wrote them; this file ends the run."""
         lines, encoded = [], 0
         for number in range(self.shards):
-            shard, _ = read_shard(self.out / shard_name(number), verify=False)
+            shard, _ = read_shard(self.folder / shard_name(number), verify=False)
             lines += shard.skipped
             encoded += len(shard)
         passed_over = self.source.files_passed_over()
         if passed_over:
-            _write_lines(self.out / PASSED_OVER, [item._asdict() for item in passed_over])
-        _write_lines(self.out / SKIPPED, lines)
+            _write_lines(self.folder / PASSED_OVER, [item._asdict() for item in passed_over])
+        _write_lines(self.folder / SKIPPED, lines)
+        if self.folder != self.out:
+            replace_folder(self.folder, self.out, _NAMES)
+            (self.out / _PENDING).unlink()
         return EncodeReport(encoded, len(lines), rate, tuple(lines), passed_over)
 
 

@@ -1,19 +1,31 @@
-"""Writing files so that a killed run or a full disk never leaves half a file under its final name."""
+"""Files and folders written so that a kill, a full disk or a power cut leaves the old state or the new one, whole.
+
+What is written gets a temporary name first, and its own once it is on the disk. A folder takes the place of another in
+one step, and only then is the other removed. Of what the user's folders hold, only names of hashret's own making are
+ever removed.
+"""
 
 from __future__ import annotations
 
-import glob
+import ctypes
+import errno
 import json
 import os
+import re
 import shutil
+import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .errors import HashretError
+from .errors import HashretError, warn_once
 from .names import fitting, to_json
 
 _UMASK = os.umask(0)
 os.umask(_UMASK)
+_PARTIAL = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.tmp", re.DOTALL)
+_AT_WORKING_FOLDER, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
+_locks = set()  # descriptors of the locks that this process holds
+_warned = set()
 
 
 @contextmanager
@@ -26,12 +38,12 @@ def atomic(path):
     path = Path(path)
     partial = partial_name(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         yield partial
-        with open(partial, "rb") as file:
-            os.fsync(file.fileno())
         os.chmod(partial, 0o666 & ~_UMASK)  # safetensors leaves its files to their owner alone
+        flush(partial)
         os.replace(partial, path)
+        flush(path.parent)
     except OSError as error:
         raise HashretError(f"cannot write {path}: {error.strerror or error}") from error
     except RuntimeError as error:  # what torch and faiss raise on a full disk
@@ -77,24 +89,264 @@ def partial_name(path):
     return path.with_name(fitting(f".{path.name}", f".{os.getpid()}.tmp"))
 
 
-def remove_leftovers(folder, name=None):
-    """Remove what killed processes left under temporary names, of the file ``name`` or of all, in a folder."""
-    for leftover in Path(folder).glob(f".{glob.escape(name) if name else '*'}.*.tmp"):
-        pid = leftover.name.split(".")[-2]
-        if pid.isdigit() and not _is_alive(int(pid)):
-            remove_folder(leftover)
-            with suppress(OSError):
-                leftover.unlink()
+@contextmanager
+def partial_folder(path, resume=False):
+    """Yield a folder under a temporary name beside ``path``; at the end it is removed, unless it was renamed.
+
+    The folder is locked, by which `remove_leftovers` tells it from one that a killed process left.
+
+    Args:
+        path: a name beside which the folder is made; the folder above it is made where it is missing.
+        resume: take up the folder that a killed process left for the same ``path``; it stays where the block fails.
+    """
+    path = Path(path)
+    while True:
+        try:
+            make_folder(path.parent)
+            partial = path.with_name(fitting(f".{path.name}", ".0.tmp")) if resume else _new_partial_folder(path)
+            partial.mkdir(exist_ok=True)
+            lock = _lock(partial, wait=False)
+            break
+        except FileNotFoundError:  # another process took it for a leftover before it was locked
+            continue
+        except BlockingIOError:  # another process is at work for the same path
+            resume = False
+        except OSError as error:
+            raise HashretError(f"cannot write to {path.parent}: {error.strerror or error}") from error
+    try:
+        yield partial
+        remove_folder(partial)
+    except BaseException:
+        if not resume:
+            remove_folder(partial)
+        raise
+    finally:
+        _unlock(lock)
+
+
+def _new_partial_folder(path):
+    end = f".{os.getpid()}.tmp"
+    start = fitting(f".{path.name}", f".12345678{end}").removesuffix(f"12345678{end}")
+    folder = Path(tempfile.mkdtemp(end, start, path.parent))
+    folder.chmod(0o777 & ~_UMASK)
+    return folder
+
+
+def is_partial(name):
+    """Whether a file's or folder's name is a temporary one of hashret's."""
+    return bool(_PARTIAL.fullmatch(name))
+
+
+def remove_leftovers(folder, names=".*"):
+    """Remove what killed processes left in a folder under temporary names of those that the pattern ``names`` matches.
+
+    A folder is a leftover when nobody holds its lock, a file when no process has the number in its name.
+    """
+    folder = Path(folder)
+    for path in list(folder.iterdir()) if folder.is_dir() else ():
+        found = _PARTIAL.fullmatch(path.name)
+        if not found or not re.fullmatch(rf"({names})(\.\w{{8}})?", found["name"], re.DOTALL):
+            continue
+        with suppress(OSError):
+            if path.is_symlink() or not path.is_dir():
+                if not _is_alive(int(found["pid"])):
+                    path.unlink()
+            else:
+                lock = _lock(path, wait=False)
+                try:
+                    if lock is not None or not _is_alive(int(found["pid"])):
+                        remove_folder(path)
+                finally:
+                    _unlock(lock)
 
 
 def _is_alive(pid):
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except OSError:
         return True  # somebody else's
     return True
+
+
+def flush(path):
+    """Have what was written to a file, or the names in a folder, on the disk before this returns."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        if not os.path.isdir(path):
+            raise
+        return  # a folder to drop files into, whose names may not be read
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # filesystems that flush no folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def flush_tree(folder):
+    """`flush` each file and folder below a folder, and the folder."""
+    for where, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            flush(os.path.join(where, name))
+        flush(where)
+
+
+def make_folder(path):
+    """Make a folder where it is missing, and those above it, on the disk."""
+    path = Path(path)
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        flush(folder.parent)
+
+
+@contextmanager
+def locked(folder, wait=True):
+    """Hold the lock of a folder, which lasts as long as the process at most.
+
+    Who waited and finds another folder in the place of the one that was locked waits for that one.
+
+    Raises:
+        BlockingIOError: another process holds the lock, and ``wait`` is False.
+        OSError: no such folder.
+    """
+    lock = _lock(folder, wait)
+    try:
+        yield
+    finally:
+        _unlock(lock)
+
+
+def _lock(folder, wait):
+    """Lock a folder: -> descriptor; None where its filesystem knows no locks of folders, as some network drives."""
+    import fcntl
+
+    while True:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            if os.path.samestat(os.fstat(descriptor), os.stat(folder)):
+                _locks.add(descriptor)
+                return descriptor
+        except OSError as error:
+            if isinstance(error, (BlockingIOError, FileNotFoundError)):
+                raise
+            warn_once(_warned, f"the disk of {folder} has no locks; let one hashret at a time write there")
+            return None
+        finally:
+            if descriptor not in _locks:
+                os.close(descriptor)
+
+
+def _unlock(descriptor):
+    if descriptor in _locks:
+        _locks.remove(descriptor)
+        os.close(descriptor)
+
+
+def _forget_locks():
+    """In a forked child, which is not to hold on to the locks of its parent."""
+    for descriptor in list(_locks):
+        _unlock(descriptor)
+
+
+os.register_at_fork(after_in_child=_forget_locks)
+
+
+def replace_folder(new, path, names):
+    """Put the folder ``new`` in the place of the folder ``path``, in one step, then remove what was there.
+
+    Where the system cannot exchange two names, the old folder goes aside first; `recover` brings it back after a kill
+    between these two steps.
+
+    Args:
+        new: a whole folder, on the same disk.
+        path: the folder that it replaces.
+        names: pattern of the names of files that the old folder holds. Nothing else in it is removed.
+
+    Raises:
+        HashretError: the old folder holds something else, or the system refuses. Both folders are there then.
+    """
+    path = Path(path).resolve()
+    aside = _aside(path)
+    check_names(path, names)
+    try:
+        flush_tree(new)
+        if _exchange(new, path):
+            aside = new
+        else:
+            remove_own(aside, names)
+            os.rename(path, aside)
+            os.rename(new, path)
+        flush(path.parent)
+    except OSError as error:
+        raise HashretError(f"cannot put {new} in the place of {path}: {error.strerror or error}") from error
+    remove_own(aside, names)
+
+
+def recover(path, names=None):
+    """Bring back what `replace_folder` was killed in replacing, or with ``names`` remove what it replaced."""
+    path = Path(path).resolve()
+    aside = _aside(path)
+    if not path.exists() and aside.is_dir():
+        with suppress(OSError):  # another process was faster
+            os.rename(aside, path)
+    elif names and aside.is_dir():
+        remove_own(aside, names)
+
+
+def _aside(path):
+    return path.with_name(fitting(f".{path.name}", ".old"))
+
+
+def _exchange(one, other):
+    """Exchange the names of two folders in one step: -> False where the system does not know how."""
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if call is None:
+        return False
+    done = call(_AT_WORKING_FOLDER, os.fsencode(one), _AT_WORKING_FOLDER, os.fsencode(other), _EXCHANGE)
+    if done and ctypes.get_errno() not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(other))
+    return not done
+
+
+def check_names(folder, names):
+    """Raise HashretError where a folder holds anything but files of names that a pattern matches, or temporary ones."""
+    for path in sorted(Path(folder).iterdir()):
+        partial = _PARTIAL.fullmatch(path.name)
+        if not re.fullmatch(names, partial["name"] if partial else path.name) or not path.is_file():
+            raise HashretError(
+                f"{folder} holds {path.name}, which hashret did not write there; "
+                "move it elsewhere, or name another folder with --out"
+            )
+
+
+def remove_own(folder, names):
+    """Remove a folder's files whose names a pattern matches, and the folder where that leaves it empty."""
+    remove_leftovers(folder, names)
+    with suppress(OSError):
+        for path in Path(folder).iterdir():
+            if re.fullmatch(names, path.name):
+                path.unlink()
+        os.rmdir(folder)
+
+
+def discard(folder):
+    """Remove a folder of hashret's own, under a temporary name, so that a kill leaves no half of it under its own."""
+    folder = Path(folder)
+    if folder.is_dir():
+        partial = _new_partial_folder(folder)
+        os.rename(folder, partial)
+        remove_folder(partial)
+
+
+def remove_folder(path):
+    """Remove a folder of hashret's own that has a temporary name."""
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def write_json(path, content):
@@ -123,14 +375,9 @@ def check_output(path, overwrite, what, marker=None):
     replaced: ``--out photos --overwrite`` must not take the photographs along. Removes nothing.
     """
     path = Path(path)
-    if not path.exists() or (marker and path.is_dir() and not any(path.iterdir())):
+    if not path.exists() or (marker and path.is_dir() and all(is_partial(inside.name) for inside in path.iterdir())):
         return
     if not (path / marker).exists() if marker else not path.is_file():
         raise HashretError(f"{path} exists already and is no {what}; name another with --out")
     if not overwrite:
         raise HashretError(f"{path} exists already; add --overwrite to replace that {what}, or name another with --out")
-
-
-def remove_folder(path):
-    """Remove a folder of hashret's own: partial work, or an output that `check_output` let pass."""
-    shutil.rmtree(path, ignore_errors=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from dataclasses import asdict
 from functools import partial
@@ -16,7 +17,7 @@ from .data.split import hold_out
 from .distributed import barrier, is_main, world
 from .errors import HashretError, warn
 from .features import weights_fingerprint
-from .files import atomic, check_output, read_json, remove_folder, remove_leftovers, write_json
+from .files import atomic, check_output, discard, read_json, remove_leftovers, write_json
 from .metrics import average_precision, count_by_distance
 from .models.checkpoint import save_checkpoint
 from .parallel import Share
@@ -47,7 +48,7 @@ class Run:
         """Refuse to lose a checkpoint or an unfinished run; load the latter with ``resume``."""
         self.state = None
         if is_main():
-            remove_leftovers(self.out.parent, self.out.name)
+            remove_leftovers(self.out.parent, rf"\.?{re.escape(self.out.name)}(\.training)?")
             remove_leftovers(self.state_folder)
         if is_main() or resume:
             unfinished = (self.state_folder / "state.pt").exists()
@@ -63,7 +64,7 @@ class Run:
                 )
             else:
                 check_output(self.out, overwrite, "checkpoint")
-                remove_folder(self.state_folder)
+                discard(self.state_folder)
         barrier()
 
     def train(self, net, method, source, feed):
@@ -227,7 +228,7 @@ class Run:
                 meta["anchors"] = len(net.head.anchors)
             record["fingerprint"] = save_checkpoint(self.out, net, meta)["fingerprint"]
             write_json(self.out.with_suffix(".json"), record)
-            remove_folder(self.state_folder)
+            discard(self.state_folder)
         barrier()
         return read_json(self.out.with_suffix(".json"), "training record")
 

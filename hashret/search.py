@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
-import tempfile
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Lock
 
 import numpy as np
 
+from . import __version__
 from .bits import binarize, pack
 from .data import ImageSource, open_data, warn_passed_over
 from .data.batches import split_rows
@@ -18,10 +19,13 @@ from .data.images import UnreadableImage, read_image
 from .data.walk import LINKED_TO_NOTHING, SPECIAL, summary, walk
 from .engines import open_database, refuse_engine, shown
 from .errors import HashretError, warn
+from .files import partial_folder
 from .index import Database, Index, append, open_index
 from .index.hamming import gpus
+from .index.paths import file_key
 from .models.checkpoint import load_encoder, read_meta
 from .models.encoder import Encoder, pick_device
+from .names import to_json
 from .resident import Resident
 
 TOGETHER = ("mean", "union")
@@ -353,50 +357,67 @@ def add(
 ):
     """Encode photographs and add them to an index: -> `EncodeReport` of what was new.
 
+    A file is added once, by whatever path and however many processes at a time. When this was killed, the next call
+    for the same photographs goes on where it stopped.
+
     Args:
         index, model, device: see `Searcher`.
         photos: image files, or data sources as of `hashret.data.open_data`, which ``split``, ``exclude`` and
             ``include`` are for.
-        again: add also photographs whose path is in the index already, which are left out otherwise.
+        again: add also photographs whose file is in the index already, which are left out otherwise.
 
     Raises:
         HashretError: nothing there, none of the photographs can be read, or the index is of another encoder.
     """
-    from .encoding import EncodeReport, encode
+    from .encoding import SKIPPED, EncodeReport, encode
 
     refuse_engine(index)
     opened = open_index(index, "cpu")
     if read_meta(model)["fingerprint"] != opened.meta["encoder"]:
         raise HashretError(f"the index {index} was built by another encoder than {model}; name its own with --model")
-    encoded, there, unreadable, passed_over, rates = 0, 0, [], [], []
-    with tempfile.TemporaryDirectory() as folder:
-        shards = []
-        for number, source in enumerate(_sources(photos, split, exclude, include)):
-            passed_over += source.files_passed_over()
-            paths = [os.path.abspath(source.file(row)) for row in range(len(source))]
-            known = set() if again else opened.known(paths)
-            rows = [row for row, path in enumerate(paths) if path not in known]
-            there += len(source) - len(rows)
-            if not rows:
-                continue
-            out = Path(folder) / str(number)
-            source = source.subset(rows)
-            report = encode(
-                source, model, out, device=device, precision=opened.meta["precision"], workers=workers, quiet=quiet,
-                features=all(segment.features is not None for segment in opened.segments),
-            )  # fmt: skip
-            encoded += report.encoded
-            unreadable += report.unreadable
-            rates.append(report.rate)
-            shards.append(out)
+    keep_features = all(segment.features is not None for segment in opened.segments)
+    sources = list(_sources(photos, split, exclude, include))
+    passed_over = tuple(item for source in sources for item in source.files_passed_over())
+    new = _new_photographs(opened, sources, again)
+    if not new:
+        return EncodeReport(0, 0, 0.0, (), passed_over)
+    said = [__version__, read_meta(model)["fingerprint"], opened.meta["precision"], keep_features]
+    said += [[source.fingerprint, source.classes, source.protocol] for source in new]
+    name = hashlib.sha256(to_json(said).encode()).hexdigest()[:16]
+    reports, shards = [], []
+    with partial_folder(Path(index) / f"added-{name}", resume=True) as folder:
+        for number, source in enumerate(new):
+            shards.append(folder / str(number))
+            (shards[-1] / SKIPPED).unlink(missing_ok=True)  # which a run that was killed later on has
+            reports.append(encode(
+                source, model, shards[-1], device=device, precision=opened.meta["precision"], features=keep_features,
+                workers=workers, quiet=quiet,
+            ))  # fmt: skip
+        unreadable = tuple(line for report in reports for line in report.unreadable)
         reasons = {line["path"]: line["reason"] for line in unreadable}
-        if reasons and not encoded and not there:
+        if len(reasons) == sum(map(len, sources)):
             raise nothing_read(reasons)
-        if shards:
-            append(index, shards)
+        added = append(index, shards, new_only=not again)
     warn_unreadable(reasons)
-    rate = float(np.mean(rates)) if rates else 0.0
-    return EncodeReport(encoded, len(unreadable), rate, tuple(unreadable), tuple(passed_over))
+    rate = float(np.mean([report.rate for report in reports]))
+    return EncodeReport(added, len(unreadable), rate, unreadable, passed_over)
+
+
+def _new_photographs(index, sources, again):
+    """Of some sources, the photographs whose file is not in the index yet, each once, as sources that are not empty."""
+    folders, seen, new = {}, set(), []
+    for source in sources:
+        paths = [os.path.abspath(source.file(row)) for row in range(len(source))]
+        known = set() if again else index.known_files(paths)
+        rows = []
+        for row, path in enumerate(paths):
+            key = file_key(path, folders)
+            if path not in known and key not in seen:
+                rows.append(row)
+            seen.add(key)
+        if rows:
+            new.append(source.subset(rows))
+    return new
 
 
 def _sources(photos, split, exclude, include):

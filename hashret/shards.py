@@ -12,14 +12,14 @@ is whole.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from .bits import code_width
 from .errors import HashretError
-from .files import atomic, read_json
+from .files import atomic, read_json, recover
 from .names import json_lines, to_json
 
 FORMAT = 1
@@ -51,6 +51,12 @@ class Shard:
 
     def __len__(self):
         return len(self.ids)
+
+    def without(self, paths):
+        """The shard without the rows of some paths, a set."""
+        rows = [row for row, path in enumerate(self.paths) if decode_path(path) not in paths]
+        there = [name for name in (*_ARRAYS, *_OPTIONAL) if getattr(self, name) is not None]
+        return replace(self, **{name: getattr(self, name)[rows] for name in there})
 
 
 def encode_paths(paths):
@@ -144,6 +150,7 @@ class ShardFolder:
 
     def __init__(self, folder):
         self.folder = Path(folder)
+        recover(self.folder)
         if not self.folder.is_dir():
             raise HashretError(f"no such folder of shards: {folder}; make one with hashret encode")
         self.manifest = read_json(self.folder / MANIFEST, "shard folder")
@@ -165,9 +172,16 @@ class ShardFolder:
     def read(self, number):
         """A `Shard`, checked to be of this run."""
         shard, attributes = read_shard(self.shard_path(number))
+        if read_json(self.folder / MANIFEST, "shard folder") != self.manifest:
+            raise HashretError(f"{self.folder} was encoded anew while it was read; run this again")
         if (attributes["bits"], attributes["encoder"]) != (self.manifest["bits"], self.manifest["encoder"]):
             raise HashretError(f"{self.shard_path(number)} was encoded by another encoder than {self.folder}")
         return shard
+
+    def paths(self):
+        """The path of each photograph, bytes, one after the other."""
+        for number in range(self.manifest["shards"]):
+            yield from read_shard(self.shard_path(number), verify=False)[0].paths
 
     def load(self):
         """All rows as one `Shard` in memory."""

@@ -3,8 +3,19 @@ import subprocess
 
 import pytest
 
+from hashret import files
 from hashret.errors import HashretError
-from hashret.files import atomic, check_output, read_json, remove_leftovers, write_json
+from hashret.files import (
+    atomic,
+    check_output,
+    locked,
+    partial_folder,
+    read_json,
+    recover,
+    remove_leftovers,
+    replace_folder,
+    write_json,
+)
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
@@ -76,3 +87,129 @@ def test_json_round_trip(tmp_path):
     assert read_json(tmp_path / "a.json", "index") == {"name": "ä"}
     with pytest.raises(HashretError, match=r"a\.json is missing"):
         read_json(tmp_path / "none" / "a.json", "index")
+
+
+def test_a_partial_folder_is_a_leftover_once_its_process_is_gone(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_is_alive", lambda pid: False)  # as seen from another machine
+    with partial_folder(tmp_path / "a") as partial:
+        remove_leftovers(tmp_path)
+        assert partial.is_dir()
+    assert not list(tmp_path.iterdir())
+    child = os.fork()
+    if not child:
+        with partial_folder(tmp_path / "a"):
+            os._exit(0)
+    os.waitpid(child, 0)
+    monkeypatch.setattr(files, "_is_alive", lambda pid: True)  # another process got its number
+    assert list(tmp_path.iterdir())
+    remove_leftovers(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_process_left_is_taken_up(tmp_path):
+    def fail():
+        with partial_folder(tmp_path / "a", resume=True) as partial:
+            (partial / "done").touch()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    [first] = tmp_path.iterdir()
+    with partial_folder(tmp_path / "a", resume=True) as again:
+        assert again == first
+        assert (again / "done").exists()
+        with partial_folder(tmp_path / "a", resume=True) as other:  # beside one that is at work
+            assert other != again
+            assert not list(other.iterdir())
+    assert not list(tmp_path.iterdir())
+
+
+def test_who_waited_locks_what_is_there_now(tmp_path, monkeypatch):
+    import fcntl
+
+    flock, folder = fcntl.flock, tmp_path / "a"
+    folder.mkdir()
+
+    def replaced_while_waiting(descriptor, how):
+        monkeypatch.setattr(fcntl, "flock", flock)
+        folder.rename(tmp_path / "old")
+        folder.mkdir()
+        flock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", replaced_while_waiting)
+    with locked(folder):
+        for name, held in (("a", True), ("old", False)):
+            descriptor = os.open(tmp_path / name, os.O_RDONLY)
+            try:
+                flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                assert not held
+            except BlockingIOError:
+                assert held
+            finally:
+                os.close(descriptor)
+
+
+def test_a_child_does_not_hold_on_to_a_lock(tmp_path):
+    ours, theirs = os.pipe()
+    with locked(tmp_path):
+        child = os.fork()
+        if not child:
+            os.read(ours, 1)
+            os._exit(0)
+    with locked(tmp_path, wait=False):
+        pass
+    os.write(theirs, b".")
+    os.waitpid(child, 0)
+
+
+@pytest.fixture
+def two_folders(tmp_path):
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "data.txt").write_text(name)
+    return tmp_path / "new", tmp_path / "old"
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_a_folder_takes_the_place_of_another(two_folders, monkeypatch, exchange):
+    new, path = two_folders
+    if not exchange:
+        monkeypatch.setattr(files, "_exchange", lambda one, other: False)
+    elif not files._exchange(path, new):
+        pytest.skip("the system does not exchange names")
+    else:
+        files._exchange(path, new)
+    replace_folder(new, path, r"data\.txt")
+    assert (path / "data.txt").read_text() == "new"
+    assert os.listdir(path.parent) == ["old"]
+
+
+def test_a_folder_that_was_on_its_way_is_brought_back(two_folders, monkeypatch):
+    new, path = two_folders
+    rename, steps = os.rename, []
+
+    def killed(source, target):
+        steps.append(source)
+        if len(steps) == 2:
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    monkeypatch.setattr(files, "_exchange", lambda one, other: False)
+    monkeypatch.setattr(os, "rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        replace_folder(new, path, r"data\.txt")
+    assert not path.exists()
+    recover(path)
+    assert (path / "data.txt").read_text() == "old"
+    replace_folder(new, path, r"data\.txt")
+    assert (path / "data.txt").read_text() == "new"
+    assert os.listdir(path.parent) == ["old"]
+
+
+def test_a_folder_with_something_else_is_not_replaced(two_folders):
+    new, path = two_folders
+    (path / "mine").mkdir()
+    with pytest.raises(HashretError, match="holds mine, which hashret did not write there"):
+        replace_folder(new, path, r"data\.txt")
+    assert (path / "data.txt").read_text() == "old"
+    assert (new / "data.txt").read_text() == "new"

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,13 +18,13 @@ from hashret.shards import MANIFEST, Shard, encode_paths, shard_name, write_shar
 BITS = 24
 
 
-def make_shards(folder, n, seed, labels=True, encoder="e"):
+def make_shards(folder, n, seed, labels=True, encoder="e", paths=None):
     """A folder of shards as `encode` writes it, of clumped codes."""
     rng = np.random.default_rng(seed)
     centres = np.random.default_rng(0).random((3, BITS)) < 0.5
     label = rng.integers(0, 3, n)
     values = np.abs((centres[label] ^ (rng.random((n, BITS)) < 0.03)) - rng.random((n, BITS)) * 0.4).astype(np.float32)
-    paths = encode_paths([f"batch{seed}/{i:03d}.png" for i in range(n)])
+    paths = encode_paths(paths or [f"batch{seed}/{i:03d}.png" for i in range(n)])
     shard = Shard(pack(binarize(values)), values, np.arange(n), paths, label if labels else None)
     folder.mkdir(parents=True)
     write_shard(folder / shard_name(0), shard, bits=BITS, encoder=encoder, image_size=32, first_id=0)
@@ -217,6 +218,7 @@ CHANGES = {
     "append": lambda where: append(where / "index", where / "more"),
     "remove": lambda where: remove(where / "index", range(0, 60, 7)),
     "compact": lambda where: compact(where / "index"),
+    "overwrite": lambda where: build_index(where / "more", where / "index", overwrite=True),
 }
 
 
@@ -225,9 +227,10 @@ def test_a_kill_at_any_step_leaves_the_old_state_or_the_new(living, change):
     """A child process ends itself at its n-th touch of a file, for every n until it gets through."""
     index, expected, where = living
     new = Expected()
-    new.add(make_shards(where / "same", 60, 0))
+    if change != "overwrite":
+        new.add(make_shards(where / "same", 60, 0))
     more = make_shards(where / "more", 20, 1)
-    if change == "append":
+    if change in ("append", "overwrite"):
         new.add(more)
     elif change == "remove":
         new.remove(range(0, 60, 7))
@@ -269,6 +272,101 @@ def _end_at_touch(steps):
                 os._exit(9)
 
     sys.addaudithook(hook)
+
+
+def test_what_is_not_hashrets_stays(living):
+    index, expected, where = living
+    mine = [index / name for name in ("notes/a.txt", "2024/mine.jpg", "202401/labels.npy", "000001/mine.jpg", "b.txt")]
+    mine += [index / ".other.1.tmp"]
+    for file in mine:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("mine")
+    remove(index, [9])
+    make_shards(where / "more", 20, 1)
+    append(index, where / "more")
+    compact(index)
+    expected.remove([9])
+    assert len(open_index(index, "cpu")) == 79
+    build_index(where / "shards", index, overwrite=True)
+    assert len(open_index(index, "cpu", verify=True)) == 60
+    assert [file.read_text() for file in mine] == ["mine"] * len(mine)
+    hidden = {file.name for file in index.iterdir()} - {file.relative_to(index).parts[0] for file in mine}
+    assert len(hidden) == 2, "index.json and its segment"
+
+
+@pytest.mark.parametrize("name", ["../outside", "/tmp/outside", "..", "00001", "000001/../../outside", "000001\n"])
+@pytest.mark.parametrize("what", ["segment", "file", "removed"])
+def test_names_of_an_index_are_names(living, name, what):
+    index, _, where = living
+    remove(index, [9])
+    (index / "000001").rename(where / "outside")
+    (index / "000001").symlink_to(where / "outside")
+    meta = read_json(index / "index.json", "index")
+    [segment] = meta["segments"]
+    if what == "segment":
+        segment["name"] = name
+    elif what == "file":
+        segment["files"][name] = segment["files"].pop("labels.npy")
+    else:
+        segment["removed"] = name
+    write_json(index / "index.json", meta)
+    before = sorted((where / "outside").iterdir())
+    for verb in (open_index, compact, lambda folder: remove(folder, [3])):
+        with pytest.raises(HashretError, match=r"is damaged: .* is no file of an index; build it again"):
+            verb(index)
+    assert sorted((where / "outside").iterdir()) == before
+
+
+def test_an_index_whose_json_is_damaged_is_built_again(living):
+    index, expected, where = living
+    (index / "index.json").write_text("{")
+    build_index(where / "shards", index, overwrite=True)
+    expected.check(open_index(index, "cpu", verify=True))
+    assert [path.name for path in sorted(index.iterdir())] == ["000002", "index.json"]
+
+
+def test_an_index_behind_a_link_stays_behind_it(living):
+    index, expected, where = living
+    index.rename(where / "elsewhere")
+    index.symlink_to(where / "elsewhere")
+    build_index(where / "shards", index, overwrite=True)
+    assert index.is_symlink()
+    expected.check(open_index(where / "elsewhere", "cpu", verify=True))
+
+
+def test_everything_is_on_the_disk_before_it_counts(living, monkeypatch):
+    index, _, where = living
+    flushed, fsync, replace = set(), os.fsync, os.replace
+
+    def note(descriptor):
+        flushed.add(os.readlink(f"/proc/self/fd/{descriptor}"))
+        fsync(descriptor)
+
+    def look(source, target):
+        if target.name == "index.json":
+            [segment] = [path for path in index.iterdir() if path.name == "000002"]
+            names = {Path(path).name for path in flushed}
+            assert names >= {path.name for path in segment.iterdir()}
+            assert names >= {Path(source).name}
+            assert str(index) in flushed
+            flushed.clear()
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(os, "replace", look)
+    build_index(where / "shards", index, overwrite=True)
+    assert flushed == {str(index)}
+
+
+def test_what_is_in_the_index_meanwhile_is_not_added_again(living):
+    index, expected, where = living
+    shard = make_shards(where / "more", 20, 1)
+    assert append(index, [where / "more", where / "shards"], new_only=True) == 20
+    assert append(index, where / "more", new_only=True) == 0
+    expected.add(shard)
+    expected.check(open_index(index, "cpu"))
+    remove(index, [65])
+    assert append(index, where / "more", new_only=True) == 1
 
 
 def test_two_processes_add_one_after_the_other(living):

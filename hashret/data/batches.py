@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import threading
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -42,13 +46,14 @@ def batches(source, size, row_batches, workers=None, transform=None):
     row_batches = list(row_batches)
     if workers is None:
         workers = min(8, max(1, (os.cpu_count() or 1) // local_world()), len(row_batches))
+    heard, told = multiprocessing.Pipe(duplex=False)
     loader = DataLoader(
         _Decoder(source, size, transform),
         batch_sampler=row_batches,
         collate_fn=_collate,
         num_workers=workers,
         prefetch_factor=2 if workers else None,
-        worker_init_fn=_outlive_termination if workers and world() > 1 else None,
+        worker_init_fn=partial(_begin, heard, told) if workers else None,
     )
     try:
         yield from loader
@@ -56,6 +61,12 @@ def batches(source, size, row_batches, workers=None, transform=None):
         if "DataLoader worker" not in str(error):
             raise
         raise HashretError(f"a decoding process died, for want of memory perhaps ({error}); try --workers 0") from None
+    finally:  # a run that is interrupted does not wait for what they are decoding
+        for _ in range(workers):
+            with suppress(OSError):
+                told.send(None)
+        told.close()
+        heard.close()
 
 
 def split_rows(rows, size):
@@ -68,9 +79,21 @@ def batch_size(image_size, memory_mb=16):
     return int(max(8, min(256, memory_mb * 2**20 // (3 * image_size**2))))
 
 
-def _outlive_termination(_worker):
-    """torchrun's SIGTERM is for the process that decodes are done for, which ends its workers itself."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def _begin(heard, told, _worker):
+    """Make a decoding process end when it is told to, or when the process that it decodes for is gone, however that
+    ended. Ctrl-C, and SIGTERM under torchrun, are for that process, which ends its workers itself.
+    """
+    told.close()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if world() > 1:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.Thread(target=_end, args=(heard,), daemon=True).start()
+
+
+def _end(heard):
+    with suppress(EOFError, OSError):
+        heard.recv()
+    os._exit(0)
 
 
 class _Decoder:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import HashretError
+from ..files import partial_folder, remove_leftovers
 from .folder import open_folder
 from .source import ImageSource
 
@@ -69,15 +69,21 @@ def _unpack(root, download):
             f"CIFAR-10 could not be downloaded ({error}); fetch cifar-10-python.tar.gz elsewhere into {root}, "
             "or name a folder of class folders with cifar10:DIR"
         ) from None
-    partial = root / f"{UNPACKED}.{os.getpid()}.tmp"
-    for split, dataset in sets.items():
-        names = _file_names(dataset)
-        for (image, label), name in zip(dataset, names, strict=True):
-            target = partial / split / dataset.classes[label] / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            image.save(target)
-    shutil.rmtree(root / UNPACKED, ignore_errors=True)
-    partial.rename(root / UNPACKED)
+    remove_leftovers(root, UNPACKED)
+    with partial_folder(root / UNPACKED) as partial:
+        for split, dataset in sets.items():
+            names = _file_names(dataset)
+            for (image, label), name in zip(dataset, names, strict=True):
+                target = partial / split / dataset.classes[label] / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                image.save(target)
+        os.sync()  # 60,000 files at once
+        try:
+            partial.rename(root / UNPACKED)
+        except OSError as error:
+            raise HashretError(
+                f"cannot unpack CIFAR-10 to {root / UNPACKED}: {error.strerror}; remove or rename what is there"
+            ) from error
 
 
 def _file_names(dataset):

@@ -1,7 +1,7 @@
 """The two stages of retrieval, Hamming distance and Euclidean re-rank, and the folder that keeps them."""
 
-from .changes import append, compact, remove
+from .changes import append, build_index, compact, remove
 from .database import Database, Hits, Item
-from .folder import Index, Selection, build_index, open_index
+from .folder import Index, Selection, open_index
 
 __all__ = ["Database", "Hits", "Index", "Item", "Selection", "append", "build_index", "compact", "open_index", "remove"]

@@ -1,30 +1,109 @@
-"""A living index: add and remove photographs, and compact what that leaves, while others read.
+"""A living index: build it, add and remove photographs, and compact what that leaves, while others read.
 
-Each change runs under a lock, writes new files, and then replaces `index.json`.
+Each change runs under a lock, writes new files, and then replaces `index.json`. Files in the folder that are not of
+hashret's making stay as they are.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import HashretError
-from ..files import partial_name, remove_folder, remove_leftovers, write_json
+from ..files import (
+    check_output,
+    discard,
+    flush,
+    flush_tree,
+    locked,
+    partial_folder,
+    read_json,
+    remove_leftovers,
+    remove_own,
+    write_json,
+)  # fmt: skip
 from ..labels import united
-from ..shards import ShardFolder
-from .folder import SHARED, open_index, read_meta, segment_name, write_shards
+from ..shards import ShardFolder, decode_path
+from .folder import (
+    FORMAT,
+    REMOVED,
+    SEGMENT,
+    SEGMENT_FILE,
+    SHARED,
+    open_index,
+    read_meta,
+    segment_name,
+    write_shards,
+)  # fmt: skip
+from .gone import gone_rows
+from .hamming import compile_for
 from .segment import SegmentWriter, describe
 
 _ROWS_AT_ONCE = 2**16
 
 
-def append(index, codes):
+def build_index(codes=("codes",), out="index", overwrite=False, values=True):
+    """Build an index folder from one or several folders of shards, a shard in memory at a time.
+
+    Returns the metadata written. With several folders, ids go on counting from one to the next, and their classes are
+    united by name. Without ``values``, the index is a tenth the size, and the re-rank can only be asymmetric.
+
+    An index that is replaced stays as it is until `index.json` names the new segment, in one step; then its own files
+    are removed, and others in the folder stay.
+
+    Raises:
+        HashretError: damaged or incomplete shards, folders of different encoders, no photographs, ``out`` exists.
+    """
+    folders = [ShardFolder(folder) for folder in ([codes] if isinstance(codes, (str, Path)) else codes)]
+    meta = {name: folders[0].manifest[name] for name in SHARED}
+    for folder in folders:
+        if any(folder.manifest[name] != meta[name] for name in SHARED):
+            raise HashretError(f"{folder.folder} and {folders[0].folder} were encoded by different encoders")
+    meta["classes"] = united(*(folder.manifest["classes"] for folder in folders))
+    meta["protocol"] = folders[0].manifest.get("protocol") if len(folders) == 1 else None
+    out = Path(out)
+    check_output(out, overwrite, "index", "index.json")
+    made = not out.exists()
+    try:
+        with _new_segment(out, meta["bits"], values) as writer:
+            next_id = write_shards(writer, folders, meta["classes"])
+            if not len(writer):
+                raise HashretError(f"no photographs in {', '.join(str(shards.folder) for shards in folders)}")
+            segment = _finished(writer)
+            compile_for(segment["codes"])
+            with locked(out):
+                check_output(out, overwrite, "index", "index.json")  # another may have been built meanwhile
+                before, generation = _state(out), _next_generation(out)
+                segment = _placed(segment, writer, out, generation)
+                meta = {
+                    "format": FORMAT, **meta, "count": segment["count"], "generation": generation, "next_id": next_id,
+                    "segments": [segment],
+                }  # fmt: skip
+                write_json(out / "index.json", meta)
+                _clean(out)
+                if before.get("format") == 1:
+                    remove_own(out, SEGMENT_FILE)
+    except (OSError, RuntimeError) as error:  # the latter from faiss
+        raise HashretError(f"cannot write the index {out}: {_reason(error)}") from error
+    finally:
+        if made:
+            with contextlib.suppress(OSError):
+                out.rmdir()  # where nothing came of it
+    return meta
+
+
+def append(index, codes, new_only=False):
     """Add folders of shards to an index: -> how many photographs. Their ids count on from the highest ever given.
 
     Their classes are those of the index of the same name; new ones are put behind these.
+
+    Args:
+        index, codes: folders.
+        new_only: leave out photographs whose file is in the index already, see `Index.known_files`.
 
     Raises:
         HashretError: shards of another encoder.
@@ -34,22 +113,33 @@ def append(index, codes):
         for shards in folders:
             if any(shards.manifest[name] != meta[name] for name in SHARED):
                 raise HashretError(f"{shards.folder} was encoded by another encoder than the index {index}")
-        generation = meta["generation"] + 1
+        known = _known_files(folder, folders) if new_only else set()
         classes = united(meta["classes"], *(shards.manifest["classes"] for shards in folders))
         values = "values.npy" in meta["segments"][0]["files"]
-        with _new_segment(folder, generation, meta["bits"], values) as writer:
-            next_id = write_shards(writer, folders, classes, meta["next_id"])
+        with _new_segment(folder, meta["bits"], values) as writer:
+            next_id = write_shards(writer, folders, classes, meta["next_id"], known)
             if not len(writer):
                 return 0
-            segment = writer.close()
-        _switch(folder, meta | {"classes": classes}, [*meta["segments"], segment], next_id)
+            generation = _next_generation(folder)
+            segment = _placed(_finished(writer), writer, folder, generation)
+        _switch(folder, meta | {"classes": classes}, [*meta["segments"], segment], next_id, generation)
         return segment["count"]
 
 
-def remove(index, ids=(), paths=(), gone=False):
+def _known_files(folder, codes):
+    """The paths in folders of shards whose files are in the index already."""
+    paths = [decode_path(path) for shards in codes for path in shards.paths()]
+    return open_index(folder, "cpu", verify=False).known_files(paths)
+
+
+def remove(index, ids=(), paths=(), gone=False, yes=False):
     """Remove photographs by id or by path, see `hashret.index.folder.Index.matching`: -> how many.
 
-    With ``gone``, also those whose file is no longer there.
+    Args:
+        index: folder.
+        ids, paths: what is removed.
+        gone: also those whose file is no longer there, see `hashret.index.gone.gone_rows`.
+        yes: remove what is ``gone`` also where that is a large share of the index.
 
     Raises:
         HashretError: an id or a path that is not there, or ``gone`` where no file at all is; nothing is removed then.
@@ -58,18 +148,18 @@ def remove(index, ids=(), paths=(), gone=False):
         opened = open_index(folder, "cpu", verify=False)
         leaving = _rows_of_ids(opened, ids) | _rows_of_paths(opened, paths)
         if gone:
-            leaving |= _rows_of_missing_files(opened)
+            leaving |= gone_rows(opened, yes)
         if not leaving.any():
             return 0
-        segments = []
+        segments, generation = [], _next_generation(folder)
         for number, part in enumerate(opened.segments):
             new = leaving[opened.offsets[number] : opened.offsets[number + 1]]
             if new.any():
                 rows = np.union1d(part.removed, np.flatnonzero(new)).astype(np.int64)
-                segments += [_with_removed(folder, part, rows, meta["generation"] + 1)]
+                segments += [_with_removed(folder, part, rows, generation)]
             else:
                 segments += [part.meta]
-        _switch(folder, meta, segments, meta["next_id"])
+        _switch(folder, meta, segments, meta["next_id"], generation)
         return int(leaving.sum())
 
 
@@ -82,7 +172,7 @@ def compact(index):
         opened = open_index(folder, "cpu", verify=True)
         values = all(segment.values is not None for segment in opened.segments)
         features = all(segment.features is not None for segment in opened.segments)
-        with _new_segment(folder, meta["generation"] + 1, meta["bits"], values) as writer:
+        with _new_segment(folder, meta["bits"], values) as writer:
             labels = opened.labels
             for number, segment in enumerate(opened.segments):
                 codes = segment.stage.codes()
@@ -97,8 +187,9 @@ def compact(index):
                     )  # fmt: skip
             if not len(writer):
                 raise HashretError(f"every photograph of {index} was removed; nothing is left to compact")
-            segment = writer.close()
-        _switch(folder, meta, [segment], meta["next_id"])
+            generation = _next_generation(folder)
+            segment = _placed(_finished(writer), writer, folder, generation)
+        _switch(folder, meta, [segment], meta["next_id"], generation)
         return segment["count"], before, _bytes([segment])
 
 
@@ -110,86 +201,95 @@ def _changing(index):
         raise HashretError(f"no index at {folder}; build one with hashret build-index")
     read_meta(folder)
     try:
-        with _locked(folder):
+        with locked(folder):
             _clean(folder)
             yield folder, read_meta(folder)
             _clean(folder)
     except (OSError, RuntimeError) as error:  # the latter from faiss
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise HashretError(f"cannot change the index {index}: {reason}; it is as it was") from error
+        raise HashretError(f"cannot change the index {index}: {_reason(error)}; it is as it was") from error
 
 
-@contextlib.contextmanager
-def _locked(folder):
-    """Wait for another change to end, and let none begin; a process that dies leaves no lock behind."""
-    import fcntl
-
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+def _reason(error):
+    return getattr(error, "strerror", None) or str(error).splitlines()[0]
 
 
 def _clean(folder):
+    """Remove what no `index.json` names: segments, and files in them, of names that hashret gives alone."""
     meta = read_meta(folder)
-    remove_leftovers(folder)
+    remove_leftovers(folder, rf"index\.json|segment|{SEGMENT}|added-\w+")
     used = {part["name"]: part["files"] for part in meta["segments"]}
-    for path in folder.iterdir():
-        if path.is_dir() and path.name.isdigit():
-            if path.name not in used:
-                remove_folder(path)
-            else:
+    for path in _own_segments(folder):
+        with contextlib.suppress(OSError):
+            if path.name in used:
                 for file in path.iterdir():
-                    if file.name not in used[path.name]:
+                    if re.fullmatch(REMOVED, file.name) and file.name not in used[path.name]:
                         file.unlink()
+            elif int(path.name) <= meta["generation"] + 1 and all(
+                re.fullmatch(SEGMENT_FILE, file.name) for file in path.iterdir()
+            ):
+                discard(path)
+
+
+def _own_segments(folder):
+    return [path for path in folder.iterdir() if re.fullmatch(SEGMENT, path.name) and path.is_dir()]
+
+
+def _state(folder):
+    """What `index.json` says, of whatever format; empty where there is none, or it is damaged."""
+    try:
+        return read_json(folder / "index.json", "index")
+    except HashretError:
+        return {}
+
+
+def _next_generation(folder):
+    """A number above that of the index, by which no segment in the folder goes."""
+    generation = _state(folder).get("generation")
+    if not isinstance(generation, int):  # damaged: above those of its segments
+        generation = max([0, *(int(path.name) for path in _own_segments(folder) if (path / "hamming.faiss").exists())])
+    while os.path.lexists(folder / segment_name(generation + 1)):
+        generation += 1
+    return generation + 1
 
 
 @contextlib.contextmanager
-def _new_segment(folder, generation, bits, values):
-    """A writer whose files are moved to their place at the end."""
-    final = folder / segment_name(generation)
-    partial = partial_name(final)
-    try:
-        writer = SegmentWriter(partial, bits, values)
-        writer.name = final.name
-        yield writer
-        if len(writer):
-            for file in partial.iterdir():
-                _flush(file)
-            partial.rename(final)
-    finally:
-        remove_folder(partial)
+def _new_segment(folder, bits, values):
+    """A writer of a segment under a temporary name, which `_placed` gives its own."""
+    with partial_folder(folder / "segment") as partial:
+        yield SegmentWriter(partial, bits, values)
+
+
+def _finished(writer):
+    """Write the rest of a segment, onto the disk: -> what `index.json` says of it."""
+    segment = writer.close()
+    flush_tree(writer.folder)
+    return segment
+
+
+def _placed(segment, writer, folder, generation):
+    """Give a finished segment its name: -> what `index.json` says of it."""
+    os.rename(writer.folder, folder / segment_name(generation))
+    flush(folder)
+    return segment | {"name": segment_name(generation)}
 
 
 def _with_removed(folder, segment, rows, generation):
     name = f"removed-{generation:06d}.npy"
     path = folder / segment.meta["name"] / name
     np.save(path, rows)
-    _flush(path)
+    flush(path)
+    flush(path.parent)
     files = {file: value for file, value in segment.meta["files"].items() if file != segment.meta.get("removed")}
     return segment.meta | {"files": files | {name: describe(path)}, "removed": name, "removed_count": len(rows)}
 
 
-def _switch(folder, meta, segments, next_id):
+def _switch(folder, meta, segments, next_id, generation):
     """The one step at which a change happens."""
     count = sum(part["count"] - part.get("removed_count", 0) for part in segments)
-    for place in {folder, *(folder / part["name"] for part in segments)}:
-        _flush(place)
-    changes = {"count": count, "generation": meta["generation"] + 1, "next_id": next_id, "segments": segments}
+    changes = {"count": count, "generation": generation, "next_id": next_id, "segments": segments}
     # What was changed is no longer the data set of a protocol.
     same = len(segments) == len(meta["segments"]) == 1 and count == meta["count"]
     write_json(folder / "index.json", meta | changes | {"protocol": meta["protocol"] if same else None})
-    _flush(folder)
-
-
-def _flush(path):
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _rows_of_ids(index, ids):
@@ -210,15 +310,6 @@ def _rows_of_paths(index, patterns):
         if not found.any():
             raise HashretError(f"no photograph {pattern} in the index")
         gone |= found
-    return gone
-
-
-def _rows_of_missing_files(index):
-    gone = np.zeros(index.offsets[-1], bool)
-    rows = np.flatnonzero(index.alive)
-    gone[rows] = [not os.path.lexists(index.path(row)) for row in rows]
-    if gone.any() and gone[rows].all():
-        raise HashretError(f"no photograph of the index is there, as {index.path(rows[0])}; is a disk missing?")
     return gone
 
 

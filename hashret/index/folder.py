@@ -7,6 +7,7 @@ change. Who has an index open keeps what it mapped.
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from functools import cached_property
 from itertools import accumulate
@@ -16,19 +17,24 @@ import numpy as np
 
 from ..bits import code_width
 from ..errors import HashretError
-from ..files import check_output, partial_name, read_json, remove_folder, remove_leftovers, write_json
-from ..labels import renumbered, united
-from ..shards import ShardFolder, read_shard
+from ..files import read_json
+from ..labels import renumbered
+from ..shards import read_shard
 from . import rerank
 from .calibration import calibrate
 from .database import Database, Item
-from .hamming import compile_for
-from .paths import cut, has_wildcards, path_matches
+from .paths import cut, file_key, folder_key, has_wildcards, path_matches
 from .rows import joined
-from .segment import Segment, SegmentWriter, check_files
+from .segment import Segment, check_files
 
 FORMAT = 2
 SHARED = ("bits", "encoder", "precision", "image_size")  # what all shard folders of an index must agree on
+SEGMENT = r"\d{6,}"  # names of segments,
+REMOVED = r"removed-\d{6,}\.npy"  # and of their files
+SEGMENT_FILE = (
+    r"hamming\.faiss|paths\.bin|"
+    rf"(starts|items|numbers|planes|values|features|ids|labels|path_ends)\.npy|{REMOVED}"
+)
 _VERIFY_BYTES = 2**26  # an index up to this size is compared with its checksums when it is opened
 _TRIES = 20
 
@@ -123,6 +129,25 @@ class Index(Database):
             rows = segment.paths.find(paths)
             found |= {path for row, path in rows if segment.alive[row]}
         return found
+
+    def known_files(self, paths):
+        """Which of some paths are of files that photographs in the index are: as a set.
+
+        A file is its folder, by device and inode, and its name there: through a link to a folder, or a second mount of
+        it, it is the same one. A link to a file is that file; but where the index has the link,
+        the file itself is not known by it.
+        """
+        folders = {}
+        names = {path: file_key(path, folders) for path in paths}
+        wanted = {key[0] for key in names.values()}
+        aliases = {}
+        for folder in set().union(*(segment.paths.folders() for segment in self.segments)):
+            key = folder_key(folder or "/", folders)
+            if key in wanted:
+                aliases.setdefault(key, []).append(folder)
+        asked = {path: {path, *(f"{a}/{name}" for a in aliases.get(key, ()))} for path, (key, name) in names.items()}
+        known = self.known(set().union(*asked.values()))
+        return {path for path, others in asked.items() if others & known}
 
     def label(self, row):
         """Class names of the photograph at ``row``, "" where unknown."""
@@ -260,57 +285,15 @@ class Selection:
         return [segment.stage.subset(self.mask[start:end]) for segment, start, end in parts]
 
 
-def build_index(codes=("codes",), out="index", overwrite=False, values=True):
-    """Build an index folder from one or several folders of shards, a shard in memory at a time.
-
-    Returns the metadata written. With several folders, ids go on counting from one to the next, and their classes are
-    united by name. Without ``values``, the index is a tenth the size, and the re-rank can only be asymmetric.
-
-    Raises:
-        HashretError: damaged or incomplete shards, folders of different encoders, no photographs, ``out`` exists.
-    """
-    folders = [ShardFolder(folder) for folder in ([codes] if isinstance(codes, (str, Path)) else codes)]
-    meta = {name: folders[0].manifest[name] for name in SHARED}
-    for folder in folders:
-        if any(folder.manifest[name] != meta[name] for name in SHARED):
-            raise HashretError(f"{folder.folder} and {folders[0].folder} were encoded by different encoders")
-    meta["classes"] = united(*(folder.manifest["classes"] for folder in folders))
-    meta["protocol"] = folders[0].manifest.get("protocol") if len(folders) == 1 else None
-    out = Path(out)
-    check_output(out, overwrite, "index", "index.json")
-    remove_leftovers(out.parent, out.name)
-    partial = partial_name(out)
-    try:
-        writer = SegmentWriter(partial / segment_name(1), meta["bits"], values)
-        next_id = write_shards(writer, folders, meta["classes"])
-        if not len(writer):
-            raise HashretError(f"no photographs in {', '.join(str(shards.folder) for shards in folders)}")
-        segment = writer.close()
-        compile_for(segment["codes"])
-        meta = {
-            "format": FORMAT, **meta, "count": segment["count"], "generation": 1, "next_id": next_id,
-            "segments": [segment],
-        }  # fmt: skip
-        write_json(partial / "index.json", meta)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        remove_folder(out)
-        partial.rename(out)
-    except (OSError, RuntimeError) as error:  # the latter from faiss
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise HashretError(f"cannot write the index {out}: {reason}") from error
-    finally:
-        remove_folder(partial)
-    return meta
-
-
 def segment_name(generation):
     """Folder of the segment that a generation of the index adds."""
     return f"{generation:06d}"
 
 
-def write_shards(writer, folders, classes, first_id=0):
+def write_shards(writer, folders, classes, first_id=0, known=frozenset()):
     """Copy shards into a segment, ids counting on from ``first_id``, labels by their numbers in ``classes``: -> the
-    next id. Where photographs of any folder have several labels, those of all get flags.
+    next id. Where photographs of any folder have several labels, those of all get flags. Those whose paths are in the
+    set ``known`` are left out.
     """
     kept = all("features" in shards.manifest for shards in folders)
     dimensions = [_label_dimensions(shards) for shards in folders]
@@ -318,6 +301,8 @@ def write_shards(writer, folders, classes, first_id=0):
     for shards in folders:
         next_id, names = first_id, shards.manifest["classes"]
         for shard in shards:
+            if known:
+                shard = shard.without(known)
             if not len(shard):
                 continue
             ids = shard.ids + first_id
@@ -376,7 +361,19 @@ def read_meta(folder):
         raise HashretError(
             f"{folder} was written by an earlier hashret (format {found}); run hashret build-index again"
         )
+    for part in meta["segments"]:
+        _check_names(folder, part)
     return meta
+
+
+def _check_names(folder, segment):
+    """Raise HashretError where a segment or one of its files has no name that hashret gives: a path, above all."""
+    files = segment["files"]
+    odd = [name for name in files if not re.fullmatch(r"\w[\w-]*\.\w+", name)]
+    odd += [segment["name"]] if not re.fullmatch(SEGMENT, segment["name"]) else []
+    odd += [segment["removed"]] if segment.get("removed") and segment["removed"] not in files else []
+    if odd:
+        raise HashretError(f"the index {folder} is damaged: {odd[0]!r} is no file of an index; build it again")
 
 
 def _open_segment(folder, meta, segment, device, verify, engine):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 
 import numpy as np
 
@@ -34,6 +35,18 @@ class Paths:
         lengths = ends - np.where(rows > 0, self.ends[rows - 1], 0)
         places = np.repeat(ends - np.cumsum(lengths), lengths) + np.arange(lengths.sum())
         return np.asarray(self.raw[places]), lengths
+
+    def folders(self):
+        """The folders that the photographs are in, as a set."""
+        found = set()
+        for start in range(0, len(self.ends), _ROWS_AT_ONCE):
+            first = begin = int(self.ends[start - 1]) if start else 0
+            ends = self.ends[start : start + _ROWS_AT_ONCE].tolist()
+            raw = self.raw[first : ends[-1]].tobytes()
+            for end in ends:
+                found.add(raw[begin - first : max(begin - first, raw.rfind(b"/", begin - first, end - first))])
+                begin = end
+        return set(map(decode_path, found))
 
     def find(self, paths):
         """Which rows have one of some paths: -> (row int, path) of each, in order."""
@@ -76,6 +89,23 @@ def path_matches(path, pattern):
 def has_wildcards(pattern):
     """Whether a pattern can stand for another path than the one it spells."""
     return any(character in pattern for character in "*?[")
+
+
+def file_key(path, folders):
+    """What identifies a file, links followed: `folder_key` of its folder, and its name there."""
+    folder, name = os.path.split(os.path.realpath(path) if os.path.islink(path) else path)
+    return folder_key(folder, folders), name
+
+
+def folder_key(folder, folders):
+    """What identifies a folder, device and inode; its path where it is not there. ``folders`` keeps what was asked."""
+    if folder not in folders:
+        try:
+            found = os.stat(folder)
+            folders[folder] = found.st_dev, found.st_ino
+        except (OSError, ValueError):
+            folders[folder] = folder
+    return folders[folder]
 
 
 def _keys(raw, lengths):

@@ -33,8 +33,7 @@ class SegmentWriter:
     """Writes a segment a block of photographs at a time; of a photograph, its code stays in memory, or its number."""
 
     def __init__(self, folder, bits, values=True):
-        self.folder, self.name, self.bits, self.values = folder, folder.name, bits, values
-        folder.mkdir(parents=True)
+        self.folder, self.bits, self.values = folder, bits, values
         self.grouping, self.path_end = Grouping(), 0
         self.rows = {name: _Rows(folder / f"{name}.npy") for name in _ROWS}
         self.paths = open(folder / "paths.bin", "wb")
@@ -63,7 +62,7 @@ class SegmentWriter:
             self.rows["labels"].add(np.asarray(labels))
 
     def close(self):
-        """Write the rest: -> what `index.json` says of the segment."""
+        """Write the rest: -> what `index.json` says of the segment, beside its name."""
         self.paths.close()
         for rows in self.rows.values():
             rows.close()
@@ -85,7 +84,7 @@ class SegmentWriter:
         _save_planes(self.folder / "planes.npy", table.codes[:, : code_width(self.bits)])
         names = sorted(file.name for file in self.folder.iterdir())
         return {
-            "name": self.name, "count": len(self), "codes": len(table.codes), "grouped": table.grouped,
+            "count": len(self), "codes": len(table.codes), "grouped": table.grouped,
             "files": {name: describe(self.folder / name) for name in names},
         }  # fmt: skip
 

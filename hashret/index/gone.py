@@ -1,0 +1,119 @@
+"""Which photographs of an index are gone, and which are only out of reach: on a disk that is not there now."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import HashretError
+
+_FEW, _SHARE = 10, 0.1  # photographs, or a share of the index, that go without being asked for
+_NAMED = 3  # folders in a message
+_THERE, _MISSING, _UNKNOWN = range(3)
+
+
+def gone_rows(index, yes=False):
+    """Which photographs are gone, bool over the rows of the index: the file is missing, and its folder is there.
+
+    A folder is there when it holds anything, or was emptied since its photographs were indexed. Where it is missing, a
+    folder above it must be there, on whose disk other photographs of the index are: a disk that is not mounted leaves
+    an empty folder, a broken link or nothing. What is out of reach is counted in a warning and stays.
+
+    Args:
+        index: an opened `hashret.index.Index`.
+        yes: False refuses where more than ten photographs, and more than a tenth of the index, would go.
+
+    Raises:
+        HashretError: too many without ``yes``, or every photograph is out of reach.
+    """
+    rows = np.flatnonzero(index.alive)
+    paths = [os.path.abspath(index.path(row)) for row in rows]
+    states = np.array([_state(path) for path in paths], np.uint8)
+    if (states == _THERE).all():
+        return np.zeros(index.offsets[-1], bool)
+    folders = [os.path.dirname(path) for path in paths]
+    living = _living({folder for folder, state in zip(folders, states, strict=True) if state == _THERE})
+    since = np.array([_written(segment) for segment in index.segments])
+    since = since[np.searchsorted(index.offsets, rows, side="right") - 1]
+    leaves = {}
+    gone = np.zeros(len(rows), bool)
+    for number in np.flatnonzero(states == _MISSING):
+        asked = folders[number], since[number]
+        if asked not in leaves:
+            leaves[asked] = _lets_go(*asked, living)
+        gone[number] = leaves[asked]
+    kept = [folders[number] for number in np.flatnonzero((states != _THERE) & ~gone)]
+    if kept:
+        text = f"{len(kept):,} photographs are out of reach, as their folders are not there: {_counted(kept)}"
+        if len(kept) == len(rows):
+            raise HashretError(f"{text}; is a disk missing?")
+        warnings.warn(f"{text}; they stay in the index (is a disk missing?)", stacklevel=3)
+    if not yes and gone.sum() > max(_FEW, _SHARE * len(rows)):
+        raise HashretError(
+            f"the files of {gone.sum():,} of {len(rows):,} photographs are gone from "
+            f"{_counted([folders[number] for number in np.flatnonzero(gone)])}; add --yes to remove so many"
+        )
+    found = np.zeros(index.offsets[-1], bool)
+    found[rows[gone]] = True
+    return found
+
+
+def _state(path):
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return _MISSING
+    except (OSError, ValueError):  # may not be looked at, or its disk does not answer
+        return _UNKNOWN
+    return _THERE
+
+
+def _living(folders):
+    """Folders in which photographs are, and those above them on the same disk."""
+    living = set()
+    for folder in folders:
+        device = _device(folder)
+        for above in (folder, *map(str, Path(folder).parents)):
+            if above in living or device is None or _device(above) != device:
+                break
+            living.add(above)
+    return living
+
+
+def _device(folder):
+    try:
+        return os.stat(folder).st_dev
+    except OSError:
+        return None
+
+
+def _written(segment):
+    """When the photographs of a segment were indexed."""
+    return (segment.folder / "ids.npy").stat().st_mtime
+
+
+def _lets_go(folder, since, living):
+    """Whether a photograph that is missing in a folder, indexed at a time ``since``, is gone."""
+    try:
+        if os.path.isdir(folder):
+            with os.scandir(folder) as inside:
+                return next(inside, None) is not None or os.stat(folder).st_mtime > since
+        for above in (folder, *map(str, Path(folder).parents)):
+            if os.path.isdir(above):
+                return above in living
+            if os.path.lexists(above):
+                return False  # a link to a disk that is not there
+    except OSError:
+        pass
+    return False
+
+
+def _counted(folders):
+    """The folders with most photographs, each with their number."""
+    counts = Counter(folders).most_common()
+    named = ", ".join(f"{folder} ({count:,})" for folder, count in counts[:_NAMED])
+    return named + (f" and {len(counts) - _NAMED:,} other folders" if len(counts) > _NAMED else "")
