@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import sys
 import warnings
 
@@ -13,6 +14,15 @@ from . import __version__
 from .distributed import SaidElsewhereError, is_main
 from .errors import HashretError
 from .names import names_in, shown, shown_path, to_json
+
+
+def _for_decoders(context, _option, megapixels):
+    """Hand ``--max-pixels`` on to all that read photographs, decoding processes among them, by the environment."""
+    before = os.environ.get("HASHRET_MAX_PIXELS", "")
+    if megapixels and str(megapixels) != before:
+        os.environ["HASHRET_MAX_PIXELS"] = str(megapixels)
+        context.call_on_close(lambda: os.environ.update({"HASHRET_MAX_PIXELS": before}))
+
 
 _MODEL = click.option("--model", default="model.safetensors", show_default=True, help="checkpoint of the encoder")
 _INDEX = click.option(
@@ -28,6 +38,10 @@ _OVERWRITE = click.option("--overwrite", is_flag=True, help="replace what is the
 _PRECISION = click.option("--precision", type=click.Choice(["bfloat16", "float32"]), help="default: what is fast here")
 _CACHE = click.option("--cache", help="folder of feature caches; default: HASHRET_CACHE or ~/.cache/hashret")
 _WORKERS = click.option("--workers", type=click.IntRange(0), help="decoding processes; default: one a core")
+_MAX_PIXELS = click.option(
+    "--max-pixels", type=click.IntRange(1), metavar="MEGAPIXELS", envvar="HASHRET_MAX_PIXELS", expose_value=False,
+    callback=_for_decoders, help="of a photograph, about 8 MB of memory each; default: 178, or HASHRET_MAX_PIXELS",
+)  # fmt: skip
 _DOWNLOAD = click.option("--download", is_flag=True, help="let torchvision fetch CIFAR-10 where it is missing")
 _NULL = click.option("-0", "--null", is_flag=True, help="paths on standard input end in NUL, as of find -print0")
 _EXCLUDE = click.option(
@@ -146,6 +160,7 @@ def main():
 @_PRECISION
 @_CACHE
 @_WORKERS
+@_MAX_PIXELS
 @_DOWNLOAD
 @click.option("--resume", is_flag=True, help="go on with a run that was killed")
 @_OVERWRITE
@@ -189,6 +204,7 @@ def methods():
 @click.option("--fill-cache", is_flag=True, help="keep the convolution features for further encoders")
 @click.option("--features", is_flag=True, help="keep what the hash layer reads, too, for --rerank-by features")
 @_WORKERS
+@_MAX_PIXELS
 @_DOWNLOAD
 @_OVERWRITE
 def encode(**options):
@@ -261,6 +277,7 @@ def build_index(**options):
     flag_value=False,
     help="leave the maps of hashret explain out of the page",
 )
+@_MAX_PIXELS
 def query(photos, index, model, device, values, exclude, include, null, as_json, grid, html, maps, **options):
     """Find the photographs most like PHOTOS (files, folders, or - for paths on standard input).
 
@@ -298,6 +315,7 @@ def query(photos, index, model, device, values, exclude, include, null, as_json,
 @click.option("--json", "as_json", is_flag=True, help="print all numbers, a JSON object a photograph and line")
 @_NULL
 @_OVERWRITE
+@_MAX_PIXELS
 def explain(photos, as_json, null, **options):
     """Draw where the codes of PHOTOS (files, folders, or - for paths on standard input) come from.
 
@@ -329,6 +347,7 @@ def explain(photos, as_json, null, **options):
 @click.option("--again", is_flag=True, help="add also what is there under the same path")
 @_DEVICE
 @_WORKERS
+@_MAX_PIXELS
 def add(index, photos, **options):
     """Encode PHOTOS (files, folders, data sources) and add those that are new to INDEX.
 
@@ -396,6 +415,7 @@ def compact(index):
 @click.option("--html", metavar="HTML", help="write the groups as a page, with pictures")
 @click.option("--move-to", metavar="FOLDER", help="say which photographs would be moved there: all but the kept ones")
 @click.option("--yes", is_flag=True, help="with --move-to: move them")
+@_MAX_PIXELS
 def duplicates(index, as_json, html, move_to, yes, **options):
     """Find groups of near-duplicates in INDEX, and suggest which photograph of each to keep.
 
@@ -590,6 +610,7 @@ def _print_unreadable(key, unreadable, as_json):
 @_VALUES
 @_DEVICE
 @click.option("--out", metavar="JSON", help="write the figures to a file, too")
+@_MAX_PIXELS
 def evaluate(**options):
     """Score QUERIES (a folder of shards, or photographs with labels) against an index.
 
@@ -610,6 +631,7 @@ def evaluate(**options):
 @_DEVICE
 @click.option("--json", "as_json", is_flag=True, help="print the figures as JSON, too")
 @_OVERWRITE
+@_MAX_PIXELS
 def report(as_json, **options):
     """Show a RUN on one page: training, retrieval, bits, classes, best and worst queries.
 

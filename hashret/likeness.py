@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from .data.images import UnreadableImage, open_rgb
+from .data.images import UnreadableImage, open_rgb, resized
 from .data.pages import sample_pages
 from .errors import HashretError
 from .index.rerank import directions
@@ -131,4 +131,4 @@ def _thumbnail(path):
 def _shrunk(image):
     from PIL import Image
 
-    return np.asarray(image.resize((_SIDE, _SIDE), Image.Resampling.BOX), np.float32).ravel()
+    return np.asarray(resized(image, (_SIDE, _SIDE), Image.Resampling.BOX), np.float32).ravel()

@@ -16,6 +16,7 @@ from itertools import chain
 import numpy as np
 
 from .bits import hamming
+from .data.images import image_size
 from .errors import HashretError
 from .files import identity
 from .index import open_index
@@ -224,13 +225,8 @@ def _photographs(index, rows, items, quiet):
 
 def _looked_at(path):
     """Width and height in pixels and size in bytes of a file, None where it cannot be read, and its frames or pages."""
-    from PIL import Image
-
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path) as image:
-                return image.width, image.height, os.path.getsize(path), pages(path)
+        return *image_size(path), os.path.getsize(path), pages(path)
     except Exception:  # as many kinds as Pillow has plugins
         return None, None, None, _SINGLE
 

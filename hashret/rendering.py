@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from .data.images import UnreadableImage, open_rgb
+from .data.images import UnreadableImage, fit, open_rgb, resized
 from .errors import HashretError
 from .files import atomic
 from .names import shown, shown_path
@@ -153,9 +153,10 @@ def thumbnail(path, size=TILE):
 
 def open_small(path, size=TILE):
     """The photograph as an RGB Pillow image, its longer side ``size`` pixels. Raises UnreadableImage."""
-    from PIL import Image, ImageOps
+    from PIL import Image
 
-    return ImageOps.contain(open_rgb(path, at_least=size), (size, size), Image.Resampling.BICUBIC)
+    photo = open_rgb(path, at_least=size)
+    return resized(photo, fit(photo.size, size), Image.Resampling.BICUBIC)
 
 
 def letterbox(small, ground="#f2f2f2"):

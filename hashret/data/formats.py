@@ -18,6 +18,15 @@ IMAGE_SUFFIXES = frozenset(_SUFFIXES.split())
 # Pillow's names of them. It knows more, but hands PostScript, for one, to another program, whatever the file's name.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "JPEG2000", "AVIF")
 
+# Layouts of grey TIFFs that Pillow can decode and does not know: 16 bits with white as 0, 32 unsigned bits, and 64-bit
+# floats. By byte order, photometric interpretation, sample format, fill order, bits and extra samples.
+_TIFF_LAYOUTS = {
+    (b"MM", 0, (1,), 1, (16,), ()): ("I;16B", "I;16B"),
+    (b"MM", 1, (1,), 1, (32,), ()): ("I", "I;32B"),
+    (b"II", 1, (3,), 1, (64,), ()): ("F", "F;64F"),
+    (b"MM", 1, (3,), 1, (64,), ()): ("F", "F;64BF"),
+}
+
 _HEIC = (".heic", ".heif", ".hif", ".heics", ".heifs")
 _PLUGINS = {"HEIF": ("pillow_heif", "heic"), "JXL": ("pillow_jxl", "jxl")}  # module, and hashret's extra for it
 _BY_PLUGIN = {**dict.fromkeys(_HEIC, "HEIF"), ".jxl": "JXL"}
@@ -64,9 +73,11 @@ def has_plugin(format):
 @cache
 def formats():
     """Pillow's names of the formats that it reads itself: AVIF and others are not in every Pillow."""
-    from PIL import Image
+    from PIL import Image, TiffImagePlugin
 
     Image.init()
+    for layout, modes in _TIFF_LAYOUTS.items():
+        TiffImagePlugin.OPEN_INFO.setdefault(layout, modes)
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 

@@ -1,58 +1,132 @@
-"""One photograph from disk to pixels: decoded, turned upright, in RGB, resized to a square."""
+"""One photograph from disk to pixels: decoded, turned upright, in RGB, resized to a square.
+
+docs/pictures.md tells users how a file becomes pixels, and what is refused.
+"""
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 
 import numpy as np
 
-from .formats import formats, plugin_formats
+from ..errors import HashretError
+from .containers import jpeg_xl_size, without_extras
+from .formats import formats, is_image_name, plugin_formats, reason_passed_over
+from .pixels import to_rgb
+
+__all__ = ["UnreadableImage", "fit", "image_size", "is_image_name", "open_rgb", "read_image", "reason_passed_over"]
 
 MAX_PIXELS = 178_956_970  # where Pillow, too, takes an image for a decompression bomb
+MAX_SIDE = 1_000_000  # pixels; resizing needs 16 bytes for each
+MAX_PIXELS_VARIABLE = "HASHRET_MAX_PIXELS"  # megapixels; in the environment, so that decoding processes have it, too
+_SMALL = 2**24  # pixels that are resized in any order
 
 
 class UnreadableImage(Exception):
     """A file that cannot be turned into pixels; the message is the reason, for `skipped.jsonl`."""
 
 
-def read_image(file, size, max_pixels=MAX_PIXELS):
+class TooLargeImage(UnreadableImage):
+    """An image with more pixels than the limit, or with too long a side."""
+
+
+def max_pixels():
+    """Pixels that an image may have: `MAX_PIXELS`, unless the environment variable HASHRET_MAX_PIXELS says otherwise.
+
+    Raises:
+        HashretError: the variable is not a number of megapixels.
+    """
+    megapixels = os.environ.get(MAX_PIXELS_VARIABLE)
+    if not megapixels:
+        return MAX_PIXELS
+    if not megapixels.isdecimal() or not int(megapixels):
+        raise HashretError(f"{MAX_PIXELS_VARIABLE} is a whole number of megapixels, not {megapixels!r}")
+    return int(megapixels) * 10**6
+
+
+def read_image(file, size, max_pixels=None):
     """Read one image, from a path or a `BytesIO`: -> uint8 (3, size, size), RGB.
 
-    EXIF rotation is applied, transparency is laid over white, 16-bit is scaled down to 8, of an animation the
-    first frame is taken, and the whole picture is squeezed into the square (bilinear, antialiased).
+    EXIF rotation is applied, transparency is laid over white (over black where the picture is white itself), deep
+    pixels are scaled to 8 bits, of an animation the first frame is taken, and the whole picture is squeezed into the
+    square (bilinear, antialiased).
 
     Raises:
         UnreadableImage: with a one-line reason: missing, empty, truncated, too large, not an image.
     """
-    rgb = open_rgb(file, size, max_pixels)
     from PIL import Image
 
-    square = rgb.resize((size, size), Image.Resampling.BILINEAR)
+    square = resized(open_rgb(file, size, max_pixels), (size, size), Image.Resampling.BILINEAR)
     return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
 
 
-def open_rgb(file, at_least=None, max_pixels=MAX_PIXELS):
-    """Open an image, a path or a `BytesIO`, as an upright RGB Pillow image; a JPEG may be decoded at reduced
-    scale, but not below twice ``at_least`` pixels a side. Raises UnreadableImage.
-    """
-    from PIL import Image, ImageOps
+def open_rgb(file, at_least=None, max_pixels=None):
+    """Open an image, a path or a `BytesIO`, as an upright RGB Pillow image.
 
+    Args:
+        file: path, or `BytesIO`.
+        at_least: decode a JPEG at reduced scale, but not below twice this number of pixels a side.
+        max_pixels: pixels the image may have; None for `max_pixels()`.
+
+    Raises:
+        UnreadableImage: with a one-line reason.
+    """
+    return _with_reasons(file, max_pixels, lambda file, limit: _decoded(file, at_least, limit))
+
+
+def upright_rgb(image, again):
+    """The frame or page of an image that `open_image` gave, as an upright RGB image; for ``again`` see `to_rgb`."""
+    return _turned(to_rgb(image, again), _turn(image))
+
+
+def image_size(file, max_pixels=None):
+    """Width and height of an image in pixels, as stored, without decoding it. Raises UnreadableImage."""
+
+    def size(file, limit):
+        with open_image(file, limit) as image:
+            return image.size
+
+    return _with_reasons(file, max_pixels, size)
+
+
+def resized(image, size, resample):
+    """`PIL.Image.Image.resize`, of an image that is much longer than it is wide in the order that needs less memory.
+
+    Pillow resizes the rows first: of 10 x 1,000,000 pixels to 224 x 224 it would make 224 x 1,000,000 in between.
+    """
+    between = size[0] * image.height
+    if between > _SMALL and between > 2 * image.width * image.height:
+        image = image.resize((image.width, size[1]), resample)
+    return image.resize(size, resample)
+
+
+def fit(size, side):
+    """Width and height of the same shape as ``size``, the longer one ``side``, neither less than 1."""
+    width, height = size
+    if width >= height:
+        return side, max(1, round(height / width * side))
+    return max(1, round(width / height * side)), side
+
+
+def _with_reasons(file, limit, read):
+    """Call ``read(file, limit)``; whatever it raises becomes an UnreadableImage of one line."""
+    from PIL import Image
+
+    limit = max_pixels() if limit is None else limit
     try:
         if _is_empty(file):
             raise UnreadableImage("empty file")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of much that it reads well
-            with _opened(file) as image:
-                if image.width * image.height > max_pixels:
-                    raise UnreadableImage(f"too large: {image.width}x{image.height} pixels, limit {max_pixels}")
-                if at_least:
-                    image.draft(None, (2 * at_least, 2 * at_least))
-                return _to_rgb(ImageOps.exif_transpose(image))
+            return _read_whole(file, limit, read)
     except UnreadableImage:
         raise
     except Image.DecompressionBombError as error:
-        raise UnreadableImage(f"too large: {error}") from error
+        raise TooLargeImage(f"too large: {error}") from error
+    except MemoryError as error:
+        raise UnreadableImage("too large for the memory that is free") from error
     except Image.UnidentifiedImageError as error:
         raise UnreadableImage("not an image, or of an unknown format") from error
     except FileNotFoundError as error:
@@ -63,34 +137,98 @@ def open_rgb(file, at_least=None, max_pixels=MAX_PIXELS):
         raise UnreadableImage(f"damaged: {type(error).__name__}: {error}") from error
 
 
-def _opened(file):
-    """`PIL.Image.open` of the formats that hashret reads; plugins are loaded for a file that needs one."""
+def _read_whole(file, limit, read):
+    """Read a file, and if that fails, read its pixels alone: texts and profiles may be what is damaged."""
     from PIL import Image
 
     try:
-        return Image.open(file, formats=formats())
+        return read(file, limit)
+    except (UnreadableImage, Image.DecompressionBombError, MemoryError, FileNotFoundError):
+        raise
+    except Exception as error:
+        first = error
+    for pixels in without_extras(file):
+        try:
+            return read(pixels, limit)
+        except TooLargeImage:
+            raise
+        except Exception:  # the file's own error says more
+            continue
+    raise first
+
+
+def _decoded(file, at_least, limit):
+    with open_image(file, limit) as image:
+        if at_least:
+            image.draft(None, (2 * at_least, 2 * at_least))
+        rgb = to_rgb(image, lambda: open_image(file, limit))
+        turn = _turn(image)
+    return _turned(rgb, turn)
+
+
+def open_image(file, limit=None):
+    """`PIL.Image.open` of the formats that hashret reads; plugins are loaded for a file that needs one.
+
+    Raises:
+        TooLargeImage: before any pixel is decoded.
+    """
+    from PIL import Image
+
+    limit = max_pixels() if limit is None else limit
+    if Image.MAX_IMAGE_PIXELS is not None and limit > 2 * Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = -(-limit // 2)  # the user asked for more than Pillow would open
+    if hasattr(file, "seek"):
+        file.seek(0)
+    try:
+        image = Image.open(file, formats=formats())
     except Image.UnidentifiedImageError:
         if not plugin_formats():
             raise
+        if size := jpeg_xl_size(file):
+            _check_size(size, limit)
         if hasattr(file, "seek"):
             file.seek(0)
-        return Image.open(file, formats=plugin_formats())
+        image = Image.open(file, formats=plugin_formats())
+    try:
+        _check_size(image.size, limit)
+    except UnreadableImage:
+        image.close()
+        raise
+    return image
+
+
+def _check_size(size, limit):
+    width, height = size
+    if width * height > limit:
+        raise TooLargeImage(
+            f"too large: {width}x{height} pixels, limit {limit}; "
+            f"--max-pixels {math.ceil(width * height / 10**6)} (megapixels) would read it"
+        )
+    if max(size) > MAX_SIDE:
+        raise TooLargeImage(f"too large: {width}x{height} pixels, limit {MAX_SIDE} a side")
 
 
 def _is_empty(file):
     return (file.getbuffer().nbytes if hasattr(file, "getbuffer") else os.path.getsize(file)) == 0
 
 
-def _to_rgb(image):
+def _turn(image):
+    """How an image must be turned to stand upright, as Pillow's `Transpose`; None where it does already."""
     from PIL import Image
 
-    if image.mode.startswith(("I", "F")):  # 16 and 32 bits a pixel, which convert("RGB") would clip
-        grey = np.asarray(image).astype(np.float64)
-        if grey.max(initial=0) > 255:
-            grey /= 257  # 65535 -> 255
-        return Image.fromarray(grey.clip(0, 255).round().astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
+    if image.format == "JXL" and not image.jpeg:  # its decoder turns it; that of a JPEG within does not
+        return None
+    try:
+        orientation = image.getexif().get(0x0112)
+    except Exception:  # damaged metadata, of as many kinds as there are readers; the pixels are whole
+        return None
+    turns = ("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90")
+    return Image.Transpose[turns[orientation - 2]] if orientation in range(2, 9) else None
+
+
+def _turned(rgb, turn):
+    if turn is None:
+        return rgb
+    turned = rgb.transpose(turn)
+    turned.info = rgb.info
+    return turned

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 
 import numpy as np
 
-from .images import _opened, _to_rgb
+from .images import open_image, upright_rgb
 
 # Formats whose further pictures belong to what is shown; those of MPO and HEIF are previews and depths of a photograph.
 _FORMATS = ("GIF", "PNG", "WEBP", "TIFF", "AVIF", "JXL")
@@ -24,11 +25,9 @@ def sample_pages(file, most):
     Raises:
         OSError or another error of Pillow's: not an image.
     """
-    from PIL import ImageOps
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with _opened(file) as image:
+        with open_image(file) as image:
             numbers = _page_numbers(image)
             if len(numbers) == 1:
                 return 1, []
@@ -39,10 +38,16 @@ def sample_pages(file, most):
             try:
                 for place in np.unique(np.linspace(0, len(numbers) - 1, min(most, len(numbers))).astype(int)):
                     image.seek(numbers[place])
-                    pages.append(_to_rgb(ImageOps.exif_transpose(image)))
+                    pages.append(upright_rgb(image, partial(_open_page, file, numbers[place])))
             except Exception:  # Pillow's plugins raise errors of many types on damaged files
                 return len(numbers), None
             return len(numbers), pages
+
+
+def _open_page(file, number):
+    image = open_image(file)
+    image.seek(number)
+    return image
 
 
 def _page_numbers(image):

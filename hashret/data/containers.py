@@ -1,0 +1,146 @@
+"""What Pillow does not say of a file, or stumbles over: PNG chunks, JPEG segments, the size of a JPEG XL picture."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import struct
+import zlib
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_MOST_BYTES = 2**30  # of a file that is copied without what Pillow stumbles over
+_ADOBE, _JFIF, _EXIF = 0xEE, 0xE0, 0xE1
+_JXL_RATIOS = ((1, 1), (6, 5), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))  # width : height, by their number less 1
+
+
+@contextlib.contextmanager
+def opened(file):
+    """A path or a `BytesIO` as a stream from its beginning; a `BytesIO` stays open."""
+    if hasattr(file, "seek"):
+        file.seek(0)
+        yield file
+    else:
+        with open(file, "rb") as stream:
+            yield stream
+
+
+def without_extras(file):
+    """Yield copies of a PNG or JPEG without what is not its pixels: texts, colour profiles, thumbnails, indexes.
+
+    Pillow refuses a picture whose texts are too long when decompressed, or whose checksum of a comment is wrong, while
+    its pixels are whole. The pixels are copied as they are, so that what is truncated stays so.
+    """
+    with opened(file) as stream:
+        data = stream.read(_MOST_BYTES + 1)
+    if len(data) > _MOST_BYTES:
+        return
+    if data.startswith(_PNG):
+        yield io.BytesIO(_png_pixels(data))
+    elif data.startswith(b"\xff\xd8\xff"):
+        for kept in ((_ADOBE, _JFIF, _EXIF), (_ADOBE,)):
+            yield io.BytesIO(_jpeg_pixels(data, kept))
+
+
+def _png_chunks(data):
+    """Yield each chunk of a PNG as its kind and where it starts and ends, checksum included."""
+    start = len(_PNG)
+    while start + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, start)
+        yield kind, start, start + 12 + length
+        start += 12 + length
+
+
+def _png_pixels(data):
+    parts = [_PNG]
+    for kind, start, end in _png_chunks(data):
+        critical = not kind[0] & 0x20
+        checked = zlib.crc32(data[start + 4 : end - 4]) == int.from_bytes(data[end - 4 : end], "big")
+        if critical or (kind in (b"tRNS", b"eXIf") and checked):
+            parts.append(data[start:end])
+    return b"".join(parts)
+
+
+def _jpeg_pixels(data, kept):
+    """A JPEG with no application segments but ``kept``, and no comments."""
+    parts, start = [data[:2]], 2
+    while start + 4 <= len(data):
+        if data[start] != 0xFF or data[start + 1] == 0xDA:  # not a marker, or where the pixels begin
+            break
+        marker, end = data[start + 1], start + 2
+        if marker == 0xFF:  # padding
+            start += 1
+            continue
+        if marker != 0x01 and not 0xD0 <= marker <= 0xD7:  # all other markers have a length
+            end += int.from_bytes(data[end : end + 2], "big")
+        short = marker == _ADOBE and end - start < 16  # cut off, and ignored by libjpeg
+        if (marker in kept and not short) or not (0xE0 <= marker <= 0xEF or marker == 0xFE):
+            parts.append(data[start:end])
+        start = end
+    return b"".join([*parts, data[start:]])
+
+
+def significant_bits(file):
+    """The largest number of significant bits of a channel that a PNG's sBIT chunk names, None without one."""
+    with opened(file) as stream:
+        head = stream.read(2**16)
+    for kind, start, end in _png_chunks(head) if head.startswith(_PNG) else ():
+        if kind == b"sBIT" and end <= len(head):
+            return max(head[start + 8 : end - 4], default=None)
+        if kind in (b"PLTE", b"IDAT"):  # it stands before these
+            break
+    return None
+
+
+def jpeg_2000_bits(file):
+    """Bits of the first channel of a JPEG 2000 picture, None where its header is not found."""
+    with opened(file) as stream:
+        head = stream.read(2**16)
+    start = head.find(b"\xff\x4f\xff\x51")  # the codestream and its SIZ segment, whose 39th byte says it
+    return (head[start + 42] & 0x7F) + 1 if 0 <= start < len(head) - 42 else None
+
+
+def jpeg_xl_size(file):
+    """Width and height of a JPEG XL picture by its header, None where it is none: its plugin decodes when it opens."""
+    with opened(file) as stream:
+        head = stream.read(2**16)
+    if head[4:8] == b"JXL ":
+        head = _jpeg_xl_codestream(head)
+    if head[:2] != b"\xff\x0a":
+        return None
+    bits = int.from_bytes(head[2:16], "little")
+
+    def take(count):
+        nonlocal bits
+        found, bits = bits & ((1 << count) - 1), bits >> count
+        return found
+
+    small = take(1)
+
+    def side():
+        return 8 * (take(5) + 1) if small else take((9, 13, 18, 30)[take(2)]) + 1
+
+    height = side()
+    ratio = take(3)
+    if not ratio:
+        return side(), height
+    across, down = _JXL_RATIOS[ratio - 1]
+    return height * across // down, height
+
+
+def _jpeg_xl_codestream(head):
+    """The beginning of the codestream within the boxes of a JPEG XL file."""
+    start = 0
+    while start + 16 <= len(head):
+        length, kind = struct.unpack_from(">I4s", head, start)
+        content = start + 8
+        if length == 1:  # a length of 64 bits follows
+            (length,) = struct.unpack_from(">Q", head, content)
+            content += 8
+        if kind == b"jxlc":
+            return head[content:]
+        if kind == b"jxlp":  # a part of it, behind the part's number
+            return head[content + 4 :]
+        if length < content - start:  # 0: up to the end of the file
+            break
+        start += length
+    return b""
