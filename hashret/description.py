@@ -61,7 +61,7 @@ def _photographs(folder):
     """How many photographs a folder holds, and what is passed over in it, by name."""
     from .data.walk import OTHER_NAME, walk
 
-    photographs, passed_over = walk(folder)
+    photographs, passed_over = walk(folder) if folder.is_dir() else ([], [])
     if not photographs and all(item.reason == OTHER_NAME for item in passed_over):
         raise HashretError(f"{folder} is neither a checkpoint, nor a folder of shards or photographs, nor an index")
     named = [{"path": os.path.join(folder, item.path), "reason": item.reason} for item in passed_over]

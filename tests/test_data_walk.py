@@ -225,25 +225,37 @@ def test_info_names_what_is_passed_over(mixed, tmp_path):
     (tmp_path / "other").mkdir()
     done = run(main, ["info", str(tmp_path / "other")])
     assert (done.exit_code, done.stdout) == (2, "")
+    os.mkfifo(tmp_path / "pipe")
+    assert "is neither a checkpoint" in run(main, ["info", str(tmp_path / "pipe")]).stderr
 
 
 def test_a_folder_without_photographs_says_what_is_in_it(tmp_path):
     files(tmp_path, "a.nef", "b.txt")
+    for name, line in (("pipe", "pipe, socket or device, no folder"), ("gone", "linking to nothing, no folder")):
+        (tmp_path / "gone").symlink_to("nowhere") if name == "gone" else os.mkfifo(tmp_path / name)
+        with pytest.raises(HashretError, match=line):
+            open_data(tmp_path / name)
+        (tmp_path / name).unlink()
+    with pytest.raises(HashretError, match=r"is a file, not a folder; if it lists photographs, name it list:"):
+        open_data(tmp_path / "b.txt")
     with pytest.raises(HashretError, match=r"no images in .*; 2 passed over: 1 camera raw.*; 1 not named like"):
         open_data(tmp_path)
 
 
 def test_add_and_train_take_patterns(mixed, model, index_folder, weights, tmp_path):
     shutil.copytree(index_folder, tmp_path / "index")
-    with pytest.warns(UserWarning, match="6 passed over|cannot read"):
+    unread = pytest.warns(UserWarning, match=r"cannot read .*1.jpg: not an image")
+    with unread, pytest.warns(UserWarning, match="6 passed over"):
         report = add(tmp_path / "index", mixed, model, exclude=["00.png"], include=["@eaDir"], workers=0, quiet=True)
     assert (report.encoded, report.skipped, len(report.passed_over)) == (6, 1, 6)
     assert report.unreadable[0]["path"] == str(mixed / "@eaDir" / "1.jpg")
-    with pytest.warns(UserWarning, match="7 passed over"):
+    (mixed / "green" / "01.png").write_bytes(b"")
+    unread = pytest.warns(UserWarning, match=r"1 of 6 train images cannot be read, as .*green/01.png")
+    with unread, pytest.warns(UserWarning, match="7 passed over"):
         record = train(
             mixed, tmp_path / "m.safetensors", weights=weights, arch="vgg11", image_size=32, width=16, bits=8, epochs=1,
             batch_size=4, heldout=0, workers=0, device="cpu", quiet=True, cache=tmp_path / "cache", exclude=["00.png"],
         )  # fmt: skip
     assert record["exclude"] == ["00.png"]
-    assert record["train_images"] == 6
+    assert record["train_images"] == 5
     assert record["classes"] == ["blue", "green", "red"]

@@ -55,9 +55,10 @@ def _open(spec, split, download, exclude, include):
     kind, colon, where = spec.partition(":")
     if not colon or kind not in ("folder", "cifar10", "list", *PROTOCOLS):
         kind, where = "folder", spec
+        if Path(where).is_file():
+            raise HashretError(f"{where} is a file, not a folder; if it lists photographs, name it list:{where}")
         if os.path.lexists(where) and not Path(where).is_dir():
-            kinds = "a file" if Path(where).is_file() else f"a {SPECIAL}" if Path(where).exists() else LINKED_TO_NOTHING
-            raise HashretError(f"{where} is {kinds}, not a folder; a list of photographs is named list:{where}")
+            raise HashretError(f"{SPECIAL if Path(where).exists() else LINKED_TO_NOTHING}, no folder: {where}")
         if not Path(where).is_dir():
             raise HashretError(
                 f"no such folder: {where} (data are named DIR, folder:DIR, cifar10:DIR, list:FILE, or "
