@@ -16,7 +16,6 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 import time
 import warnings
 from dataclasses import asdict, dataclass
@@ -28,7 +27,7 @@ import numpy as np
 from .data.batches import batch_size, batches, split_rows
 from .distributed import barrier, is_main, rank, world
 from .errors import HashretError
-from .files import atomic, read_json, remove_leftovers, write_json
+from .files import atomic, default_cache, read_json, remove_leftovers, write_json
 from .progress import Progress
 
 MISSING, PRESENT, UNREADABLE = 0, 1, 2
@@ -38,18 +37,6 @@ _RECORD = np.dtype([("path", "V16"), ("size", "<i8"), ("time", "<i8")])
 _BYTE = np.dtype(np.uint8)
 _PHOTOGRAPHS, _STATE, _FEATURES, _INFO = "photographs.bin", "state.u8", "features.f16", "info.json"
 _FORMAT_1_SHAPE = (512, 32)  # channels and stride of the caches that knew of no others
-
-
-def default_cache():
-    """``HASHRET_CACHE``, or ``hashret`` in the user's cache folder; for a user without a home, in the temporary one."""
-    if os.environ.get("HASHRET_CACHE"):
-        return Path(os.environ["HASHRET_CACHE"])
-    if os.environ.get("XDG_CACHE_HOME"):
-        return Path(os.environ["XDG_CACHE_HOME"]) / "hashret"
-    try:
-        return Path.home() / ".cache" / "hashret"
-    except RuntimeError:
-        return Path(tempfile.gettempdir()) / f"hashret-{os.getuid()}"
 
 
 def weights_fingerprint(features):

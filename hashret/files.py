@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,6 +27,47 @@ _PARTIAL = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.tmp", re.DOTALL)
 _AT_WORKING_FOLDER, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
 _locks = set()  # descriptors of the locks that this process holds
 _warned = set()
+
+
+def default_cache():
+    """``HASHRET_CACHE``, or ``hashret`` in the user's cache folder; for a user without a home, `temporary_cache`."""
+    if os.environ.get("HASHRET_CACHE"):
+        return Path(os.environ["HASHRET_CACHE"])
+    if os.environ.get("XDG_CACHE_HOME"):
+        return Path(os.environ["XDG_CACHE_HOME"]) / "hashret"
+    try:
+        return Path.home() / ".cache" / "hashret"
+    except RuntimeError:
+        return temporary_cache()
+
+
+def temporary_cache():
+    """A folder of this user's in the system's temporary one."""
+    try:
+        folder = tempfile.gettempdir()
+    except FileNotFoundError:  # none that can be written to
+        folder = "/tmp"
+    return Path(folder) / f"hashret-{os.getuid()}"
+
+
+def is_private(folder):
+    """Whether a folder is there, or can be made, that nobody else writes to: what lies in it is run."""
+    try:
+        Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = os.lstat(folder)
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022
+
+
+def is_writable(folder):
+    """Whether files can be made in a folder, which is made where it is missing."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 @contextmanager

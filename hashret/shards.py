@@ -12,6 +12,7 @@ is whole.
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -101,7 +102,7 @@ def read_shard(path, verify=True):
     if not Path(path).is_file():
         raise HashretError(f"no such shard: {path}")
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(path, "r", locking=False) as file:  # a shard is written whole, and never changed
             attributes = {name: _plain(value) for name, value in file.attrs.items()}
             if attributes.get("format", 0) > FORMAT:
                 raise HashretError(f"{path} was written by a later hashret (format {attributes['format']}); upgrade")
@@ -114,6 +115,13 @@ def read_shard(path, verify=True):
         if verify and _checksum(arrays) != attributes["sha256"]:
             raise ValueError("its checksum does not match")
     except (OSError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, BlockingIOError) or "already open for write" in str(error):
+            raise HashretError(
+                f"the shard {path} is locked: another program has it open for writing; close that, "
+                f"or, where it ended without closing it, run h5clear -s {path}"
+            ) from None
+        if isinstance(error, PermissionError):
+            raise HashretError(f"cannot read the shard {path}: {os.strerror(error.errno)}") from None
         raise HashretError(f"the shard {path} is damaged ({error}); remove it and run encode again") from None
     return shard, attributes
 

@@ -1,6 +1,9 @@
+import fcntl
+
 import h5py
 import numpy as np
 import pytest
+from helpers import start
 
 from hashret import shards
 from hashret.bits import binarize, pack
@@ -88,6 +91,23 @@ def test_a_damaged_shard_is_one_clear_error(tmp_path, damage):
             del file["values"]
     with pytest.raises(HashretError, match="is damaged"):
         shards.read_shard(path)
+
+
+@pytest.mark.parametrize("locked_by", ["writer", "writer, locks wanted", "lock"])
+def test_a_shard_that_another_program_has_locked_is_not_called_damaged(tmp_path, locked_by):
+    path = tmp_path / "codes-00000.h5"
+    write(path, make_shard())
+    code = (
+        "from hashret.errors import HashretError; from hashret.shards import read_shard\n"
+        f"try: print(len(read_shard({str(path)!r})[0]))\n"
+        "except HashretError as error: print(error)"
+    )
+    environment = {"HDF5_USE_FILE_LOCKING": "TRUE"} if "wanted" in locked_by else {}
+    with h5py.File(path, "r+") if "writer" in locked_by else open(path, "rb") as file:
+        if locked_by == "lock":  # as of a program that makes backups
+            fcntl.flock(file, fcntl.LOCK_EX)
+        said = start(code, **environment).communicate(timeout=60)[0]
+    assert said == "5\n" if locked_by == "lock" else "is locked: another program has it open" in said
 
 
 def test_a_later_format_asks_for_an_upgrade(tmp_path):

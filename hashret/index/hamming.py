@@ -7,6 +7,9 @@ codes at one distance in any order and cuts them off anywhere: only those nearer
 
 from __future__ import annotations
 
+import os
+import warnings
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
@@ -16,6 +19,7 @@ import numpy as np
 
 from ..bits import code_width, pad, padded_width
 from ..errors import HashretError, warn_once
+from ..files import default_cache, is_private, is_writable, temporary_cache
 from .distinct import as_keys, expand, expand_one, group, in_order
 from .rows import ItemCodes
 from .threads import at_most
@@ -25,6 +29,7 @@ ENGINES = ("auto", "compiled", "faiss")
 _PAIRS_TO_LOAD = 2**28  # comparisons that take faiss as long as it takes to load the compiled scan
 _PAIRS_TO_COMPILE = 2**33  # and to compile it
 _CODES_TO_COMPILE = 2**16
+_PYCACHE = Path(__file__).with_name("__pycache__")
 
 
 class HammingStage:
@@ -175,16 +180,19 @@ class HammingStage:
     def _compiled(self, queries):
         """Whether the compiled scan is to answer, loaded when it pays."""
         if self._scan is None and self.engine != "faiss" and len(self) and has_compiled():
+            if self.engine == "compiled":
+                self._unpaid = 0
             if self._unpaid is None:
                 self._unpaid = _PAIRS_TO_LOAD if _is_compiled() else _PAIRS_TO_COMPILE
             self._unpaid -= queries * len(self.table.codes)
-            if self._unpaid <= 0 or self.engine == "compiled":
+            if self.engine == "compiled" and not load_scan():
+                raise HashretError("the compiled scan cannot be used here; take the engine faiss")
+            if self._unpaid <= 0 and load_scan():
                 from .planes import bit_planes
-                from .scan import Scan
 
                 if self._planes is None:
                     self._planes = bit_planes(np.ascontiguousarray(self.table.codes[:, : code_width(self.bits)]))
-                self._scan = Scan(self._planes, len(self.table.codes), self.table.starts, self.table.items)
+                self._scan = load_scan().Scan(self._planes, len(self.table.codes), self.table.starts, self.table.items)
         return self._scan is not None
 
     def _ask(self, xq, k):
@@ -204,17 +212,52 @@ def has_compiled():
 
 def compile_for(codes):
     """Compile the scan where an index of so many codes will want it, so that no query has to wait for that."""
-    if codes >= _CODES_TO_COMPILE and has_compiled():
-        from .scan import compile_scan
+    if codes >= _CODES_TO_COMPILE and load_scan():
+        load_scan().compile_scan()
 
-        compile_scan()
+
+@cache
+def load_scan():
+    """`hashret.index.scan`, whose compiled code is kept in the first of `_code_folders` that can be written to.
+
+    Where there is none, or numba does not load, that is said, and it is None: faiss searches then.
+    """
+    if not has_compiled():
+        return None
+    try:
+        from numba import config
+
+        before, config.CACHE_DIR = config.CACHE_DIR, next(map(str, _code_folders()))
+        try:
+            from . import scan
+        finally:
+            config.CACHE_DIR = before
+        return scan
+    except StopIteration:
+        reason = "no folder to keep its code in can be written to; name one with NUMBA_CACHE_DIR"
+    except (ImportError, RuntimeError) as error:  # of another numpy, of llvmlite, of a system without executable memory
+        reason = str(error).splitlines()[0]
+    warnings.warn(f"the compiled scan is not used, faiss searches: {reason}", stacklevel=2)
+    return None
+
+
+def _code_folders():
+    """Where compiled code may be kept: yields the first of the usual places that is this user's to write to, and none
+    where others could have put code there.
+    """
+    if os.environ.get("NUMBA_CACHE_DIR") and is_writable(os.environ["NUMBA_CACHE_DIR"]):
+        yield os.environ["NUMBA_CACHE_DIR"]
+    elif is_writable(_PYCACHE):
+        yield _PYCACHE
+    else:
+        yield from (folder / "numba" for folder in (default_cache(), temporary_cache()) if is_private(folder / "numba"))
 
 
 def _is_compiled():
     """Whether this machine has compiled the scan as it stands, and so can load it."""
-    source = Path(__file__).with_name("scan.py")
-    changed = source.stat().st_mtime
-    return any(file.stat().st_mtime >= changed for file in source.parent.glob("__pycache__/scan._search-*.nbi"))
+    changed = Path(__file__).with_name("scan.py").stat().st_mtime
+    found = (file for folder in _code_folders() for file in Path(folder).glob("**/scan._search-*.nbi"))
+    return any(file.stat().st_mtime >= changed for file in found)
 
 
 def gpus():
