@@ -12,11 +12,13 @@ from conftest import make_model, make_photos
 from helpers import kill_when, start, together, torchrun, tree_bytes
 from PIL import Image
 
+from hashret import encoding
 from hashret.bits import binarize, pack
 from hashret.data import open_data, read_image
 from hashret.encoding import encode
 from hashret.errors import HashretError
 from hashret.features import PRESENT, FeatureCache
+from hashret.files import locked
 from hashret.models.checkpoint import load_encoder, read_meta
 from hashret.shards import ShardFolder, decode_path
 
@@ -127,6 +129,75 @@ def test_existing_output_is_refused_unless_it_is_the_same_unfinished_run(photos,
         with pytest.raises(HashretError, match="exists already and is no folder of shards"):
             run(photos, model, tmp_path / "mine", split="test", overwrite=overwrite)
     assert (tmp_path / "mine" / "letter.txt").read_text() == "dear"
+
+
+def test_overwritten_shards_stay_until_the_new_run_is_complete(photos, model, codes, tmp_path, monkeypatch):
+    out, options = tmp_path / "codes", {"split": "train", "shard_size": 10, "overwrite": True}
+    run(photos, model, out, split="test")
+    before = tree_bytes(out)
+    write, replace_folder, written = encoding._Run._write, encoding.replace_folder, []
+
+    def interrupted(self, number, *rest):
+        if len(written) in (2, 3):
+            written.append(None)
+            raise KeyboardInterrupt
+        written.append(number)
+        write(self, number, *rest)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(encoding._Run, "_write", interrupted)
+    monkeypatch.setattr(encoding, "replace_folder", interrupt)
+    for _ in range(3):  # before its shards are all there, and when they are
+        with pytest.raises(KeyboardInterrupt):
+            run(photos, model, out, **options)
+        assert tree_bytes(out) == before
+        assert len(ShardFolder(out).load()) == 12
+    monkeypatch.setattr(encoding, "replace_folder", replace_folder)
+    run(photos, model, out, **options)
+    assert [number for number in written if number is not None] == [0, 1, 2, 3]
+    assert tree_bytes(out) == tree_bytes(codes)
+    assert os.listdir(tmp_path) == ["codes"]
+
+
+def test_an_interrupted_overwrite_of_something_else_begins_anew(photos, model, codes, tmp_path, monkeypatch):
+    out = tmp_path / "codes"
+    run(photos, model, out, split="test")
+    shutil.copytree(codes, tmp_path / ".codes.new")
+    (tmp_path / ".codes.new" / "pending").touch()
+    run(photos, model, out, split="test", shard_size=5, overwrite=True)
+    assert len(ShardFolder(out).load()) == 12
+    assert os.listdir(tmp_path) == ["codes"]
+
+
+def test_what_is_not_hashrets_is_not_overwritten(photos, model, codes, tmp_path):
+    out = tmp_path / "codes"
+    shutil.copytree(codes, out)
+    (out / "notes").mkdir()
+    with pytest.raises(HashretError, match="holds notes, which hashret did not write there"):
+        run(photos, model, out, split="test", overwrite=True)
+    (out / "notes").rename(tmp_path / "notes")
+    assert tree_bytes(out) == tree_bytes(codes)
+    assert sorted(os.listdir(tmp_path)) == ["codes", "notes"]
+
+
+def test_one_run_at_a_time_writes_to_a_folder(photos, model, codes, tmp_path):
+    out = tmp_path / "codes"
+    shutil.copytree(codes, out)
+    with locked(out), pytest.raises(HashretError, match="another hashret encode writes to"):
+        run(photos, model, out, split="test", overwrite=True)
+    assert tree_bytes(out) == tree_bytes(codes)
+
+
+def test_shards_that_were_replaced_are_not_read_as_the_others(photos, model, codes, tmp_path):
+    out = tmp_path / "codes"
+    shutil.copytree(codes, out)
+    opened = ShardFolder(out)
+    opened.read(0)
+    run(photos, model, out, split="test", shard_size=5, overwrite=True)
+    with pytest.raises(HashretError, match="was encoded anew while it was read"):
+        opened.read(1)
 
 
 def test_an_unfinished_folder_is_not_taken_for_a_whole_one(codes, tmp_path):

@@ -55,8 +55,9 @@ def batches(source, size, row_batches, workers=None, transform=None):
         prefetch_factor=2 if workers else None,
         worker_init_fn=partial(_begin, heard, told) if workers else None,
     )
+    iterator = iter(loader)  # the loader waits for its processes when nothing refers to this any more
     try:
-        yield from loader
+        yield from iterator
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
