@@ -27,7 +27,7 @@ import numpy as np
 from .data.batches import batch_size, batches, split_rows
 from .distributed import barrier, is_main, rank, world
 from .errors import HashretError
-from .files import atomic, default_cache, read_json, remove_leftovers, write_json
+from .files import atomic, default_cache, locked, read_json, remove_own, write_json
 from .progress import Progress
 
 MISSING, PRESENT, UNREADABLE = 0, 1, 2
@@ -156,7 +156,7 @@ class FeatureCache:
             self.parent.mkdir(parents=True, exist_ok=True)
             if not self.folder.exists():
                 self._adopt()
-            with _locked(self.parent):
+            with locked(self.parent):
                 self.folder.mkdir(exist_ok=True)
                 if not (self.folder / _INFO).exists():
                     write_json(self.folder / _INFO, self.info)
@@ -234,7 +234,7 @@ class FeatureCache:
 
     def _adopt(self):
         """Take over the cache of an earlier hashret, or of the same photographs when their root was elsewhere."""
-        with contextlib.suppress(OSError), _locked(self.parent):
+        with contextlib.suppress(OSError), locked(self.parent):
             if self.folder.exists():
                 return
             earlier = {"format": 1, "data": self.whole.fingerprint, **self.key}
@@ -380,15 +380,9 @@ def clear_caches(names, folder=None):
         if name not in there:
             raise HashretError(f"no feature cache {name} in {parent}; hashret cache list names those that are there")
     for name in names:
-        try:
-            with _locked(parent):
-                remove_leftovers(parent / name)
-                for file in (_STATE, _FEATURES, _PHOTOGRAPHS, _INFO):
-                    (parent / name / file).unlink(missing_ok=True)
-                if not any((parent / name).iterdir()):
-                    (parent / name).rmdir()
-        except OSError as error:
-            raise HashretError(f"cannot remove {parent / name}: {error.strerror}") from None
+        remove_own(parent / name, "|".join(map(re.escape, (_STATE, _FEATURES, _PHOTOGRAPHS, _INFO))))
+        if (parent / name / _INFO).exists():
+            raise HashretError(f"cannot remove {parent / name}; may you write there?")
     return sum(there[name].bytes for name in names)
 
 
@@ -415,20 +409,6 @@ def _read(path, dtype):
     except FileNotFoundError:
         raw = b""
     return np.frombuffer(raw[: len(raw) - len(raw) % dtype.itemsize], dtype)
-
-
-@contextlib.contextmanager
-def _locked(folder):
-    """Let one process at a time change which photographs the caches in a folder know."""
-    import fcntl
-
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # a network disk without locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _is_read_as_before(path):

@@ -250,7 +250,10 @@ def _code_folders():
     elif is_writable(_PYCACHE):
         yield _PYCACHE
     else:
-        yield from (folder / "numba" for folder in (default_cache(), temporary_cache()) if is_private(folder / "numba"))
+        shared = temporary_cache()  # where others could have made a folder of this name
+        for folder in (default_cache(), shared):
+            if (folder != shared or is_private(folder)) and is_private(folder / "numba"):
+                yield folder / "numba"
 
 
 def _is_compiled():
