@@ -302,6 +302,8 @@ class _Run:
         passed_over = self.source.files_passed_over()
         if passed_over:
             _write_lines(self.folder / PASSED_OVER, [item._asdict() for item in passed_over])
+        else:
+            (self.folder / PASSED_OVER).unlink(missing_ok=True)  # of a run that found more and was killed
         _write_lines(self.folder / SKIPPED, lines)
         if self.folder != self.out:
             replace_folder(self.folder, self.out, _NAMES)

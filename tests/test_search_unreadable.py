@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from conftest import make_photos
 
 from hashret.cli import main
+from hashret.data.images import UnreadableImage, image_size, open_rgb, read_image
 from hashret.errors import HashretError
 from hashret.evaluation import evaluate
 from hashret.explanation import explain
@@ -106,6 +107,16 @@ def test_paths_on_standard_input_of_which_some_are_missing(run):
         "empty": "no images in this folder",
     }
     assert len(errors.splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("pipe.jpg", "pipe, socket or device"), ("empty", "a folder, not a file")]
+)
+def test_only_files_are_opened(place, name, reason):
+    for read in (read_image, lambda file, size: open_rgb(file), lambda file, size: image_size(file)):
+        with pytest.raises(UnreadableImage, match=reason):
+            read(place / name, 32)
+    assert image_size(place / "photos" / "red" / "00.png") == (40, 40)
 
 
 def test_explain_draws_the_others(run, tmp_path):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import stat
 import warnings
 
 import numpy as np
@@ -209,7 +210,12 @@ def _check_size(size, limit):
 
 
 def _is_empty(file):
-    return (file.getbuffer().nbytes if hasattr(file, "getbuffer") else os.path.getsize(file)) == 0
+    if hasattr(file, "getbuffer"):
+        return file.getbuffer().nbytes == 0
+    status = os.stat(file)
+    if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
+        raise UnreadableImage("a folder, not a file" if stat.S_ISDIR(status.st_mode) else "pipe, socket or device")
+    return status.st_size == 0
 
 
 def _turn(image):

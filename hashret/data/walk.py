@@ -82,6 +82,7 @@ class _Walk:
         self.linked_folders, self.linked_files = [], []
         self.entered = set()  # devices and inodes of folders
         self.real = {}  # real path of each folder entered
+        self.kinds = {}  # why files of a suffix are no photographs; None for those that are
 
     def enter(self, path, real):
         """Look at a folder and all below it but what links lead to. ``path`` is "" or ends with a slash."""
@@ -121,7 +122,7 @@ class _Walk:
         if not is_folder and not is_file:
             why = SPECIAL
         else:
-            why = f"excluded by {excluded!r}" if excluded else _why_not(entry.name, is_folder, in_library)
+            why = f"excluded by {excluded!r}" if excluded else self.why_not(entry.name, is_folder, in_library)
             why = None if why and self.include.match(path, entry.name, siblings) else why
         if why:
             self.leave(path, why)
@@ -132,6 +133,19 @@ class _Walk:
         else:
             self.photos.append(path)
         return False
+
+    def why_not(self, name, is_folder, in_library):
+        """Why a file or folder is left out by its name alone; None if it is not."""
+        suffix = os.path.splitext(name)[1].lower()
+        if not is_folder and suffix not in self.kinds:
+            self.kinds[suffix] = None if is_image_name(name) else reason_passed_over(name) or OTHER_NAME
+        if not is_folder and self.kinds[suffix]:
+            return self.kinds[suffix]
+        if name.startswith("."):  # AppleDouble's ._photo.jpg among them
+            return HIDDEN
+        if is_folder and _is_any(name, _OTHER_PROGRAMS):
+            return OTHER_PROGRAM
+        return IN_LIBRARY if in_library and name.casefold() not in _ORIGINALS else None
 
     def leave(self, path, reason):
         self.passed_over.append(PassedOver(path.rstrip("/"), reason))
@@ -188,17 +202,6 @@ class _Patterns:
     def unused(self):
         """Patterns that have matched nothing so far."""
         return [pattern for pattern in self.names + self.paths if pattern not in self.used]
-
-
-def _why_not(name, is_folder, in_library):
-    """Why a file or folder is left out by its name alone; None if it is not."""
-    if not is_folder and not is_image_name(name):
-        return reason_passed_over(name) or OTHER_NAME
-    if name.startswith("."):  # AppleDouble's ._photo.jpg among them
-        return HIDDEN
-    if is_folder and _is_any(name, _OTHER_PROGRAMS):
-        return OTHER_PROGRAM
-    return IN_LIBRARY if in_library and name.casefold() not in _ORIGINALS else None
 
 
 def _is_any(name, patterns):
