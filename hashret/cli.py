@@ -542,9 +542,9 @@ def clear_caches(names, cache, yes):
     found = caches(cache)
     if not names and not yes:
         click.echo(caches_table(found) if found else "no feature caches", err=True)
-        raise HashretError(f"name those of these {len(found)} feature caches to clear, or clear all with --yes")
+        raise HashretError("name the feature caches to clear, as above, or clear all with --yes")
     freed = clear_caches(names or [one.name for one in found], cache)
-    _say(f"{len(names or found)} feature caches cleared, {freed:,} bytes")
+    _say(f"feature caches cleared: {len(names or found)}, {freed:,} bytes")
 
 
 @main.command()

@@ -412,18 +412,14 @@ def _read(path, dtype):
 
 
 def _is_read_as_before(path):
-    """Whether a photograph still becomes the pixels that it became for caches of format 1.
-
-    Of more than 8 bits, and on transparent ground, it does not.
-    """
+    """Whether a photograph becomes the pixels that it was in caches of format 1: of 8 bits and not transparent."""
     from PIL import Image
 
-    if os.path.splitext(path)[1].lower() in (".jpg", ".jpeg"):
-        return True
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path) as image:
-                return image.mode in ("1", "L", "P", "RGB", "CMYK") and "transparency" not in image.info
+            with Image.open(path, formats=("JPEG", "PNG", "GIF", "BMP", "WEBP")) as image:
+                plain = image.mode in ("1", "L", "P", "RGB", "CMYK") and "transparency" not in image.info
+                return plain and ";16" not in str(image.tile)
     except Exception:  # as many kinds as Pillow has plugins
         return False

@@ -4,7 +4,9 @@ import hashlib
 import json
 import os
 import shutil
+import struct
 import tempfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -161,8 +163,12 @@ def make_old_cache(place, source, present):
 def test_a_cache_of_before_is_taken_over_but_for_what_is_read_otherwise_now(place):
     Image.fromarray(np.full((9, 9), 40_000, np.uint16)).save(place / "photos" / "red" / "deep.png")
     Image.new("RGBA", (9, 9)).save(place / "photos" / "red" / "clear.png")
+    header = b"IHDR" + struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)  # 16 bits a channel, which Pillow calls RGB
+    chunks = (header, b"IDAT" + zlib.compress(bytes(7)), b"IEND")
+    png = b"".join(struct.pack(">I", len(one) - 4) + one + struct.pack(">I", zlib.crc32(one)) for one in chunks)
+    (place / "photos" / "red" / "deep-rgb.png").write_bytes(b"\x89PNG\r\n\x1a\n" + png)
     source = open_data(place / "photos")
-    present = np.arange(14) != 3
+    present = np.arange(15) != 3
     old = make_old_cache(place, source, present)
     cache = opened(place)
     state = cache.state()
@@ -174,7 +180,7 @@ def test_a_cache_of_before_is_taken_over_but_for_what_is_read_otherwise_now(plac
     assert cache.open()[rows][:, 0, 0, 0].tolist() == rows.tolist()
     convolve = Mean((512, 1, 1))
     opened(place).fill(convolve, workers=0, quiet=True)
-    assert convolve.computed == 3
+    assert convolve.computed == 4
 
 
 @pytest.mark.parametrize("damage", ["features", "states", "photographs", "no states", "shape", "another shape"])
@@ -224,7 +230,7 @@ def test_caches_are_listed_and_cleared(place):
     with pytest.raises(HashretError, match="no feature cache none in"):
         clear_caches([theirs.name, "none"], place / "cache")
     done = hashret("cache", "clear", found[f"list:{place}/list.txt"].name, "--cache", place / "cache")
-    assert done.stdout.startswith("1 feature caches cleared, ")
+    assert done.stdout.startswith("feature caches cleared: 1, ")
     assert len(caches(place / "cache")) == 2
     assert hashret("cache", "clear", "--yes", "--cache", place / "cache").exit_code == 0
     assert sorted(path.name for path in (place / "cache" / "features").iterdir()) == [theirs.name, "notes"]
