@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from hashret.data.containers import jpeg_xl_size
-from hashret.data.formats import is_image_name, reason_passed_over
+from hashret.data.formats import formats, is_image_name, plugin_formats, reason_passed_over
 from hashret.data.images import UnreadableImage, fit, image_size, open_rgb, read_image, resized
 from hashret.errors import HashretError
 
@@ -171,7 +171,8 @@ def test_heic_and_jpeg_xl_are_read_by_their_plugins(format, module, gradient, mo
     difference = np.abs(np.asarray(open_rgb(saved(gradient, format)), int) - np.asarray(gradient, int))
     assert difference.mean() < 4
     monkeypatch.setattr("hashret.data.images.plugin_formats", lambda: ())
-    with pytest.raises(UnreadableImage, match="not an image, or of an unknown format"):
+    monkeypatch.setattr("hashret.data.formats.find_spec", lambda name: None)
+    with pytest.raises(UnreadableImage, match=r"install hashret\[(heic|jxl)\]"):
         open_rgb(saved(gradient, format))
 
 
@@ -576,3 +577,29 @@ def test_resizing_of_extreme_shapes(size, monkeypatch):
     assert np.abs(found - wanted).max() <= 1
     assert min(fit(size, 160)) >= 1
     assert max(fit(size, 160)) == 160
+
+
+def test_what_the_file_says_of_its_orientation(gradient):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    jpeg = saved(gradient, "JPEG", exif=exif, quality=95)
+    upright = np.asarray(open_rgb(jpeg), int)
+    assert upright.shape == (48, 32, 3)
+    turned = exif.tobytes()
+    for format in ("AVIF", "HEIF"):
+        if format in (*formats(), *plugin_formats()):
+            file = saved(gradient, format, exif=turned, quality=95)
+            assert np.abs(np.asarray(open_rgb(file), int) - upright).mean() < 4
+
+
+def test_a_picture_that_is_not_read_says_what_it_is(gradient, levels, monkeypatch):
+    colours = tiff(np.dstack([levels / 255] * 3).astype(np.float32), format=3, photometric=2)
+    with pytest.raises(UnreadableImage, match="colours in floats"):
+        open_rgb(colours)
+    heic = io.BytesIO(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
+    monkeypatch.setattr("hashret.data.formats.find_spec", lambda name: None)
+    with pytest.raises(UnreadableImage, match=r"HEIC: install hashret\[heic\]"):
+        open_rgb(heic)
+    monkeypatch.setattr("hashret.data.formats.find_spec", lambda name: name)
+    with pytest.raises(UnreadableImage, match="damaged HEIC"):
+        open_rgb(heic)

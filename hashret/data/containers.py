@@ -7,7 +7,10 @@ import io
 import struct
 import zlib
 
+from .formats import has_plugin, reason_passed_over
+
 _PNG = b"\x89PNG\r\n\x1a\n"
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _MOST_BYTES = 2**30  # of a file that is copied without what Pillow stumbles over
 _ADOBE, _JFIF, _EXIF = 0xEE, 0xE0, 0xE1
 _JXL_RATIOS = ((1, 1), (6, 5), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))  # width : height, by their number less 1
@@ -22,6 +25,19 @@ def opened(file):
     else:
         with open(file, "rb") as stream:
             yield stream
+
+
+def unread_kind(file):
+    """Why a picture is not read that is one by its first bytes, in one line; None for other files."""
+    with opened(file) as stream:
+        head = stream.read(32)
+    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return "a TIFF that is damaged, or of a kind that is not read, as colours in floats or camera raw"
+    if head[4:8] == b"ftyp" and head[8:12] in _HEIC_BRANDS:
+        return "damaged HEIC" if has_plugin("HEIF") else reason_passed_over("a.heic")
+    if head[:2] == b"\xff\x0a" or head[4:8] == b"JXL ":
+        return "damaged JPEG XL" if has_plugin("JXL") else reason_passed_over("a.jxl")
+    return None
 
 
 def without_extras(file):

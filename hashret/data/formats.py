@@ -5,6 +5,7 @@ Pillow reads the formats of `FORMATS`. HEIC and JPEG XL are read by plugins of P
 
 from __future__ import annotations
 
+import contextlib
 import os
 from functools import cache
 from importlib.util import find_spec
@@ -86,11 +87,11 @@ def plugin_formats():
     """Load the plugins that are installed: -> Pillow's names of their formats."""
     from PIL import Image
 
-    if has_plugin("HEIF"):
+    with contextlib.suppress(ImportError):  # not there, or a library that it needs is not
         import pillow_heif
 
         pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
-    if has_plugin("JXL"):
+    with contextlib.suppress(ImportError):
         import pillow_jxl  # noqa: F401  (it registers itself)
     return tuple(name for name in _PLUGINS if name in Image.OPEN)
 

@@ -13,7 +13,7 @@ import warnings
 import numpy as np
 
 from ..errors import HashretError
-from .containers import jpeg_xl_size, without_extras
+from .containers import jpeg_xl_size, unread_kind, without_extras
 from .formats import formats, is_image_name, plugin_formats, reason_passed_over
 from .pixels import to_rgb
 
@@ -129,13 +129,14 @@ def _with_reasons(file, limit, read):
     except MemoryError as error:
         raise UnreadableImage("too large for the memory that is free") from error
     except Image.UnidentifiedImageError as error:
-        raise UnreadableImage("not an image, or of an unknown format") from error
+        raise UnreadableImage(unread_kind(file) or "not an image, or of an unknown format") from error
     except FileNotFoundError as error:
         raise UnreadableImage("no such file") from error
     except OSError as error:
-        raise UnreadableImage(error.strerror or str(error)) from error
+        raise UnreadableImage(error.strerror or " ".join(str(error).split())) from error
     except Exception as error:  # Pillow's plugins raise errors of many types on damaged files
-        raise UnreadableImage(f"damaged: {type(error).__name__}: {error}") from error
+        line = " ".join(str(error).split())
+        raise UnreadableImage(f"damaged: {type(error).__name__}: {line}") from error
 
 
 def _read_whole(file, limit, read):
