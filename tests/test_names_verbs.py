@@ -159,7 +159,7 @@ def test_moved_aside_and_back(place, at, tmp_path):
     before, aside = sorted(photos.rglob("*")), tmp_path / f"aside{ODD}"
     hashret("duplicates", index, "--move-to", aside, "--yes")
     assert len(list(photos.rglob("*.png"))) == 1
-    assert "35 photographs removed" in hashret("remove", index, "--gone")
+    assert "35 photographs removed" in hashret("remove", index, "--gone", "--yes")
     assert "35 photographs moved back" in hashret("restore", aside)
     assert sorted(photos.rglob("*")) == before
 
