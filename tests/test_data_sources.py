@@ -208,3 +208,59 @@ def test_hold_out_takes_a_share_of_each_class():
     assert np.array_equal(hold_out(labels, 0.1, seed=3)[1], held)
     assert not np.array_equal(hold_out(labels, 0.1, seed=4)[1], held)
     assert len(hold_out(labels, 0, seed=3)[1]) == 0
+
+
+def old_rule(labels, share, seed):
+    """What was held out before: one image at least of each class of two."""
+    rng = np.random.default_rng(seed)
+    groups = [np.flatnonzero(labels == c) for c in np.unique(labels)] if labels.ndim == 1 else [np.arange(len(labels))]
+    held = [rng.permutation(rows)[: max(1, round(share * len(rows)))] for rows in groups if len(rows) > 1]
+    return np.sort(np.concatenate(held))
+
+
+def test_what_recorded_runs_held_out_is_held_out_still():
+    rng = np.random.default_rng(0)
+    for labels in (
+        rng.integers(0, 10, 2000),
+        np.repeat(np.arange(3), 12),
+        np.eye(21, dtype=np.uint8)[rng.integers(0, 21, 500)],
+    ):
+        assert np.array_equal(hold_out(labels, 0.05, seed=7)[1], old_rule(labels, 0.05, seed=7))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "share", "wanted"),
+    [
+        ([100] * 5 + [2] * 20, 0.05, {100: 25, 2: 0}),  # once 45
+        ([200] + [8] * 50, 0.05, {200: 10, 8: 20}),  # once 60
+        ([3] * 10 + [2] * 10, 0.05, {3: 2, 2: 0}),
+        ([2] * 100, 0.05, {2: 10}),  # half of all, once
+        ([3] + [2] * 100, 0.05, {3: 1, 2: 9}),
+        ([2] * 3, 0.05, {2: 1}),
+        ([1] * 5 + [2], 0.05, {1: 0, 2: 1}),
+        ([1] * 5, 0.5, {1: 0}),
+        ([2] * 10, 0.9, {2: 10}),
+    ],
+)
+def test_hold_out_takes_a_share_of_all_and_halves_no_small_class(sizes, share, wanted):
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    train, held = hold_out(labels, share, seed=1)
+    assert np.array_equal(np.sort([*train, *held]), np.arange(len(labels)))
+    found = dict.fromkeys(wanted, 0)
+    for label in labels[held]:
+        found[sizes[label]] += 1
+    assert found == wanted
+    assert set(labels[train]) == set(labels)
+    if 0 < len(held) < len(sizes):  # by lot: no class is always the one that gives
+        assert len({tuple(hold_out(labels, share, seed)[1]) for seed in range(5)}) > 1
+
+
+def test_hold_out_leaves_labels_that_few_have():
+    labels = np.zeros((40, 3), np.uint8)
+    labels[:, 0] = 1
+    labels[[5, 9], 1] = 1
+    labels[7, 2] = 1
+    for seed in range(20):
+        _, held = hold_out(labels, 0.5, seed)
+        assert len(held) == 20
+        assert not {5, 7, 9} & set(held.tolist())
