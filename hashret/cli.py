@@ -247,7 +247,9 @@ def build_index(**options):
 @_INDEX
 @_MODEL
 @click.option("-k", type=int, default=10, show_default=True, help="answers a photograph")
-@click.option("--candidates", type=int, default=1000, show_default=True, help="nearest codes that are re-ranked")
+@click.option(
+    "--candidates", type=int, help="nearest codes that are re-ranked; default: 1000, and all that tie with the nearest"
+)
 @click.option(
     "--recall", type=click.FloatRange(0, 1, min_open=True), help="choose the candidates for this share of hits"
 )
@@ -583,7 +585,8 @@ def _print(results, as_json):
 
     for path, hits in results:
         if as_json:
-            click.echo(to_json({"query": path, "hits": [hit.as_dict() for hit in hits]}))
+            said = {"candidates": hits.candidates, "ties_cut": hits.ties_cut}
+            click.echo(to_json({"query": path, "hits": [hit.as_dict() for hit in hits]} | said))
         else:
             click.echo((f"{shown_path(path)}\n" if len(results) > 1 else "") + table(hits))
 

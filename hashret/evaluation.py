@@ -61,7 +61,9 @@ def evaluate(
     Hamming distance.
 
     A query to which nothing in the index is relevant counts as 0 in every mean. ``queries_without_relevant`` says how
-    many there are, ``map_answerable`` is the mAP of the others, None where there are none.
+    many there are, ``map_answerable`` is the mAP of the others, None where there are none. To
+    ``queries_with_ties_cut`` more photographs are at the least distance than ``candidates``: the ids decide which of
+    these are re-ranked.
 
     Args:
         queries: folder of shards, or a data source (see `hashret.data.open_data`) to be encoded by ``model``.
@@ -81,13 +83,13 @@ def evaluate(
         check_writable(out)
     trial = open_trial(queries, index, model, split, device, rerank_by, quiet, values, exclude, include)
     result = score(trial, candidates, rerank_by, k, topk, index_order, protocol, quiet).figures
-    _warn_of_missing_labels(result)
+    _warn(result)
     if out:
         write_json(out, result)
     return result
 
 
-def _warn_of_missing_labels(figures):
+def _warn(figures):
     """Say what lowers the figures without being the codes' fault."""
     if lacking := figures["queries_without_relevant"]:
         others = figures["hamming"]["map_answerable"]
@@ -95,6 +97,12 @@ def _warn_of_missing_labels(figures):
         warnings.warn(
             f"{lacking:,} of {figures['queries']:,} queries share no label with any photograph of the index and count "
             f"as 0 in mAP{others}",
+            stacklevel=3,
+        )
+    if cut := figures["queries_with_ties_cut"]:
+        warnings.warn(
+            f"{cut:,} of {figures['queries']:,} queries have more photographs at the least distance than the "
+            f"{figures['candidates']:,} candidates; the re-rank had those of the lowest ids: take more --candidates",
             stacklevel=3,
         )
     if lacking := figures["database_without_label"]:
@@ -230,6 +238,7 @@ def score(
         "encoder": database.meta["encoder"],
         "map_at": topk or "all",
         "candidates": min(candidates, len(database)),
+        "queries_with_ties_cut": int((_nearest_ties(counts) > candidates).sum()),
         "rerank_by": rerank_by,
         "hamming": hamming,
         "reranked": {
@@ -263,6 +272,11 @@ def _load_queries(queries, model, split, database, device, quiet, exclude, inclu
 
 def _mean(scores):
     return float(scores.mean()) if len(scores) else None
+
+
+def _nearest_ties(counts):
+    """How many photographs share the least distance to each query: -> (nq,)."""
+    return counts.total[np.arange(len(counts.total)), (counts.total > 0).argmax(axis=1)]
 
 
 def _hamming_figures(counts, k, topk, answerable):

@@ -15,6 +15,7 @@ import torch
 from .bits import pad, padded_width
 from .errors import warn_once
 from .index import Hits
+from .index.database import CANDIDATES, joined, ties_are_cut
 from .index.distinct import as_keys
 from .index.hamming import GPU_MAX_K
 from .index.rerank import LEAST, check_features
@@ -56,13 +57,13 @@ class Resident:
             for segment, offset in zip(index.segments, index.offsets, strict=False):
                 fill(self.values[offset : offset + len(segment)], segment.values)
 
-    def search(self, codes, values=None, k=10, candidates=1000, rerank_by="values", among=None, features=None):
+    def search(self, codes, values=None, k=10, candidates=None, rerank_by="values", among=None, features=None):
         """The answer of `hashret.index.Index.search`, whose arguments these are: -> `Hits`.
 
         Rows and Hamming distances of the first stage are equal to it. Euclidean distances are summed in another order,
         so they are equal up to rounding, and so is the order by them.
         """
-        self.index.check(codes, k, candidates)
+        self.index.check(codes, k, 1 if candidates is None else candidates)
         reranks = values is not None
         lacking = None
         if among is not None:
@@ -76,33 +77,42 @@ class Resident:
             if lacking:
                 warn_once(self._said, f"{lacking} is done by the CPU")
             return hits
-        wanted = min(max(k, candidates) if reranks else k, len(self.index))
-        step = max(1, _NUMBERS_AT_ONCE // (wanted * self.index.bits))
+        least = min(max(k, CANDIDATES if candidates is None else candidates) if reranks else k, len(self.index))
+        step = max(1, _NUMBERS_AT_ONCE // (least * self.index.bits))
         parts = []
         with self._lock, torch.inference_mode():
             for start in range(0, len(codes), step):
                 some = slice(start, start + step)
-                parts.append(self._search(codes[some], values[some] if reranks else None, k, wanted, rerank_by))
-        return Hits(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+                compared = values[some] if reranks else None
+                parts.append(self._search(codes[some], compared, k, candidates, least, rerank_by))
+        return joined(parts)
 
-    def _search(self, codes, values, k, wanted, rerank_by):
+    def _search(self, codes, values, k, candidates, least, rerank_by):
         padded = pad(codes, padded_width(self.index.bits))
         _, first, inverse = np.unique(as_keys(padded), return_index=True, return_inverse=True)
-        D, rows, left = self._nearest(torch.from_numpy(padded[first]).to(self.device), wanted)
+        fetched = least if values is None else min(least + 1, len(self.index))  # one more says whether a tie goes on
+        D, rows, left = self._nearest(torch.from_numpy(padded[first]).to(self.device), fetched)
         inverse = torch.from_numpy(inverse).to(self.device)
         D, rows = D[inverse], rows[inverse]
+        cut = np.zeros(len(codes), bool)
         if values is None:
             euclidean = D.new_full(D.shape, np.nan, dtype=torch.float32)
         else:
+            cut[:] = ties_are_cut(D, k, least).cpu() if fetched > least else False
+            D, rows = D[:, :least], rows[:, :least]
             xq = torch.from_numpy(np.asarray(values, np.float32)).to(self.device)
             euclidean, order = _by_distance(_squared(xq, self.values[rows], rerank_by), k)
             D, rows = D.gather(1, order), rows.gather(1, order)
-        hits = [tensor.cpu().numpy() for tensor in (rows, D.to(torch.int32), euclidean)]
-        if len(left):
+        columns = [tensor.cpu().numpy() for tensor in (rows, D.to(torch.int32), euclidean)]
+        hits = Hits(*columns, np.full(len(codes), 0 if values is None else least), cut)
+        again = torch.isin(inverse, left).cpu().numpy()
+        if again.any():
             warn_once(self._said, f"the CPU answers queries that take more than the GPU's {GPU_MAX_K} nearest codes")
-            left = torch.isin(inverse, left).cpu().numpy()
-            other = self.index.search(codes[left], None if values is None else values[left], k, wanted, rerank_by)
-            hits[0][left], hits[1][left], hits[2][left] = other.rows, other.hamming, other.euclidean
+        if candidates is None:
+            again |= cut
+        if again.any():
+            some = None if values is None else values[again]
+            hits.put(again, self.index.search(codes[again], some, k, candidates, rerank_by))
         return hits
 
     def _nearest(self, xq, k):

@@ -53,6 +53,19 @@ class Hit:
         return asdict(self)
 
 
+class HitList(list):
+    """The `Hit` of one query, best first.
+
+    Attributes:
+        candidates: how many of the nearest were re-ranked, 0 without re-rank.
+        ties_cut: whether photographs that are as near as the k-th nearest were not among them.
+    """
+
+    def __init__(self, hits=(), candidates=0, ties_cut=False):
+        super().__init__(hits)
+        self.candidates, self.ties_cut = candidates, ties_cut
+
+
 class Searcher:
     """An index and the encoder it was built with.
 
@@ -109,22 +122,22 @@ class Searcher:
                 self._resident = Resident(self.index, self.encoder.device)
         return self._resident or self.index
 
-    def search(self, photo, k=10, candidates=1000, rerank=True, rerank_by="values", **among):
-        """Answers to one photograph: path -> list of `Hit`, best first. Raises HashretError if it cannot be read."""
+    def search(self, photo, k=10, candidates=None, rerank=True, rerank_by="values", **among):
+        """Answers to one photograph: path -> `HitList`. Raises HashretError if it cannot be read."""
         return self.search_many([photo], k, candidates, rerank, rerank_by, **among)[0]
 
     def search_many(
         self,
         photos,
         k=10,
-        candidates=1000,
+        candidates=None,
         rerank=True,
         rerank_by="values",
         among=None,
         exclude_self=False,
         unreadable=None,
     ):
-        """Answers to several photographs: paths -> one list of `Hit` for each.
+        """Answers to several photographs: paths -> a `HitList` for each.
 
         Args:
             k, candidates, rerank_by, among: see `hashret.index.Database.search`.
@@ -135,8 +148,8 @@ class Searcher:
         """
         extra = int(exclude_self)  # the file itself is one of the first, but may tie with others
         rows, values, features = self._outputs(photos, rerank_by, unreadable)
-        answers = [None] * len(photos)
-        found = self.hits(values, k + extra, candidates + extra, rerank, rerank_by, among, features) if rows else []
+        answers, candidates = [None] * len(photos), candidates if candidates is None else candidates + extra
+        found = self.hits(values, k + extra, candidates, rerank, rerank_by, among, features) if rows else []
         for row, hits in zip(rows, found, strict=True):
             answers[row] = _without(photos[row], hits, k) if exclude_self else hits
         return answers
@@ -145,14 +158,14 @@ class Searcher:
         self,
         photos,
         k=10,
-        candidates=1000,
+        candidates=None,
         rerank=True,
         rerank_by="values",
         among=None,
         by="mean",
         unreadable=None,
     ):
-        """Answers to several photographs as one query: paths -> list of `Hit`.
+        """Answers to several photographs as one query: paths -> `HitList`.
 
         ``by`` "mean": one query, the mean of their values; "union": what is near to any of them, by the least distance.
         ``unreadable`` as of `search_many`: what cannot be read is left out of the query.
@@ -170,11 +183,12 @@ class Searcher:
                 part if part is None else part.mean(axis=0, keepdims=True) for part in (values, features)
             )
             return self.hits(values, k, candidates, rerank, rerank_by, among, features)[0]
-        best = {}
-        for hits in self.hits(values, k, candidates, rerank, rerank_by, among, features):
+        answers, best = self.hits(values, k, candidates, rerank, rerank_by, among, features), {}
+        for hits in answers:
             for hit in hits:
                 best[hit.id] = min(best.get(hit.id, hit), hit, key=_distance)
-        return _ranked(sorted(best.values(), key=_distance)[:k])
+        most, cut = max(hits.candidates for hits in answers), any(hits.ties_cut for hits in answers)
+        return HitList(_ranked(sorted(best.values(), key=_distance)[:k]), most, cut)
 
     def within(self, photo, radius, among=None):
         """All photographs within ``radius`` bits of one: yields `Hit` by Hamming distance, as they are asked for."""
@@ -215,14 +229,15 @@ class Searcher:
         values, features = zip(*outputs, strict=True)
         return rows, np.concatenate(values), None if features[0] is None else np.concatenate(features)
 
-    def hits(self, values, k=10, candidates=1000, rerank=True, rerank_by="values", among=None, features=None):
-        """Answers to encoded photographs: values (n, bits), features (n, width) or None -> a list of `Hit` for each."""
+    def hits(self, values, k=10, candidates=None, rerank=True, rerank_by="values", among=None, features=None):
+        """Answers to encoded photographs: values (n, bits), features (n, width) or None -> `HitList` of each."""
         codes = pack(binarize(values))
         place = self._place(len(codes))
         found = place.search(codes, values if rerank else None, k, candidates, rerank_by, among, features)
         items, k = self.index.items(found.rows.ravel().tolist()), found.rows.shape[1]
         distances = zip(found.hamming.tolist(), found.euclidean.tolist(), strict=True)
-        return [_hits(items[q * k : (q + 1) * k], *both) for q, both in enumerate(distances)]
+        answers = [_hits(items[q * k : (q + 1) * k], *both) for q, both in enumerate(distances)]
+        return list(map(HitList, answers, found.candidates.tolist(), found.cut.tolist()))
 
 
 def _hits(items, hamming, euclidean, first=1):
@@ -243,7 +258,8 @@ def _ranked(hits):
 
 def _without(path, hits, k):
     file = os.path.realpath(path)
-    return _ranked([hit for hit in hits if os.path.realpath(hit.path) != file][:k])
+    others = _ranked([hit for hit in hits if os.path.realpath(hit.path) != file][:k])
+    return HitList(others, hits.candidates, hits.ties_cut)
 
 
 def read_query(photo, size, unreadable=None):
@@ -272,7 +288,7 @@ def query(
     model="model.safetensors",
     *,
     k=10,
-    candidates=1000,
+    candidates=None,
     recall=None,
     rerank=True,
     rerank_by="values",
@@ -289,7 +305,7 @@ def query(
     include=(),
     unreadable=None,
 ):
-    """Look for photographs in an index: paths or folders -> list of (path, list of `Hit`).
+    """Look for photographs in an index: paths or folders -> list of (path, `HitList`).
 
     Photographs that cannot be read are warned of, and left out.
 
@@ -297,7 +313,8 @@ def query(
         photos: image files; a folder stands for all images below it.
         index, model, values, device: see `Searcher`.
         k: answers a photograph.
-        candidates: nearest by Hamming distance that are re-ranked.
+        candidates: nearest by Hamming distance that are re-ranked; None for 1,000 and, where more are as near as the
+            k-th nearest, all of these, up to 10,000. Where some are left out even so, that is a warning.
         recall: take as many candidates as give this share of the k nearest by Euclidean distance, instead.
         rerank: False leaves the order of the Hamming distance.
         rerank_by: one of `hashret.index.rerank.FEATURES`.
@@ -322,7 +339,7 @@ def query(
         raise HashretError("--exclude-self goes with neither --together nor --radius")
     if radius is not None:
         rows, encoded, _ = searcher._outputs(files, unreadable=unreadable)
-        near = (list(searcher._within(encoded[i : i + 1], radius, among)) for i in range(len(rows)))
+        near = (HitList(searcher._within(encoded[i : i + 1], radius, among)) for i in range(len(rows)))
         results = list(zip([files[row] for row in rows], near, strict=True))
     elif together:
         hits = searcher.search_together(files, k, candidates, rerank, rerank_by, among, together, unreadable)
@@ -333,7 +350,20 @@ def query(
     if not results:
         raise nothing_read(unreadable)
     warn_unreadable(unreadable)
+    if recall is None:  # which was measured with the ties cut off
+        _warn_of_cut_ties([hits for _, hits in results])
     return results
+
+
+def _warn_of_cut_ties(answers):
+    """Say where the order of ids, not the re-rank, decided what was among the candidates."""
+    cut = [hits for hits in answers if hits.ties_cut]
+    if cut:
+        of = f" of {len(cut):,} of {len(answers):,} queries" if len(answers) > 1 else ""
+        warn(
+            f"more photographs are as near as the answers{of} than the {cut[0].candidates:,} candidates; those of the "
+            "highest ids were left out: take more --candidates"
+        )
 
 
 def warn_unreadable(unreadable):

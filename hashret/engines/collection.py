@@ -68,6 +68,10 @@ class Collection(Database):
         return self.meta["count"]
 
     @property
+    def most(self):
+        return self.engine.most
+
+    @property
     def has_values(self):
         return self.meta["values"] if self.beside is None else self.beside.has_values
 

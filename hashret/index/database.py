@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
@@ -11,16 +11,39 @@ import numpy as np
 from ..bits import code_width
 from ..errors import HashretError
 
+CANDIDATES = 1000  # re-ranked where no number is asked for
+MOST_CANDIDATES = 10_000  # and where ties among the nearest go on beyond these, up to so many
+
 
 @dataclass(frozen=True)
 class Hits:
     """Answers to nq queries, best first: ``rows`` (nq, k) int64 places in the database, ``hamming`` (nq, k) int32,
     ``euclidean`` (nq, k) float32, NaN where there was no re-rank.
+
+    ``candidates`` (nq,) int64 of each were re-ranked, 0 without re-rank. ``cut`` (nq,) bool says that ties among the
+    nearest were cut off: photographs were left out that are as near as the k-th nearest, and might be better answers.
     """
 
     rows: np.ndarray
     hamming: np.ndarray
     euclidean: np.ndarray
+    candidates: np.ndarray
+    cut: np.ndarray
+
+    def put(self, queries, other):
+        """Replace the answers of some queries, by number or by a mask, by other `Hits`."""
+        for column in fields(self):
+            getattr(self, column.name)[queries] = getattr(other, column.name)
+
+
+def joined(parts):
+    """The `Hits` of one group of queries after the other, as one."""
+    return Hits(*(np.concatenate([getattr(part, column.name) for part in parts]) for column in fields(Hits)))
+
+
+def ties_are_cut(D, k, candidates):
+    """Whether others than the candidates are as near as the k-th nearest: distances ascending (nq, c) -> bool (nq,)."""
+    return D[:, k - 1] == D[:, candidates] if D.shape[1] > candidates else np.zeros(len(D), bool)
 
 
 class Item(NamedTuple):
@@ -49,9 +72,11 @@ class Database(ABC):
 
     Attributes:
         meta: bits, count, encoder (fingerprint), precision, image_size, classes, generation, protocol.
+        most: answers that `nearest` can give, None for any number.
     """
 
     meta: dict
+    most: int | None = None
 
     @property
     def bits(self):
@@ -123,14 +148,16 @@ class Database(ABC):
         """Load what the first searches would load: -> the database."""
         return self
 
-    def search(self, codes, values=None, k=10, candidates=1000, rerank_by="values", among=None, features=None):
+    def search(self, codes, values=None, k=10, candidates=None, rerank_by="values", among=None, features=None):
         """The k best photographs for each query: -> `Hits`, min(k, count) columns.
 
         Args:
             codes: packed query codes, uint8 (nq, w).
             values: hash-layer values float32 (nq, bits); None leaves the Hamming order.
             k: answers a query.
-            candidates: nearest by Hamming distance that are re-ranked by Euclidean distance, at least k.
+            candidates: nearest by Hamming distance that are re-ranked by Euclidean distance, at least k. None takes
+                1,000 and, where more are as near as the k-th nearest, all of these, up to 10,000: a photograph is then
+                found by itself wherever no more share its code.
             rerank_by: one of `hashret.index.rerank.FEATURES`.
             among: what `select` gave; only its photographs can be answers.
             features: of the queries, float32 (nq, width), to re-rank by "features".
@@ -138,14 +165,54 @@ class Database(ABC):
         Raises:
             HashretError: k or candidates below 1, or codes of another width, or a database without values.
         """
-        self.check(codes, k, candidates)
+        self.check(codes, k, 1 if candidates is None else candidates)
         if values is None:
             D, rows = self.nearest(codes, k, among)
-            return Hits(rows, D, np.full(rows.shape, np.nan, np.float32))
-        D, rows = self.nearest(codes, max(k, candidates), among)
-        euclidean, order = self.reranked(features if rerank_by == "features" else values, rows, rerank_by)
+            none = np.zeros(len(rows), np.int64)
+            return Hits(rows, D, np.full(rows.shape, np.nan, np.float32), none, none.astype(bool))
+        compared = features if rerank_by == "features" else values
+        least = max(k, CANDIDATES if candidates is None else candidates)
+        D, rows = self._one_more(codes, least, among)
+        hits = self._best(compared, D[:, :least], rows[:, :least], k, rerank_by)
+        hits.cut[:] = ties_are_cut(D, k, least)
+        if candidates is None and hits.cut.any():
+            cut = np.flatnonzero(hits.cut)
+            found, still_cut = self._all_ties(codes[cut], k, least, among)
+            parts = zip(compared[cut, None], found, strict=True)
+            hits.put(cut, joined([self._best(values, *candidates, k, rerank_by) for values, candidates in parts]))
+            hits.cut[cut] = still_cut
+        return hits
+
+    def _one_more(self, codes, n, among):
+        """The n nearest, and one more where there is one, which says whether a tie ends with the n-th."""
+        return self.nearest(codes, n if n == self.most else n + 1, among)
+
+    def _best(self, values, D, rows, k, rerank_by):
+        """The `Hits` of candidates: their distances and rows (nq, c)."""
+        euclidean, order = self.reranked(values, rows, rerank_by)
         order = order[:, :k]
-        return Hits(np.take_along_axis(rows, order, 1), np.take_along_axis(D, order, 1), euclidean[:, :k])
+        found = np.take_along_axis(rows, order, 1), np.take_along_axis(D, order, 1), euclidean[:, :k]
+        return Hits(*found, np.full(len(rows), rows.shape[1]), np.zeros(len(rows), bool))
+
+    def _all_ties(self, codes, k, least, among):
+        """All that are as near as the k-th nearest, up to `MOST_CANDIDATES`: -> for each query D, rows (1, c), and
+        whether even these cut a tie.
+        """
+        most = max(least, min(MOST_CANDIDATES, self.most or MOST_CANDIDATES))
+        D, rows = self._one_more(codes, most, among)
+        counts = (D[:, :most] <= D[:, k - 1 : k]).sum(axis=1).tolist()
+        found = [(D[[query], :count], rows[[query], :count]) for query, count in enumerate(counts)]
+        return found, ties_are_cut(D, k, most)
+
+    def candidates(self, code, k, candidates=None, among=None):
+        """The candidates of one query, as `search` takes them: code (1, w) -> D, rows (1, c), whether a tie was cut."""
+        self.check(code, k, 1 if candidates is None else candidates)
+        least = max(k, CANDIDATES if candidates is None else candidates)
+        D, rows = self._one_more(code, least, among)
+        found, cut = [(D[:, :least], rows[:, :least])], ties_are_cut(D, k, least)
+        if candidates is None and cut[0]:
+            found, cut = self._all_ties(code, k, least, among)
+        return *found[0], bool(cut[0])
 
     def check(self, codes, k=1, candidates=1):
         """Raise HashretError unless queries can be searched so, see `search`."""

@@ -24,7 +24,7 @@ def answer(snapshot, code, values, wanted, **query):
     index, milliseconds = snapshot.index, dict(query.pop("milliseconds", {}))
     among = snapshot.among(wanted.label)
     started = time.perf_counter()
-    D, rows = index.nearest(code[None], max(wanted.k, wanted.candidates), among)
+    D, rows, cut = index.candidates(code[None], wanted.k, wanted.candidates, among)
     milliseconds["hamming"] = since(started)
     started = time.perf_counter()
     if values is None:
@@ -55,6 +55,8 @@ def answer(snapshot, code, values, wanted, **query):
         hits=[hit(column, rank) for rank, column in enumerate(best, 1)],
         hamming_hits=[hit(column, column + 1) for column in nearest],
         count=len(index) if among is None else len(among),
+        candidates=rows.shape[1],
+        ties_cut=cut,
         generation=index.meta["generation"],
     )
 

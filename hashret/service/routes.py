@@ -74,7 +74,14 @@ class Wanted:
     """Parameters of a search."""
 
     k: Annotated[int, Query(ge=1, le=MAX_K, description="answers")] = 20
-    candidates: Annotated[int, Query(ge=1, le=MAX_CANDIDATES, description="nearest codes that are re-ranked")] = 1000
+    candidates: Annotated[
+        int | None,
+        Query(
+            ge=1,
+            le=MAX_CANDIDATES,
+            description="nearest codes that are re-ranked; default: 1,000, and all that tie with the k-th nearest",
+        ),
+    ] = None
     label: Annotated[str | None, Query(description="search among this class only")] = None
     rerank_by: Annotated[
         Literal["values", "directions", "asymmetric", "none"], Query(description="what the re-rank compares")

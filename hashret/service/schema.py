@@ -48,6 +48,8 @@ class Answer(BaseModel):
     hits: list[Hit] = Field(description="after the re-rank")
     hamming_hits: list[Hit] = Field(description="by Hamming distance alone")
     count: int = Field(description="photographs that were searched")
+    candidates: int = Field(description="nearest of them that were re-ranked")
+    ties_cut: bool = Field(description="whether others are as near as the k-th nearest, but were not re-ranked")
     generation: int = Field(description="of the index")
 
 
