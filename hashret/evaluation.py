@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-import warnings
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -94,21 +93,18 @@ def _warn(figures):
     if lacking := figures["queries_without_relevant"]:
         others = figures["hamming"]["map_answerable"]
         others = "" if others is None else f"; the mAP of the others is {others:.4f} (map_answerable)"
-        warnings.warn(
+        warn(
             f"{lacking:,} of {figures['queries']:,} queries share no label with any photograph of the index and count "
-            f"as 0 in mAP{others}",
-            stacklevel=3,
+            f"as 0 in mAP{others}"
         )
     if cut := figures["queries_with_ties_cut"]:
-        warnings.warn(
+        warn(
             f"{cut:,} of {figures['queries']:,} queries have more photographs at the least distance than the "
-            f"{figures['candidates']:,} candidates; the re-rank had those of the lowest ids: take more --candidates",
-            stacklevel=3,
+            f"{figures['candidates']:,} candidates; the re-rank had those of the lowest ids: take more --candidates"
         )
     if lacking := figures["database_without_label"]:
-        warnings.warn(
-            f"{lacking:,} of {figures['database']:,} photographs of the index have no label and count as wrong answers",
-            stacklevel=3,
+        warn(
+            f"{lacking:,} of {figures['database']:,} photographs of the index have no label and count as wrong answers"
         )
 
 

@@ -102,10 +102,10 @@ def check_writable(path):
         HashretError: ``path`` is a folder, or the system refuses, with its reason.
     """
     path = Path(path)
-    if path.is_dir():
-        raise HashretError(f"{path} is a folder; name a file")
     partial = partial_name(path)
     try:
+        if path.is_dir():
+            raise HashretError(f"{path} is a folder; name a file")
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.touch()
         partial.unlink()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shutil
 import time
 from dataclasses import asdict
 from functools import partial
@@ -13,18 +14,20 @@ import torch
 
 from . import __version__
 from .bits import binarize, pack
+from .collapse import code_figures, collapsed
 from .data.split import hold_out
 from .distributed import barrier, is_main, world
 from .errors import HashretError, warn
 from .features import weights_fingerprint
-from .files import atomic, check_output, discard, read_json, remove_leftovers, write_json
+from .files import atomic, check_output, check_writable, discard, read_json, remove_leftovers, write_json
 from .metrics import average_precision, count_by_distance
 from .models.checkpoint import save_checkpoint
 from .parallel import Share
 from .progress import Progress, clock
 
 _HELD_OUT_DATABASE = 5000  # train images that the held-out ones are searched among
-
+_CHECKED = 1000  # train images whose codes are looked at where none is held out
+_ALIKE = 1e-6  # spread of descriptors of unit length up to which photographs are all the same
 
 # What of the settings goes into the checkpoint.
 _META = (
@@ -39,21 +42,30 @@ class Run:
     def __init__(self, out, settings, device, quiet):
         self.out, self.settings, self.device = out, settings, device
         self.quiet = quiet or not is_main()
+        self.record = out.with_suffix(".json")
         self.state_folder = out.with_name(f".{out.name}.training")
         self.epochs = []
-        self.best = None
+        self.best, self.codes = None, None  # the line of the best epoch, and the `code_figures` of its codes
         self.share = Share()
 
-    def claim(self, resume, overwrite):
-        """Refuse to lose a checkpoint or an unfinished run; load the latter with ``resume``."""
+    def claim(self, source, resume, overwrite):
+        """Refuse to lose a checkpoint or an unfinished run; load the latter with ``resume``. What writing the results
+        at the end could fail for is found out now.
+        """
         self.state = None
+        if self.record == self.out:
+            raise HashretError(f"{self.out} is the name of the training record; name the checkpoint *.safetensors")
         if is_main():
+            check_writable(self.out)
+            check_writable(self.record)
+            if not self.state_folder.is_dir():
+                check_writable(self.state_folder)
             remove_leftovers(self.out.parent, rf"\.?{re.escape(self.out.name)}(\.training)?")
             remove_leftovers(self.state_folder)
         if is_main() or resume:
             unfinished = (self.state_folder / "state.pt").exists()
             if resume and unfinished:
-                self.state = self._load_state()
+                self.state = self._load_state(source)
             elif resume and not self.out.exists():
                 raise HashretError(f"no unfinished training of {self.out} to resume; leave --resume out")
             elif resume:
@@ -64,8 +76,24 @@ class Run:
                 )
             else:
                 check_output(self.out, overwrite, "checkpoint")
+                check_output(self.record, overwrite, "training record")
                 discard(self.state_folder)
         barrier()
+
+    def check_space(self, net, fitted):
+        """Raise HashretError where the disk cannot hold what the training of ``net`` writes to it."""
+        if not is_main():
+            return
+        module = net.head if self.settings.finetune == "head" else net
+        # The state has parameters and two moments of each. A file is replaced when the new one is whole.
+        best, state = _bytes(net), 0 if fitted else 3 * _bytes(module)
+        there = sum(file.stat().st_size for file in self.state_folder.glob("*.pt"))
+        need, free = best + state + max(best, state) - there, shutil.disk_usage(self.out.parent).free
+        if need > free:
+            raise HashretError(
+                f"training writes up to {need / 2**20:,.0f} MiB beside {self.out}, and {free / 2**20:,.0f} MiB are "
+                "free there; free some, or name another place with --out"
+            )
 
     def train(self, net, method, source, feed):
         """Train ``net`` by a `Method` on what a feed reads of ``source``; returns the training record."""
@@ -82,7 +110,7 @@ class Run:
             self._fit(net, method, source, feed, rows, held)
         else:
             self._descend(net, method, source, feed, rows, held)
-        return self._finish(net, method, source, rows, held, time.monotonic() - started)
+        return self._finish(net, method, source, feed, rows, held, time.monotonic() - started)
 
     def _fit(self, net, method, source, feed, rows, held):
         """Fit a shallow head once: one epoch without a loss."""
@@ -90,12 +118,30 @@ class Run:
         if is_main():
             with torch.no_grad():
                 labels = None if source.labels is None else source.labels[rows]
-                method.fit(net.head, feed.descriptors(rows), labels, self.settings.seed)
-            line = {"epoch": 1, "loss": None}
+                self._fit_head(net.head, method, feed.descriptors(rows), labels)
+            line, codes = {"epoch": 1, "loss": None}, None
             if len(held):
-                line["heldout_map"] = self._held_out_map(net, source, feed, rows, held, together=False)
-            self._end_epoch(line | {"seconds": round(time.monotonic() - begun, 1)}, net)
+                line["heldout_map"], codes = self._held_out_map(net, source, feed, rows, held, together=False)
+            self._end_epoch(line | {"seconds": round(time.monotonic() - begun, 1)}, net, codes)
         barrier()
+
+    def _fit_head(self, head, method, x, labels):
+        """Call the method's fit, and say in one line where the photographs are too few or too much alike for it."""
+        if float(x.std(dim=0, correction=0).max()) < _ALIKE:
+            raise HashretError(f"the {len(x):,} train images all look the same to the convolutions; take others")
+        try:
+            method.fit(head, x, labels, self.settings.seed)
+        except np.linalg.LinAlgError as error:
+            reason = str(error).splitlines()[0]
+        except torch.linalg.LinAlgError as error:
+            reason = str(error).splitlines()[0]
+        else:
+            reason = None if _is_finite(head) else "its projections are not numbers"
+        if reason:
+            raise HashretError(
+                f"{self.settings.method} cannot be fitted to {len(x):,} images ({reason}); take more or other "
+                "photographs, or fewer --bits"
+            )
 
     def _descend(self, net, method, source, feed, rows, held):
         """Train by gradient, epoch after epoch."""
@@ -116,18 +162,23 @@ class Run:
             optimizer.load_state_dict(self.state["optimizer"])
             schedule.load_state_dict(self.state["schedule"])
             self.epochs, self.best, method.state = self.state["epochs"], self.state["best"], self.state["method"]
+            self.codes = self.state.get("codes")
         else:
             method.begin(source.labels, rows)
         parallel = self.share.parallel(module)
         for epoch in range(len(self.epochs) + 1, s.epochs + 1):
             begun = time.monotonic()
             loss = self._epoch(epoch, parallel, optimizer, schedule, method, labels, feed, rows)
-            line = {"epoch": epoch, "loss": loss, "lr": schedule.get_last_lr()[0]}
+            if not _is_finite(module):  # the last step of an epoch has no loss after it
+                raise HashretError(f"the weights are no longer numbers after epoch {epoch}; lower --lr")
+            line, codes = {"epoch": epoch, "loss": loss, "lr": schedule.get_last_lr()[0]}, None
             if len(held):
-                line["heldout_map"] = self._held_out_map(net, source, feed, rows, held)
+                line["heldout_map"], codes = self._held_out_map(net, source, feed, rows, held)
             line["seconds"] = round(time.monotonic() - begun, 1)
             state = {"module": module, "optimizer": optimizer, "schedule": schedule}
-            self._end_epoch(line, net, {k: v.state_dict() for k, v in state.items()} | {"method": method.state})
+            state = {name: part.state_dict() for name, part in state.items()}
+            state |= {"method": method.state, "classes": list(source.classes), "images": len(source)}
+            self._end_epoch(line, net, codes, state)
             barrier()
 
     def _epoch(self, epoch, module, optimizer, schedule, method, labels, feed, rows):
@@ -161,8 +212,8 @@ class Run:
         return float(total) / count
 
     def _held_out_map(self, net, source, feed, rows, held, together=True):
-        """mAP@all of the held-out images as queries among a fixed sample of the train images, encoded by all processes
-        or by this one.
+        """mAP@all of the held-out images as queries among a fixed sample of the train images, and the `code_figures` of
+        both; encoded by all processes or by this one.
         """
         s = self.settings
         sample = np.random.default_rng(s.seed).permutation(rows)[:_HELD_OUT_DATABASE]
@@ -173,26 +224,35 @@ class Run:
         codes = pack(binarize(values))
         xq, xb = codes[: len(held)], codes[len(held) :]
         counts = count_by_distance(xq, xb, source.labels[held], source.labels[sample], s.bits)
-        return float(average_precision(counts).mean())
+        figures = code_figures(codes, s.bits, source.labels[both], len(held))
+        return float(average_precision(counts).mean()), figures
 
-    def _end_epoch(self, line, net, state=None):
-        """Keep the best epoch and, where there is one, the state to resume from."""
+    def _codes_of_sample(self, net, source, feed, rows):
+        """The `code_figures` of some train images, where none is held out."""
+        s = self.settings
+        sample = np.random.default_rng(s.seed).permutation(rows)[:_CHECKED]
+        net.eval()
+        codes = pack(binarize(feed.values(net, sample, s.precision)))
+        return code_figures(codes, s.bits, None if source.labels is None else source.labels[sample])
+
+    def _end_epoch(self, line, net, codes, state=None):
+        """Keep the best epoch with the figures of its codes and, where there is one, the state to resume from."""
         self.epochs.append(line)
         if not self.quiet:
             step = "fitted: " if line["loss"] is None else f"epoch {line['epoch']}: loss {line['loss']:.4f}, "
             held = f"held-out mAP {line['heldout_map']:.4f}, " if "heldout_map" in line else ""
             print(f"{step}{held}{clock(line['seconds'])}", flush=True)
         if self.best is None or line.get("heldout_map", 0) >= self.best.get("heldout_map", 0):
-            self.best = line
+            self.best, self.codes = line, codes
             if is_main():
                 with atomic(self.state_folder / "best.pt") as partial:
                     torch.save(net.state_dict(), partial)
         if state and is_main():
-            state |= {"settings": asdict(self.settings), "epochs": self.epochs, "best": self.best}
+            state |= {"settings": asdict(self.settings), "epochs": self.epochs, "best": self.best, "codes": self.codes}
             with atomic(self.state_folder / "state.pt") as partial:
                 torch.save(state, partial)
 
-    def _load_state(self):
+    def _load_state(self, source):
         try:
             state = torch.load(self.state_folder / "state.pt", map_location="cpu", weights_only=True)
         except Exception as error:  # a damaged file fails in many ways
@@ -204,19 +264,24 @@ class Run:
         if changed:
             was = ", ".join(f"{name} {state['settings'][name]} (now {now[name]})" for name in changed)
             raise HashretError(f"the unfinished training of {self.out} has other settings: {was}")
+        known = {"classes": list(source.classes), "images": len(source)}
+        if any(state.get(name, value) != value for name, value in known.items()):
+            raise HashretError(f"the photographs changed since the unfinished training of {self.out}; --overwrite")
         return state
 
-    def _finish(self, net, method, source, rows, held, seconds):
+    def _finish(self, net, method, source, feed, rows, held, seconds):
         """Write checkpoint and record of the best epoch, and clear the state away."""
         s = self.settings
         if is_main():
+            net.load_state_dict(torch.load(self.state_folder / "best.pt", map_location=self.device, weights_only=True))
+            codes = self.codes or self._codes_of_sample(net, source, feed, rows)
             record = asdict(s) | {
                 "hashret": __version__, "torch": torch.__version__, "device": str(self.device), "processes": world(),
                 "train_images": len(rows), "heldout_images": len(held), "classes": list(source.classes),
                 "multi_label": source.labels is not None and source.labels.ndim == 2, "protocol": source.protocol,
                 "best_epoch": self.best["epoch"], "epochs_run": self.epochs, "seconds": round(seconds, 1),
+                "codes": codes, "warning": self._warning(codes, source, method),
             }  # fmt: skip
-            net.load_state_dict(torch.load(self.state_folder / "best.pt", map_location=self.device, weights_only=True))
             meta = {name: record[name] for name in _META} | {
                 "head": method.head,
                 "attention": method.attention,
@@ -227,10 +292,31 @@ class Run:
             if method.head == "kernel":
                 meta["anchors"] = len(net.head.anchors)
             record["fingerprint"] = save_checkpoint(self.out, net, meta)["fingerprint"]
-            write_json(self.out.with_suffix(".json"), record)
+            write_json(self.record, record)
             discard(self.state_folder)
+            if record["warning"]:
+                warn(record["warning"])
         barrier()
-        return read_json(self.out.with_suffix(".json"), "training record")
+        return read_json(self.record, "training record")
+
+    def _warning(self, codes, source, method):
+        """One line where the codes have collapsed: what is wrong, and what to do; else None."""
+        one_label = source.labels is not None and source.labels.ndim == 1
+        classes = len(np.unique(source.labels)) if one_label else None
+        wrong = collapsed(codes, self.settings.bits, classes)
+        if wrong is None:
+            return None
+        other = "take more or other photographs" if method.fitted else f"lower --lr (it was {self.settings.lr:g})"
+        return f"the codes tell photographs hardly apart: {wrong}; {other}, try another --method, or look at the labels"
+
+
+def _is_finite(module):
+    """Whether all parameters and buffers are numbers."""
+    return all(bool(torch.isfinite(tensor).all()) for tensor in module.state_dict().values())
+
+
+def _bytes(module):
+    return sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
 
 
 def _groups(net, module, settings):

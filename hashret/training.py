@@ -121,10 +121,12 @@ def train(
     or else 3e-4, 0.5, 0 and 0.
 
     Returns:
-        The training record, as written.
+        The training record, as written. Its ``codes`` say how far the codes differ, see `hashret.collapse`; where they
+        tell photographs no better apart than chance, it has a ``warning``, which is a warning here, too.
 
     Raises:
-        HashretError: impossible settings, data without labels, ``out`` exists, a full disk.
+        HashretError: impossible settings, data without labels, ``out`` exists or cannot be written, a full disk,
+            photographs that are all alike, a loss that is no longer a number.
     """
     check_bits(bits)
     check_image_size(image_size)
@@ -161,7 +163,7 @@ def train(
     settings = given | {name: value for name, value in defaults.items() if given[name] is None}
     settings = Settings(**settings | {"data": str(data)})
     run = Run(Path(out), settings, device, quiet)
-    run.claim(resume, overwrite)
+    run.claim(source, resume, overwrite)
     torch.manual_seed(seed)
     shape = {"head": method_class.head, "attention": method_class.attention, "width": width, "gate": gate}
     shape["dropout"] = settings.dropout
@@ -169,6 +171,7 @@ def train(
     net = HashNet(bits, classes, image_size, arch, **head_options(shape))
     with main_first():
         net.features = load_features(weights, arch)
+    run.check_space(net, method_class.fitted)
     if finetune == "head":
         feed = FeatureFeed(source, net.features, image_size, precision, device, cache, workers, quiet)
     else:

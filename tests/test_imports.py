@@ -14,7 +14,7 @@ LAYERS = [  # a module may import from its own layer and those above
     ["errors", "names", "progress"],
     ["bits", "files", "distributed", "labels"],
     ["metrics", "shards"],
-    ["bit_statistics"],
+    ["bit_statistics", "collapse"],
     ["confusion"],
     ["data"],
     ["models"],

@@ -31,7 +31,7 @@ class KSH(Method):
         kernel = head.kernel(x[some]).double().cpu().numpy()
         weight = projections(kernel, Similarity(labels[some]), head.weight.shape[1])
         # The sign is KSH's code. Logits of unit spread keep sigmoid values apart for the re-rank.
-        head.weight.copy_(torch.from_numpy(weight / (kernel @ weight).std(axis=0)))
+        head.weight.copy_(torch.from_numpy(weight / (kernel @ weight).std(axis=0).clip(min=1e-12)))
 
 
 def projections(kernel, similarity, bits, history=None):
