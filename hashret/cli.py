@@ -674,16 +674,17 @@ def serve(**options):
 @main.command()
 @click.argument("path")
 @click.option("--json", "as_json", is_flag=True, help="as JSON")
-def info(path, as_json):
-    """Describe a checkpoint, a folder of shards, a shard, an index; or name what is passed over in a folder of
-    photographs.
+@click.option("--verify", is_flag=True, help="compare all files of an index with their checksums, however large it is")
+def info(path, as_json, verify):
+    """Describe a checkpoint, a folder of shards, a shard, an index, and say what of it was checked; or name what is
+    passed over in a folder of photographs.
 
     \b
     Example: hashret info index
     """
     from .description import info
 
-    found = info(path)
+    found = info(path, verify or None)
     if as_json:
         click.echo(to_json(found, indent=2))
     passed_over = found.pop("passed_over") if found["kind"] == "photographs" else ()

@@ -6,21 +6,27 @@ import os
 from pathlib import Path
 
 from .errors import HashretError
-from .files import read_json
-from .shards import MANIFEST, shard_name
+from .files import read_text
+from .names import json_lines
+from .records import checked, list_of
+from .shards import MANIFEST, SKIPPED_LINE, count_shards, read_manifest
 
 
-def info(path):
+def info(path, verify=None):
     """Describe a checkpoint, shards, an index, a collection or photographs: -> dict with ``kind`` first.
+
+    ``verify``: compare the files of an index with their checksums, see `hashret.index.open_index`.
 
     Raises:
         HashretError: nothing there, or none of these.
     """
     name, path = path, Path(path)
     if (path / "index.json").exists():
-        meta = read_json(path / "index.json", "index")
-        segments = meta.pop("segments", [])
-        size = sum(file["bytes"] for part in segments for file in part["files"].values())
+        from .index import open_index
+
+        opened = open_index(path, "cpu", verify)
+        meta, segments = opened.meta, opened.meta["segments"]
+        files = [file for part in segments for file in part["files"].values()]
         names = {True: "distinct codes", False: "all codes"}
         return {
             "kind": "index",
@@ -28,17 +34,12 @@ def info(path):
             "segments": len(segments),
             "removed": sum(part.get("removed_count", 0) for part in segments),
             "searched": [f"{part['codes']:,} {names[part['grouped']]} of {part['count']:,}" for part in segments],
-            "bytes_per_item": round(size / max(1, meta["count"]), 1),
+            "bytes_per_item": round(sum(file["bytes"] for file in files) / max(1, meta["count"]), 1),
+            "checked": opened.checked,
         }
     if (path / MANIFEST).exists():
-        manifest = read_json(path / MANIFEST, "shard folder")
-        there = sum((path / shard_name(number)).exists() for number in range(manifest["shards"]))
-        skipped, passed_over = path / "skipped.jsonl", path / "passed_over.jsonl"
-        unread = skipped.read_bytes().count(b"\n") if skipped.exists() else None
-        counts = {"shards_written": there, "complete": unread is not None, "skipped": unread}
-        if passed_over.exists():
-            counts["passed_over"] = passed_over.read_bytes().count(b"\n")
-        return {"kind": "shards"} | manifest | counts
+        manifest = read_manifest(path)
+        return {"kind": "shards"} | manifest | _progress(path, manifest)
     if path.suffix == ".h5":
         from .shards import read_shard
 
@@ -66,3 +67,18 @@ def _photographs(folder):
         raise HashretError(f"{folder} is neither a checkpoint, nor a folder of shards or photographs, nor an index")
     named = [{"path": os.path.join(folder, item.path), "reason": item.reason} for item in passed_over]
     return {"kind": "photographs", "photographs": len(photographs), "passed_over": named}
+
+
+def _progress(folder, manifest):
+    """How far `hashret encode` has come with a folder of shards."""
+    skipped, unread = folder / "skipped.jsonl", None
+    if skipped.exists():
+        try:
+            unread = len(checked(json_lines(read_text(skipped)), list_of(SKIPPED_LINE), str(skipped)))
+        except (OSError, ValueError) as error:
+            raise HashretError(f"{skipped} is damaged: {error}") from None
+    counts = {"shards_written": count_shards(folder, manifest), "complete": unread is not None, "skipped": unread}
+    passed_over = folder / "passed_over.jsonl"
+    if passed_over.is_file():
+        counts["passed_over"] = passed_over.read_bytes().count(b"\n")
+    return counts

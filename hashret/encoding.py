@@ -8,7 +8,6 @@ import warnings
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 
@@ -25,7 +24,7 @@ from .files import (
     check_output,
     locked,
     make_folder,
-    read_json,
+    named,
     recover,
     remove_leftovers,
     remove_own,
@@ -36,7 +35,7 @@ from .models.checkpoint import load_encoder
 from .models.encoder import pick_device
 from .names import fitting, shown, to_json
 from .progress import Progress, note
-from .shards import MANIFEST, Shard, encode_paths, read_shard, shard_name, write_shard
+from .shards import MANIFEST, Shard, encode_paths, read_manifest, read_shard, shard_name, write_shard
 
 SKIPPED = "skipped.jsonl"
 PASSED_OVER = "passed_over.jsonl"
@@ -113,7 +112,7 @@ def encode(
     encoder = load_encoder(model, device, precision)
     if features and not encoder.feature_width:
         raise HashretError(f"{encoder.meta['method']} has no fully connected layers whose features could be kept")
-    run = _Run(encoder, source, Path(out), shard_size, workers, quiet or not is_main(), features)
+    run = _Run(encoder, source, named(out), shard_size, workers, quiet or not is_main(), features)
     with run.claimed(overwrite):
         run.use_cache(cache, fill_cache)
         return run.encode()
@@ -195,13 +194,13 @@ class _Run:
     def _found(self, folder):
         """The manifest in a folder, as far as this run has its names; empty where it is damaged."""
         try:
-            found = read_json(folder / MANIFEST, "shard folder")
+            found = read_manifest(folder)
         except HashretError:
             return {}
         return {name: value for name, value in found.items() if name in self.manifest}
 
     def _check_resume(self):
-        found = read_json(self.out / MANIFEST, "shard folder")
+        found = read_manifest(self.out)
         changed = [name for name, value in self.manifest.items() if found.get(name) != value]
         if changed:
             raise HashretError(

@@ -187,6 +187,8 @@ def open_trial(
         )
     if not len(query):
         raise HashretError(f"no queries in {queries}")
+    if not len(database):
+        raise HashretError(f"every photograph of {shown(index)} was removed; there is nothing to score against")
     known, asked = database.meta["classes"], manifest["classes"]
     if not set(known) & set(asked):
         raise HashretError(

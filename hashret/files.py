@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import json
 import os
 import re
 import shutil
@@ -19,7 +18,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import HashretError, warn_once
-from .names import fitting, to_json
+from .names import fitting, from_json, to_json
+from .records import checked, fields
 
 _UMASK = os.umask(0)
 os.umask(_UMASK)
@@ -27,6 +27,7 @@ _PARTIAL = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.tmp", re.DOTALL)
 _AT_WORKING_FOLDER, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
 _locks = set()  # descriptors of the locks that this process holds
 _warned = set()
+_LARGEST_TEXT = 2**28
 
 
 def default_cache():
@@ -75,9 +76,12 @@ def atomic(path):
     """Yield a temporary path beside ``path``; flush and rename it there if the block ends well.
 
     Raises:
-        HashretError: where the system refuses the write, with its reason (disk full, no permission).
+        HashretError: where the system refuses the write, with its reason (disk full, no permission), or where a name
+            is that of something else than a file.
     """
-    path = Path(path)
+    path = named(path)
+    if os.path.lexists(path) and os.path.exists(path) and not os.path.isfile(path):
+        raise HashretError(f"cannot write {path}: there is something else than a file")
     partial = partial_name(path)
     try:
         make_folder(path.parent)
@@ -397,17 +401,43 @@ def write_json(path, content):
         partial.write_text(to_json(content, indent=2) + "\n", encoding="ascii")
 
 
-def read_json(path, what):
-    """Read a JSON object; HashretError naming ``what`` where there is none or it is damaged."""
+def read_json(path, what, check=None):
+    """Read a JSON object, as a ``check`` of `hashret.records` wants it.
+
+    Raises:
+        HashretError: there is none or it is damaged; it names ``what``.
+    """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = from_json(read_text(path))
     except FileNotFoundError:
         raise HashretError(f"no {what} at {Path(path).parent}: {Path(path).name} is missing") from None
     except (OSError, ValueError) as error:
         raise HashretError(f"the {what} {path} is damaged: {error}") from None
-    if not isinstance(content, dict):
-        raise HashretError(f"the {what} {path} is damaged: not a JSON object")
-    return content
+    return checked(content, check or fields({}), f"the {what} {path}")
+
+
+def read_text(path, errors="strict"):
+    """The text of a file, UTF-8.
+
+    Raises:
+        OSError: it is no file, as a pipe, which would be waited for; or larger than any text that hashret reads.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    path = Path(path)
+    if path.exists():
+        if not path.is_file():
+            raise OSError(errno.EINVAL, "not a file", str(path))
+        if path.stat().st_size > _LARGEST_TEXT:
+            raise OSError(errno.EFBIG, f"larger than {_LARGEST_TEXT:,} bytes", str(path))
+    return path.read_text(encoding="utf-8", errors=errors)
+
+
+def named(path):
+    """Return a path as `Path`; HashretError where nothing can be written under that name: "", ".", "..", "/"."""
+    path = Path(path)
+    if path.name in ("", ".."):
+        raise HashretError(f"'{path}' names the folder itself; name what is to be written there")
+    return path
 
 
 def check_output(path, overwrite, what, marker=None):
@@ -416,7 +446,7 @@ def check_output(path, overwrite, what, marker=None):
     What exists is refused without ``overwrite``; with it, only a file, or a folder that holds ``marker``, may be
     replaced: ``--out photos --overwrite`` must not take the photographs along. Removes nothing.
     """
-    path = Path(path)
+    path = named(path)
     if not path.exists() or (marker and path.is_dir() and all(is_partial(inside.name) for inside in path.iterdir())):
         return
     if not (path / marker).exists() if marker else not path.is_file():

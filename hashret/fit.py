@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 import shutil
@@ -19,16 +20,27 @@ from .data.split import hold_out
 from .distributed import barrier, is_main, world
 from .errors import HashretError, warn
 from .features import weights_fingerprint
-from .files import atomic, check_output, check_writable, discard, read_json, remove_leftovers, write_json
+from .files import atomic, check_output, check_writable, discard, named, read_json, remove_leftovers, write_json
 from .metrics import average_precision, count_by_distance
 from .models.checkpoint import save_checkpoint
 from .parallel import Share
 from .progress import Progress, clock
+from .records import checked, fields, list_of, number, or_none, plain, table_of, whole
 
 _HELD_OUT_DATABASE = 5000  # train images that the held-out ones are searched among
 _CHECKED = 1000  # train images whose codes are looked at where none is held out
 _ALIKE = 1e-6  # spread of descriptors of unit length up to which photographs are all the same
 
+_EPOCH = fields(
+    {"epoch": whole(1), "loss": or_none(number())}, {"heldout_map": number(), "lr": number(), "seconds": number()}
+)
+_STATE = fields(
+    {
+        "module": lambda value, place: None, "optimizer": lambda value, place: None,  # torch says what is wrong there
+        "schedule": lambda value, place: None, "method": lambda value, place: None, "settings": table_of(plain),
+        "epochs": list_of(_EPOCH, 1), "best": _EPOCH,
+    }
+)  # fmt: skip
 # What of the settings goes into the checkpoint.
 _META = (
     "method", "bits", "image_size", "arch", "width", "gate", "classes", "multi_label", "seed", "weights", "finetune",
@@ -40,10 +52,10 @@ class Run:
     """One training run and its files: the checkpoint, the record, and beside them the state to resume from."""
 
     def __init__(self, out, settings, device, quiet):
-        self.out, self.settings, self.device = out, settings, device
+        self.out, self.settings, self.device = named(out), settings, device
         self.quiet = quiet or not is_main()
-        self.record = out.with_suffix(".json")
-        self.state_folder = out.with_name(f".{out.name}.training")
+        self.record = self.out.with_suffix(".json")
+        self.state_folder = self.out.with_name(f".{self.out.name}.training")
         self.epochs = []
         self.best, self.codes = None, None  # the line of the best epoch, and the `code_figures` of its codes
         self.share = Share()
@@ -158,9 +170,12 @@ class Run:
         optimizer = torch.optim.AdamW(_groups(net, module, s), lr=s.lr, weight_decay=s.weight_decay, fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warm_cosine(steps * s.epochs, steps // 2))
         if self.state:
-            module.load_state_dict(self.state["module"])
-            optimizer.load_state_dict(self.state["optimizer"])
-            schedule.load_state_dict(self.state["schedule"])
+            try:
+                module.load_state_dict(self.state["module"])
+                optimizer.load_state_dict(self.state["optimizer"])
+                schedule.load_state_dict(self.state["schedule"])
+            except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
+                raise _damaged(self.state_folder, error) from None
             self.epochs, self.best, method.state = self.state["epochs"], self.state["best"], self.state["method"]
             self.codes = self.state.get("codes")
         else:
@@ -245,24 +260,18 @@ class Run:
         if self.best is None or line.get("heldout_map", 0) >= self.best.get("heldout_map", 0):
             self.best, self.codes = line, codes
             if is_main():
-                with atomic(self.state_folder / "best.pt") as partial:
-                    torch.save(net.state_dict(), partial)
+                _save(self.state_folder / "best.pt", {"net": net.state_dict()})
         if state and is_main():
             state |= {"settings": asdict(self.settings), "epochs": self.epochs, "best": self.best, "codes": self.codes}
-            with atomic(self.state_folder / "state.pt") as partial:
-                torch.save(state, partial)
+            _save(self.state_folder / "state.pt", state)
 
     def _load_state(self, source):
-        try:
-            state = torch.load(self.state_folder / "state.pt", map_location="cpu", weights_only=True)
-        except Exception as error:  # a damaged file fails in many ways
-            raise HashretError(
-                f"the unfinished training in {self.state_folder} is damaged ({error}); --overwrite"
-            ) from None
+        path = self.state_folder / "state.pt"
+        state = checked(_load(path), _STATE, f"the unfinished training {path}")
         now = asdict(self.settings)
-        changed = [name for name, value in state["settings"].items() if now[name] != value]
+        changed = [name for name, value in state["settings"].items() if name not in now or now[name] != value]
         if changed:
-            was = ", ".join(f"{name} {state['settings'][name]} (now {now[name]})" for name in changed)
+            was = ", ".join(f"{name} {state['settings'][name]} (now {now.get(name)})" for name in changed)
             raise HashretError(f"the unfinished training of {self.out} has other settings: {was}")
         known = {"classes": list(source.classes), "images": len(source)}
         if any(state.get(name, value) != value for name, value in known.items()):
@@ -273,7 +282,11 @@ class Run:
         """Write checkpoint and record of the best epoch, and clear the state away."""
         s = self.settings
         if is_main():
-            net.load_state_dict(torch.load(self.state_folder / "best.pt", map_location=self.device, weights_only=True))
+            best = _load(self.state_folder / "best.pt")
+            try:
+                net.load_state_dict(best.get("net", best))  # which stood alone once
+            except (RuntimeError, TypeError, AttributeError) as error:
+                raise _damaged(self.state_folder, error) from None
             codes = self.codes or self._codes_of_sample(net, source, feed, rows)
             record = asdict(s) | {
                 "hashret": __version__, "torch": torch.__version__, "device": str(self.device), "processes": world(),
@@ -317,6 +330,44 @@ def _is_finite(module):
 
 def _bytes(module):
     return sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
+
+
+def _save(path, content):
+    """Save a dict of tensors and plain values, with a checksum: a bit that flips in it would be trained on unseen."""
+    with atomic(path) as partial:
+        torch.save(content | {"sha256": _checksum(content).hexdigest()}, partial)
+
+
+def _load(path):
+    """What `_save` wrote. Raises HashretError where it is damaged."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        wanted = content.pop("sha256", None)  # earlier ones have none
+        if wanted and wanted != _checksum(content).hexdigest():
+            raise ValueError("its checksum does not match")
+    except Exception as error:  # torch's unpickler fails on damaged files in many ways
+        raise _damaged(path.parent, error) from None
+    return content
+
+
+def _damaged(folder, error):
+    reason = (str(error) or repr(error)).splitlines()[0]
+    return HashretError(f"the unfinished training in {folder} is damaged ({reason}); start again with --overwrite")
+
+
+def _checksum(value, digest=None):
+    """sha256 over tensors and plain values, in lists and dicts."""
+    digest = digest or hashlib.sha256()
+    if isinstance(value, torch.Tensor):
+        digest.update(f"{value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    elif isinstance(value, dict | list | tuple):
+        digest.update(f"{type(value).__name__} {len(value)}".encode())
+        for inner in value.items() if isinstance(value, dict) else value:
+            _checksum(inner, digest)
+    else:
+        digest.update(repr(value).encode("utf-8", "surrogatepass"))
+    return digest
 
 
 def _groups(net, module, settings):

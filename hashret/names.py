@@ -16,6 +16,7 @@ from contextlib import contextmanager
 LONGEST = 255  # bytes of a file's name
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # control, format (directions among them), surrogate, separator of lines
+_DEEPEST = 50  # lists and objects within one another in JSON; hashret writes five
 _JOINERS = "\u200c\u200d"  # format characters that words of Persian and many emoji are written with
 
 
@@ -85,6 +86,31 @@ def names_in(data, null=False):
     return [os.fsdecode(line) for line in lines if line.strip()]
 
 
+def from_json(text):
+    """The value of JSON. Raises ValueError, too, for what is nested deeply, and for a name that stands twice."""
+    try:
+        value = json.loads(text, object_pairs_hook=_object)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [inner for outer in level if isinstance(outer, list | dict) for inner in _inside(outer)]
+        if not level:
+            return value
+    raise ValueError("it is nested too deeply")
+
+
+def _object(pairs):
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name stands twice in an object")
+    return found
+
+
+def _inside(value):
+    return value.values() if isinstance(value, dict) else value
+
+
 def json_lines(text):
     """The values of JSON lines, which end in a line feed and in nothing else that Unicode takes for a line's end."""
-    return [json.loads(line) for line in text.split("\n") if line]
+    return [from_json(line) for line in text.split("\n") if line]

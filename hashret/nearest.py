@@ -28,6 +28,7 @@ class Part:
 
     def __init__(self, codes, table, offset, device):
         self.codes, self.table, self.offset = codes, table, offset
+        table.check()  # torch on a GPU does not look where it reads
         self.starts = put(table.starts, device) if table.grouped else None
         self.items = put(table.items, device) if table.grouped else None
 

@@ -7,13 +7,50 @@ from pathlib import Path
 
 from .errors import HashretError
 from .files import read_json
+from .records import Misfit, checked, either, fields, list_of, number, one_of, or_none, plain, table_of, text, whole
 from .shards import MANIFEST
 
+# What the page prints of a training record as it stands.
+_PLAIN = (
+    "seed", "fingerprint", "hashret", "torch", "finetune", "weights", "width", "gate", "dropout", "epochs",
+    "batch_size", "lr", "classifier_rate", "weight_decay", "quantization", "pairs", "balance", "smoothing", "augment",
+    "heldout", "precision", "device", "processes",
+)  # fmt: skip
 _QUERIES = ("codes-test", "test")  # as the README and the demo name them, and as benchmarks/tables.py does
-_RECORD = {"method", "bits", "image_size"}  # what must be there of a training record, of one with epochs, of figures
-_EPOCHS = {"best_epoch", "train_images", "heldout_images"}
-_FIGURES = {"hamming", "reranked", "map_at", "candidates", "queries", "database"}
-_HAMMING = {"map", "map_worst_ties", "map_best_ties", "precision_at"}
+_COUNT = whole()
+_PROTOCOL = or_none(either(text(), fields({"name": text()})))
+_RECORD = fields(
+    {"method": text(), "bits": whole(1, 2**16), "image_size": _COUNT},
+    {"data": text(), "arch": text(), "protocol": _PROTOCOL, "seconds": number()} | dict.fromkeys(_PLAIN, plain),
+)
+_EPOCH = fields(
+    {"epoch": _COUNT, "loss": or_none(number())}, {"heldout_map": number(), "lr": number(), "seconds": number()}
+)
+_TRAINED = fields(
+    {"best_epoch": whole(1), "train_images": _COUNT, "heldout_images": _COUNT, "epochs_run": list_of(_EPOCH, 1)}
+)
+_AT_RANKS = table_of(number(), r"\d+")
+_HAMMING = fields(
+    {"map": number(), "map_worst_ties": number(), "map_best_ties": number(), "precision_at": _AT_RANKS},
+    {
+        "curve": fields({"precision": list_of(number()), "recall": list_of(number())}),
+        "precision_radius_2": number(), "recall_radius_2": number(),
+    },
+)  # fmt: skip
+_FIGURES = fields(
+    {
+        "hamming": _HAMMING, "reranked": fields({"map": number(), "precision_at": _AT_RANKS}),
+        "map_at": either(one_of("all"), whole(1)), "candidates": whole(1), "queries": _COUNT, "database": _COUNT,
+    },
+    {
+        "bits": whole(1, 2**16), "distinct_codes": _COUNT, "encoder": text(), "protocol": or_none(text()),
+        "rerank_by": text(),
+    },
+)  # fmt: skip
+_RESULT = fields(
+    {}, {"commit": text(), "protocol": _PROTOCOL} | dict.fromkeys(("benchmark", "date", "machine"), or_none(text()))
+)
+_STEP = fields({"command": text(), "seconds": number(), "commit": text()})
 
 
 @dataclass(frozen=True)
@@ -80,15 +117,25 @@ def _in_folder(folder):
 
 def _figures(content):
     """What `evaluate` wrote; None where it is something else of that name."""
-    if not isinstance(content, dict) or not content.keys() >= _FIGURES:
+    if not _passes(content, _FIGURES):
         return None
-    return content if content["hamming"].keys() >= _HAMMING else None
+    hamming, reranked = content["hamming"], content["reranked"]
+    curve = hamming.get("curve")
+    whole_curve = curve is None or len(curve["precision"]) == len(curve["recall"]) == content.get("bits", -1) + 1 > 2
+    return content if whole_curve and hamming["precision_at"].keys() == reranked["precision_at"].keys() else None
 
 
 def _steps(content):
     """What benchmarks/full_run.py wrote; nothing where it is something else of that name."""
-    wanted = {"command", "seconds", "commit"}
-    return {name: step for name, step in content.items() if isinstance(step, dict) and wanted <= step.keys()}
+    return {name: step for name, step in content.items() if _passes(step, _STEP)}
+
+
+def _passes(content, check):
+    try:
+        check(content, "")
+    except Misfit:
+        return False
+    return True
 
 
 def _record(folder):
@@ -111,8 +158,13 @@ def _record_of(checkpoint):
 
 
 def _checked(record, file):
-    if not record.keys() >= (_RECORD | _EPOCHS if "epochs_run" in record else _RECORD):
-        raise HashretError(f"{file} is no training record of hashret; name the checkpoint or the folder of another run")
+    what = f"{file} is no training record of hashret; name the checkpoint or the folder of another run. It"
+    checked(record, _RECORD, what)
+    if "epochs_run" in record:
+        checked(record, _TRAINED, what)
+        numbers = [line["epoch"] for line in record["epochs_run"]]
+        if record["best_epoch"] > len(numbers) or numbers != list(range(1, len(numbers) + 1)):
+            raise HashretError(f"{what} is damaged: its epochs are not numbered from 1 to the best and on")
     return record
 
 
@@ -121,7 +173,7 @@ def _of_file(path):
         return {"record": _record_of(path)}
     if path.suffix != ".json":
         raise HashretError(f"{path} is neither a folder, nor a checkpoint (.safetensors), nor a result (.json)")
-    content = read_json(path, "result")
+    content = read_json(path, "result", _RESULT)
     if "epochs_run" in content:
         return {"record": _checked(content, path)}
     if _figures(content):

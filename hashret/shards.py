@@ -13,20 +13,33 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from .bits import code_width
+from .bits import MAX_BITS, MIN_BITS, code_width
 from .errors import HashretError
 from .files import atomic, read_json, recover
 from .names import json_lines, to_json
+from .records import checked, fields, list_of, one_of, or_none, text, whole
 
 FORMAT = 1
 MANIFEST = "codes.json"
 _ARRAYS = ("codes", "values", "ids", "paths")
 _OPTIONAL = ("labels", "features")
+_LONGEST = 2**16  # bytes of a path, and of an attribute
+_ENCODED = {"bits": whole(MIN_BITS, MAX_BITS), "encoder": text(), "image_size": whole(1, 2**15)}
+_SHARD = fields(_ENCODED | {"sha256": text("[0-9a-f]{64}")}, {"format": whole(), "first_id": whole()})
+_ATTRIBUTES = (*_ENCODED, "sha256", "format", "first_id")
+SKIPPED_LINE = fields({"id": whole(), "path": text(), "reason": text()})
+PROTOCOL = fields({"name": text(), "set": text(), "split": text()}, {"topk": or_none(whole(1))})
+_MANIFEST = fields(
+    _ENCODED | {"precision": one_of("bfloat16", "float32"), "shards": whole(0, 2**40), "classes": list_of(text())},
+    {"format": whole(), "images": whole(), "shard_size": whole(1), "data": text(), "features": whole(1),
+     "protocol": or_none(PROTOCOL)},
+)  # fmt: skip
 
 
 def shard_name(number):
@@ -94,6 +107,10 @@ def write_shard(path, shard, **attributes):
 def read_shard(path, verify=True):
     """Read a shard: -> (Shard of memory maps, attributes).
 
+    Nothing is taken from the file but attributes that are single numbers or texts, and datasets as `write_shard` writes
+    them: contiguous, of the expected type, inside the file. What else HDF5 can hold under these names, as links,
+    compressed or virtual datasets, data kept in other files, is damage.
+
     Raises:
         HashretError: no such file, not a shard, damaged (``verify`` compares the checksum), of a later format.
     """
@@ -103,18 +120,24 @@ def read_shard(path, verify=True):
         raise HashretError(f"no such shard: {path}")
     try:
         with h5py.File(path, "r", locking=False) as file:  # a shard is written whole, and never changed
-            attributes = {name: _plain(value) for name, value in file.attrs.items()}
+            attributes = {name: _attribute(file, name) for name in _ATTRIBUTES if name in file.attrs}
             if attributes.get("format", 0) > FORMAT:
                 raise HashretError(f"{path} was written by a later hashret (format {attributes['format']}); upgrade")
-            arrays = {name: _map(path, file[name]) for name in (*_ARRAYS, *_OPTIONAL) if name in file}
-            skipped = bytes(file["skipped"][()]).decode("utf-8", "surrogateescape")
-        shard = Shard(**arrays, skipped=tuple(json_lines(skipped)))
-        n, bits = len(shard.ids), attributes["bits"]
-        if shard.codes.shape != (n, code_width(bits)) or shard.values.shape != (n, bits) or len(shard.paths) != n:
-            raise ValueError("its datasets differ in length")
+            checked(attributes, _SHARD, f"the shard {path}")
+            n, bits = _length(file), attributes["bits"]
+            shapes = {
+                "codes": [("|u1", (n, code_width(bits)))], "values": [("<f4", (n, bits))], "ids": [("<i8", (n,))],
+                "paths": [("|S", (n,))], "labels": [("<i8", (n,)), ("|u1", (n, None))],
+                "features": [("<f4", (n, None))],
+            }  # fmt: skip
+            names = [*_ARRAYS, *(name for name in _OPTIONAL if name in file)]
+            arrays = {name: _map(path, file, name, shapes[name]) for name in names}
+            skipped = bytes(_map(path, file, "skipped", [("|u1", (None,))])).decode("utf-8", "surrogateescape")
+        skipped = tuple(json_lines(skipped))
+        checked(list(skipped), list_of(SKIPPED_LINE), f"the shard {path}")
         if verify and _checksum(arrays) != attributes["sha256"]:
             raise ValueError("its checksum does not match")
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, BlockingIOError) or "already open for write" in str(error):
             raise HashretError(
                 f"the shard {path} is locked: another program has it open for writing; close that, "
@@ -123,15 +146,68 @@ def read_shard(path, verify=True):
         if isinstance(error, PermissionError):
             raise HashretError(f"cannot read the shard {path}: {os.strerror(error.errno)}") from None
         raise HashretError(f"the shard {path} is damaged ({error}); remove it and run encode again") from None
-    return shard, attributes
+    return Shard(**arrays, skipped=skipped), attributes
 
 
-def _map(path, dataset):
-    """Memory map of a contiguous dataset."""
-    offset = dataset.id.get_offset()
-    if offset is None:  # no rows
-        return np.zeros(dataset.shape, dataset.dtype)
-    return np.memmap(path, dataset.dtype, "r", offset, dataset.shape)
+def _attribute(file, name):
+    """A number or a text that is an attribute of the file."""
+    import h5py
+
+    found = file.attrs.get_id(name)
+    kind = found.get_type().get_class()
+    if found.shape != () or kind not in (h5py.h5t.INTEGER, h5py.h5t.STRING) or found.get_storage_size() > _LONGEST:
+        raise ValueError(f"its {name} is no number and no text")
+    value = file.attrs[name]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _length(file):
+    """How many photographs there are."""
+    shape = _dataset(file, "ids").shape
+    if len(shape) != 1:
+        raise ValueError("its ids are no list")
+    return shape[0]
+
+
+def _dataset(file, name):
+    """A dataset of the file itself, by HDF5's own means: `file[name]` would follow links."""
+    import h5py
+
+    raw = name.encode()
+    if file.id.links.get_info(raw).type != h5py.h5l.TYPE_HARD:
+        raise ValueError(f"its {name} is a link")
+    if h5py.h5o.get_info(file.id, raw).type != h5py.h5o.TYPE_DATASET:
+        raise ValueError(f"its {name} is no dataset")
+    return h5py.h5d.open(file.id, raw)
+
+
+def _map(path, file, name, kinds):
+    """Memory map of a contiguous dataset of one of some ``kinds``: a type and a shape, in which None is any length."""
+    import h5py
+
+    dataset = _dataset(file, name)
+    layout, stored = dataset.get_create_plist(), dataset.get_type()
+    if layout.get_layout() != h5py.h5d.CONTIGUOUS or layout.get_nfilters() or layout.get_external_count():
+        raise ValueError(f"its {name} are not kept as they were written")
+    if stored.get_class() not in (h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING) or (
+        stored.get_class() == h5py.h5t.STRING and stored.is_variable_str()
+    ):
+        raise ValueError(f"its {name} are of another type")
+    dtype, shape = dataset.dtype, dataset.shape
+    fits = (
+        dtype.str.startswith(kind)
+        and len(of) == len(shape)
+        and all(a in (None, b) for a, b in zip(of, shape, strict=True))
+        for kind, of in kinds
+    )
+    if not any(fits) or not 0 < dtype.itemsize <= _LONGEST:
+        raise ValueError(f"its {name} are {dtype.str} {shape}")
+    if 0 in shape:
+        return np.zeros(shape, dtype)
+    offset, size = dataset.get_offset(), int(np.prod(shape, dtype=object)) * dtype.itemsize
+    if offset is None or offset + size > Path(path).stat().st_size:
+        raise ValueError(f"its {name} end before they should")
+    return np.memmap(path, dtype, "r", offset, shape)
 
 
 def _checksum(arrays):
@@ -142,8 +218,15 @@ def _checksum(arrays):
     return digest.hexdigest()
 
 
-def _plain(value):
-    return value.item() if isinstance(value, np.generic) else value
+def read_manifest(folder):
+    """What `codes.json` says of a folder of shards. Raises HashretError where there is none, or it is damaged."""
+    return read_json(Path(folder) / MANIFEST, "shard folder", _MANIFEST)
+
+
+def count_shards(folder, manifest):
+    """How many of the shards of a folder are there."""
+    numbers = (re.fullmatch(r"codes-(\d{5,18})\.h5", path.name) for path in Path(folder).iterdir())
+    return sum(int(number[1]) < manifest["shards"] for number in numbers if number)
 
 
 class ShardFolder:
@@ -161,11 +244,11 @@ class ShardFolder:
         recover(self.folder)
         if not self.folder.is_dir():
             raise HashretError(f"no such folder of shards: {folder}; make one with hashret encode")
-        self.manifest = read_json(self.folder / MANIFEST, "shard folder")
-        missing = [number for number in range(self.manifest["shards"]) if not self.shard_path(number).exists()]
+        self.manifest = read_manifest(self.folder)
+        missing = self.manifest["shards"] - count_shards(self.folder, self.manifest)
         if missing:
             raise HashretError(
-                f"{folder} is not complete: {len(missing)} of {self.manifest['shards']} shards are missing; "
+                f"{folder} is not complete: {missing} of {self.manifest['shards']} shards are missing; "
                 "run the same hashret encode again to go on"
             )
 
@@ -180,16 +263,33 @@ class ShardFolder:
     def read(self, number):
         """A `Shard`, checked to be of this run."""
         shard, attributes = read_shard(self.shard_path(number))
-        if read_json(self.folder / MANIFEST, "shard folder") != self.manifest:
+        if read_manifest(self.folder) != self.manifest:
             raise HashretError(f"{self.folder} was encoded anew while it was read; run this again")
         if (attributes["bits"], attributes["encoder"]) != (self.manifest["bits"], self.manifest["encoder"]):
             raise HashretError(f"{self.shard_path(number)} was encoded by another encoder than {self.folder}")
+        wrong = self._contradiction(shard)
+        if wrong:
+            raise HashretError(
+                f"the shard {self.shard_path(number)} is damaged ({wrong}); remove it and run encode again"
+            )
         return shard
 
     def paths(self):
         """The path of each photograph, bytes, one after the other."""
         for number in range(self.manifest["shards"]):
             yield from read_shard(self.shard_path(number), verify=False)[0].paths
+
+    def _contradiction(self, shard):
+        """What of a shard is not as the manifest says, or None."""
+        ids, labels, classes = shard.ids, shard.labels, len(self.manifest["classes"])
+        if len(ids) and not (ids[0] >= 0 and (ids[1:] > ids[:-1]).all()):
+            return "its ids do not ascend"
+        if (0 if shard.features is None else shard.features.shape[1]) != self.manifest.get("features", 0):
+            return f"its features are not as {MANIFEST} says"
+        if labels is None or not len(labels):
+            return None
+        known = labels.shape[1] == classes if labels.ndim == 2 else -1 <= labels.min() <= labels.max() < classes
+        return None if known else f"its labels are not those of {classes} classes"
 
     def load(self):
         """All rows as one `Shard` in memory."""

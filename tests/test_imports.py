@@ -12,6 +12,7 @@ import hashret
 PACKAGE = Path(hashret.__file__).parent
 LAYERS = [  # a module may import from its own layer and those above
     ["errors", "names", "progress"],
+    ["records"],
     ["bits", "files", "distributed", "labels"],
     ["metrics", "shards"],
     ["bit_statistics", "collapse"],

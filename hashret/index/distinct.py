@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..errors import HashretError
+from .arrays import ascends
+
 WORTH = 0.5  # share of distinct codes up to which a table of them pays
 _FEW = 4096  # items that faiss searches faster than a table is looked up
 _GIVE_UP_AFTER, _GIVE_UP_SHARE = 2**18, 0.95
@@ -22,13 +25,22 @@ class CodeTable:
     """Codes uint8 (m, w) and their items: those of code c are ``items[starts[c]:starts[c + 1]]``, ascending.
 
     Where codes are not grouped, ``starts`` and ``items`` are None, and a code's row is its item. ``numbers`` int32 (n,)
-    is the row of each item's code; None to make it when it is needed.
+    is the row of each item's code; None to make it when it is needed. Items are below ``end``; None where there are so
+    many.
+
+    The arrays may be mapped files that nobody has read yet. What is taken from them is looked at as it is taken: where
+    the lists of two codes cannot be, or an item is none of n, that is a HashretError, and never a place in memory.
     """
 
     codes: np.ndarray
     starts: np.ndarray | None = None
     items: np.ndarray | None = None
     numbers: np.ndarray | None = None
+    end: int | None = None
+
+    def __post_init__(self):
+        if self.end is None:
+            self.end = self.count
 
     @property
     def count(self):
@@ -42,18 +54,33 @@ class CodeTable:
 
     def by_item(self):
         """The code of each item: -> uint8 (n, w)."""
-        return self.codes[self.number_of_items()] if self.grouped else self.codes
+        return self.codes[self.numbers_of(slice(None))] if self.grouped else self.codes
 
-    def number_of_items(self):
-        """The row of each item's code, where codes are grouped: -> int32 (n,)."""
+    def numbers_of(self, items):
+        """The rows of the codes of some items, where codes are grouped: -> int32 of the shape of ``items``."""
         if self.numbers is None:
+            self.check()
             self.numbers = np.empty(self.count, np.int32)
             self.numbers[self.items] = np.repeat(np.arange(len(self.codes), dtype=np.int32), np.diff(self.starts))
-        return self.numbers
+        return _within(self.numbers[items], len(self.codes), "numbers.npy")
+
+    def check(self):
+        """Raise HashretError unless all of ``starts`` and ``items`` can be; reads them whole."""
+        if self.grouped:
+            last = len(self.items)
+            if self.starts[0] or self.starts[-1] != last or not ascends(self.starts, 0, last, strictly=True):
+                raise damaged_table("starts.npy")
+            for start in range(0, last, _CHUNK):
+                _within(self.items[start : start + _CHUNK], self.end, "items.npy")
 
     def sizes(self, codes):
         """How many items each of some codes has."""
-        return self.starts[codes + 1] - self.starts[codes] if self.grouped else np.ones(codes.shape, np.int64)
+        if not self.grouped:
+            return np.ones(codes.shape, np.int64)
+        begin, end = self.starts[codes], self.starts[codes + 1]
+        if not ((begin >= 0) & (begin < end) & (end <= len(self.items))).all():
+            raise damaged_table("starts.npy")
+        return end - begin
 
     def share(self, k):
         """How many of the nearest codes hold the k nearest items, often enough: queries lie where items are."""
@@ -62,13 +89,14 @@ class CodeTable:
     def items_of(self, codes, sizes):
         """The first ``sizes`` items of each of some codes, one list after the other: (c,), (c,) -> (sum of sizes,)."""
         begin = self.starts[codes] - (np.cumsum(sizes) - sizes)
-        return self.items[np.repeat(begin, sizes) + np.arange(sizes.sum())]
+        return _within(self.items[np.repeat(begin, sizes) + np.arange(sizes.sum())], self.end, "items.npy")
 
     def subset(self, mask):
         """The table of the items of a mask, bool (n,), by their old numbers."""
         if not self.grouped:
             items = np.flatnonzero(mask).astype(np.int32)
-            return CodeTable(np.ascontiguousarray(self.codes[items]), np.arange(len(items) + 1), items)
+            return CodeTable(np.ascontiguousarray(self.codes[items]), np.arange(len(items) + 1), items, end=self.end)
+        self.check()
         keep = mask[self.items]
         ends = np.concatenate([[0], np.cumsum(keep)])[self.starts]
         codes = np.flatnonzero(np.diff(ends))
@@ -77,7 +105,7 @@ class CodeTable:
         order = np.argsort(first)  # by first appearance, anew
         starts = np.concatenate([[0], np.cumsum(sizes[order])])
         places = np.repeat(ends[codes][order] - starts[:-1], sizes[order]) + np.arange(len(items))
-        return CodeTable(np.ascontiguousarray(self.codes[codes[order]]), starts, items[places])
+        return CodeTable(np.ascontiguousarray(self.codes[codes[order]]), starts, items[places], end=self.end)
 
 
 class Grouping:
@@ -168,6 +196,18 @@ def group(codes, grouped=None):
     return grouping.table()
 
 
+def damaged_table(name):
+    """The error of a table whose lists of items cannot be."""
+    return HashretError(f"the index is damaged: {name} is not as it was written; build it again")
+
+
+def _within(numbers, end, name):
+    """Return numbers from 0 to ``end`` - 1, which come from a file; HashretError where others are among them."""
+    if numbers.size and not (numbers.min() >= 0 and numbers.max() < end):
+        raise damaged_table(name)
+    return numbers
+
+
 def as_keys(codes):
     """Codes as one value each, equal where the codes are: uint8 (n, w) -> (n,)."""
     width = codes.shape[1]
@@ -188,9 +228,12 @@ def expand_one(D, rows, table, k):
     The last distance counts only where the codes of it are all there, which c distinct codes of the table are.
     """
     starts, items, whole = table.starts, table.items, len(rows) == len(table.codes)
+    table.sizes(rows)  # as they must be
     parts, distances, left, at = [], [], k, 0
     while left:
         if at == len(rows):
+            if whole:  # all codes together have fewer items than there are
+                raise damaged_table("starts.npy")
             return None
         end = int(np.searchsorted(D, D[at], "right"))
         if end == len(rows) and not whole and end - at < left:
@@ -200,7 +243,7 @@ def expand_one(D, rows, table, k):
         parts.append(found)
         distances.append(np.full(len(found), D[at], np.int32))
         left, at = left - len(found), end
-    return np.concatenate(distances), np.concatenate(parts).astype(np.int64)
+    return np.concatenate(distances), _within(np.concatenate(parts).astype(np.int64), table.end, "items.npy")
 
 
 def expand(D, rows, table, k):
@@ -214,6 +257,8 @@ def expand(D, rows, table, k):
     nearer = np.maximum.accumulate(np.where(fresh, before, 0), axis=1)  # items at a smaller distance
     sizes[nearer >= k] = 0
     totals = sizes.sum(axis=1)
+    if totals.min(initial=k) < k:
+        raise damaged_table("starts.npy")
     out_D, out_I = np.empty((len(D), k), np.int32), np.empty((len(D), k), np.int64)
     start = 0
     while start < len(D):

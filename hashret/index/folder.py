@@ -7,7 +7,6 @@ change. Who has an index open keeps what it mapped.
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_right
 from functools import cached_property
 from itertools import accumulate
@@ -15,17 +14,20 @@ from pathlib import Path
 
 import numpy as np
 
-from ..bits import code_width
+from ..bits import MAX_BITS, MIN_BITS, code_width
 from ..errors import HashretError
 from ..files import read_json
 from ..labels import renumbered
-from ..shards import read_shard
+from ..records import checked, fields, list_of, one_of, or_none, table_of, text, whole
+from ..shards import PROTOCOL, read_shard
 from . import rerank
+from .arrays import damaged
 from .calibration import calibrate
 from .database import Database, Item
+from .distinct import damaged_table
 from .paths import cut, file_key, folder_key, has_wildcards, path_matches
 from .rows import joined
-from .segment import Segment, check_files
+from .segment import MAX_ITEMS, Segment, check_files
 
 FORMAT = 2
 SHARED = ("bits", "encoder", "precision", "image_size")  # what all shard folders of an index must agree on
@@ -35,6 +37,24 @@ SEGMENT_FILE = (
     r"hamming\.faiss|paths\.bin|"
     rf"(starts|items|numbers|planes|values|features|ids|labels|path_ends)\.npy|{REMOVED}"
 )
+_NO_FILE = "no file of an index"
+_NEEDED = {"hamming.faiss", "planes.npy", "ids.npy", "paths.bin", "path_ends.npy"}
+_SEGMENT = fields(
+    {
+        "name": text(SEGMENT, _NO_FILE), "count": whole(1, MAX_ITEMS), "codes": whole(1, MAX_ITEMS),
+        "grouped": one_of(True, False),
+        "files": table_of(fields({"bytes": whole(), "sha256": text("[0-9a-f]{64}")}), SEGMENT_FILE, _NO_FILE),
+    },
+    {"removed": or_none(text(REMOVED, _NO_FILE)), "removed_count": whole(0, MAX_ITEMS)},
+)  # fmt: skip
+_META = fields(
+    {
+        "bits": whole(MIN_BITS, MAX_BITS), "encoder": text(), "precision": one_of("bfloat16", "float32"),
+        "image_size": whole(1, 2**15), "classes": list_of(text()), "count": whole(), "generation": whole(1),
+        "next_id": whole(0, 2**63 - 1), "segments": list_of(_SEGMENT, 1),
+    },
+    {"protocol": or_none(PROTOCOL)},
+)  # fmt: skip
 _VERIFY_BYTES = 2**26  # an index up to this size is compared with its checksums when it is opened
 _TRIES = 20
 
@@ -47,10 +67,11 @@ class Index(Database):
     Attributes:
         meta: what `index.json` says: bits, count, encoder fingerprint, precision, classes ...
         segments: the `hashret.index.segment.Segment` it consists of.
+        checked: what was compared when it was opened, in words.
     """
 
-    def __init__(self, meta, segments):
-        self.meta, self.segments = meta, segments
+    def __init__(self, meta, segments, checked="nothing"):
+        self.meta, self.segments, self.checked = meta, segments, checked
         self.offsets = [0, *accumulate(len(segment) for segment in segments)]
 
     def __len__(self):
@@ -80,6 +101,9 @@ class Index(Database):
         known = [segment.labels for segment in self.segments if segment.labels is not None]
         if not known:
             return None
+        for part in known:
+            if part.ndim == 1 and not -1 <= part.min() <= part.max() < len(self.meta["classes"]):
+                raise damaged_table("labels.npy")
         several, classes, parts = any(part.ndim == 2 for part in known), self.meta["classes"], []
         for segment in self.segments:
             part = np.full(len(segment), -1) if segment.labels is None else segment.labels
@@ -159,6 +183,8 @@ class Index(Database):
         if segment.labels is None:
             return ()
         label, classes = segment.labels[place], self.meta["classes"]
+        if not label.ndim and not -1 <= label < len(classes):
+            raise damaged_table("labels.npy")
         numbers = np.flatnonzero(label) if label.ndim else [label] if label >= 0 else []
         return tuple(classes[number] for number in numbers)
 
@@ -330,7 +356,8 @@ def open_index(folder="index", device="auto", verify=None, engine="auto"):
     Args:
         folder: written by `build_index`.
         device: "auto" for the Hamming stage on a GPU where there is one, "cpu" or "cuda".
-        verify: compare each file with its sha256, beside its size; None does so for a small index.
+        verify: compare each file with its sha256; None does so for an index below 64 MiB. Every file's type, shape and
+            size are compared with `index.json` in any case, and what one file says of another when it is used.
         engine: of the Hamming stage, see `hashret.index.hamming.HammingStage`.
 
     Raises:
@@ -341,8 +368,15 @@ def open_index(folder="index", device="auto", verify=None, engine="auto"):
         raise HashretError(f"no index at {folder}; build one with hashret build-index, or name one with --index")
     for attempt in range(_TRIES):
         meta = read_meta(folder)
+        sizes = [file["bytes"] for part in meta["segments"] for file in part["files"].values()]
+        verified = sum(sizes) <= _VERIFY_BYTES if verify is None else verify
         try:
-            return Index(meta, [_open_segment(folder, meta, part, device, verify, engine) for part in meta["segments"]])
+            segments = [_open_segment(folder, meta, part, device, verified, engine) for part in meta["segments"]]
+            bounds = [id for segment in segments for id in (int(segment.ids[0]) - 1, int(segment.ids[-1]))]
+            if bounds != sorted(bounds) or bounds[-1] >= meta["next_id"]:
+                raise damaged(folder, "ids.npy", "is not as it was written")
+            checks = "types, shapes and sizes" + (f", sha256 of {len(sizes)} files" if verified else "")
+            return Index(meta, segments, checks)
         except FileNotFoundError as error:
             # Another process may have replaced the files between our reading index.json and opening them.
             if attempt + 1 == _TRIES or read_meta(folder)["generation"] == meta["generation"]:
@@ -355,35 +389,46 @@ def read_meta(folder):
     """What `index.json` says. Raises HashretError where there is none, or it is of another format."""
     meta = read_json(Path(folder) / "index.json", "index")
     found = meta.get("format", 0)
+    checked(found, whole(), f"the format of the index {folder}")
     if found > FORMAT:
         raise HashretError(f"{folder} was written by a later hashret (format {found}); upgrade")
     if found < FORMAT:
         raise HashretError(
             f"{folder} was written by an earlier hashret (format {found}); run hashret build-index again"
         )
+    checked(meta, _META, f"the index {Path(folder) / 'index.json'}", "build it again")
+    wrong = _contradiction(meta)
+    if wrong:
+        raise HashretError(f"the index {Path(folder) / 'index.json'} is damaged: {wrong}; build it again")
+    return {"protocol": None} | meta
+
+
+def _contradiction(meta):
+    """What of an index's metadata cannot be together, or None."""
+    if len({part["name"] for part in meta["segments"]}) < len(meta["segments"]):
+        return "a segment is named twice"
     for part in meta["segments"]:
-        _check_names(folder, part)
-    return meta
-
-
-def _check_names(folder, segment):
-    """Raise HashretError where a segment or one of its files has no name that hashret gives: a path, above all."""
-    files = segment["files"]
-    odd = [name for name in files if not re.fullmatch(r"\w[\w-]*\.\w+", name)]
-    odd += [segment["name"]] if not re.fullmatch(SEGMENT, segment["name"]) else []
-    odd += [segment["removed"]] if segment.get("removed") and segment["removed"] not in files else []
-    if odd:
-        raise HashretError(f"the index {folder} is damaged: {odd[0]!r} is no file of an index; build it again")
+        needed = _NEEDED | ({"starts.npy", "items.npy"} if part["grouped"] else set())
+        needed |= {part["removed"]} if part.get("removed") else set()
+        if needed - part["files"].keys():
+            return f"segment {part['name']} lacks {min(needed - part['files'].keys())}"
+        if part["codes"] > part["count"] or not (part["grouped"] or part["codes"] == part["count"]):
+            return f"segment {part['name']} has {part['codes']} codes of {part['count']} photographs"
+        if part.get("removed_count", 0) > part["count"] or bool(part.get("removed_count")) != bool(part.get("removed")):
+            return f"segment {part['name']} has other photographs removed than it says"
+    there = sum(part["count"] - part.get("removed_count", 0) for part in meta["segments"])
+    return None if there == meta["count"] else f"it counts {meta['count']} photographs, and its segments {there}"
 
 
 def _open_segment(folder, meta, segment, device, verify, engine):
     files = segment["files"]
-    if verify is None:
-        verify = sum(file["bytes"] for part in meta["segments"] for file in part["files"].values()) <= _VERIFY_BYTES
     wrong = check_files(folder / segment["name"], files, verify)
     if wrong:
         raise HashretError(f"the index {folder} is damaged: {wrong} has changed; build it again")
-    return Segment(folder / segment["name"], segment, meta["bits"], device, engine)
+    opened = Segment(folder / segment["name"], segment, meta["bits"], device, engine)
+    if opened.labels is not None and opened.labels.shape[1:] > (len(meta["classes"]),):
+        raise damaged(folder, "labels.npy", "has more classes than index.json")
+    return opened
 
 
 def _whole(parts):

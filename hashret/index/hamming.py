@@ -192,7 +192,8 @@ class HammingStage:
 
                 if self._planes is None:
                     self._planes = bit_planes(np.ascontiguousarray(self.table.codes[:, : code_width(self.bits)]))
-                self._scan = load_scan().Scan(self._planes, len(self.table.codes), self.table.starts, self.table.items)
+                table = self.table
+                self._scan = load_scan().Scan(self._planes, len(table.codes), table.starts, table.items, table.end)
         return self._scan is not None
 
     def _ask(self, xq, k):

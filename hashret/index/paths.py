@@ -8,7 +8,10 @@ import os
 import numpy as np
 
 from ..shards import decode_path
+from .arrays import ascends
+from .distinct import damaged_table
 
+_LONGEST = 2**16  # bytes of a path; Linux has them to 4,096
 _TAIL = 16  # bytes from the end of a path that are compared first: paths of photographs begin alike
 _ROWS_AT_ONCE = 2**18
 
@@ -21,13 +24,33 @@ def cut(paths):
 
 
 class Paths:
-    """The paths of a segment, ``raw`` uint8 and ``ends`` int64 (n,), memory maps mostly; ``paths[row]`` is text."""
+    """The paths of a segment, ``raw`` uint8 and ``ends`` int64 (n,), memory maps mostly; ``paths[row]`` is text.
+
+    ``ends`` are compared with ``raw`` when they are used: of the paths asked for, or once all, where all are looked at.
+    """
 
     def __init__(self, raw, ends):
-        self.raw, self.ends = raw, ends
+        self.raw, self._ends, self._are_checked = raw, ends, False
 
     def __getitem__(self, row):
-        return decode_path(self.raw[self.ends[row - 1] if row else 0 : self.ends[row]])
+        start, end = int(self._ends[row - 1]) if row else 0, int(self._ends[row])
+        if not (0 <= start <= end <= len(self.raw) and end - start <= _LONGEST):
+            raise damaged_table("path_ends.npy")
+        return decode_path(self.raw[start:end])
+
+    @property
+    def last(self):
+        """Where the last path ends."""
+        return int(self._ends[-1])
+
+    @property
+    def ends(self):
+        """Where each path ends in ``raw``, int64 (n,)."""
+        if not self._are_checked:
+            if not ascends(self._ends, 0, len(self.raw)):
+                raise damaged_table("path_ends.npy")
+            self._are_checked = True
+        return self._ends
 
     def cut(self, rows):
         """The paths of some rows, as `cut` has them."""

@@ -40,12 +40,19 @@ def squared_distances(xq, xb, candidates):
 
     xq (nq, d) float32, xb (nb, d) float32, a memory map will do, candidates (nq, c) int64 -> (nq, c) float32, inf for
     candidates below 0. Paper, formula (8), before the root.
+
+    Raises:
+        HashretError: values of different lengths, or a candidate that xb has no row for.
     """
     xq = np.ascontiguousarray(xq, np.float32)
     candidates = np.ascontiguousarray(candidates, np.int64)
     nq, c = candidates.shape
+    if xq.shape[1:] != xb.shape[1:]:
+        raise HashretError(f"{xq.shape[1]} values of a query cannot be compared with {xb.shape[1]} of the index")
     D = np.empty((nq, c), np.float32)
     if D.size:
+        if candidates.max() >= len(xb):  # faiss would read beyond the end
+            raise HashretError(f"there is no photograph {candidates.max()} to compare with; is the index damaged?")
         pointers = [faiss.swig_ptr(array) for array in (D, xq, xb, candidates)]
         with at_most(nq):
             faiss.fvec_L2sqr_by_idx(*pointers, xq.shape[1], nq, c)

@@ -51,7 +51,7 @@ class ItemCodes:
         return self.shape[0]
 
     def __getitem__(self, items):
-        return self.table.codes[self.table.number_of_items()[items]]
+        return self.table.codes[self.table.numbers_of(items)]
 
     def __array__(self, dtype=None, copy=None):
         return self.table.by_item().astype(dtype or self.dtype, copy=False)

@@ -16,6 +16,10 @@ The idea, in four steps.
     are out, so ties come in the order of items, as faiss has them.
 
 Nothing is approximate: distances, items and their order are those of faiss `IndexBinaryFlat`.
+
+Planes, starts and items may be mapped files that nobody has read. Planes only give bits, whatever they hold. The list
+of a code is compared with the number of items before it is used, and an answer's items before they are given out: where
+they cannot be, the search ends and says so, and no place outside the arrays is ever read or written.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ from llvmlite import ir
 from numba import njit
 from numba.extending import intrinsic
 
+from .distinct import damaged_table
 from .planes import BLOCK, WORDS, bit_planes
 
 _OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy", "boundscheck": False}
@@ -159,11 +164,19 @@ def _distance(sums, place):
     return distance
 
 
+@njit(inline="always", **_OPTIONS)
+def _list_length(starts, row, last_item):
+    """How many items a code has; 0 where its list does not lie within the items."""
+    start, end = starts[row], starts[row + 1]
+    return end - start if 0 <= start < end <= last_item else 0
+
+
 @njit(**_OPTIONS)
-def _take(sums, base, k, starts, rows, begin, size, weight, bound):
+def _take(sums, base, k, starts, last_item, rows, begin, size, weight, bound):
     """Put the codes of the mask into the buckets of a query, and lower its bound.
 
-    bound (3,): the limit, the items nearer than the limit, the codes within it.
+    bound (4,): the limit, the items nearer than the limit, the codes within it, and whether the list of a code does not
+    lie within the ``last_item`` items, which ends the search.
     """
     for w in range(WORDS):
         word = sums[_MASK * WORDS + w]
@@ -174,7 +187,12 @@ def _take(sums, base, k, starts, rows, begin, size, weight, bound):
             if distance > bound[0]:
                 continue
             row = base + place
-            items = starts[row + 1] - starts[row] if len(starts) else 1
+            items = 1
+            if len(starts):
+                items = _list_length(starts, row, last_item)
+                if not items:
+                    bound[0], bound[3] = -1, 1
+                    return
             rows[begin[distance] + size[distance]] = row
             size[distance] += 1
             weight[distance] += items
@@ -189,11 +207,11 @@ def _take(sums, base, k, starts, rows, begin, size, weight, bound):
 
 
 @njit(**_OPTIONS)
-def _scan(planes, m, flips, k, starts, first, last, rows, begin, size, weight, bound, sums):
+def _scan(planes, m, flips, k, starts, last_item, first, last, rows, begin, size, weight, bound, sums):
     """Fill the buckets of a tile of queries from blocks ``first`` to ``last``.
 
     flips (t, bits); rows: the buckets' codes, that of query q and distance d from begin[q, d] on; size (t, levels)
-    codes in it, weight (t, levels) their items; bound (t, 3), see `_take`.
+    codes in it, weight (t, levels) their items; bound (t, 4), see `_take`.
     """
     length = planes.shape[1] * WORDS
     before = np.empty(WORDS, np.uint64)
@@ -208,7 +226,7 @@ def _scan(planes, m, flips, k, starts, first, last, rows, begin, size, weight, b
                 if _mask_within(sums, bound[q, 0]):
                     if m - base < BLOCK:
                         _trim_mask(sums, m - base)
-                    _take(sums, base, k, starts, rows, begin[q], size[q], weight[q], bound[q])
+                    _take(sums, base, k, starts, last_item, rows, begin[q], size[q], weight[q], bound[q])
                 continue
             before[:] = 0
             distance = np.int64(0)
@@ -220,7 +238,7 @@ def _scan(planes, m, flips, k, starts, first, last, rows, begin, size, weight, b
                         word = sums[_MASK * WORDS + w]
                         sums[_MASK * WORDS + w] = word & ~before[w]
                         before[w] = word
-                    _take(sums, base, k, starts, rows, begin[q], size[q], weight[q], bound[q])
+                    _take(sums, base, k, starts, last_item, rows, begin[q], size[q], weight[q], bound[q])
                 distance += 1
 
 
@@ -283,8 +301,8 @@ def _merge(rows, starts, items, D, I, distance, out, heap_item, heap_place, heap
 
 
 @njit(**_OPTIONS)
-def _expand(rows, begin, size, starts, items, D, I, heap_item, heap_place, heap_end):
-    """Buckets of one query -> its answer, D and I (k,)."""
+def _expand(rows, begin, size, starts, items, item_end, D, I, heap_item, heap_place, heap_end):
+    """Buckets of one query -> its answer, D and I (k,); -> whether that can be one."""
     out, k = 0, len(I)
     for distance in range(len(size)):
         if out == k:
@@ -301,12 +319,17 @@ def _expand(rows, begin, size, starts, items, D, I, heap_item, heap_place, heap_
                 out += 1
         elif len(bucket):
             out = _merge(bucket, starts, items, D, I, distance, out, heap_item, heap_place, heap_end)
+    if len(starts):
+        for at in range(out):
+            if not 0 <= I[at] < item_end or (at and D[at] == D[at - 1] and I[at] <= I[at - 1]):
+                return False
+    return out == k
 
 
 @njit(**_OPTIONS)
-def _search_many_answers(planes, m, flips, starts, items, first, last, levels, D, I):
+def _search_many_answers(planes, m, flips, starts, items, item_end, first, last, levels, D, I):
     """`_search` for a k whose buckets would be too large: count the codes at each distance, then place them."""
-    k = I.shape[1]
+    k, last_item = I.shape[1], len(items)
     sums = np.empty((_MASK + 1) * WORDS, np.uint64)
     codes = min(last * BLOCK, m) - first * BLOCK
     distance = np.empty(codes, np.int16)
@@ -315,11 +338,16 @@ def _search_many_answers(planes, m, flips, starts, items, first, last, levels, D
         size, weight = np.zeros(levels, np.int64), np.zeros(levels, np.int64)
         for at in range(codes):
             row = first * BLOCK + at
+            items_here = _list_length(starts, row, last_item) if len(starts) else 1
+            if not items_here:
+                return False
             size[distance[at]] += 1
-            weight[distance[at]] += starts[row + 1] - starts[row] if len(starts) else 1
+            weight[distance[at]] += items_here
         limit, found = np.int64(-1), np.int64(0)
         while found < k:
             limit += 1
+            if limit == levels:
+                return False
             found += weight[limit]
         begin = np.cumsum(size) - size
         rows = np.empty(begin[limit] + size[limit], np.int32)
@@ -330,15 +358,19 @@ def _search_many_answers(planes, m, flips, starts, items, first, last, levels, D
                 size[distance[at]] += 1
         room = len(rows) if len(starts) else 0
         heap_item, heap_place, heap_end = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.int64)
-        _expand(rows, begin, size, starts, items, D[q], I[q], heap_item, heap_place, heap_end)
+        if not _expand(rows, begin, size, starts, items, item_end, D[q], I[q], heap_item, heap_place, heap_end):
+            return False
+    return True
 
 
 @njit(**_OPTIONS)
-def _search(planes, m, queries, starts, items, first, last, D, I):
+def _search(planes, m, queries, starts, items, item_end, first, last, D, I):
     """The k nearest items among the codes of blocks ``first`` to ``last``, which hold at least k.
 
     planes uint64 (blocks, bits, 16), m codes in all, queries uint8 (nq, bits / 8), starts int64 (m + 1,) and items
-    int32, or both empty where a code's row is its item -> D int32, I int64 (nq, k).
+    int32, or both empty where a code's row is its item; items are below ``item_end`` -> D int32, I int64 (nq, k).
+    Returns
+    False where starts or items cannot be those of the codes.
     """
     k, bits = I.shape[1], planes.shape[1]
     levels = bits + 1
@@ -349,24 +381,28 @@ def _search(planes, m, queries, starts, items, first, last, D, I):
             flips[q, bit] = ~np.uint64(0) if one else np.uint64(0)
     room = min(k, m)
     if levels * room > _BUCKET_ENTRIES:
-        _search_many_answers(planes, m, flips, starts, items, first, last, levels, D, I)
-        return
+        return _search_many_answers(planes, m, flips, starts, items, item_end, first, last, levels, D, I)
     sums = np.empty((_MASK + 1) * WORDS, np.uint64)
     heap_item, heap_place, heap_end = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.int64)
     tile = max(1, min(_TILE, len(flips), _BUCKET_ENTRIES // (levels * room)))
     rows = np.empty(tile * levels * room, np.int32)
     begin = np.arange(0, tile * levels * room, room).reshape(tile, levels)
     size, weight = np.empty((tile, levels), np.int64), np.empty((tile, levels), np.int64)
-    bound = np.empty((tile, 3), np.int64)
+    bound = np.empty((tile, 4), np.int64)
     for start in range(0, len(flips), tile):
         some = flips[start : start + tile]
         size[:] = 0
         weight[:] = 0
         bound[:] = 0
         bound[:, 0] = levels - 1
-        _scan(planes, m, some, k, starts, first, last, rows, begin, size, weight, bound, sums)
+        _scan(planes, m, some, k, starts, len(items), first, last, rows, begin, size, weight, bound, sums)
         for q in range(len(some)):
-            _expand(rows, begin[q], size[q], starts, items, D[start + q], I[start + q], heap_item, heap_place, heap_end)
+            answer = D[start + q], I[start + q]
+            if bound[q, 3] or not _expand(
+                rows, begin[q], size[q], starts, items, item_end, answer[0], answer[1], heap_item, heap_place, heap_end
+            ):
+                return False
+    return True
 
 
 class Scan:
@@ -377,15 +413,21 @@ class Scan:
         m: how many codes.
         starts, items: int64 (m + 1,) and int32 (n,), the items of code c being ``items[starts[c]:starts[c + 1]]``,
             ascending; codes in the order of their first items. None where a code's row is its item.
+        item_end: items are below it; None where there are so many.
     """
 
-    def __init__(self, planes, m, starts=None, items=None):
+    def __init__(self, planes, m, starts=None, items=None, item_end=None):
         self.planes, self.m = _fixed(planes), m
         self.starts = _fixed(np.empty(0, np.int64) if starts is None else starts)
         self.items = _fixed(np.empty(0, np.int32) if items is None else items)
+        self.item_end = len(self.items) if item_end is None else item_end
 
     def search(self, xq, k, threads=1):
-        """The k nearest items, k at most their number: packed uint8 (nq, w) -> D int32, I int64 (nq, k)."""
+        """The k nearest items, k at most their number: packed uint8 (nq, w) -> D int32, I int64 (nq, k).
+
+        Raises:
+            HashretError: starts or items are not those of the codes.
+        """
         nq = len(xq)
         D, I = np.empty((nq, k), np.int32), np.empty((nq, k), np.int64)
         if not nq:
@@ -417,7 +459,8 @@ class Scan:
         D[:], I[:] = np.take_along_axis(distances, order, 1), np.take_along_axis(items, order, 1)
 
     def _search(self, xq, first, last, D, I):
-        _search(self.planes, self.m, xq, self.starts, self.items, first, last, D, I)
+        if not _search(self.planes, self.m, xq, self.starts, self.items, self.item_end, first, last, D, I):
+            raise damaged_table("starts.npy or items.npy")
 
 
 def _fixed(array):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 from functools import cached_property
 
 import faiss
@@ -19,14 +20,18 @@ import numpy as np
 from ..bits import code_width, pad, padded_width
 from ..errors import HashretError
 from ..names import utf8_path
+from .arrays import ascends, damaged, map_array
 from .distinct import CodeTable, Grouping
 from .hamming import HammingStage
 from .paths import Paths
+from .planes import BLOCK, WORDS, bit_planes
 
 _OVERFETCH = 1000  # removed photographs that a search passes over; where more are in the way, it leaves all out first
-_MAX_ITEMS = 2**31 - 1
+MAX_ITEMS = 2**31 - 1
 _ROWS = ("values", "features", "ids", "path_ends", "labels")
 _LABELS, _CODES, _REMOVED = "labels.npy", "hamming.faiss", "removed"
+# What faiss writes before the codes: kind, bits and bytes of a code, codes, whether trained, metric, bytes of all.
+_FLAT = struct.Struct("<4siiqBiQ")
 
 
 class SegmentWriter:
@@ -66,8 +71,8 @@ class SegmentWriter:
         self.paths.close()
         for rows in self.rows.values():
             rows.close()
-        if len(self) > _MAX_ITEMS:
-            raise HashretError(f"a segment holds at most {_MAX_ITEMS:,} photographs; add the rest with hashret add")
+        if len(self) > MAX_ITEMS:
+            raise HashretError(f"a segment holds at most {MAX_ITEMS:,} photographs; add the rest with hashret add")
         table = self.grouping.table()
         flat = faiss.IndexBinaryFlat(8 * table.codes.shape[1])
         flat.add(table.codes)
@@ -100,22 +105,25 @@ class Segment:
 
     def __init__(self, folder, meta, bits, device="auto", engine="auto"):
         self.folder, self.meta, self.bits = folder, meta, bits
-        self.values = self._load("values.npy") if "values.npy" in meta["files"] else None
-        self.features = self._load("features.npy") if "features.npy" in meta["files"] else None
-        self.ids = self._load("ids.npy")
-        self.labels = self._load(_LABELS) if _LABELS in meta["files"] else None
-        self.paths = Paths(np.memmap(folder / "paths.bin", np.uint8, "r"), self._load("path_ends.npy"))
-        self.removed = self._load(meta[_REMOVED]) if meta.get(_REMOVED) else np.empty(0, np.int64)
+        n, m, width = meta["count"], meta["codes"], padded_width(bits)
+        self.values = self._map("values.npy", ("<f4", (n, bits)))
+        self.features = self._map("features.npy", ("<f4", (n, None)))
+        self.ids = self._map("ids.npy", ("<i8", (n,)))
+        self.labels = self._map(_LABELS, ("<i8", (n,)), ("|u1", (n, None)))
+        self.paths = Paths(np.memmap(folder / "paths.bin", np.uint8, "r"), self._map("path_ends.npy", ("<i8", (n,))))
+        removed = self._map(meta[_REMOVED], ("<i8", (None,))) if meta.get(_REMOVED) else None
+        self.removed = np.empty(0, np.int64) if removed is None else removed
+        self._check_flat(m, width)
         grouped = meta["grouped"]
-        width = padded_width(bits)
-        offset = (folder / _CODES).stat().st_size - meta["codes"] * width  # behind faiss's header
         table = CodeTable(
-            np.memmap(folder / _CODES, np.uint8, "r", offset, (meta["codes"], width)),
-            self._load("starts.npy") if grouped else None,
-            self._load("items.npy") if grouped else None,
-            self._load("numbers.npy") if "numbers.npy" in meta["files"] else None,
+            np.memmap(folder / _CODES, np.uint8, "r", _FLAT.size, (m, width)),
+            self._map("starts.npy", ("<i8", (m + 1,))) if grouped else None,
+            self._map("items.npy", ("<i4", (n,))) if grouped else None,
+            self._map("numbers.npy", ("<i4", (n,))) if grouped else None,
         )
-        self.stage = HammingStage(table, bits, device, engine, self._flat(), self._load("planes.npy"))
+        planes = self._map("planes.npy", ("<u8", (-(-m // BLOCK), 8 * code_width(bits), WORDS)))
+        self._check_ends(table)
+        self.stage = HammingStage(table, bits, device, engine, self._flat(), planes)
 
     def __len__(self):
         return self.meta["count"]
@@ -174,22 +182,41 @@ class Segment:
         place = np.minimum(np.searchsorted(self.removed, rows), len(self.removed) - 1)
         return self.removed[place] == rows
 
-    def _load(self, name):
-        return np.load(self.folder / name, mmap_mode="r")
+    def _map(self, name, *kinds):
+        """A file of the segment, see `map_array`; None where `index.json` names no such file."""
+        return map_array(self.folder / name, *kinds) if name in self.meta["files"] else None
+
+    def _check_flat(self, codes, width):
+        """Raise HashretError unless the header of hamming.faiss is that of so many codes, which faiss would trust."""
+        wanted = _FLAT.pack(b"IBxF", 8 * width, width, codes, 1, 1, codes * width)
+        with open(self.folder / _CODES, "rb") as file:
+            if file.read(_FLAT.size) != wanted or file.seek(0, 2) != _FLAT.size + codes * width:
+                raise damaged(self.folder.parent, _CODES, f"does not hold {codes:,} codes of {8 * width} bits")
+
+    def _check_ends(self, table):
+        """Compare the first and last of what ascends with what they must be: a damaged middle is found when used."""
+        first, last, removed = int(self.ids[0]), int(self.ids[-1]), self.removed
+        checks = {
+            "ids.npy": first >= 0 and last - first >= len(self) - 1,
+            "path_ends.npy": self.paths.last == len(self.paths.raw),
+            "starts.npy": not table.grouped or (table.starts[0] == 0 and table.starts[-1] == len(self)),
+            self.meta.get(_REMOVED): ascends(removed, 0, len(self) - 1, strictly=True)
+            and len(removed) == self.meta.get("removed_count", 0),
+        }
+        for name, good in checks.items():
+            if not good:
+                raise damaged(self.folder.parent, name, "is not as it was written")
 
     def _flat(self):
         """The mapped `IndexBinaryFlat`, opened at once: a later change may take the file away."""
         path = self.folder / _CODES
         try:
             with utf8_path(path) as name:
-                flat = faiss.read_index_binary(name, faiss.IO_FLAG_MMAP_IFC)
+                return faiss.read_index_binary(name, faiss.IO_FLAG_MMAP_IFC)
         except RuntimeError as error:
             if not path.exists():
                 raise FileNotFoundError(2, "gone", str(path)) from None
-            raise HashretError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
-        if (flat.ntotal, flat.code_size) != (self.meta["codes"], padded_width(self.bits)):
-            raise HashretError(f"{path} is damaged: it holds other codes than index.json says")
-        return flat
+            raise damaged(path.parent.parent, _CODES, f"cannot be read ({str(error).splitlines()[0]})") from None
 
 
 def check_files(folder, files, verify):
@@ -216,8 +243,6 @@ def _sha256(path):
 
 
 def _save_planes(path, codes, block=2**20):
-    from .planes import bit_planes
-
     rows = _Rows(path)
     for start in range(0, len(codes), block):
         rows.add(bit_planes(codes[start : start + block]))

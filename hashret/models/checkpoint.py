@@ -13,14 +13,31 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from ..bits import MAX_BITS, MIN_BITS
 from ..errors import HashretError
 from ..files import atomic
-from ..names import to_json, utf8_path
+from ..names import from_json, to_json, utf8_path
+from ..records import checked, fields, list_of, number, one_of, or_none, text, whole
+from ..shards import PROTOCOL
+from .attention import GATES
 from .encoder import Encoder
-from .vgg import HashNet
+from .vgg import ARCHITECTURES, STRIDE, HashNet
 
 FORMAT = 1
 _KEY = "hashret"
+_SIZE = whole(1, 2**20)
+_META = fields(
+    {
+        "bits": whole(MIN_BITS, MAX_BITS), "image_size": whole(STRIDE, 2**15), "arch": one_of(*ARCHITECTURES),
+        "classes": list_of(text()), "width": _SIZE, "attention": one_of(True, False), "fingerprint": text(),
+        "weights_fingerprint": text(), "method": text(),
+    },
+    {
+        "head": one_of("fc", "sliced", "projection", "kernel"), "gate": one_of(*GATES), "dropout": number(0, 1),
+        "anchors": _SIZE, "classifier": one_of(True, False), "seed": whole(), "protocol": or_none(PROTOCOL),
+        "data": text(), "heldout_map": or_none(number()), "best_epoch": whole(),
+    },
+)  # fmt: skip
 
 
 def save_checkpoint(path, net, meta):
@@ -50,15 +67,19 @@ def read_meta(path):
         raise HashretError(f"no checkpoint at {path}; train one with hashret train, or name one with --model")
     try:
         with utf8_path(path) as name, safe_open(name, "pt") as file:
-            text = (file.metadata() or {}).get(_KEY)
+            stored = (file.metadata() or {}).get(_KEY)
     except (SafetensorError, OSError) as error:
         raise HashretError(f"the checkpoint {path} is damaged: {error}") from None
-    if text is None:
+    if stored is None:
         raise HashretError(f"{path} is a safetensors file, but not a hashret checkpoint")
-    meta = json.loads(text)
+    try:
+        meta = from_json(stored)
+    except ValueError as error:
+        raise HashretError(f"the checkpoint {path} is damaged: {error}") from None
+    checked(meta, fields({}, {"format": whole()}), f"the checkpoint {path}")
     if meta.get("format", 0) > FORMAT:
         raise HashretError(f"{path} was written by a later hashret (format {meta['format']}); upgrade")
-    return meta
+    return checked(meta, _META, f"the checkpoint {path}")
 
 
 def build_network(meta):
@@ -96,8 +117,11 @@ def load_encoder(path="model.safetensors", device="auto", precision=None):
         with utf8_path(path) as name:
             tensors = load_file(name)
         net = build_network(meta)
+        for name, tensor in net.state_dict().items():
+            if name in tensors and tensors[name].dtype != tensor.dtype:
+                raise RuntimeError(f"{name} is {tensors[name].dtype}, not {tensor.dtype}")
         net.load_state_dict(tensors, assign=True)
-    except (SafetensorError, RuntimeError, KeyError, OSError) as error:
+    except (SafetensorError, RuntimeError, OSError) as error:
         raise HashretError(f"the checkpoint {path} is damaged: {str(error).splitlines()[0]}") from None
     if _fingerprint(tensors, meta) != meta["fingerprint"]:
         raise HashretError(f"the checkpoint {path} is damaged: its tensors are not those it was saved with")

@@ -1,0 +1,159 @@
+"""What a JSON record must say: each field's type and range, declared once beside the code that reads the record.
+
+Files may be damaged, or come from anybody. A record that passed its check can be read without further care: a count is
+a whole number within a range, a name is text, and no field that is needed is missing. Fields that no check names are
+let be: a later hashret may have added them.
+
+A check is a function of a value, and of the place it stands at, that raises `Misfit`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+from .errors import HashretError
+
+
+class Misfit(ValueError):
+    """A value of a record that is not what it must be; the message says which, and what it must be."""
+
+
+def checked(record, check, what, advice=""):
+    """Return a record that is as the check wants it; HashretError naming ``what``, the file, where it is not."""
+    try:
+        check(record, "")
+    except Misfit as error:
+        raise HashretError(f"{what} is damaged: {error}{advice and f'; {advice}'}") from None
+    return record
+
+
+def whole(low=0, high=2**53):
+    """A whole number from ``low`` to ``high``."""
+
+    def check(value, place):
+        if type(value) is not int or not low <= value <= high:
+            raise Misfit(f"{place} is {_short(value)}, not a whole number from {low} to {high}")
+
+    return check
+
+
+def number(low=-math.inf, high=math.inf):
+    """A number from ``low`` to ``high``, and a finite one."""
+
+    def check(value, place):
+        # A number of hundreds of digits is no float.
+        if type(value) not in (int, float) or not (low <= value <= high and -1e308 <= value <= 1e308):
+            raise Misfit(f"{place} is {_short(value)}, not a number" + ("" if low == -math.inf else f" from {low}"))
+
+    return check
+
+
+def text(pattern=None, wrong="not what it must be"):
+    """Text; all of it of a pattern, where one is given: what is not, is ``wrong``."""
+
+    def check(value, place):
+        if type(value) is not str:
+            raise Misfit(f"{place} is {_short(value)}, not text")
+        if pattern and not re.fullmatch(pattern, value):
+            raise Misfit(f"{place}: {_short(value)} is {wrong}")
+
+    return check
+
+
+def one_of(*values):
+    """One of some values, and of its type."""
+
+    def check(value, place):
+        if not any(type(value) is type(known) and value == known for known in values):
+            raise Misfit(f"{place} is {_short(value)}, not {' or '.join(map(_short, values))}")
+
+    return check
+
+
+def or_none(inner):
+    """What passes another check, or null."""
+
+    def check(value, place):
+        if value is not None:
+            inner(value, place)
+
+    return check
+
+
+def either(first, second):
+    """What passes one of two checks."""
+
+    def check(value, place):
+        try:
+            first(value, place)
+        except Misfit:
+            second(value, place)
+
+    return check
+
+
+def list_of(inner, least=0):
+    """A list of at least so many values that pass a check."""
+
+    def check(value, place):
+        if type(value) is not list or len(value) < least:
+            raise Misfit(f"{place} is {_short(value)}, not a list" + (f" of {least} or more" if least else ""))
+        for number, item in enumerate(value):
+            inner(item, f"{place}[{number}]")
+
+    return check
+
+
+def table_of(inner, names=None, wrong="not what it must be"):
+    """An object whose values pass a check, and whose keys are all of a pattern: what is not, is ``wrong``."""
+
+    def check(value, place):
+        if type(value) is not dict:
+            raise Misfit(f"{place} is {_short(value)}, not a JSON object")
+        for name, item in value.items():
+            if names and not re.fullmatch(names, name):
+                raise Misfit(f"{place}: {_short(name)} is {wrong}")
+            inner(item, f"{place}.{name}")
+
+    return check
+
+
+def fields(needed, optional=None):
+    """An object that has some fields, and perhaps others; each passes its check."""
+
+    def check(value, place):
+        if type(value) is not dict:
+            raise Misfit(f"{place or 'it'} is {_short(value)}, not a JSON object")
+        for name, inner in needed.items():
+            if name not in value:
+                raise Misfit(f"{_at(place, name)} is missing")
+            inner(value[name], _at(place, name))
+        for name, inner in (optional or {}).items():
+            if name in value:
+                inner(value[name], _at(place, name))
+
+    return check
+
+
+def plain(value, place):
+    """A check of what has no inside: text, a number, true, false or null."""
+    if isinstance(value, list | dict):
+        raise Misfit(f"{place} is {_short(value)}, not a single value")
+
+
+def _at(place, name):
+    return f"{place}.{name}" if place else name
+
+
+def _short(value):
+    """A value in a few words."""
+    if isinstance(value, list | dict):
+        return "a list" if isinstance(value, list) else "an object"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    try:
+        found = repr(value)
+    except ValueError:  # a number of thousands of digits
+        return "a very large number"
+    return found if len(found) <= 40 else f"{found[:37]}..."
