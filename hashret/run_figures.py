@@ -83,6 +83,8 @@ def measure(parts, device="auto", quiet=False):
     if not parts.index:
         return Figures(parts.metrics)
     index = open_index(parts.index, device)
+    if not len(index):
+        raise HashretError(f"every photograph of {parts.index} was removed; there is nothing to report on")
     recorded = _recorded(parts, index)
     labels = None if index.labels is None else np.asarray(index.labels)[index.alive]
     found = {

@@ -211,6 +211,8 @@ def _out(rng, work):
     verb, name = list(_OUT)[rng.integers(len(_OUT))], _NAMES[rng.integers(len(_NAMES))]
     if verb == "demo":  # which runs for a minute where it is not refused
         name = _NAMES[rng.integers(9)]
+    if verb == "duplicates --move-to" and name in ("/", ".."):  # folders like others, which it would move files to
+        name = "."
     _odd_files(work)
     option = verb.split()[1] if " " in verb else "--out"
     arguments = [*_OUT[verb], option, name]

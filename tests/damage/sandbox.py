@@ -307,8 +307,8 @@ class _Watch:
             self.busy = False
 
     def _check(self, event, path):
-        if event == "os.mkdir" and os.path.isdir(path):
-            return
+        if (event == "os.mkdir" and os.path.isdir(path)) or (event == "os.remove" and not os.path.lexists(path)):
+            return  # which changes nothing
         if path.startswith(self.mine) or path in ("/dev/null", "/dev/zero") or path.startswith("/proc/"):
             return
         os.write(self.note, f"{event} {path!r}\n".encode())
