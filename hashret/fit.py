@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import re
 import shutil
 import time
@@ -68,10 +69,9 @@ class Run:
         if self.record == self.out:
             raise HashretError(f"{self.out} is the name of the training record; name the checkpoint *.safetensors")
         if is_main():
-            check_writable(self.out)
-            check_writable(self.record)
-            if not self.state_folder.is_dir():
-                check_writable(self.state_folder)
+            for path in (self.out, self.record, self.state_folder):
+                if not os.path.isdir(path):
+                    check_writable(path)
             remove_leftovers(self.out.parent, rf"\.?{re.escape(self.out.name)}(\.training)?")
             remove_leftovers(self.state_folder)
         if is_main() or resume:

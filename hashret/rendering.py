@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from .data.images import UnreadableImage, fit, open_rgb, resized
 from .errors import HashretError
-from .files import atomic
+from .files import atomic, check_writable
 from .names import shown, shown_path
 
 TILE, _GAP, _TEXT, _HEAD = 128, 10, 34, 24
@@ -183,6 +183,10 @@ def distances(hit):
 
 
 def check_suffix(path, suffix):
-    """Raise HashretError unless the file name ends in ``suffix``: a picture is not to overwrite a photograph."""
+    """Raise HashretError unless the file name ends in ``suffix``, since a picture is not to overwrite a photograph, and
+    can be written to, which is found out before the work. None is no file to write.
+    """
     if path and not str(path).lower().endswith(suffix):
         raise HashretError(f"{path} should end in {suffix}")
+    if path:
+        check_writable(path)

@@ -183,10 +183,10 @@ def test_what_fails_at_the_end_is_tried_at_the_start(photos, head, tmp_path, not
     (tmp_path / "kept.json").write_text("{}")
     (tmp_path / "record.json").mkdir()
     for name, line in (
-        ("folder.safetensors", "is a folder; name a file"),
+        ("folder.safetensors", "is no checkpoint; name another"),
         ("file/model.safetensors", "cannot write .*file"),
         ("kept.safetensors", r"kept.json exists already; add --overwrite to replace that training record"),
-        ("record.safetensors", "record.json is a folder"),
+        ("record.safetensors", "record.json exists already and is no training record"),
         ("model.json", r"the name of the training record; name the checkpoint \*.safetensors"),
         ("m" * 252, "cannot write"),
     ):
