@@ -24,6 +24,7 @@ from .records import checked, fields
 _UMASK = os.umask(0)
 os.umask(_UMASK)
 _PARTIAL = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.tmp", re.DOTALL)
+_LOCKED = re.compile(r"(\.\w{8}\.\d+|\.0)\.tmp$")  # folders of `partial_folder`
 _AT_WORKING_FOLDER, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
 _locks = set()  # descriptors of the locks that this process holds
 _warned = set()
@@ -186,21 +187,23 @@ def is_partial(name):
 def remove_leftovers(folder, names=".*"):
     """Remove what killed processes left in a folder under temporary names of those that the pattern ``names`` matches.
 
-    A folder is a leftover when nobody holds its lock, a file when no process has the number in its name.
+    A folder is a leftover when nobody holds its lock; a file, or a folder of before there were locks, when no process
+    has the number in its name.
     """
     folder = Path(folder)
     for path in list(folder.iterdir()) if folder.is_dir() else ():
         found = _PARTIAL.fullmatch(path.name)
         if not found or not re.fullmatch(rf"({names})(\.\w{{8}})?", found["name"], re.DOTALL):
             continue
+        alive = _is_alive(int(found["pid"]))
         with suppress(OSError):
             if path.is_symlink() or not path.is_dir():
-                if not _is_alive(int(found["pid"])):
+                if not alive:
                     path.unlink()
             else:
                 lock = _lock(path, wait=False)
                 try:
-                    if lock is not None or not _is_alive(int(found["pid"])):
+                    if not alive or (lock is not None and _LOCKED.search(path.name)):
                         remove_folder(path)
                 finally:
                     _unlock(lock)

@@ -102,8 +102,10 @@ def test_a_partial_folder_is_a_leftover_once_its_process_is_gone(tmp_path, monke
     os.waitpid(child, 0)
     monkeypatch.setattr(files, "_is_alive", lambda pid: True)  # another process got its number
     assert list(tmp_path.iterdir())
+    earlier = tmp_path / f".a.{os.getpid()}.tmp"  # of an earlier hashret, which locked nothing
+    earlier.mkdir()
     remove_leftovers(tmp_path)
-    assert not list(tmp_path.iterdir())
+    assert list(tmp_path.iterdir()) == [earlier]
 
 
 def test_what_a_killed_process_left_is_taken_up(tmp_path):

@@ -67,6 +67,7 @@ def build_index(codes=("codes",), out="index", overwrite=False, values=True):
     meta["protocol"] = folders[0].manifest.get("protocol") if len(folders) == 1 else None
     out = Path(out)
     check_output(out, overwrite, "index", "index.json")
+    remove_leftovers(out.parent, re.escape(out.name))  # of before indexes were built in their own folder
     made = not out.exists()
     try:
         with _new_segment(out, meta["bits"], values) as writer:
