@@ -152,16 +152,24 @@ def test_who_waited_locks_what_is_there_now(tmp_path, monkeypatch):
 
 
 def test_a_child_does_not_hold_on_to_a_lock(tmp_path):
-    ours, theirs = os.pipe()
+    ready, tell_ready = os.pipe()
+    end, tell_end = os.pipe()
     with locked(tmp_path):
         child = os.fork()
         if not child:
-            os.read(ours, 1)
+            os.close(tell_end)
+            os.write(tell_ready, b".")
+            os.read(end, 1)
             os._exit(0)
-    with locked(tmp_path, wait=False):
-        pass
-    os.write(theirs, b".")
-    os.waitpid(child, 0)
+        os.read(ready, 1)
+    try:
+        with locked(tmp_path, wait=False):
+            pass
+    finally:
+        os.close(tell_end)
+        os.waitpid(child, 0)
+        for pipe in (ready, tell_ready, end):
+            os.close(pipe)
 
 
 @pytest.fixture
