@@ -219,48 +219,50 @@ def compile_for(codes):
 
 @cache
 def load_scan():
-    """`hashret.index.scan`, whose compiled code is kept in the first of `_code_folders` that can be written to.
+    """`hashret.index.scan`, whose compiled code is kept in `_code_folder`.
 
     Where there is none, or numba does not load, that is said, and it is None: faiss searches then.
     """
     if not has_compiled():
         return None
+    folder, reason = _code_folder(), "no folder to keep its code in can be written to; name one with NUMBA_CACHE_DIR"
     try:
-        from numba import config
+        if folder:
+            from numba import config
 
-        before, config.CACHE_DIR = config.CACHE_DIR, next(map(str, _code_folders()))
-        try:
-            from . import scan
-        finally:
-            config.CACHE_DIR = before
-        return scan
-    except StopIteration:
-        reason = "no folder to keep its code in can be written to; name one with NUMBA_CACHE_DIR"
+            before, config.CACHE_DIR = config.CACHE_DIR, str(folder)
+            try:
+                from . import scan
+            finally:
+                config.CACHE_DIR = before
+            return scan
     except (ImportError, RuntimeError) as error:  # of another numpy, of llvmlite, of a system without executable memory
         reason = str(error).splitlines()[0]
     warnings.warn(f"the compiled scan is not used, faiss searches: {reason}", stacklevel=2)
     return None
 
 
-def _code_folders():
-    """Where compiled code may be kept: yields the first of the usual places that is this user's to write to, and none
-    where others could have put code there.
+@cache
+def _code_folder():
+    """Where compiled code is kept: the first of the usual places that is this user's to write to, and where nobody else
+    could have put code; None where there is none.
     """
-    if os.environ.get("NUMBA_CACHE_DIR") and is_writable(os.environ["NUMBA_CACHE_DIR"]):
-        yield os.environ["NUMBA_CACHE_DIR"]
-    elif is_writable(_PYCACHE):
-        yield _PYCACHE
-    else:
-        shared = temporary_cache()  # where others could have made a folder of this name
-        for folder in (default_cache(), shared):
-            if (folder != shared or is_private(folder)) and is_private(folder / "numba"):
-                yield folder / "numba"
+    named = os.environ.get("NUMBA_CACHE_DIR")
+    if named and is_writable(named):
+        return Path(named)
+    if is_writable(_PYCACHE):
+        return _PYCACHE
+    shared = temporary_cache()  # where others could have made a folder of this name
+    for folder in (default_cache(), shared):
+        if (folder != shared or is_private(folder)) and is_private(folder / "numba"):
+            return folder / "numba"
+    return None
 
 
 def _is_compiled():
     """Whether this machine has compiled the scan as it stands, and so can load it."""
     changed = Path(__file__).with_name("scan.py").stat().st_mtime
-    found = (file for folder in _code_folders() for file in Path(folder).glob("**/scan._search-*.nbi"))
+    found = _code_folder().glob("**/scan._search-*.nbi") if _code_folder() else ()
     return any(file.stat().st_mtime >= changed for file in found)
 
 

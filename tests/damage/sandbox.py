@@ -349,12 +349,10 @@ def _import_everything():
 
 def _warm():
     """Load the compiled scan, so that a case need not."""
-    from hashret.index.hamming import has_compiled
+    from hashret.index.hamming import load_scan
 
-    if has_compiled():
-        from hashret.index.scan import compile_scan
-
-        compile_scan()
+    if load_scan():
+        load_scan().compile_scan()
 
 
 def _take_for_large():
