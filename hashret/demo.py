@@ -12,7 +12,7 @@ from . import pages, rendering
 from .encoding import encode
 from .errors import HashretError
 from .evaluation import evaluate
-from .files import atomic, check_output, partial_folder
+from .files import atomic, check_output, partial_folder, place_folder
 from .index import build_index
 from .names import shown
 from .search import query
@@ -48,7 +48,7 @@ def write_digits(folder):
         for name, png in pictures.items():
             (partial / name).parent.mkdir(parents=True, exist_ok=True)
             (partial / name).write_bytes(png)
-        partial.rename(folder)
+        place_folder(partial, folder)
 
 
 def demo(out="hashret-demo", *, bits=48, seed=0, device="auto", overwrite=False):

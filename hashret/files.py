@@ -76,6 +76,8 @@ def is_writable(folder):
 def atomic(path):
     """Yield a temporary path beside ``path``; flush and rename it there if the block ends well.
 
+    What killed processes left of the same file is removed.
+
     Raises:
         HashretError: where the system refuses the write, with its reason (disk full, no permission), or where a name
             is that of something else than a file.
@@ -86,6 +88,7 @@ def atomic(path):
     partial = partial_name(path)
     try:
         make_folder(path.parent)
+        remove_leftovers(path.parent, re.escape(path.name))
         yield partial
         os.chmod(partial, 0o666 & ~_UMASK)  # safetensors leaves its files to their owner alone
         flush(partial)
@@ -150,6 +153,8 @@ def partial_folder(path, resume=False):
     while True:
         try:
             make_folder(path.parent)
+            if not resume:
+                remove_leftovers(path.parent, re.escape(path.name))
             partial = path.with_name(fitting(f".{path.name}", ".0.tmp")) if resume else _new_partial_folder(path)
             partial.mkdir(exist_ok=True)
             lock = _lock(partial, wait=False)
@@ -335,6 +340,13 @@ def replace_folder(new, path, names):
     except OSError as error:
         raise HashretError(f"cannot put {new} in the place of {path}: {error.strerror or error}") from error
     remove_own(aside, names)
+
+
+def place_folder(new, path):
+    """Rename a new folder of many files, whole, to a name that is free, on the disk before this returns."""
+    os.sync()  # once for all files: one at a time takes minutes for tens of thousands
+    os.rename(new, path)
+    flush(Path(path).parent)
 
 
 def recover(path, names=None):

@@ -76,6 +76,8 @@ class Run:
             remove_leftovers(self.state_folder)
         if is_main() or resume:
             unfinished = (self.state_folder / "state.pt").exists()
+            if is_main() and not unfinished:
+                self._clear_complete()
             if resume and unfinished:
                 self.state = self._load_state(source)
             elif resume and not self.out.exists():
@@ -88,7 +90,8 @@ class Run:
                 )
             else:
                 check_output(self.out, overwrite, "checkpoint")
-                check_output(self.record, overwrite, "training record")
+                if self.out.exists() or not (self.state_folder / "best.pt").exists():  # else it is of a killed run
+                    check_output(self.record, overwrite, "training record")
                 discard(self.state_folder)
         barrier()
 
@@ -106,6 +109,12 @@ class Run:
                 f"training writes up to {need / 2**20:,.0f} MiB beside {self.out}, and {free / 2**20:,.0f} MiB are "
                 "free there; free some, or name another place with --out"
             )
+
+    def _clear_complete(self):
+        """Remove what a run left that was killed when its checkpoint was there already."""
+        best = self.state_folder / "best.pt"
+        if self.out.exists() and best.exists() and best.stat().st_mtime_ns <= self.out.stat().st_mtime_ns:
+            discard(self.state_folder)
 
     def train(self, net, method, source, feed):
         """Train ``net`` by a `Method` on what a feed reads of ``source``; returns the training record."""
@@ -304,8 +313,10 @@ class Run:
             }
             if method.head == "kernel":
                 meta["anchors"] = len(net.head.anchors)
-            record["fingerprint"] = save_checkpoint(self.out, net, meta)["fingerprint"]
-            write_json(self.record, record)
+            # The record comes first: with the checkpoint, the run is complete.
+            save_checkpoint(
+                self.out, net, meta, lambda meta: write_json(self.record, record | {"fingerprint": meta["fingerprint"]})
+            )
             discard(self.state_folder)
             if record["warning"]:
                 warn(record["warning"])

@@ -1,25 +1,27 @@
 """Duplicates moved aside into a folder, and back: nothing is deleted or overwritten, and a log says what was where.
 
-A move takes a free name in the folder, writes its line to the log, on disk, and only then moves the file: a kill at any
-moment leaves each photograph whole in one of the two places that its line names, or, between two disks, in both.
+A move takes a free name in the folder, writes its line to the log, on disk, and only then moves the file: a kill or a
+power cut at any moment leaves each photograph whole in one of the two places that its line names, or, between two
+disks, in both. The lock of the folder lets one process at a time move files there and back.
 What is moved aside has a copy that stays: that is looked for once more before each move, as another file, and after it.
 """
 
 from __future__ import annotations
 
 import errno
+import filecmp
 import json
 import os
 import re
 import shutil
 import stat
 import warnings
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import HashretError
-from .files import identity, partial_name
+from .files import flush, identity, locked, make_folder, partial_name, remove_leftovers
 from .names import fitting
 from .progress import Progress
 
@@ -47,17 +49,45 @@ def set_aside(groups, folder, yes=False, quiet=False):
     Raises:
         HashretError: a file cannot be moved; what was moved before it is in the log, `moved.jsonl`.
     """
-    folder, taken, moves = Path(folder).absolute(), {LOG}, []
+    folder = Path(folder).absolute()
     if folder.exists() and not folder.is_dir():
         raise HashretError(f"{folder} is a file; name a folder to move to")
-    progress = Progress("moving", sum(len(group) - 1 for group in groups), "photographs", quiet=quiet or not yes)
+    if not yes:
+        return _set_all_aside(groups, folder, yes, quiet=True)
+    new = not folder.exists()
+    try:
+        make_folder(folder)
+    except OSError as error:
+        raise HashretError(f"cannot make {folder}: {error.strerror or error}") from error
+    with _held(folder):
+        try:
+            return _set_all_aside(groups, folder, yes, quiet)
+        finally:
+            with suppress(OSError):
+                if new:
+                    folder.rmdir()  # which fails where something was moved
+
+
+@contextmanager
+def _held(folder):
+    """Hold the lock of a folder, cleared of what a killed process left."""
+    with locked(folder):
+        remove_leftovers(folder)
+        for path in folder.iterdir():
+            _release(path)
+        yield
+
+
+def _set_all_aside(groups, folder, yes, quiet):
+    taken, moves, begun = {LOG}, [], _begun(folder) if yes else {}
+    progress = Progress("moving", sum(len(group) - 1 for group in groups), "photographs", quiet=quiet)
     for kept, *copies in groups:
         for copy in copies:
             why = _why_not(copy.path, kept.path, folder)
             if why:
                 moves.append(Move(copy.path, None, why))
             elif yes:
-                moves.append(_set_aside(copy, kept, folder))
+                moves.append(_set_aside(copy, kept, folder, begun.get(copy.path)))
             else:
                 name = next(_names(folder, copy.path, taken))
                 taken.add(name)
@@ -67,10 +97,23 @@ def set_aside(groups, folder, yes=False, quiet=False):
     return moves
 
 
-def _set_aside(copy, kept, folder):
+def _begun(folder):
+    """Where the log says that files were moved to: names by their old places."""
+    lines = (folder / LOG).read_bytes().split(b"\n") if (folder / LOG).is_file() else ()
+    begun = {}
+    for line in filter(None, lines):
+        with suppress(ValueError, RecursionError):
+            name, place = _read_line(line)
+            begun[str(place)] = folder / name
+    return begun
+
+
+def _set_aside(copy, kept, folder, begun):
     to = None
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if begun and _is_whole_copy(begun, copy.path):
+            os.unlink(copy.path)
+            return Move(copy.path, str(begun))
         to = _take_name(folder, copy.path)
         _log(folder, {"id": copy.id, "from": copy.path, "to": to.name, "kept": kept.path})
         _move(copy.path, to)
@@ -107,6 +150,11 @@ def restore(folder):
     folder = Path(folder).absolute()
     if not (folder / LOG).is_file():
         raise HashretError(f"no {LOG} in {folder}: nothing was moved there by hashret duplicates")
+    with _held(folder):
+        return _restore_all(folder)
+
+
+def _restore_all(folder):
     try:
         lines = (folder / LOG).read_bytes().split(b"\n")
     except OSError as error:
@@ -117,7 +165,7 @@ def restore(folder):
             name, place = _read_line(lines[number - 1])
         except (ValueError, RecursionError) as error:
             if lines[number - 1] and number < len(lines):  # the last may be cut off, before its file was moved
-                warnings.warn(f"line {number} of {folder / LOG} is passed over: {error}", stacklevel=2)
+                warnings.warn(f"line {number} of {folder / LOG} is passed over: {error}", stacklevel=3)
                 refused += 1
             continue
         try:
@@ -149,18 +197,29 @@ def _read_line(line):
 
 
 def _restore(aside, place):
-    for path in (aside, place):
-        _release(path)  # of a run that was killed before it moved the file
+    _release(place)  # of a run that was killed before it moved the file
+    remove_leftovers(place.parent, re.escape(place.name))
     if not os.path.lexists(aside):
         return [] if os.path.lexists(place) else [Move(str(aside), None, "gone from both places")]
     if aside.is_symlink() or not aside.is_file():
         return [Move(str(aside), None, "no plain file")]
+    if _is_whole_copy(place, aside):
+        os.unlink(aside)
+        return [Move(str(aside), str(place))]
     if os.path.lexists(place):
         return [Move(str(aside), None, f"{place} is there")]
-    place.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(place.parent)
     _take(place)
     _move(aside, place)
     return [Move(str(aside), str(place))]
+
+
+def _is_whole_copy(copy, path):
+    """Whether a move of ``path`` to another disk was killed when the copy was whole and both were there."""
+    if not all(os.path.isfile(one) and not os.path.islink(one) for one in (copy, path)):
+        return False
+    times = [os.lstat(one).st_mtime_ns for one in (copy, path)]
+    return times[0] == times[1] and identity(copy) != identity(path) and filecmp.cmp(copy, path, shallow=False)
 
 
 def _why_not(path, kept, folder):
@@ -196,8 +255,14 @@ def _take_name(folder, path):
 
 
 def _take(path):
-    """Hold a name by an empty file of a time that no other has: -> the path. Raises FileExistsError."""
-    descriptor = os.open(path, os.O_CREAT | os.O_EXCL, 0o666)
+    """Hold a name by an empty file that nobody may read, of a time that no other has: -> the path.
+
+    Either tells it from files of others: a kill comes before the time is set, and some disks keep no permissions.
+
+    Raises:
+        FileExistsError: the name is taken.
+    """
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL, 0)
     try:
         os.utime(descriptor, (_TAKEN, _TAKEN))
     finally:
@@ -209,7 +274,8 @@ def _release(path):
     """Give up a name that was taken and not used."""
     with suppress(FileNotFoundError):
         found = os.lstat(path)
-        if stat.S_ISREG(found.st_mode) and not found.st_size and found.st_mtime == _TAKEN:
+        ours = found.st_mtime == _TAKEN or not stat.S_IMODE(found.st_mode)
+        if stat.S_ISREG(found.st_mode) and not found.st_size and ours:
             os.unlink(path)
 
 
@@ -220,21 +286,23 @@ def _log(folder, entry):
         file.write((b"\n" if cut_off else b"") + json.dumps(entry).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
+    flush(folder)
 
 
 def _move(path, to):
-    """Move a file over the empty one that holds its new name."""
+    """Move a file over the empty one that holds its new name, on the disk before this returns."""
     try:
         os.replace(path, to)
+        flush(Path(to).parent)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
         partial = partial_name(to)  # on another disk: a copy first, whole, under the name at once
         try:
             shutil.copy2(path, partial)
-            with open(partial, "rb") as file:
-                os.fsync(file.fileno())
+            flush(partial)
             os.replace(partial, to)
+            flush(Path(to).parent)
         finally:
             partial.unlink(missing_ok=True)
         os.unlink(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -147,14 +148,15 @@ def _record(folder):
 
 
 def _record_of(checkpoint):
-    file = checkpoint.with_suffix(".json")
-    if file.exists():
-        return _checked(read_json(file, "training record"), file)
-    if not checkpoint.exists():
-        return None
+    """What is known of a checkpoint: the record beside it, or, where that is of another training, its own metadata."""
     from .models.checkpoint import read_meta
 
-    return read_meta(checkpoint)
+    file, meta = checkpoint.with_suffix(".json"), read_meta(checkpoint) if checkpoint.exists() else None
+    record = _checked(read_json(file, "training record"), file) if file.exists() else meta
+    if meta and record.get("fingerprint", meta.get("fingerprint")) != meta.get("fingerprint"):
+        warnings.warn(f"{file} is the record of another training than {checkpoint}; it is left out", stacklevel=2)
+        return meta
+    return record
 
 
 def _checked(record, file):

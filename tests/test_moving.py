@@ -216,6 +216,27 @@ def test_a_disk_that_hides_that_two_names_are_one_file_gets_it_back(photos, tmp_
     assert restore(tmp_path / "aside") == []
 
 
+@pytest.mark.parametrize("way", ["aside", "back"])
+def test_a_name_that_was_just_taken_by_a_killed_process_is_free(photos, tmp_path, monkeypatch, way):
+    folder, groups, before = photos
+    if way == "back":
+        set_aside(groups, tmp_path / "aside", yes=True)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(moving.os, "utime", killed)
+    with pytest.raises(KeyboardInterrupt):
+        set_aside(groups, tmp_path / "aside", yes=True) if way == "aside" else restore(tmp_path / "aside")
+    monkeypatch.undo()
+    if way == "aside":
+        moves = set_aside(groups, tmp_path / "aside", yes=True)
+        assert sorted(Path(move.to).name for move in moves) == ["one-2.jpg", "one.jpg", "two-2.jpg", "two.jpg"]
+    restore(tmp_path / "aside")
+    assert tree_bytes(folder) == before
+    assert not (tmp_path / "aside").exists()
+
+
 def test_an_empty_file_of_somebody_else_is_not_taken_for_a_name_that_was_held(photos, tmp_path):
     folder, groups, _ = photos
     set_aside(groups[:1], tmp_path / "aside", yes=True)

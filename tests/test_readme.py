@@ -42,3 +42,14 @@ def test_pictures_and_links_are_there():
     for page in (TOP / "README.md", *(TOP / "benchmarks").glob("*.md"), *(TOP / "docs").glob("*.md")):
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), target
+
+
+def test_each_promise_about_files_names_a_test_that_exists():
+    page = (TOP / "docs" / "your-files.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", page)
+    assert len(named) > 20
+    assert page.count("::test_") == len(named)
+    for file, test in named:
+        found = list((TOP / "tests").rglob(file))
+        assert len(found) == 1, file
+        assert f"\ndef {test}(" in found[0].read_text(encoding="utf-8"), test

@@ -350,3 +350,14 @@ def test_bits_are_dropped_on_a_sample_where_it_would_take_long(run, tmp_path, mo
     assert dropped[0] == dropped[1]
     assert (dropped[0]["queries"], dropped[0]["sampled"]) == (5, True)
     assert "on 5 queries drawn with seed 0" in text_of(tmp_path / "0.html")[0]
+
+
+def test_the_record_of_another_training_is_left_out(run, tmp_path):
+    """As a training leaves it that is killed when it replaces a checkpoint."""
+    shutil.copy(run / "model.safetensors", tmp_path / "model.safetensors")
+    record = training_record(run / "model.safetensors")
+    write_json(tmp_path / "model.json", record)
+    assert "epochs_run" in find_run(tmp_path).record
+    write_json(tmp_path / "model.json", record | {"fingerprint": "of another"})
+    with pytest.warns(UserWarning, match="record of another training"):
+        assert "epochs_run" not in find_run(tmp_path).record

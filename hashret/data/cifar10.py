@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import HashretError
-from ..files import partial_folder, remove_leftovers
+from ..files import partial_folder, place_folder
 from .folder import open_folder
 from .source import ImageSource
 
@@ -69,20 +68,18 @@ def _unpack(root, download):
             f"CIFAR-10 could not be downloaded ({error}); fetch cifar-10-python.tar.gz elsewhere into {root}, "
             "or name a folder of class folders with cifar10:DIR"
         ) from None
-    remove_leftovers(root, UNPACKED)
     with partial_folder(root / UNPACKED) as partial:
-        for split, dataset in sets.items():
-            names = _file_names(dataset)
-            for (image, label), name in zip(dataset, names, strict=True):
-                target = partial / split / dataset.classes[label] / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                image.save(target)
-        os.sync()  # 60,000 files at once
         try:
-            partial.rename(root / UNPACKED)
+            for split, dataset in sets.items():
+                names = _file_names(dataset)
+                for (image, label), name in zip(dataset, names, strict=True):
+                    target = partial / split / dataset.classes[label] / name
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    image.save(target)
+            place_folder(partial, root / UNPACKED)
         except OSError as error:
             raise HashretError(
-                f"cannot unpack CIFAR-10 to {root / UNPACKED}: {error.strerror}; remove or rename what is there"
+                f"cannot unpack CIFAR-10 to {root / UNPACKED}: {error.strerror}; look at the disk, and at what is there"
             ) from error
 
 

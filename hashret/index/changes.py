@@ -19,6 +19,7 @@ from ..files import (
     discard,
     flush,
     flush_tree,
+    is_partial,
     locked,
     partial_folder,
     read_json,
@@ -66,7 +67,7 @@ def build_index(codes=("codes",), out="index", overwrite=False, values=True):
     meta["classes"] = united(*(folder.manifest["classes"] for folder in folders))
     meta["protocol"] = folders[0].manifest.get("protocol") if len(folders) == 1 else None
     out = Path(out)
-    check_output(out, overwrite, "index", "index.json")
+    _check_output(out, overwrite)
     remove_leftovers(out.parent, re.escape(out.name))  # of before indexes were built in their own folder
     made = not out.exists()
     try:
@@ -77,7 +78,7 @@ def build_index(codes=("codes",), out="index", overwrite=False, values=True):
             segment = _finished(writer)
             compile_for(segment["codes"])
             with locked(out):
-                check_output(out, overwrite, "index", "index.json")  # another may have been built meanwhile
+                _check_output(out, overwrite)  # another may have been built meanwhile
                 before, generation = _state(out), _next_generation(out)
                 segment = _placed(segment, writer, out, generation)
                 meta = {
@@ -192,6 +193,16 @@ def compact(index):
             segment = _placed(_finished(writer), writer, folder, generation)
         _switch(folder, meta, [segment], meta["next_id"], generation)
         return segment["count"], before, _bytes([segment])
+
+
+def _check_output(out, overwrite):
+    """`check_output` of an index: what a build left that was killed before it wrote `index.json` is in nobody's way."""
+    inside = list(out.iterdir()) if out.is_dir() else []
+    begun = [path for path in inside if re.fullmatch(SEGMENT, path.name) and path.is_dir()]
+    names = [file.name for path in begun for file in path.iterdir()]
+    ours = all(path in begun or is_partial(path.name) for path in inside)
+    if not begun or not ours or not all(re.fullmatch(SEGMENT_FILE, name) for name in names):
+        check_output(out, overwrite, "index", "index.json")
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import torch
@@ -15,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from ..bits import MAX_BITS, MIN_BITS
 from ..errors import HashretError
-from ..files import atomic
+from ..files import atomic, partial_folder
 from ..names import from_json, to_json, utf8_path
 from ..records import checked, fields, list_of, number, one_of, or_none, text, whole
 from ..shards import PROTOCOL
@@ -40,19 +41,25 @@ _META = fields(
 )  # fmt: skip
 
 
-def save_checkpoint(path, net, meta):
+def save_checkpoint(path, net, meta, beside=None):
     """Write a `HashNet` with its metadata; adds the fingerprint and returns the metadata as written.
+
+    ``beside`` is called with that metadata when the file is written and not yet there under its name.
 
     ``meta`` holds what rebuilds the network (bits, image_size, arch, classes, head, and the head's width, attention,
     gate or anchors) and what describes it (method, seed, weights, training record ...).
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
     meta = {"format": FORMAT, **meta, "fingerprint": _fingerprint(tensors, meta)}
-    with atomic(path) as partial:
+    with atomic(path) as partial, partial_folder(path) as folder:
         try:
-            save_file(tensors, partial, {_KEY: to_json(meta)})
+            # In a folder, since safetensors writes to a temporary name of its own, which a kill leaves behind.
+            save_file(tensors, folder / "tensors", {_KEY: to_json(meta)})
         except SafetensorError as error:  # it wraps the system's "no space left"
             raise OSError(str(error)) from error
+        os.replace(folder / "tensors", partial)
+        if beside:
+            beside(meta)
     return meta
 
 
