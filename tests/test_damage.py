@@ -11,28 +11,17 @@ TOP = Path(__file__).resolve().parents[1]
 
 def test_verbs_answer_or_refuse_whatever_is_done_to_their_files(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(TOP), "OMP_NUM_THREADS": "1"}
-    command = [
-        sys.executable,
-        "-m",
-        "tests.damage",
-        "--cases",
-        "250",
-        "--seed",
-        "1",
-        "--out",
-        str(tmp_path / "out.json"),
-    ]
+    command = [sys.executable, "-m", "tests.damage", "--cases=200", "--seed=1", f"--out={tmp_path / 'out.json'}"]
     done = subprocess.run(command, cwd=TOP, env=environment, capture_output=True, text=True)
     assert (tmp_path / "out.json").exists(), done.stderr
     outcomes = json.loads((tmp_path / "out.json").read_text())
     assert outcomes["failures"] == [], done.stdout
-    assert outcomes["answers"]["refused"] > 100  # that it does damage
+    assert outcomes["answers"]["refused"] > 80  # that it does damage
     assert set(outcomes["faults"].values()) == {0}
 
 
-def test_a_fault_is_seen(tmp_path, monkeypatch):
-    """The harness reports what it is there for: tracebacks, signals, hangs, files touched, lines, other answers."""
-
+def test_a_fault_is_seen(tmp_path):
+    """The harness reports what it is there for: tracebacks, signals, hangs, files touched, lines."""
     from damage.sandbox import Sandbox
 
     sandbox = Sandbox.__new__(Sandbox)
@@ -51,7 +40,7 @@ def test_a_fault_is_seen(tmp_path, monkeypatch):
     assert faults("print('fine'); sys.exit(0)") == ""
     assert faults("print('hashret: no', file=sys.stderr); sys.exit(2)") == ""
     assert "a traceback: ZeroDivisionError" in faults("1 / 0")
-    assert "signal SIGSEGV" in faults("os.kill(os.getpid(), signal.SIGSEGV)")
+    assert "signal SIGTERM" in faults("os.kill(os.getpid(), signal.SIGTERM)")
     assert "a hang" in faults("time.sleep(60)")
     assert "exit code 3" in faults("sys.exit(3)")
     assert "2 lines" in faults("print('hashret: no\\nand no', file=sys.stderr); sys.exit(2)")

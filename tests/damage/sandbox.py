@@ -53,7 +53,7 @@ _FAULTS = {  # how a fault begins -> what it is counted as
 class Outcome:
     """What a case did; ``faults`` is what it must not have done, empty if all is well.
 
-    ``answer``: "refused", "as before", "otherwise" (than without the damage), or "fault".
+    ``answer``: "refused", "answered", "answered as before" (compared where a checksum covers the file) or "fault".
     """
 
     number: int
@@ -105,11 +105,13 @@ class Sandbox:
         faults = list(self._faults(status, err, growth))
         answer = "refused"
         if status == 0:
-            same = self._answer(arguments, out) == self._answer_before(arguments)
-            answer = "as before" if same else "otherwise"
+            answer = "answered"
             checked = kind in cases.KINDS and cases.KINDS[kind].checked and arguments[0] != "info"  # which describes
-            if checked and not same and not (unchecked and kind == "index segment"):
-                faults.append(_OTHER_ANSWER)
+            if checked and not (unchecked and kind == "index segment"):
+                same = self._answer(arguments, out) == self._answer_before(arguments)
+                answer = "answered as before"
+                if not same:
+                    faults.append(_OTHER_ANSWER)
         return Outcome(
             number, kind, arguments[0], done + (", no checksums" if unchecked and "index" in kind else ""), arguments,
             "fault" if faults else answer, tuple(faults), status, round(seconds, 2), round(growth), err[-3000:],
