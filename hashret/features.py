@@ -158,6 +158,8 @@ class FeatureCache:
                 self._adopt()
             with locked(self.parent):
                 self.folder.mkdir(exist_ok=True)
+                if any(path.is_symlink() for path in self.folder.iterdir()):  # what it leads to would be written to
+                    raise self._damaged()
                 if not (self.folder / _INFO).exists():
                     write_json(self.folder / _INFO, self.info)
                 table, state = (os.open(self.folder / name, os.O_RDWR | os.O_CREAT) for name in (_PHOTOGRAPHS, _STATE))
@@ -200,7 +202,11 @@ class FeatureCache:
         shape = read_json(self.folder / _INFO, "feature cache").get("shape")
         if shape is None:
             return None
-        if not isinstance(shape, list) or not shape or not all(isinstance(side, int) and side > 0 for side in shape):
+        if (
+            not isinstance(shape, list)
+            or not shape
+            or not all(type(side) is int and 0 < side < 2**20 for side in shape)
+        ):
             raise self._damaged()
         return tuple(shape)
 

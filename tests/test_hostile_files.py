@@ -9,10 +9,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import torch
 
 from hashret.bits import binarize, pack
+from hashret.data import open_data
 from hashret.errors import HashretError
 from hashret.files import atomic, check_output, read_json
+from hashret.fit import Run
 from hashret.index import build_index, open_index
 from hashret.index.distinct import CodeTable
 from hashret.index.planes import bit_planes
@@ -20,6 +23,7 @@ from hashret.index.rerank import squared_distances
 from hashret.index.scan import Scan
 from hashret.models.checkpoint import read_meta
 from hashret.shards import Shard, encode_paths, read_shard, write_shard
+from hashret.training import train
 
 N, BITS = 5000, 24
 
@@ -322,6 +326,65 @@ def test_checkpoint_metadata_says_what_it_must(model, tmp_path, name, value):
         if name not in ("head", "gate", "format", "dropout") or name in text or text[0] != "{":  # what may be missing
             with pytest.raises(HashretError, match="is damaged"):
                 read_meta(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("line", [",,,", "; 1 0"])
+def test_a_list_has_lines_that_begin_with_a_path(tmp_path, line):
+    (tmp_path / "list.txt").write_text(f"photo.png 1 0\n{line}\n")
+    with pytest.raises(HashretError, match=r"list.txt:2: a line must be"):
+        open_data(f"list:{tmp_path / 'list.txt'}")
+
+
+def test_a_feature_cache_is_not_written_to_through_a_link(photos, weights, tmp_path):
+    options = {"bits": 12, "image_size": 32, "arch": "vgg11", "weights": weights, "width": 16, "epochs": 1}
+    options |= {"batch_size": 8, "workers": 0, "cache": tmp_path / "cache", "quiet": True}
+    train(f"folder:{photos}", tmp_path / "a.safetensors", **options)
+    [folder] = (tmp_path / "cache" / "features").iterdir()
+    for name, content in (("state.u8", b"dear to somebody"), ("info.json", b"{}")):
+        before = (folder / name).read_bytes()
+        (tmp_path / "victim").write_bytes(content)
+        (folder / name).unlink()
+        (folder / name).symlink_to(tmp_path / "victim")
+        with pytest.raises(HashretError, match="is damaged; remove that folder"):
+            train(f"folder:{photos}", tmp_path / "b.safetensors", **options)
+        assert (tmp_path / "victim").read_bytes() == content
+        (folder / name).unlink()
+        (folder / name).write_bytes(before)
+    info = json.loads((folder / "info.json").read_text())
+    (folder / "info.json").write_text(json.dumps(info | {"shape": [512, True, 1]}))
+    with pytest.raises(HashretError, match="is damaged; remove that folder"):
+        train(f"folder:{photos}", tmp_path / "b.safetensors", **options)
+
+
+@pytest.mark.parametrize("damage", ["a bit", "no epochs", "no module", "a list"])
+def test_the_state_of_a_training_is_what_was_saved(photos, weights, tmp_path, monkeypatch, damage):
+    class Killed(Exception):
+        pass
+
+    def end_epoch(run, *arguments):
+        whole(run, *arguments)
+        raise Killed
+
+    whole, out = Run._end_epoch, tmp_path / "model.safetensors"
+    options = {"bits": 12, "image_size": 32, "arch": "vgg11", "weights": weights, "width": 16, "epochs": 2}
+    options |= {"batch_size": 8, "workers": 0, "quiet": True, "device": "cpu"}
+    monkeypatch.setattr(Run, "_end_epoch", end_epoch)
+    with pytest.raises(Killed):
+        train(f"folder:{photos}", out, **options)
+    monkeypatch.undo()
+    path = tmp_path / ".model.safetensors.training" / "state.pt"
+    if damage == "a bit":  # of a number in the middle, which torch does not notice
+        raw = bytearray(path.read_bytes())
+        raw[len(raw) // 2] ^= 4
+        path.write_bytes(raw)
+    else:
+        state = torch.load(path, weights_only=True)
+        changed = {"no epochs": state | {"epochs": []}, "no module": {"settings": {}}, "a list": [1]}[damage]
+        if isinstance(changed, dict):
+            changed.pop("sha256", None)  # as an earlier hashret left it
+        torch.save(changed, path)
+    with pytest.raises(HashretError, match=r"the unfinished training .* is damaged"):
+        train(f"folder:{photos}", out, resume=True, **options)
 
 
 @pytest.mark.parametrize("name", [".", "", "/", "..", "inside/.."])

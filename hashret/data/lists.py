@@ -95,7 +95,10 @@ def _parse(file, lines):
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        quoted, plain, separator, rest = _LINE.fullmatch(line).groups()
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise HashretError(f"{file}:{number}: a line must be {_EXAMPLE}, and begin with the path")
+        quoted, plain, separator, rest = match.groups()
         tokens = rest.replace(",", " ").replace(";", " ").split() if rest else []
         if not numeric.issuperset(tokens):
             numeric.update(token for token in tokens if _NUMBER.fullmatch(token))
