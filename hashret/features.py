@@ -272,7 +272,7 @@ class FeatureCache:
         table["size"], table["time"] = self.whole.stats.T
         for name, content in ((_STATE, state), (_PHOTOGRAPHS, table)):
             with atomic(found / name) as partial:
-                content.tofile(partial)
+                partial.write_bytes(content.tobytes())  # `tofile` raises nothing where the disk is full
         write_json(found / _INFO, self.info | {"shape": list(shape)})
         os.rename(found, self.folder)
 

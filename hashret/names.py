@@ -59,12 +59,14 @@ def fitting(stem, end=""):
 
 
 @contextmanager
-def utf8_path(path, flags=os.O_RDONLY):
-    """A path for a library that takes UTF-8 alone, as safetensors and faiss do: its own, or that of the open file."""
+def utf8_path(path):
+    """The path of a file for a library that takes UTF-8 alone, as safetensors and faiss do: its own, or that of the
+    opened file.
+    """
     try:
         str(path).encode()
     except UnicodeEncodeError:
-        file = os.open(path, flags, 0o666)
+        file = os.open(path, os.O_RDONLY)
         try:
             yield f"/dev/fd/{file}"
         finally:

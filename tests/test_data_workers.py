@@ -60,15 +60,16 @@ def test_decoding_processes_do_not_outlive_the_one_that_is_killed(tmp_path):
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def test_an_interrupted_run_waits_for_no_decoding_process(tmp_path, monkeypatch):
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_an_interrupted_run_waits_for_no_decoding_process(tmp_path, monkeypatch, capfd):
     make_photos(tmp_path / "photos", 2, 0)
     (tmp_path / "pids").mkdir()
     before = set(multiprocessing.active_children())
     transform = partial(decode_none_but_the_first, tmp_path / "pids")
-    decoded = batches(open_data(tmp_path / "photos"), 32, [[0], [1], [2], [3]], 2, transform)
+    decoded = batches(open_data(tmp_path / "photos"), 32, [[0], *([row] for row in range(1, 6))], 8, transform)
     assert next(decoded).rows.tolist() == [0]
     workers = set(multiprocessing.active_children()) - before
-    assert len(workers) == 2
+    assert len(workers) == 8  # of which several are told at a time
     assert wait_until(lambda: os.listdir(tmp_path / "pids"))
     join, in_vain = multiprocessing.process.BaseProcess.join, []
 
@@ -77,8 +78,10 @@ def test_an_interrupted_run_waits_for_no_decoding_process(tmp_path, monkeypatch)
         in_vain.append(process.is_alive())
 
     monkeypatch.setattr(multiprocessing.process.BaseProcess, "join", join_and_look)
+    capfd.readouterr()
     decoded.close()
     del decoded
     assert in_vain
     assert not any(in_vain)
     assert not any(worker.is_alive() for worker in workers)
+    assert capfd.readouterr().err == ""

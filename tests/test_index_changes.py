@@ -1,6 +1,8 @@
 """A living index: added to, removed from and compacted, it answers as one built of what is left."""
 
+import contextlib
 import os
+import resource
 import sys
 from pathlib import Path
 
@@ -356,6 +358,31 @@ def test_everything_is_on_the_disk_before_it_counts(living, monkeypatch):
     monkeypatch.setattr(os, "replace", look)
     build_index(where / "shards", index, overwrite=True)
     assert flushed == {str(index)}
+
+
+@contextlib.contextmanager
+def disk_is_full_at(size):
+    """A limit on file sizes stands in for the full disk: both make a write fail midway."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_no_file_of_an_index_is_short_after_a_full_disk(tmp_path, capfd):
+    make_shards(tmp_path / "codes", 1100, 1)
+    index = tmp_path / "index"
+    build_index(tmp_path / "codes", index)
+    for size in sorted({file.stat().st_size for file in (index / "000001").iterdir()}):  # short by a byte, each of them
+        with disk_is_full_at(size - 1), pytest.raises(HashretError, match="cannot write"):
+            build_index(tmp_path / "codes", index, overwrite=True)
+    with disk_is_full_at(8192), pytest.raises(HashretError, match="it is as it was"):
+        remove(index, range(1020))  # whose numbers take 128 + 8 * 1020 bytes
+    assert len(open_index(index, "cpu", verify=True)) == 1100
+    assert sorted(os.listdir(index)) == ["000001", "index.json"]
+    assert capfd.readouterr().err == ""
 
 
 def test_what_is_in_the_index_meanwhile_is_not_added_again(living):

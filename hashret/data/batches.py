@@ -63,9 +63,8 @@ def batches(source, size, row_batches, workers=None, transform=None):
             raise
         raise HashretError(f"a decoding process died, for want of memory perhaps ({error}); try --workers 0") from None
     finally:  # a run that is interrupted does not wait for what they are decoding
-        for _ in range(workers):
-            with suppress(OSError):
-                told.send(None)
+        with suppress(OSError):
+            os.write(told.fileno(), bytes(workers))
         told.close()
         heard.close()
 
@@ -92,8 +91,9 @@ def _begin(heard, told, _worker):
 
 
 def _end(heard):
-    with suppress(EOFError, OSError):
-        heard.recv()
+    # A byte for each process, as several that read a longer message would take parts of it from one another.
+    with suppress(OSError):
+        os.read(heard.fileno(), 1)
     os._exit(0)
 
 

@@ -42,7 +42,7 @@ from .folder import (
 )  # fmt: skip
 from .gone import gone_rows
 from .hamming import compile_for
-from .segment import SegmentWriter, describe
+from .segment import SegmentWriter, describe, save_rows
 
 _ROWS_AT_ONCE = 2**16
 
@@ -288,7 +288,7 @@ def _placed(segment, writer, folder, generation):
 def _with_removed(folder, segment, rows, generation):
     name = f"removed-{generation:06d}.npy"
     path = folder / segment.meta["name"] / name
-    np.save(path, rows)
+    save_rows(path, rows)
     flush(path)
     flush(path.parent)
     files = {file: value for file, value in segment.meta["files"].items() if file != segment.meta.get("removed")}

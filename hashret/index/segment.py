@@ -10,7 +10,6 @@ mapped.
 from __future__ import annotations
 
 import hashlib
-import os
 import struct
 from functools import cached_property
 
@@ -76,12 +75,12 @@ class SegmentWriter:
         table = self.grouping.table()
         flat = faiss.IndexBinaryFlat(8 * table.codes.shape[1])
         flat.add(table.codes)
-        with utf8_path(self.folder / _CODES, os.O_WRONLY | os.O_CREAT) as name:
-            faiss.write_index_binary(flat, name)
+        with open(self.folder / _CODES, "wb") as file:  # faiss itself says of a full disk nothing, at the end of a file
+            faiss.write_index_binary(flat, faiss.PyCallbackIOWriter(file.write))
         del flat
         if table.grouped:
-            np.save(self.folder / "starts.npy", table.starts)
-            np.save(self.folder / "items.npy", table.items)
+            save_rows(self.folder / "starts.npy", table.starts)
+            save_rows(self.folder / "items.npy", table.items)
             numbers = _Rows(self.folder / "numbers.npy")
             for block in self.grouping.numbers:
                 numbers.add(block)
@@ -240,6 +239,16 @@ def describe(path):
 def _sha256(path):
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def save_rows(path, rows):
+    """Write an array (n, ...), n > 0, to an .npy file.
+
+    `np.save` raises nothing where the disk is full at the end of the file, and leaves the file short.
+    """
+    file = _Rows(path)
+    file.add(rows)
+    file.close()
 
 
 def _save_planes(path, codes, block=2**20):
