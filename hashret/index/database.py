@@ -190,9 +190,8 @@ class Database(ABC):
     def _best(self, values, D, rows, k, rerank_by):
         """The `Hits` of candidates: their distances and rows (nq, c)."""
         euclidean, order = self.reranked(values, rows, rerank_by)
-        order = order[:, :k]
-        found = np.take_along_axis(rows, order, 1), np.take_along_axis(D, order, 1), euclidean[:, :k]
-        return Hits(*found, np.full(len(rows), rows.shape[1]), np.zeros(len(rows), bool))
+        best = np.arange(len(rows))[:, None], order[:, :k]
+        return Hits(rows[best], D[best], euclidean[:, :k], np.full(len(rows), rows.shape[1]), np.zeros(len(rows), bool))
 
     def _all_ties(self, codes, k, least, among):
         """All that are as near as the k-th nearest, up to `MOST_CANDIDATES`: -> for each query D, rows (1, c), and

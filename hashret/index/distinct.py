@@ -39,6 +39,10 @@ class CodeTable:
     end: int | None = None
 
     def __post_init__(self):
+        self.codes = np.asarray(self.codes)  # of a memory map, each row that is taken would be made one, at some cost
+        self.starts, self.items, self.numbers = (
+            None if array is None else np.asarray(array) for array in (self.starts, self.items, self.numbers)
+        )
         if self.end is None:
             self.end = self.count
 
@@ -228,8 +232,7 @@ def expand_one(D, rows, table, k):
     The last distance counts only where the codes of it are all there, which c distinct codes of the table are.
     """
     starts, items, whole = table.starts, table.items, len(rows) == len(table.codes)
-    table.sizes(rows)  # as they must be
-    parts, distances, left, at = [], [], k, 0
+    last, parts, distances, left, at = len(items), [], [], k, 0
     while left:
         if at == len(rows):
             if whole:  # all codes together have fewer items than there are
@@ -238,7 +241,12 @@ def expand_one(D, rows, table, k):
         end = int(np.searchsorted(D, D[at], "right"))
         if end == len(rows) and not whole and end - at < left:
             return None  # others at this distance may have been cut off
-        found = [items[starts[row] : min(starts[row + 1], starts[row] + left)] for row in rows[at:end].tolist()]
+        found = []
+        for row in rows[at:end].tolist():
+            start, stop = int(starts[row]), int(starts[row + 1])
+            if not 0 <= start < stop <= last:
+                raise damaged_table("starts.npy")
+            found.append(items[start : min(stop, start + left)])
         found = found[0] if len(found) == 1 else np.sort(np.concatenate(found))[:left]
         parts.append(found)
         distances.append(np.full(len(found), D[at], np.int32))

@@ -168,7 +168,9 @@ def _distance(sums, place):
 def _list_length(starts, row, last_item):
     """How many items a code has; 0 where its list does not lie within the items."""
     start, end = starts[row], starts[row + 1]
-    return end - start if 0 <= start < end <= last_item else 0
+    length = end - start
+    # 0 <= start < end <= last_item, by the signs of four numbers at once: every found code takes this way.
+    return length if (start | end | (length - 1) | (last_item - end)) >= 0 else 0
 
 
 @njit(**_OPTIONS)
@@ -319,11 +321,14 @@ def _expand(rows, begin, size, starts, items, item_end, D, I, heap_item, heap_pl
                 out += 1
         elif len(bucket):
             out = _merge(bucket, starts, items, D, I, distance, out, heap_item, heap_place, heap_end)
+    wrong, last = np.int64(0), np.int64(-1)  # below 0 as soon as one of the numbers is; so the compiler vectorises it
     if len(starts):
-        for at in range(out):
-            if not 0 <= I[at] < item_end or (at and D[at] == D[at - 1] and I[at] <= I[at - 1]):
-                return False
-    return out == k
+        for at in range(np.uint64(out)):
+            item = I[at]
+            key = np.int64(D[at]) << 32 | item
+            wrong |= item | (item_end - 1 - item) | (key - last - 1)  # items from 0 to the end, by (distance, item)
+            last = key
+    return out == k and wrong >= 0
 
 
 @njit(**_OPTIONS)
@@ -369,8 +374,7 @@ def _search(planes, m, queries, starts, items, item_end, first, last, D, I):
 
     planes uint64 (blocks, bits, 16), m codes in all, queries uint8 (nq, bits / 8), starts int64 (m + 1,) and items
     int32, or both empty where a code's row is its item; items are below ``item_end`` -> D int32, I int64 (nq, k).
-    Returns
-    False where starts or items cannot be those of the codes.
+    Returns False where starts or items cannot be those of the codes.
     """
     k, bits = I.shape[1], planes.shape[1]
     levels = bits + 1

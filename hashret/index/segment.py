@@ -109,7 +109,8 @@ class Segment:
         self.features = self._map("features.npy", ("<f4", (n, None)))
         self.ids = self._map("ids.npy", ("<i8", (n,)))
         self.labels = self._map(_LABELS, ("<i8", (n,)), ("|u1", (n, None)))
-        self.paths = Paths(np.memmap(folder / "paths.bin", np.uint8, "r"), self._map("path_ends.npy", ("<i8", (n,))))
+        ends = np.asarray(self._map("path_ends.npy", ("<i8", (n,))))
+        self.paths = Paths(np.asarray(np.memmap(folder / "paths.bin", np.uint8, "r")), ends)
         removed = self._map(meta[_REMOVED], ("<i8", (None,))) if meta.get(_REMOVED) else None
         self.removed = np.empty(0, np.int64) if removed is None else removed
         self._check_flat(m, width)
