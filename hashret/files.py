@@ -109,7 +109,7 @@ def check_writable(path):
     Raises:
         HashretError: ``path`` is a folder, or the system refuses, with its reason.
     """
-    path = Path(path)
+    path = named(path)
     partial = partial_name(path)
     try:
         if path.is_dir():

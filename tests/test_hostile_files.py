@@ -14,7 +14,7 @@ import torch
 from hashret.bits import binarize, pack
 from hashret.data import open_data
 from hashret.errors import HashretError
-from hashret.files import atomic, check_output, read_json
+from hashret.files import atomic, check_output, check_writable, read_json
 from hashret.fit import Run
 from hashret.index import build_index, open_index
 from hashret.index.distinct import CodeTable
@@ -395,6 +395,8 @@ def test_a_folder_itself_is_no_name_to_write_to(tmp_path, monkeypatch, name):
         check_output(name, True, "index", "index.json")
     with pytest.raises(HashretError, match="names the folder itself"), atomic(name):
         pass
+    with pytest.raises(HashretError, match="names the folder itself"):
+        check_writable(name)
 
 
 def test_only_files_are_written_over(tmp_path):
