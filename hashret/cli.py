@@ -346,7 +346,7 @@ def explain(photos, as_json, null, **options):
 @_SPLIT
 @_EXCLUDE
 @_INCLUDE
-@click.option("--again", is_flag=True, help="add also what is there under the same path")
+@click.option("--again", is_flag=True, help="add also photographs whose file is in the index already")
 @_DEVICE
 @_WORKERS
 @_MAX_PIXELS
@@ -369,7 +369,7 @@ def add(index, photos, **options):
 @click.argument("index")
 @click.option("--id", "ids", multiple=True, type=_ID, help="id of a photograph; repeatable")
 @click.option(
-    "--path", "paths", multiple=True, metavar="PATTERN", help="path that is in the index, else pattern as 'trips/*'"
+    "--path", "paths", multiple=True, metavar="PATTERN", help="path of a photograph, else pattern as 'trips/*'"
 )
 @click.option("--gone", is_flag=True, help="those whose file is no longer in its folder")
 @click.option("--yes", is_flag=True, help="with --gone: also where more than a tenth of the index would go")

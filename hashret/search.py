@@ -333,6 +333,8 @@ def query(
     files = expand(photos, exclude, include, unreadable)
     searcher = searcher or Searcher(index, model, device, values=values)
     among = searcher.index.select(label or None, path or None, ids or None) if label or path or ids else None
+    if among is not None and not len(among):
+        warn("the index has no photograph of what --label, --path and --id ask for together")
     if recall is not None:
         candidates = searcher.index.calibrate(k, recall).candidates
     if exclude_self and (together or radius is not None):

@@ -474,6 +474,27 @@ def test_a_path_that_is_there_is_that_path_and_no_pattern(tmp_path):
     assert len(open_index(tmp_path / "index")) == 4
 
 
+def test_a_file_that_is_here_is_that_file_and_no_other(tmp_path, monkeypatch):
+    """However it is written, and also once it was removed from the index."""
+    names = [f"{tmp_path}/p/IMG[1].png", f"{tmp_path}/p/IMG1.png", "/elsewhere/p/IMG[1].png", f"{tmp_path}/IMG1.png"]
+    shard = make_shards(tmp_path / "codes", len(names), 0)
+    shard.paths = encode_paths(names)
+    write_shard(tmp_path / "codes" / shard_name(0), shard, bits=BITS, encoder="e", image_size=32, first_id=0)
+    build_index(tmp_path / "codes", tmp_path / "index")
+    (tmp_path / "p").mkdir()
+    for name in (names[0], names[1], names[3]):
+        Path(name).touch()
+    monkeypatch.chdir(tmp_path)
+    index = open_index("index", "cpu")
+    for text, rows in (
+        ("p/IMG[1].png", [0]), ("./p/IMG[1].png", [0]), ("p/../p/IMG1.png", [1]), ("IMG1.png", [3]), ("./p/*", [0, 1]),
+    ):  # fmt: skip
+        assert np.flatnonzero(index.select(path=text).mask).tolist() == rows
+    assert remove("index", paths=["p/IMG[1].png"]) == 1
+    with pytest.raises(HashretError, match=r"no photograph p/IMG\[1\]\.png in the index"):
+        remove("index", paths=["p/IMG[1].png"])
+
+
 def test_an_index_without_values_reranks_by_codes(living):
     _, expected, where = living
     build_index(where / "shards", where / "small", values=False)

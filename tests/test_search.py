@@ -74,6 +74,13 @@ def test_the_query_function_takes_folders(photos, index_folder, model):
     assert all(len(hits) == 2 for _, hits in results)
 
 
+def test_an_index_without_what_is_asked_for_is_named(photos, index_folder, model):
+    red = photos / "test" / "red" / "00.png"
+    with pytest.warns(UserWarning, match="no photograph of what --label, --path and --id ask for together"):
+        [(_, hits)] = query([red], index_folder, model, label=["red"], path=["*/green/*"])
+    assert hits == []
+
+
 def test_an_index_of_another_encoder_is_refused(index_folder, tmp_path):
     other = make_model(tmp_path / "other.safetensors", seed=5)
     with pytest.raises(HashretError, match="another encoder"):

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import HashretError
 from ..index import Database, Item, open_index, rerank
-from ..index.paths import has_wildcards, is_named, path_matches
+from ..index.paths import is_named, path_matches, readings
 from .engine import ALL, Filter, connect, joined
 from .exporting import FORMAT, described, digest
 from .names import parse
@@ -118,9 +118,10 @@ class Collection(Database):
     def select(self, label=None, path=None, ids=None):
         labels = None if label is None else tuple(self._class_numbers(label))
         ids = None if ids is None else tuple(np.unique(np.asarray(ids, np.int64)).tolist())
-        patterns = None if path is None else (path,) if isinstance(path, str) else tuple(path)
-        names = tuple(filter(self._is_there, patterns or ()))
-        patterns = None if patterns is None else tuple(pattern for pattern in patterns if pattern not in names)
+        names, patterns = (), None
+        if path is not None:
+            meant = [self._meant(text) for text in ([path] if isinstance(path, str) else path)]
+            names, patterns = (tuple(filter(None, column)) for column in zip(*meant, strict=True))
         if patterns is None or all(map(self.engine.matches, patterns)):
             where = Filter(labels, patterns, ids, names=names)
             return Selection(where, self.engine.count(where))
@@ -137,9 +138,12 @@ class Collection(Database):
             )
         return Selection(Filter(ids=tuple(found)), len(found))
 
-    def _is_there(self, pattern):
-        """Whether what could be a pattern is the very path of a photograph, as `Index.matching`."""
-        return has_wildcards(pattern) and self.engine.count(Filter(paths=(), names=(pattern,))) > 0
+    def _meant(self, text):
+        """What a path or a pattern means, as of `Index.matching`: -> its name and None, or None and the pattern."""
+        names, pattern = readings(text)
+        last = None if pattern else names.pop()  # whether it is there need not be asked
+        name = next((name for name in names if self.engine.count(Filter(paths=(), names=(name,)))), last)
+        return (None, pattern) if name is None else (name, None)
 
     def find(self, id):
         found = self.engine.read(Filter(ids=(id,)), ("labels", "paths", "codes"))

@@ -25,7 +25,7 @@ from .arrays import damaged
 from .calibration import calibrate
 from .database import Database, Item
 from .distinct import damaged_table
-from .paths import cut, file_key, folder_key, has_wildcards, path_matches
+from .paths import cut, file_key, folder_key, path_matches, readings
 from .rows import joined
 from .segment import MAX_ITEMS, Segment, check_files
 
@@ -237,16 +237,21 @@ class Index(Database):
         """Which rows a path or a pattern stands for: -> bool (n,), of ``among``, bool (n,), or of all that are there.
 
         Photographs of that very path, or of one that ends so, come first: with ``a/IMG[1].png`` in the index, that is
-        the photograph, and ``a/IMG1.png`` is not. Only where there is none is it taken for a pattern.
+        the photograph, and ``a/IMG1.png`` is not. Only where there is none is it taken for a pattern, see
+        `hashret.index.paths.readings`.
         """
         found, among = np.zeros(self.offsets[-1], bool), self.alive if among is None else among
-        for segment, offset in zip(self.segments, self.offsets, strict=False):
-            found[segment.paths.named(pattern) + offset] = True
-        found &= self.alive
-        if not found.any() and has_wildcards(pattern):
+        names, pattern = readings(pattern)
+        for name in names:
+            for segment, offset in zip(self.segments, self.offsets, strict=False):
+                found[segment.paths.named(name) + offset] = True
+            found &= self.alive
+            if found.any():
+                return found & among
+        if pattern:
             rows = np.flatnonzero(among)
             found[rows] = [path_matches(self.path(row), pattern) for row in rows]
-        return found & among
+        return found
 
     def within(self, codes, radius, among=None):
         self.check(codes)

@@ -109,9 +109,18 @@ def path_matches(path, pattern):
     return path == pattern or fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path, f"*/{pattern}")
 
 
-def has_wildcards(pattern):
-    """Whether a pattern can stand for another path than the one it spells."""
-    return any(character in pattern for character in "*?[")
+def readings(text):
+    """What a user may mean by a path or a pattern: -> names, of which the first that a photograph has counts, and the
+    pattern that it is where none has one, else None.
+
+    What is here is that file alone: once ``IMG[1].png`` was removed from an index, removing it again must not remove
+    ``IMG1.png``, nor another folder's.
+    """
+    whole = os.path.abspath(text)
+    if text and os.path.lexists(text):
+        return [whole, os.path.realpath(text)], None
+    text = whole if text.startswith(("./", "../")) else text
+    return [text], text if any(character in text for character in "*?[") else None
 
 
 def file_key(path, folders):
