@@ -67,7 +67,7 @@ def pages(path):
     """The frames of an animation or the pages of a scan, by `PAGES` of them, the first and the last among them.
 
     Returns how many there are, and, where these are several that can be read, those as "pixels", float32 (m, d), else
-    None. Raises what Pillow does where the file is no image.
+    None. Raises UnreadableImage where the file is no image.
     """
     count, some = sample_pages(path, PAGES)
     return count, np.stack([_shrunk(page) for page in some]) / np.float32(_UNIT) if some else None

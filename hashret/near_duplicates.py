@@ -16,7 +16,7 @@ from itertools import chain
 import numpy as np
 
 from .bits import hamming
-from .data.images import image_size
+from .data.images import UnreadableImage, image_size
 from .errors import HashretError
 from .files import identity
 from .index import open_index
@@ -227,7 +227,7 @@ def _looked_at(path):
     """Width and height in pixels and size in bytes of a file, None where it cannot be read, and its frames or pages."""
     try:
         return *image_size(path), os.path.getsize(path), pages(path)
-    except Exception:  # as many kinds as Pillow has plugins
+    except (OSError, UnreadableImage):
         return None, None, None, _SINGLE
 
 

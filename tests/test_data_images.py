@@ -434,6 +434,7 @@ def odd_pngs(pixels):
         "a gamma cut off": (b"gAMA", b"\0"),
         "a broken Exif": (b"eXIf", b"MM\0*\0\0\0\x08\xff\xff"),
         "an animation of no frames": (b"acTL", b"\0\0"),
+        "a transparent colour cut off": (b"tRNS", b""),
     }
     found = {name: png(pixels, 8, [chunk]) for name, chunk in chunks.items()}
     behind = png(pixels, 8).getvalue()

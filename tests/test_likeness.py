@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
+from PIL.PngImagePlugin import PngInfo
 
 from hashret.encoding import encode
 from hashret.errors import HashretError
@@ -141,6 +142,18 @@ def test_frames_and_pages_count(tmp_path, suffix):
         (tmp_path / "cut.gif").write_bytes(whole[:-200])
         cut = pages(tmp_path / "cut.gif")
         assert not same_pages(cut, cut) or cut[0] < 40
+
+
+def test_frames_count_also_where_a_text_is_what_pillow_refuses(tmp_path):
+    """Else such a picture would have no size, and the smaller of its copies would be kept."""
+    wanted = animation(tmp_path / "plain.png", range(0, 200, 50))
+    text = PngInfo()
+    text.add_text("Comment", "a" * 2**21, zip=True)
+    count, shown = animation(tmp_path / "long.png", range(0, 200, 50), pnginfo=text)
+    with pytest.raises(ValueError, match="too large"):
+        Image.open(tmp_path / "long.png")
+    assert count == wanted[0] == 4
+    assert (shown == wanted[1]).all()
 
 
 def test_previews_and_masks_in_a_tiff_are_no_pages_of_it(tmp_path):

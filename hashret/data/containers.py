@@ -51,7 +51,9 @@ def without_extras(file):
     if len(data) > _MOST_BYTES:
         return
     if data.startswith(_PNG):
-        yield io.BytesIO(_png_pixels(data))
+        frames = (b"acTL", b"fcTL", b"fdAT")
+        for kept in ((b"tRNS", b"eXIf", *frames), (b"tRNS", b"eXIf"), ()):
+            yield io.BytesIO(_png_pixels(data, kept))
     elif data.startswith(b"\xff\xd8\xff"):
         for kept in ((_ADOBE, _JFIF, _EXIF), (_ADOBE,)):
             yield io.BytesIO(_jpeg_pixels(data, kept))
@@ -66,12 +68,13 @@ def _png_chunks(data):
         start += 12 + length
 
 
-def _png_pixels(data):
+def _png_pixels(data, kept):
+    """A PNG with no chunks but those of its pixels, and the ``kept`` ones where their checksum is right."""
     parts = [_PNG]
     for kind, start, end in _png_chunks(data):
         critical = not kind[0] & 0x20
         checked = zlib.crc32(data[start + 4 : end - 4]) == int.from_bytes(data[end - 4 : end], "big")
-        if critical or (kind in (b"tRNS", b"eXIf") and checked):
+        if critical or (kind in kept and checked):
             parts.append(data[start:end])
     return b"".join(parts)
 

@@ -74,7 +74,7 @@ def open_rgb(file, at_least=None, max_pixels=None):
     Raises:
         UnreadableImage: with a one-line reason.
     """
-    return _with_reasons(file, max_pixels, lambda file, limit: _decoded(file, at_least, limit))
+    return with_reasons(file, max_pixels, lambda file, limit: _decoded(file, at_least, limit))
 
 
 def upright_rgb(image, again):
@@ -89,7 +89,7 @@ def image_size(file, max_pixels=None):
         with open_image(file, limit) as image:
             return image.size
 
-    return _with_reasons(file, max_pixels, size)
+    return with_reasons(file, max_pixels, size)
 
 
 def resized(image, size, resample):
@@ -111,8 +111,11 @@ def fit(size, side):
     return max(1, round(width / height * side)), side
 
 
-def _with_reasons(file, limit, read):
-    """Call ``read(file, limit)``; whatever it raises becomes an UnreadableImage of one line."""
+def with_reasons(file, limit, read):
+    """Call ``read(file, limit)``, if it fails also with the pixels of the file alone, see `without_extras`.
+
+    Whatever it raises becomes an UnreadableImage of one line.
+    """
     from PIL import Image
 
     limit = max_pixels() if limit is None else limit

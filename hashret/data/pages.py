@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
+import io
 from functools import partial
 
 import numpy as np
 
-from .images import open_image, upright_rgb
+from .images import open_image, upright_rgb, with_reasons
 
 # Formats whose further pictures belong to what is shown; those of MPO and HEIF are previews and depths of a photograph.
 _FORMATS = ("GIF", "PNG", "WEBP", "TIFF", "AVIF", "JXL")
@@ -23,29 +23,32 @@ def sample_pages(file, most):
     is one alone, and None where there are too many to get to the last in seconds, or one cannot be read.
 
     Raises:
-        OSError or another error of Pillow's: not an image.
+        UnreadableImage: not an image.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with open_image(file) as image:
-            numbers = _page_numbers(image)
-            if len(numbers) == 1:
-                return 1, []
-            skipped = image.width * image.height * (1 if image.format == "TIFF" else numbers[-1])
-            if len(numbers) > _MOST_PAGES or skipped > _MOST_PIXELS:
-                return len(numbers), None
-            pages = []
-            try:
-                for place in np.unique(np.linspace(0, len(numbers) - 1, min(most, len(numbers))).astype(int)):
-                    image.seek(numbers[place])
-                    pages.append(upright_rgb(image, partial(_open_page, file, numbers[place])))
-            except Exception:  # Pillow's plugins raise errors of many types on damaged files
-                return len(numbers), None
-            return len(numbers), pages
+    return with_reasons(file, None, lambda file, limit: _sample(file, limit, most))
+
+
+def _sample(file, limit, most):
+    with open_image(file, limit) as image:
+        numbers = _page_numbers(image)
+        if len(numbers) == 1:
+            return 1, []
+        skipped = image.width * image.height * (1 if image.format == "TIFF" else numbers[-1])
+        if len(numbers) > _MOST_PAGES or skipped > _MOST_PIXELS:
+            return len(numbers), None
+        pages = []
+        try:
+            for place in np.unique(np.linspace(0, len(numbers) - 1, min(most, len(numbers))).astype(int)):
+                image.seek(numbers[place])
+                pages.append(upright_rgb(image, partial(_open_page, file, numbers[place])))
+        except Exception:  # Pillow's plugins raise errors of many types on damaged files
+            return len(numbers), None
+        return len(numbers), pages
 
 
 def _open_page(file, number):
-    image = open_image(file)
+    """A page, opened anew; a file in memory is copied, since the first opening of it reads on."""
+    image = open_image(io.BytesIO(file.getvalue()) if hasattr(file, "getvalue") else file)
     image.seek(number)
     return image
 
