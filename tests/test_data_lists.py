@@ -115,6 +115,7 @@ def test_one_column_is_one_label_where_labels_has_one_name(read):
         ("a.jpg polar bear\n", "1: a line must be .*; a class name of several words has a tab before it"),
         ("a.jpg\tpolar\tbear\n", "1: a line must be"),
         ("a.jpg nan 0\n", "1: a line must be"),
+        ("image,label\na.jpg,cat\nb.jpg,dog\n", "1: image is no photograph; if this line names the columns, remove it"),
         ("a.jpg 0 1\nb.jpg cat\n", "2: cat follows the path, but 2 numbers in the first line"),
         ("a.jpg cat\nb.jpg 3\n", "2: 3 follows the path, but a class name in the first line"),
         ("a.jpg cat\nb.jpg\n", "2: nothing follows the path, but a class name"),

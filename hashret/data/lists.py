@@ -54,6 +54,7 @@ def open_list(file, split=None, root=None, spec=None, check_images=True):
     if root:
         _check_below(root, paths, path)
     root = Path(root) if root else _find_root(path, paths, check_images)
+    _refuse_heading(path, numbers[0], root, paths)
     labels, classes = _named(path, numbers, labels)
     _warn_of_repeats(path, numbers, paths, labels)
     return ImageSource(root, tuple(paths), labels if classes else None, classes, spec)
@@ -140,6 +141,19 @@ def _check_below(root, paths, file):
     other = next((path for path in paths if os.path.isabs(path) and not os.path.normpath(path).startswith(above)), None)
     if other is not None:
         raise HashretError(f"{file} names whole paths, as {other}, which root={root} cannot change; leave root= out")
+
+
+def _refuse_heading(file, number, root, paths):
+    """Refuse a list that begins with the names of its columns, which would become a photograph and a class."""
+    ending = re.compile(rf".*(?:{_ENDING})", re.I | re.S)
+    others = paths[1 : 1 + _LOOKED_FOR]
+    if (
+        others
+        and not ending.fullmatch(paths[0])
+        and all(map(ending.fullmatch, others))
+        and not (root / paths[0]).exists()
+    ):
+        raise HashretError(f"{file}:{number}: {paths[0]} is no photograph; if this line names the columns, remove it")
 
 
 def _find_root(file, paths, check_images):

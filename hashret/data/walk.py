@@ -12,8 +12,9 @@ from .formats import is_image_name, reason_passed_over
 
 # Folders in which other programs keep previews, what was thrown away, and earlier states; compared without case.
 _OTHER_PROGRAMS = (
-    "@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "~snapshot", "$recycle.bin", "__macosx",
-    "system volume information", "lost+found", "*.lrdata", "ipod photo cache",
+    "@eadir", "@recycle", "@recently-snapshot", "@tmp", "@sharebin", "#recycle", "#snapshot", "~snapshot",
+    "$recycle.bin", "recycler", "recycled", "system volume information", "__macosx", "network trash folder",
+    "temporary items", "lost+found", "*.lrdata", "ipod photo cache",
 )  # fmt: skip
 # Apple's libraries look like one file to their owner. Only these of their folders hold photographs as they were taken.
 _LIBRARIES = ("*.photoslibrary", "*.photolibrary", "*.migratedphotolibrary", "*.aplibrary")
