@@ -150,20 +150,23 @@ class _Run:
                 try:
                     make_folder(self.out)
                     held.enter_context(locked(self.out, wait=False))
+                    self._claim(overwrite)
+                    if self._replaces(overwrite):
+                        held.enter_context(locked(self.pending))  # and still when it has taken the place of the other
                 except BlockingIOError:
                     raise HashretError(
                         f"another hashret encode writes to {self.out}; wait for it, or name another folder with --out"
                     ) from None
                 except OSError as error:
                     raise HashretError(f"cannot write {self.out}: {error.strerror}") from error
-                self._claim(overwrite)
             barrier()
             if self._replaces(overwrite):
                 self.folder = self.pending
             yield
 
     def _claim(self, overwrite):
-        (self.out / _PENDING).unlink(missing_ok=True)  # of a run that was killed when it had just taken this place
+        if (self.out / _PENDING).exists():  # of a run that was killed when it had just taken this place
+            (self.out / _PENDING).unlink()
         marked, folder = (self.pending / _PENDING).exists(), self.out
         if self._replaces(overwrite):
             check_names(self.out, _NAMES)

@@ -12,7 +12,7 @@ from conftest import make_model, make_photos
 from helpers import kill_when, start, together, torchrun, tree_bytes
 from PIL import Image
 
-from hashret import encoding
+from hashret import encoding, files
 from hashret.bits import binarize, pack
 from hashret.data import open_data, read_image
 from hashret.encoding import encode
@@ -188,6 +188,21 @@ def test_one_run_at_a_time_writes_to_a_folder(photos, model, codes, tmp_path):
     with locked(out), pytest.raises(HashretError, match="another hashret encode writes to"):
         run(photos, model, out, split="test", overwrite=True)
     assert tree_bytes(out) == tree_bytes(codes)
+
+
+def test_a_run_that_has_taken_its_place_is_still_the_only_one(photos, model, codes, tmp_path, monkeypatch):
+    out, remove_old = tmp_path / "codes", files.remove_own
+    shutil.copytree(codes, out)
+
+    def remove_while_another_run_begins(folder, names):
+        with pytest.raises(HashretError, match="another hashret encode writes to"):
+            run(photos, model, out, split="test", overwrite=True)
+        remove_old(folder, names)
+
+    monkeypatch.setattr(files, "remove_own", remove_while_another_run_begins)
+    run(photos, model, out, split="test", overwrite=True)
+    assert len(ShardFolder(out).load()) == 12
+    assert os.listdir(tmp_path) == ["codes"]
 
 
 def test_shards_that_were_replaced_are_not_read_as_the_others(photos, model, codes, tmp_path):
