@@ -68,7 +68,7 @@ def test_everything_that_is_not_read_is_counted_by_reason(tmp_path):
 
 def test_folders_of_other_programs_are_left_out_and_become_no_classes(tmp_path):
     names = ["@eaDir", "#recycle", "#snapshot", "__MACOSX", "$Recycle.Bin", "System Volume Information", "lost+found"]
-    names += ["Catalog Previews.lrdata"]
+    names += ["Catalog Previews.lrdata", "RECYCLER", "Temporary Items"]
     files(
         tmp_path,
         "cat/1.jpg",
@@ -78,7 +78,7 @@ def test_folders_of_other_programs_are_left_out_and_become_no_classes(tmp_path):
     )
     files(tmp_path, ".thumbnails/1.jpg", ".Trash-1000/files/1.jpg")
     with pytest.warns(
-        UserWarning, match=r"18 passed over: 16 kept by another program; 2 hidden; hashret info .* names"
+        UserWarning, match=r"22 passed over: 20 kept by another program; 2 hidden; hashret info .* names"
     ):
         source = open_data(tmp_path)
     assert source.paths == ("cat/1.jpg", "dog/2.jpg")

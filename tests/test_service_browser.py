@@ -128,6 +128,27 @@ def test_upload_look_click_switch_filter(page, photos):
     assert ids(page) == reranked
 
 
+def test_the_number_of_candidates_is_the_services_until_the_slider_is_moved(page, photos):
+    """Only where none is named, ties among the nearest are taken as well; what is cut off even so is said."""
+    asked = []
+    page.on("request", lambda request: asked.append(request.url) if "/query" in request.url else None)
+    upload(page, photos / "test" / "red" / "01.png")
+    assert "k=20" in asked[-1]
+    assert "candidates" not in asked[-1]
+    assert page.locator("#candidates-shown").inner_text() == "36"
+    assert "candidates" not in page.locator("#status").inner_text()
+
+    def cut(route):
+        answer = route.fetch()
+        route.fulfill(response=answer, json=answer.json() | {"ties_cut": True})
+
+    page.route("**/query/values*", cut)
+    after(page, lambda: page.locator("#candidates").fill("1"))
+    assert "candidates=15" in asked[-1]
+    assert page.locator("#candidates-shown").inner_text() == "15"
+    assert "others as near were not re-ranked: take more candidates" in page.locator("#status").inner_text()
+
+
 def test_the_differing_bits_of_a_hit_are_marked(page, photos):
     upload(page, photos / "test" / "green" / "00.png")
     page.locator("#orders span", has_text="Hamming").click()

@@ -2,11 +2,12 @@
 
 const $ = (id) => document.getElementById(id);
 const STAGES = [["decode", "decoding"], ["encode", "encoding"], ["hamming", "Hamming"], ["rerank", "re-rank"]];
-const CANDIDATES = 1000; // at the start
+const CANDIDATES = 1000; // shown until there is an answer
 const QUIET_MS = 120; // a slider at rest
 
 let about; // what /api/about says
 let steps; // of the slider of candidates
+let picked = false; // whether the visitor moved it; before that, the service takes as many as there are ties
 let query = null; // { item } or { values, name, picture } or { file }
 let answer = null;
 let asking = null; // AbortController of the request on its way
@@ -53,7 +54,8 @@ const addressed = (name) =>
 // --- asking -----------------------------------------------------------------------------------------------------
 
 function parameters() {
-  const wanted = new URLSearchParams({ k: $("k").value, candidates: candidates() });
+  const wanted = new URLSearchParams({ k: $("k").value });
+  if (picked) wanted.set("candidates", candidates());
   if (about.values) wanted.set("rerank_by", $("rerank-by").value);
   return $("label").value ? `${wanted}&label=${addressed($("label").value)}` : wanted;
 }
@@ -69,6 +71,12 @@ function candidateSteps() {
 }
 
 const candidates = () => steps[$("candidates").value];
+
+// Set the slider to the last step up to what was re-ranked, unless the visitor chose.
+function showTaken(count) {
+  if (!picked) $("candidates").value = Math.max(0, steps.findLastIndex((step) => step <= count));
+  $("candidates-shown").textContent = (picked ? candidates() : count).toLocaleString("en");
+}
 
 async function ask() {
   if (!query) return;
@@ -154,6 +162,7 @@ function draw() {
   drawBits();
   drawTimes({ ...query.first?.milliseconds, ...asked.milliseconds });
   const reranked = asked.values !== null;
+  if (reranked) showTaken(answer.candidates);
   $("orders").querySelector('[value="hits"]').disabled = !reranked;
   drawHits();
 }
@@ -206,8 +215,9 @@ function drawHits() {
   glide(list, before);
   const among = $("label").value ? ` of class ${shown($("label").value)}` : "";
   const farthest = Math.max(...hits.map((hit) => hit.hamming));
+  const cut = answer.ties_cut && order() === "hits" ? "; others as near were not re-ranked: take more candidates" : "";
   $("status").textContent = hits.length
-    ? `${hits.length} of ${answer.count.toLocaleString("en")} photographs${among}, ${farthest ? `all within ${bits(farthest)}` : "all with the query's code"}`
+    ? `${hits.length} of ${answer.count.toLocaleString("en")} photographs${among}, ${farthest ? `all within ${bits(farthest)}` : "all with the query's code"}${cut}`
     : `no photographs${among}`;
 }
 
@@ -312,23 +322,26 @@ async function showMap() {
 
 let resting;
 function soon() {
-  showSliders();
   clearTimeout(resting);
   resting = setTimeout(ask, QUIET_MS);
 }
 
-function showSliders() {
-  $("k-shown").textContent = $("k").value;
-  $("candidates-shown").textContent = candidates().toLocaleString("en");
-}
+const showK = () => ($("k-shown").textContent = $("k").value);
 
 function listen() {
   $("file").addEventListener("change", () => {
     upload($("file").files[0]);
     $("file").value = "";
   });
-  $("k").addEventListener("input", soon);
-  $("candidates").addEventListener("input", soon);
+  $("k").addEventListener("input", () => {
+    showK();
+    soon();
+  });
+  $("candidates").addEventListener("input", () => {
+    picked = true;
+    showTaken(candidates());
+    soon();
+  });
   $("label").addEventListener("change", ask);
   $("rerank-by").addEventListener("change", ask);
   $("orders").addEventListener("change", () => answer && drawHits());
@@ -401,8 +414,8 @@ async function main() {
     $("drop").hidden = !about.encoder;
     steps = candidateSteps();
     $("candidates").max = steps.length - 1;
-    $("candidates").value = steps.findLastIndex((step) => step <= CANDIDATES);
-    showSliders();
+    showK();
+    showTaken(Math.min(CANDIDATES, about.count));
     await begin();
   } catch (error) {
     complain(error.message);
