@@ -157,10 +157,9 @@ def partial_folder(path, resume=False):
                 remove_leftovers(path.parent, re.escape(path.name))
             partial = path.with_name(fitting(f".{path.name}", ".0.tmp")) if resume else _new_partial_folder(path)
             partial.mkdir(exist_ok=True)
-            lock = _lock(partial, wait=False)
-            break
-        except FileNotFoundError:  # another process took it for a leftover before it was locked
-            continue
+            with suppress(FileNotFoundError):  # another process took it for a leftover before it was locked
+                lock = _lock(partial, wait=False)
+                break
         except BlockingIOError:  # another process is at work for the same path
             resume = False
         except OSError as error:
@@ -180,7 +179,8 @@ def _new_partial_folder(path):
     end = f".{os.getpid()}.tmp"
     start = fitting(f".{path.name}", f".12345678{end}").removesuffix(f"12345678{end}")
     folder = Path(tempfile.mkdtemp(end, start, path.parent))
-    folder.chmod(0o777 & ~_UMASK)
+    with suppress(FileNotFoundError):  # taken for a leftover, see `partial_folder`
+        folder.chmod(0o777 & ~_UMASK)
     return folder
 
 

@@ -126,6 +126,15 @@ def test_what_a_killed_process_left_is_taken_up(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_where_no_folder_can_be_made_is_said_and_not_tried_for_ever(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    for path in ("index", "/proc/no-such/index"):  # where making a folder says that there is none
+        with pytest.raises(HashretError, match=r"cannot write to .*: No such file"), partial_folder(path):
+            pass
+
+
 def test_who_waited_locks_what_is_there_now(tmp_path, monkeypatch):
     import fcntl
 
