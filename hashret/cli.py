@@ -545,8 +545,9 @@ def clear_caches(names, cache, yes):
     if not names and not yes:
         click.echo(caches_table(found) if found else "no feature caches", err=True)
         raise HashretError("name the feature caches to clear, as above, or clear all with --yes")
-    freed = clear_caches(names or [one.name for one in found], cache)
-    _say(f"feature caches cleared: {len(names or found)}, {freed:,} bytes")
+    names = set(names) or {one.name for one in found}
+    freed = clear_caches(names, cache)
+    _say(f"feature caches cleared: {len(names)}, {freed:,} bytes")
 
 
 @main.command()

@@ -199,7 +199,7 @@ class FeatureCache:
 
     def _shape(self):
         """That of a feature map, (channels, side, side), None before the first one."""
-        shape = read_json(self.folder / _INFO, "feature cache").get("shape")
+        shape = self._read_info().get("shape")
         if shape is None:
             return None
         if (
@@ -214,7 +214,7 @@ class FeatureCache:
         """Take the shape of a feature map from the first one: -> its bytes."""
         known = self._shape()
         if known is None:
-            write_json(self.folder / _INFO, read_json(self.folder / _INFO, "feature cache") | {"shape": list(shape)})
+            write_json(self.folder / _INFO, self._read_info() | {"shape": list(shape)})
             self.extend(len(_read(self.folder / _PHOTOGRAPHS, _RECORD)))
         elif known != tuple(shape):
             raise self._damaged()
@@ -225,6 +225,12 @@ class FeatureCache:
         with open(self.folder / _FEATURES, "ab") as file:
             if file.tell() < rows * _bytes(self._shape()):
                 file.truncate(rows * _bytes(self._shape()))
+
+    def _read_info(self):
+        try:
+            return read_json(self.folder / _INFO, "feature cache")
+        except HashretError:
+            raise self._damaged() from None
 
     def _damaged(self):
         return HashretError(f"the feature cache {self.folder} is damaged; remove that folder and run again")
@@ -381,7 +387,7 @@ def clear_caches(names, folder=None):
         HashretError: no such cache; none is removed then. Or one that cannot be removed.
     """
     parent = Path(folder or default_cache()) / "features"
-    there = {cache.name: cache for cache in caches(folder)}
+    there, names = {cache.name: cache for cache in caches(folder)}, set(names)
     for name in names:
         if name not in there:
             raise HashretError(f"no feature cache {name} in {parent}; hashret cache list names those that are there")

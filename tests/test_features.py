@@ -183,7 +183,9 @@ def test_a_cache_of_before_is_taken_over_but_for_what_is_read_otherwise_now(plac
     assert convolve.computed == 4
 
 
-@pytest.mark.parametrize("damage", ["features", "states", "photographs", "no states", "shape", "another shape"])
+@pytest.mark.parametrize(
+    "damage", ["features", "states", "photographs", "no states", "no JSON", "shape", "another shape"]
+)
 def test_a_damaged_cache_is_named(place, damage):
     fill(place)
     folder = folder_of(place)
@@ -196,6 +198,8 @@ def test_a_damaged_cache_is_named(place, damage):
         os.truncate(folder / "photographs.bin", 3 * 32 + 5)
     elif damage == "no states":
         (folder / "state.u8").unlink()
+    elif damage == "no JSON":
+        (folder / "info.json").write_text("{")
     else:
         os.utime(place / "photos" / "red" / "01.png", (1, 1))
         (folder / "info.json").write_text(json.dumps(info | {"shape": "x" if damage == "shape" else [5, 2, 3]}))
@@ -229,7 +233,8 @@ def test_caches_are_listed_and_cleared(place):
     assert "or clear all with --yes" in done.stderr.splitlines()[-1]
     with pytest.raises(HashretError, match="no feature cache none in"):
         clear_caches([theirs.name, "none"], place / "cache")
-    done = hashret("cache", "clear", found[f"list:{place}/list.txt"].name, "--cache", place / "cache")
+    name = found[f"list:{place}/list.txt"].name
+    done = hashret("cache", "clear", name, name, "--cache", place / "cache")
     assert done.stdout.startswith("feature caches cleared: 1, ")
     assert len(caches(place / "cache")) == 2
     assert hashret("cache", "clear", "--yes", "--cache", place / "cache").exit_code == 0
