@@ -7,7 +7,7 @@ import numpy as np
 from .bits import unpack
 from .metrics import Counts, average_precision, count_by_distance
 
-_QUERIES = 10  # with fewer held-out images, train images are asked among each other
+QUERIES = 10  # with fewer, a mAP says little; with fewer held-out images, train images are asked among each other
 _ASKED = 1000  # of these, at most
 _CODES = 16  # that photographs without labels, or with several, have at least
 
@@ -32,7 +32,7 @@ def code_figures(codes, bits, labels=None, held=0):
     }  # fmt: skip
     if labels is None:
         return figures
-    if held >= _QUERIES:
+    if held >= QUERIES:
         counts = count_by_distance(codes[:held], codes[held:], labels[:held], labels[held:], bits)
     else:
         some = slice(held, held + _ASKED)
@@ -40,12 +40,17 @@ def code_figures(codes, bits, labels=None, held=0):
         counts.total[:, 0] -= 1  # each is at distance 0 of itself
         counts.relevant[:, 0] -= labels[some].any(axis=1) if labels.ndim == 2 else 1
     answerable = counts.relevant.any(axis=1)
-    if answerable.sum() >= _QUERIES:
+    if answerable.sum() >= QUERIES:
         counts = Counts(counts.total[answerable], counts.relevant[answerable])
-        any_order = Counts(counts.total.sum(axis=1, keepdims=True), counts.relevant.sum(axis=1, keepdims=True))
         figures["map"] = float(average_precision(counts).mean())
-        figures["chance"] = float(average_precision(any_order).mean())
+        figures["chance"] = map_by_chance(counts)
     return figures
+
+
+def map_by_chance(counts, topk=None):
+    """The mAP of a random order, of queries of which the `Counts` are known."""
+    any_order = Counts(counts.total.sum(axis=1, keepdims=True), counts.relevant.sum(axis=1, keepdims=True))
+    return float(average_precision(any_order, topk=topk).mean())
 
 
 def collapsed(figures, bits, classes=None):

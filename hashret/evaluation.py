@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .collapse import QUERIES, collapsed, map_by_chance
 from .engines import open_database, shown
 from .errors import HashretError, warn
 from .files import check_writable, write_json
@@ -60,9 +61,9 @@ def evaluate(
     Hamming distance.
 
     A query to which nothing in the index is relevant counts as 0 in every mean. ``queries_without_relevant`` says how
-    many there are, ``map_answerable`` is the mAP of the others, None where there are none. To
-    ``queries_with_ties_cut`` more photographs are at the least distance than ``candidates``: the ids decide which of
-    these are re-ranked.
+    many there are, ``map_answerable`` is the mAP of the others, None where there are none. ``map_by_chance`` is the mAP
+    of a random order. To ``queries_with_ties_cut`` more photographs are at the least distance than ``candidates``: the
+    ids decide which of these are re-ranked.
 
     Args:
         queries: folder of shards, or a data source (see `hashret.data.open_data`) to be encoded by ``model``.
@@ -82,14 +83,14 @@ def evaluate(
         check_writable(out)
     trial = open_trial(queries, index, model, split, device, rerank_by, quiet, values, exclude, include)
     result = score(trial, candidates, rerank_by, k, topk, index_order, protocol, quiet).figures
-    _warn(result)
+    _warn(result, len(trial.classes) if trial.labels.ndim == 1 else None)
     if out:
         write_json(out, result)
     return result
 
 
-def _warn(figures):
-    """Say what lowers the figures without being the codes' fault."""
+def _warn(figures, classes):
+    """Say what lowers the figures without being the codes' fault, and where the codes themselves are of no use."""
     if lacking := figures["queries_without_relevant"]:
         others = figures["hamming"]["map_answerable"]
         others = "" if others is None else f"; the mAP of the others is {others:.4f} (map_answerable)"
@@ -106,6 +107,11 @@ def _warn(figures):
         warn(
             f"{lacking:,} of {figures['database']:,} photographs of the index have no label and count as wrong answers"
         )
+    found = {"photographs": figures["database"], "distinct": figures["distinct_codes"]}
+    if figures["queries"] - figures["queries_without_relevant"] >= QUERIES:
+        found |= {"map": figures["hamming"]["map"], "chance": figures["hamming"]["map_by_chance"]}
+    if wrong := collapsed(found, figures["bits"], classes):
+        warn(f"the codes tell photographs hardly apart: {wrong}; train another encoder")
 
 
 @dataclass(frozen=True)
@@ -280,6 +286,7 @@ def _nearest_ties(counts):
 def _hamming_figures(counts, k, topk, answerable):
     scores = average_precision(counts, topk=topk)
     figures = {"map": float(scores.mean()), "map_answerable": _mean(scores[answerable])}
+    figures["map_by_chance"] = map_by_chance(counts, topk)
     for ties in ("worst", "best"):
         figures[f"map_{ties}_ties"] = float(average_precision(counts, ties, topk).mean())
     figures["precision_at"] = {str(n): float(precision_at(counts, n).mean()) for n in k}

@@ -1,6 +1,7 @@
 """The figures of `evaluate` against plain rankings made of the same index."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -101,6 +102,17 @@ def test_other_classes_are_refused(photos, model, index_folder, tmp_path):
     encode(tmp_path / "photos", model, tmp_path / "codes", workers=0, quiet=True)
     with pytest.raises(HashretError, match="no class in common"):
         evaluate(tmp_path / "codes", index_folder)
+
+
+def test_codes_that_tell_nothing_apart_are_named(photos, model, tmp_path):
+    for number in range(24):
+        (tmp_path / "same" / "abc"[number % 3]).mkdir(parents=True, exist_ok=True)
+        shutil.copy(photos / "test" / "red" / "00.png", tmp_path / "same" / "abc"[number % 3] / f"{number}.png")
+    encode(f"folder:{tmp_path / 'same'}", model, tmp_path / "codes", workers=0, quiet=True)
+    build_index(tmp_path / "codes", tmp_path / "index")
+    with pytest.warns(UserWarning, match=r"24 photographs of 3 classes have 1 distinct code and mAP .* that of chance"):
+        figures = evaluate(tmp_path / "codes", tmp_path / "index", quiet=True)["hamming"]
+    assert figures["map"] == pytest.approx(figures["map_by_chance"])
 
 
 @pytest.mark.parametrize("wrong", [{"k": (0,)}, {"candidates": 0}, {"topk": -1}])
