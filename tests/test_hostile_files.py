@@ -22,6 +22,7 @@ from hashret.index.planes import bit_planes
 from hashret.index.rerank import squared_distances
 from hashret.index.scan import Scan
 from hashret.models.checkpoint import read_meta
+from hashret.models.weights import load_features
 from hashret.shards import Shard, encode_paths, read_shard, write_shard
 from hashret.training import train
 
@@ -97,6 +98,16 @@ def test_numbers_that_cannot_be_are_told_in_one_line_without_checksums(index, da
         ask(open_index(index, "cpu", verify=False, engine=engine))
     with pytest.raises(HashretError, match="has changed"):
         open_index(index, "cpu")
+
+
+def test_paths_without_a_byte_cannot_be(index):
+    segment, meta = index / "000001", json.loads((index / "index.json").read_text())
+    (segment / "paths.bin").write_bytes(b"")
+    change(segment / "path_ends.npy", 0, np.zeros(N), np.int64)
+    meta["segments"][0]["files"]["paths.bin"]["bytes"] = 0
+    (index / "index.json").write_text(json.dumps(meta))
+    with pytest.raises(HashretError, match=r"is damaged: paths.bin is empty; build it again"):
+        open_index(index, "cpu", verify=False)
 
 
 def test_an_undamaged_index_answers_without_checksums(index):
@@ -385,6 +396,27 @@ def test_the_state_of_a_training_is_what_was_saved(photos, weights, tmp_path, mo
         torch.save(changed, path)
     with pytest.raises(HashretError, match=r"the unfinished training .* is damaged"):
         train(f"folder:{photos}", out, resume=True, **options)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"state_dict": [1, 2]}, {0: torch.zeros(1)}, {"a": 1}, [1], {}, {"a": torch.zeros(1), "b": [2]},
+        {"a": torch.empty(1, device="meta")}, {"a": torch.zeros(1, dtype=torch.complex64)},
+        {"a": torch.zeros(2, 2).to_sparse()},
+    ],
+)  # fmt: skip
+def test_weights_are_named_tensors(tmp_path, content):
+    torch.save(content, tmp_path / "weights.pth")
+    with pytest.raises(HashretError, match="is not a state dict of tensors"):
+        load_features(tmp_path / "weights.pth", "vgg11")
+
+
+def test_nobody_is_advised_to_run_what_is_in_a_pickle(tmp_path):
+    torch.save({"a": os.getcwd}, tmp_path / "weights.pth")
+    with pytest.raises(HashretError, match="anything but tensors") as caught:
+        load_features(tmp_path / "weights.pth", "vgg11")
+    assert "weights_only" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", [".", "", "/", "..", "inside/.."])

@@ -28,7 +28,7 @@ from .planes import BLOCK, WORDS, bit_planes
 _OVERFETCH = 1000  # removed photographs that a search passes over; where more are in the way, it leaves all out first
 MAX_ITEMS = 2**31 - 1
 _ROWS = ("values", "features", "ids", "path_ends", "labels")
-_LABELS, _CODES, _REMOVED = "labels.npy", "hamming.faiss", "removed"
+_LABELS, _CODES, _PATHS, _REMOVED = "labels.npy", "hamming.faiss", "paths.bin", "removed"
 # What faiss writes before the codes: kind, bits and bytes of a code, codes, whether trained, metric, bytes of all.
 _FLAT = struct.Struct("<4siiqBiQ")
 
@@ -40,7 +40,7 @@ class SegmentWriter:
         self.folder, self.bits, self.values = folder, bits, values
         self.grouping, self.path_end = Grouping(), 0
         self.rows = {name: _Rows(folder / f"{name}.npy") for name in _ROWS}
-        self.paths = open(folder / "paths.bin", "wb")
+        self.paths = open(folder / _PATHS, "wb")
 
     def __len__(self):
         return self.grouping.count
@@ -110,7 +110,9 @@ class Segment:
         self.ids = self._map("ids.npy", ("<i8", (n,)))
         self.labels = self._map(_LABELS, ("<i8", (n,)), ("|u1", (n, None)))
         ends = np.asarray(self._map("path_ends.npy", ("<i8", (n,))))
-        self.paths = Paths(np.asarray(np.memmap(folder / "paths.bin", np.uint8, "r")), ends)
+        if not (folder / _PATHS).stat().st_size:  # which cannot be mapped
+            raise damaged(folder.parent, _PATHS, "is empty")
+        self.paths = Paths(np.asarray(np.memmap(folder / _PATHS, np.uint8, "r")), ends)
         removed = self._map(meta[_REMOVED], ("<i8", (None,))) if meta.get(_REMOVED) else None
         self.removed = np.empty(0, np.int64) if removed is None else removed
         self._check_flat(m, width)

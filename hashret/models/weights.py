@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import warnings
 from pathlib import Path
 
 import torch
@@ -62,10 +64,27 @@ def _read(path):
         if path.suffix == ".safetensors":
             with utf8_path(path) as name:
                 return load_file(name)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of torch, about what kind of file it is
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:  # torch's own words advise to run what is in the file
+        raise HashretError(f"cannot read the weights {path}: they are damaged, or hold anything but tensors") from None
     except Exception as error:  # torch's unpickler fails on damaged files in many ways
         raise HashretError(f"cannot read the weights {path}: {(str(error) or repr(error)).splitlines()[0]}") from None
     state = state.get("state_dict", state) if isinstance(state, dict) else None
-    if not state or not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
+    if not state or not isinstance(state, dict) or not all(map(_is_named_tensor, state, state.values())):
         raise HashretError(f"{path} is not a state dict of tensors")
     return state
+
+
+def _is_named_tensor(name, tensor):
+    """Whether this is a name and a tensor of real numbers: torch also saves sparse and quantized ones, and some of no
+    memory.
+    """
+    return (
+        isinstance(name, str)
+        and isinstance(tensor, torch.Tensor)
+        and tensor.layout == torch.strided
+        and tensor.device.type == "cpu"
+        and not tensor.is_quantized
+        and not tensor.is_complex()
+    )
