@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ import numpy as np
 from .collapse import QUERIES, collapsed, map_by_chance
 from .engines import open_database, shown
 from .errors import HashretError, warn
-from .files import check_writable, write_json
+from .files import check_writable, read_json, write_json
 from .index import Database
 from .labels import renumbered, united
 from .metrics import (
@@ -81,12 +82,25 @@ def evaluate(
         raise HashretError("candidates and k must be at least 1, topk at least 1, or 0 for all ranks")
     if out:
         check_writable(out)
+        _check_replaced(out)
     trial = open_trial(queries, index, model, split, device, rerank_by, quiet, values, exclude, include)
     result = score(trial, candidates, rerank_by, k, topk, index_order, protocol, quiet).figures
     _warn(result, len(trial.classes) if trial.labels.ndim == 1 else None)
     if out:
         write_json(out, result)
     return result
+
+
+def _check_replaced(path):
+    """Raise HashretError where there is a file that holds no figures of `evaluate`, which alone are written over."""
+    if not os.path.isfile(path) or not os.path.getsize(path):
+        return
+    try:
+        figures = "map_at" in read_json(path, "file")
+    except HashretError:
+        figures = False
+    if not figures:
+        raise HashretError(f"{path} exists already and holds no figures of an evaluation; name another with --out")
 
 
 def _warn(figures, classes):

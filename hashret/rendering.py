@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 
 from .data.images import UnreadableImage, fit, open_rgb, resized
@@ -81,7 +82,14 @@ def grid(results, out, truth=None):
         results: list of (path, list of Hit), as `hashret.search.query` returns it.
         out: file to write.
         truth: labels of the queries, in their order; hits of that label get a green frame, others a red one.
+
+    Raises:
+        HashretError: ``out`` is one of the photographs themselves, or cannot be written.
     """
+    for photograph in {path for query, hits in results for path in (query, *(hit.path for hit in hits))}:
+        with suppress(OSError):
+            if os.path.samefile(photograph, out):
+                raise HashretError(f"{out} is one of the photographs that would be drawn; name another file to write")
     rows = []
     for row, (path, hits) in enumerate(results):
         label = truth[row] if truth else None

@@ -278,6 +278,7 @@ MISTAKES = {
     ),
     "not an index to replace": (["build-index", "--out", "album", "--overwrite"], "is no index"),
     "not a checkpoint to replace": (["train", "--data", "PHOTOS", "--out", "album", "--overwrite"], "is no checkpoint"),
+    "no figures to replace": (["evaluate", "codes", "--out", "index/index.json"], "holds no figures of an evaluation"),
     "a failed build keeps the old index": (["build-index", "--codes", "broken-codes", "--overwrite"], "is damaged"),
     "a failed training keeps the old one": (
         ["train", "--data", "PHOTOS", "--weights", "no.pth", "--overwrite"],

@@ -30,6 +30,19 @@ def test_grid_shows_every_query_and_hit(results, tmp_path):
             assert (frame[1] > frame[0]) == good
 
 
+def test_a_grid_is_not_written_over_a_photograph_of_it(results, tmp_path):
+    hit = results[1][1][2].path
+    (tmp_path / "link.png").symlink_to(hit)
+    with open(hit, "rb") as file:
+        before = file.read()
+    for out in (results[0][0], tmp_path / "link.png"):
+        with pytest.raises(HashretError, match="is one of the photographs"):
+            rendering.grid(results, out)
+    with open(hit, "rb") as file:
+        assert file.read() == before
+    assert (tmp_path / "link.png").is_symlink()
+
+
 def test_table_has_a_line_a_hit(results):
     lines = rendering.table(results[0][1]).splitlines()
     assert lines[0].split() == ["rank", "hamming", "euclidean", "label", "path"]
