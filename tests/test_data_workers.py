@@ -60,7 +60,7 @@ def test_decoding_processes_do_not_outlive_the_one_that_is_killed(tmp_path):
         os.killpg(process.pid, signal.SIGKILL)
 
 
-@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.filterwarnings("error:This DataLoader will create")
 def test_an_interrupted_run_waits_for_no_decoding_process(tmp_path, monkeypatch, capfd):
     make_photos(tmp_path / "photos", 2, 0)
     (tmp_path / "pids").mkdir()

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -47,15 +48,17 @@ def batches(source, size, row_batches, workers=None, transform=None):
     if workers is None:
         workers = min(8, max(1, (os.cpu_count() or 1) // local_world()), len(row_batches))
     heard, told = multiprocessing.Pipe(duplex=False)
-    loader = DataLoader(
-        _Decoder(source, size, transform),
-        batch_sampler=row_batches,
-        collate_fn=_collate,
-        num_workers=workers,
-        prefetch_factor=2 if workers else None,
-        worker_init_fn=partial(_begin, heard, told) if workers else None,
-    )
-    iterator = iter(loader)  # the loader waits for its processes when nothing refers to this any more
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This DataLoader will create")  # more than cores, which were asked for
+        loader = DataLoader(
+            _Decoder(source, size, transform),
+            batch_sampler=row_batches,
+            collate_fn=_collate,
+            num_workers=workers,
+            prefetch_factor=2 if workers else None,
+            worker_init_fn=partial(_begin, heard, told) if workers else None,
+        )
+        iterator = iter(loader)  # the loader waits for its processes when nothing refers to this any more
     try:
         yield from iterator
     except RuntimeError as error:
