@@ -296,6 +296,20 @@ def test_what_is_not_hashrets_stays(living):
     assert len(hidden) == 2, "index.json and its segment"
 
 
+def test_nothing_is_changed_through_a_link_to_a_segment(living):
+    index, _, where = living
+    elsewhere = where / "elsewhere"
+    (index / "000001").rename(elsewhere)
+    (index / "000001").symlink_to(elsewhere)
+    (elsewhere / "removed-000009.npy").write_bytes(b"mine")
+    before = sorted(elsewhere.iterdir())
+    open_index(index)  # to read it is all right
+    for change in (lambda: remove(index, [3]), lambda: compact(index)):
+        with pytest.raises(HashretError, match="is a link, and nothing outside the index is changed"):
+            change()
+    assert sorted(elsewhere.iterdir()) == before
+
+
 @pytest.mark.parametrize("name", ["../outside", "/tmp/outside", "..", "00001", "000001/../../outside", "000001\n"])
 @pytest.mark.parametrize("what", ["segment", "file", "removed"])
 def test_names_of_an_index_are_names(living, name, what):

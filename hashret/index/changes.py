@@ -214,6 +214,12 @@ def _changing(index):
     read_meta(folder)
     try:
         with locked(folder):
+            for part in read_meta(folder)["segments"]:
+                if (folder / part["name"]).is_symlink():
+                    raise HashretError(
+                        f"{folder / part['name']} is a link, and nothing outside the index is changed; "
+                        "put the folder that it leads to in its place"
+                    )
             _clean(folder)
             yield folder, read_meta(folder)
             _clean(folder)
@@ -243,7 +249,12 @@ def _clean(folder):
 
 
 def _own_segments(folder):
-    return [path for path in folder.iterdir() if re.fullmatch(SEGMENT, path.name) and path.is_dir()]
+    """The folders that have a segment's name; a link is none of hashret's making."""
+    return [
+        path
+        for path in folder.iterdir()
+        if re.fullmatch(SEGMENT, path.name) and path.is_dir() and not path.is_symlink()
+    ]
 
 
 def _state(folder):
