@@ -10,6 +10,10 @@ class HashretError(Exception):
     """Wrong input. The message says what is wrong and what to do; the CLI prints it and exits with 2."""
 
 
+class DamagedIndex(HashretError):
+    """A file of an index that is open has changed since it was written, so that answers could be wrong."""
+
+
 def warn_once(said, text):
     """Warn of something that is slower than one may expect, unless the set ``said`` has it already."""
     if text not in said:

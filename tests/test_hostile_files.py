@@ -13,10 +13,11 @@ import torch
 
 from hashret.bits import binarize, pack
 from hashret.data import open_data
-from hashret.errors import HashretError
+from hashret.engines import open_database
+from hashret.errors import DamagedIndex, HashretError
 from hashret.files import atomic, check_output, check_writable, read_json
 from hashret.fit import Run
-from hashret.index import build_index, open_index
+from hashret.index import build_index, folder, open_index
 from hashret.index.distinct import CodeTable
 from hashret.index.planes import bit_planes
 from hashret.index.rerank import squared_distances
@@ -108,6 +109,28 @@ def test_paths_without_a_byte_cannot_be(index):
     (index / "index.json").write_text(json.dumps(meta))
     with pytest.raises(HashretError, match=r"is damaged: paths.bin is empty; build it again"):
         open_index(index, "cpu", verify=False)
+
+
+def test_a_large_index_is_compared_with_its_checksums_while_it_is_searched(index, monkeypatch):
+    monkeypatch.setattr(folder, "_VERIFY_BYTES", 0)  # as if it were large
+    change(index / "000001" / "values.npy", 7, np.full((1, BITS), 0.25), np.float32)
+    opened = open_database(index, "cpu")
+    opened._background.thread.join()
+    line = r"the index .* is damaged: values\.npy has changed; build it again"
+    for search in (opened.search, lambda codes: opened.nearest(codes, 1), lambda codes: list(opened.within(codes, 1))):
+        with pytest.raises(DamagedIndex, match=line):
+            search(opened.codes()[:1])
+    assert open_index(index, "cpu").search(opened.codes()[:1]).rows.shape == (1, 10)  # which was not asked to compare
+
+
+def test_what_was_compared_is_said(index, monkeypatch):
+    assert open_index(index, "cpu").checked == "types, shapes and sizes, sha256 of 10 files"
+    monkeypatch.setattr(folder, "_VERIFY_BYTES", 0)
+    opened = open_index(index, "cpu")
+    assert (opened.checked, opened.damage) == ("types, shapes and sizes", None)
+    opened.verify_in_background()._background.thread.join()
+    assert (opened.checked, opened.damage) == ("types, shapes and sizes, sha256 of 10 files", None)
+    ask(opened)
 
 
 def test_an_undamaged_index_answers_without_checksums(index):

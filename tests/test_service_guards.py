@@ -11,7 +11,7 @@ import pytest
 from test_service import own, photo, upload, wait_until  # noqa: F401
 
 from hashret.encoding import encode
-from hashret.index import append, remove
+from hashret.index import append, folder, remove
 
 pytest.importorskip("fastapi", reason="needs hashret[serve]")
 import uvicorn
@@ -117,6 +117,23 @@ def test_the_service_says_that_it_could_not_follow_and_follows_again(own, photos
         wait_until(lambda: client.get("/healthz").json()["count"] == 48)
         assert client.get("/healthz").json()["status"] == "ok"
         assert "hashret_index_stale 0.0" in client.get("/metrics").text
+
+
+def test_an_index_that_is_found_damaged_answers_no_more_until_it_is_built_again(own, photo, caplog, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(folder, "_VERIFY_BYTES", 0)  # as if it were large: compared in the background
+    monkeypatch.setattr(live_module, "_WATCH_SECONDS", 0.02)
+    values = own / "index" / "000001" / "values.npy"
+    whole = values.read_bytes()
+    values.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with TestClient(create_app(own / "index", own / "model.safetensors", "cpu")) as client:
+        wait_until(lambda: client.get("/healthz").json()["status"] == "damaged")
+        answer = upload(client, photo.read_bytes())
+        assert (answer.status_code, "values.npy has changed" in answer.json()["error"]) == (503, True)
+        wait_until(lambda: "is not searched any more: the index" in caplog.text)
+        values.write_bytes(whole)
+        remove(own / "index", ids=[0])
+        wait_until(lambda: client.get("/healthz").json()["status"] == "ok")
+        assert upload(client, photo.read_bytes()).status_code == 200
 
 
 NAVIGATION = {"sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}

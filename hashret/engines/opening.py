@@ -11,6 +11,8 @@ from .names import is_engine
 def open_database(name="index", device="auto", values=None, engine="auto"):
     """Open an index folder or a collection in an engine: -> `hashret.index.Database`.
 
+    Where an index is so large that its checksums were not compared when it was opened, that is done in the background.
+
     Args:
         name: a folder, or as `hashret.engines.names.parse` takes it.
         device, engine: of a folder's Hamming stage, see `hashret.index.open_index`.
@@ -25,4 +27,4 @@ def open_database(name="index", device="auto", values=None, engine="auto"):
         raise HashretError(
             f"--values goes with an engine, as milvus:http://host:19530; {name} is searched with its own"
         )
-    return open_index(name, device, engine=engine)
+    return open_index(name, device, engine=engine).verify_in_background()

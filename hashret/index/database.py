@@ -73,10 +73,14 @@ class Database(ABC):
     Attributes:
         meta: bits, count, encoder (fingerprint), precision, image_size, classes, generation, protocol.
         most: answers that `nearest` can give, None for any number.
+        damage: why no answer of it can be trusted, one line, or None.
+        checked: what of it was compared with its own record, in words.
     """
 
     meta: dict
     most: int | None = None
+    damage: str | None = None
+    checked: str = "nothing"
 
     @property
     def bits(self):

@@ -15,13 +15,14 @@ from pathlib import Path
 import numpy as np
 
 from ..bits import MAX_BITS, MIN_BITS, code_width
-from ..errors import HashretError
+from ..errors import DamagedIndex, HashretError
 from ..files import read_json
 from ..labels import renumbered
 from ..records import checked, fields, list_of, one_of, or_none, table_of, text, whole
 from ..shards import PROTOCOL, read_shard
 from . import rerank
 from .arrays import damaged
+from .background import BackgroundCheck
 from .calibration import calibrate
 from .database import Database, Item
 from .distinct import damaged_table
@@ -67,15 +68,45 @@ class Index(Database):
     Attributes:
         meta: what `index.json` says: bits, count, encoder fingerprint, precision, classes ...
         segments: the `hashret.index.segment.Segment` it consists of.
-        checked: what was compared when it was opened, in words.
+        folder: that it was opened from.
+        verified: whether each file was compared with its sha256 when the index was opened.
     """
 
-    def __init__(self, meta, segments, checked="nothing"):
-        self.meta, self.segments, self.checked = meta, segments, checked
+    def __init__(self, meta, segments, folder=None, verified=False):
+        self.meta, self.segments, self.folder, self.verified = meta, segments, folder, verified
+        self._background = None
         self.offsets = [0, *accumulate(len(segment) for segment in segments)]
 
     def __len__(self):
         return sum(segment.count for segment in self.segments)
+
+    @property
+    def checked(self):
+        """What was compared with `index.json` so far, in words."""
+        total = sum(len(part["files"]) for part in self.meta["segments"])
+        done = total if self.verified else self._background.done if self._background else 0
+        sums = f", sha256 of {done} of {total} files" if done < total else f", sha256 of {total} files"
+        return "types, shapes and sizes" + (sums if done else "")
+
+    @property
+    def damage(self):
+        """What `verify_in_background` found to have changed, one line, or None."""
+        found = self._background and self._background.damage
+        return f"the index {self.folder} is damaged: {found} has changed; build it again" if found else None
+
+    def verify_in_background(self):
+        """Compare each file with its sha256 while the index is searched, unless that was done: -> the index.
+
+        From the first file on that has changed, every search raises `DamagedIndex`.
+        """
+        if not self.verified and self._background is None:
+            self._background = BackgroundCheck(self.folder, self.meta["segments"])
+        return self
+
+    def check(self, codes, k=1, candidates=1):
+        if self.damage:
+            raise DamagedIndex(self.damage)
+        super().check(codes, k, candidates)
 
     @property
     def has_values(self):
@@ -361,8 +392,9 @@ def open_index(folder="index", device="auto", verify=None, engine="auto"):
     Args:
         folder: written by `build_index`.
         device: "auto" for the Hamming stage on a GPU where there is one, "cpu" or "cuda".
-        verify: compare each file with its sha256; None does so for an index below 64 MiB. Every file's type, shape and
-            size are compared with `index.json` in any case, and what one file says of another when it is used.
+        verify: compare each file with its sha256; None does so for an index below 64 MiB, and for a larger one there is
+            `Index.verify_in_background`. Every file's type, shape and size are compared with `index.json` in any case,
+            and what one file says of another when it is used.
         engine: of the Hamming stage, see `hashret.index.hamming.HammingStage`.
 
     Raises:
@@ -380,8 +412,7 @@ def open_index(folder="index", device="auto", verify=None, engine="auto"):
             bounds = [id for segment in segments for id in (int(segment.ids[0]) - 1, int(segment.ids[-1]))]
             if bounds != sorted(bounds) or bounds[-1] >= meta["next_id"]:
                 raise damaged(folder, "ids.npy", "is not as it was written")
-            checks = "types, shapes and sizes" + (f", sha256 of {len(sizes)} files" if verified else "")
-            return Index(meta, segments, checks)
+            return Index(meta, segments, folder, verified)
         except FileNotFoundError as error:
             # Another process may have replaced the files between our reading index.json and opening them.
             if attempt + 1 == _TRIES or read_meta(folder)["generation"] == meta["generation"]:

@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 
 from .. import __version__
 from ..engines import EngineError
-from ..errors import HashretError
+from ..errors import DamagedIndex, HashretError
 from ..names import shown, to_json
 from .batching import Batcher, Busy
 from .limits import BODY_SECONDS, SAFE_HEADERS, BodyLimit, EndsQuietly, HeadAsGet, OwnPages, SafeHeaders
@@ -114,6 +114,10 @@ def _add_problems(app):
     @app.exception_handler(HashretError)
     async def mistaken(_, error):
         return problem(422, str(error))
+
+    @app.exception_handler(DamagedIndex)
+    async def damaged(_, error):
+        return problem(503, str(error))
 
     @app.exception_handler(EngineError)
     async def away(_, error):

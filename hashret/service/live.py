@@ -65,6 +65,7 @@ class LiveIndex:
         self.index, self.model, self.device, self.values = index, model, device, values
         self.watch_seconds = _WATCH_ENGINE_SECONDS if is_engine(index) else _WATCH_SECONDS
         self.stale, self.away, self.reloads, self.failures = None, None, 0, 0
+        self._said = None  # the problem that the log has
         self._tried, self._again, self._pause = object(), 0.0, _RETRY_SECONDS  # what was tried last, and when to again
         self.signature = None if is_engine(index) else self._signature()
         self.current = self._open(None)
@@ -74,21 +75,24 @@ class LiveIndex:
     @property
     def problem(self):
         """What is wrong, one line, or None."""
-        return self.away or self.stale
+        return self.current.index.damage or self.away or self.stale
 
     def refresh(self):
         """Take up a newer index where there is one. Raises nothing: what is wrong is `problem`, and in the log once.
 
         What could not be taken up is tried again when it has changed, and after a while, twice as long each time.
         """
-        before = self.problem
         try:
             self._refresh()
         except Exception as error:  # whatever lies in the folder, the index that is served goes on
             self.stale = str(error) if isinstance(error, HashretError) else f"it cannot be opened: {error!r}"
             self.failures += 1
-        if self.problem != before:
-            found = f"still served as it was: {self.problem}" if self.problem else "served as it is now"
+        problem = self.problem
+        if problem != self._said:
+            self._said = problem
+            found = f"still served as it was: {problem}" if problem else "served as it is now"
+            if self.current.index.damage:
+                found = f"not searched any more: {problem}"
             _log.warning("%s", shown_line(f"note: the index {shown(self.index)} is {found}"))
 
     def _refresh(self):

@@ -47,7 +47,7 @@ _PROBLEMS = {
         415: "not an image",
         422: "a parameter is wrong",
         500: "the service failed",
-        503: "too many photographs wait, or the index is away; try again",
+        503: "too many photographs wait, or the index is away: try again; or the index is damaged",
     }.items()
 }
 
@@ -223,8 +223,10 @@ async def health(service: Shared) -> schema.Health:
     The HTTP status is 200 in either case: the index that is served goes on answering, and starting again would lose it.
     """
     index, problem = service.live.current.index, service.live.problem
-    status = "stale" if problem else "ok"
-    return schema.Health(status=status, problem=problem, generation=index.meta["generation"], count=len(index))
+    status = "damaged" if index.damage else "stale" if problem else "ok"
+    return schema.Health(
+        status=status, problem=problem, generation=index.meta["generation"], count=len(index), checked=index.checked
+    )
 
 
 @router.get("/metrics", include_in_schema=False)

@@ -90,10 +90,14 @@ class About(BaseModel):
 class Health(BaseModel):
     """Whether the service can answer."""
 
-    status: str = Field(description='"ok", or "stale" where a newer index could not be taken up, or its engine is away')
+    status: str = Field(
+        description='"ok"; "stale" where a newer index could not be taken up, or its engine is away; "damaged" where a '
+        "file of the index that is served has changed, so that searches get HTTP's 503"
+    )
     problem: str | None = Field(None, description="what is wrong, one line; the service tries again by itself")
     generation: int
     count: int
+    checked: str = Field(description="what was compared with the index's own record so far")
 
 
 class Problem(BaseModel):
