@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import struct
 from pathlib import Path
@@ -131,6 +132,19 @@ def test_what_was_compared_is_said(index, monkeypatch):
     opened.verify_in_background()._background.thread.join()
     assert (opened.checked, opened.damage) == ("types, shapes and sizes, sha256 of 10 files", None)
     ask(opened)
+
+
+@pytest.mark.parametrize("name", ["paths.bin", "hamming.faiss", "ids.npy", "values.npy"])
+@pytest.mark.parametrize("verify", [True, False])
+def test_pipes_and_devices_among_the_files_of_an_index_are_not_waited_for(index, name, verify):
+    meta = json.loads((index / "index.json").read_text())
+    meta["segments"][0]["files"][name]["bytes"] = 0  # the size of either
+    (index / "index.json").write_text(json.dumps(meta))
+    for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
+        (index / "000001" / name).unlink()
+        make(index / "000001" / name)
+        with pytest.raises(HashretError, match=f"is damaged: {re.escape(name)} has changed"):
+            open_index(index, "cpu", verify=verify)
 
 
 def test_an_undamaged_index_answers_without_checksums(index):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from functools import cached_property
+from stat import S_ISREG
 
 import faiss
 import numpy as np
@@ -228,8 +229,13 @@ def check_files(folder, files, verify):
         FileNotFoundError: one is missing.
     """
     for name, wanted in files.items():
-        path = folder / name
-        if path.stat().st_size != wanted["bytes"] or (verify and _sha256(path) != wanted["sha256"]):
+        path, found = folder / name, (folder / name).stat()
+        # A pipe or a device, which has no size, would be waited for, or read for ever.
+        if (
+            not S_ISREG(found.st_mode)
+            or found.st_size != wanted["bytes"]
+            or (verify and _sha256(path) != wanted["sha256"])
+        ):
             return name
     return None
 
