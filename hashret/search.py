@@ -19,7 +19,7 @@ from .data.images import UnreadableImage, read_image
 from .data.walk import LINKED_TO_NOTHING, SPECIAL, summary, walk
 from .engines import open_database, refuse_engine, shown
 from .errors import HashretError, warn
-from .files import partial_folder
+from .files import partial_folder, remove_leftovers
 from .index import Database, Index, append, open_index
 from .index.hamming import gpus
 from .index.paths import file_key
@@ -412,6 +412,7 @@ def add(
     passed_over = tuple(item for source in sources for item in source.files_passed_over())
     new = _new_photographs(opened, sources, again)
     if not new:
+        remove_leftovers(index, r"added-\w+")  # of a run that was killed when all was in the index
         return EncodeReport(0, 0, 0.0, (), passed_over)
     said = [__version__, read_meta(model)["fingerprint"], opened.meta["precision"], keep_features]
     said += [[source.fingerprint, source.classes, source.protocol] for source in new]

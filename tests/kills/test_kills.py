@@ -11,7 +11,7 @@ import sys
 import pytest
 from cases import CASES
 from power import Disk, is_temporary
-from runs import FAIL, FULL, KILL, Subject, Warm
+from runs import FAIL, FULL, KILL, TEAR, Subject, Warm
 
 EVERY = bool(os.environ.get("HASHRET_EVERY_CALL"))
 CONTROL = "replaced by a copy"  # what must be noticed
@@ -42,7 +42,7 @@ def some(points, most, first=()):
     if EVERY:
         return points
     chance = random.Random(len(points))
-    chosen = chance.sample(sorted(first), min(len(first), most // 2))
+    chosen = chance.sample(sorted(first), min(len(first), (most + 1) // 2))
     others = [point for point in points if point not in chosen]
     return chosen + chance.sample(others, min(len(others), most - len(chosen)))
 
@@ -70,7 +70,7 @@ def test_a_kill_at_any_call_leaves_the_old_state_or_the_new(subject):
     assert not subject.touched(subject.trace)
     points = list(subject.points())
     assert len(points) > 3
-    check(subject, subject.stopped, some(points, 4 if subject.calls < 500 else 2, around_renames(subject)))
+    check(subject, subject.stopped, some(points, 3 if subject.calls < 500 else 1, around_renames(subject)))
 
 
 def test_nothing_counts_on_what_a_power_loss_could_take(subject):
@@ -81,10 +81,10 @@ def test_nothing_counts_on_what_a_power_loss_could_take(subject):
 def test_a_full_disk_or_a_fault_is_one_line_and_leaves_the_old_state_or_the_new(subject):
     calls = [number for number, call, result, *_ in subject.trace if number and call != "failed"]
     points = [(mode, number) for number in calls for mode in (FULL, FAIL)]
-    check(subject, subject.failed, some(points, 3 if subject.calls < 500 else 1))
+    check(subject, subject.failed, some(points, 2 if subject.calls < 500 else 1))
 
 
 def test_a_verb_that_writes_in_place_is_noticed(warm):
     subject = Subject(warm, CONTROL)
-    assert any(subject.stopped(*point) for point in subject.points())
+    assert any(subject.stopped(*point) for point in subject.points() if point[0] == TEAR)
     assert Disk(subject.before).dangers(subject.trace, warm.root)

@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <ucontext.h>
@@ -154,6 +155,8 @@ static long instead(const Call *call, int number, long nr, long *a, const char *
             hashret_call(SYS_write, a[0], (long)parts->iov_base, parts->iov_len / 2, 0, 0, 0);
         } else {
             int size = nr == SYS_sendfile ? 3 : nr == SYS_copy_file_range ? 4 : 2;
+            struct stat from;
+            if (size > 2 && !fstat(a[size == 3], &from) && a[size] > from.st_size) a[size] = from.st_size;
             a[size] /= 2;
             hashret_call(nr, a[0], a[1], a[2], a[3], a[4], a[5]);
         }

@@ -4,6 +4,7 @@ A request is a pickled tuple on standard input, its answer another on standard o
 """
 
 import ctypes
+import gc
 import hashlib
 import os
 import pickle
@@ -80,6 +81,7 @@ class Server:
         code, result = 1, None
         try:
             signal.alarm(LIMIT)
+            gc.disable()  # which would copy the memory that it looks at
             for number, name in ((1, "stdout"), (2, "stderr")):
                 os.dup2(os.open(self.base / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -170,7 +172,7 @@ class Server:
         """All files of the root."""
         import cases
 
-        return self.forked(lambda: cases.tree(".", cases.CASES[name].dated))[2]
+        return cases.tree(self.root, cases.CASES[name].dated)
 
 
 def main(library, base):
@@ -178,6 +180,7 @@ def main(library, base):
     os.dup2(2, 1)
     prepare_imports()
     server = Server(library, Path(base))
+    gc.freeze()
     while True:
         try:
             name, *arguments = pickle.load(sys.stdin.buffer)
