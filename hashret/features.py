@@ -204,7 +204,7 @@ class FeatureCache:
             return None
         if (
             not isinstance(shape, list)
-            or not shape
+            or len(shape) != 3
             or not all(type(side) is int and 0 < side < 2**20 for side in shape)
         ):
             raise self._damaged()
