@@ -271,7 +271,9 @@ def test_what_it_says_of_itself(client):
     about = client.get("/api/about").json()
     assert (about["count"], about["bits"], about["classes"]) == (36, 24, ["blue", "green", "red"])
     assert about["encoder"]["attention"] is True
-    assert client.get("/healthz").json() == {"status": "ok", "problem": None, "generation": 1, "count": 36}
+    checked = "types, shapes and sizes, sha256 of 7 files"
+    health = {"status": "ok", "problem": None, "generation": 1, "count": 36, "checked": checked}
+    assert client.get("/healthz").json() == health
     described = client.get("/openapi.json").json()
     assert set(described["paths"]) >= {"/api/query", "/api/items/{id}/query", "/api/items/{id}", "/healthz"}
     post = described["paths"]["/api/query"]["post"]
