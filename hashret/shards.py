@@ -267,7 +267,7 @@ class ShardFolder:
             raise HashretError(f"{self.folder} was encoded anew while it was read; run this again")
         if (attributes["bits"], attributes["encoder"]) != (self.manifest["bits"], self.manifest["encoder"]):
             raise HashretError(f"{self.shard_path(number)} was encoded by another encoder than {self.folder}")
-        wrong = self._contradiction(shard)
+        wrong = self._contradiction(number, shard)
         if wrong:
             raise HashretError(
                 f"the shard {self.shard_path(number)} is damaged ({wrong}); remove it and run encode again"
@@ -279,11 +279,15 @@ class ShardFolder:
         for number in range(self.manifest["shards"]):
             yield from read_shard(self.shard_path(number), verify=False)[0].paths
 
-    def _contradiction(self, shard):
+    def _contradiction(self, number, shard):
         """What of a shard is not as the manifest says, or None."""
         ids, labels, classes = shard.ids, shard.labels, len(self.manifest["classes"])
         if len(ids) and not (ids[0] >= 0 and (ids[1:] > ids[:-1]).all()):
             return "its ids do not ascend"
+        if len(ids) and "shard_size" in self.manifest:
+            start, size = number * self.manifest["shard_size"], self.manifest["shard_size"]
+            if ids[0] < start or ids[-1] >= min(start + size, self.manifest.get("images", start + size)):
+                return "its photographs are those of another shard"
         if (0 if shard.features is None else shard.features.shape[1]) != self.manifest.get("features", 0):
             return f"its features are not as {MANIFEST} says"
         if labels is None or not len(labels):

@@ -1,4 +1,5 @@
 import fcntl
+import shutil
 
 import h5py
 import numpy as np
@@ -8,6 +9,7 @@ from helpers import start
 from hashret import shards
 from hashret.bits import binarize, pack
 from hashret.errors import HashretError
+from hashret.files import read_json, write_json
 
 
 def make_shard(n=5, bits=12, seed=0):
@@ -91,6 +93,22 @@ def test_a_damaged_shard_is_one_clear_error(tmp_path, damage):
             del file["values"]
     with pytest.raises(HashretError, match="is damaged"):
         shards.read_shard(path)
+
+
+@pytest.mark.parametrize(("number", "by"), [(1, 0), (0, 1)])
+def test_a_shard_in_the_place_of_another_is_told(codes, tmp_path, number, by):
+    folder = shutil.copytree(codes, tmp_path / "codes")
+    shutil.copy(codes / shards.shard_name(by), folder / shards.shard_name(number))
+    with pytest.raises(HashretError, match="its photographs are those of another shard"):
+        list(shards.ShardFolder(folder))
+
+
+def test_a_shard_of_a_larger_folder_is_told(codes, tmp_path):
+    folder = shutil.copytree(codes, tmp_path / "codes")
+    manifest = read_json(folder / shards.MANIFEST, "manifest")
+    write_json(folder / shards.MANIFEST, manifest | {"images": 7, "shards": 1})
+    with pytest.raises(HashretError, match="its photographs are those of another shard"):
+        list(shards.ShardFolder(folder))
 
 
 @pytest.mark.parametrize("locked_by", ["writer", "writer, locks wanted", "lock"])

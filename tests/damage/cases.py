@@ -55,7 +55,7 @@ _SHARDS = (
     ("info", "codes"),
     ("build-index", "--codes", "codes", "--out", "new-index"),
     ("build-index", "--codes", "codes", "--codes", "codes-test", "--out", "index", "--overwrite"),
-    (*_ENCODE, "folder:photos", "--split", "train", "--features", "--out", "codes", "--shard-size", "8"),
+    ("evaluate", "codes", "--candidates", "10"),
 )
 _QUERIES = (
     ("evaluate", "codes-test", "--candidates", "10"),
