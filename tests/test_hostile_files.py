@@ -102,6 +102,14 @@ def test_numbers_that_cannot_be_are_told_in_one_line_without_checksums(index, da
         open_index(index, "cpu")
 
 
+def test_a_path_with_a_zero_byte_cannot_be(index):
+    with open(index / "000001" / "paths.bin", "r+b") as file:
+        file.write(b"/photos\0")
+    opened = open_index(index, "cpu", verify=False)
+    with pytest.raises(HashretError, match=r"is damaged: paths.bin is not as it was written; build it again"):
+        opened.items([0])
+
+
 def test_paths_without_a_byte_cannot_be(index):
     segment, meta = index / "000001", json.loads((index / "index.json").read_text())
     (segment / "paths.bin").write_bytes(b"")

@@ -36,7 +36,10 @@ class Paths:
         start, end = int(self._ends[row - 1]) if row else 0, int(self._ends[row])
         if not (0 <= start <= end <= len(self.raw) and end - start <= _LONGEST):
             raise damaged_table("path_ends.npy")
-        return decode_path(self.raw[start:end])
+        path = decode_path(self.raw[start:end])
+        if "\0" in path:  # which no file is called, and the system refuses in its own way
+            raise damaged_table("paths.bin")
+        return path
 
     @property
     def last(self):

@@ -360,10 +360,14 @@ def _warm():
 
 
 def _take_for_large():
-    """Open an index as one that is too large for checksums, and search it as one that is worth the compiled scan."""
+    """Open an index as one that is too large for checksums, and search it as one that is worth the compiled scan.
+
+    Checksums in the background would refuse a small index before it is searched; of a large one they come later.
+    """
     from hashret.index import folder, hamming
 
     folder._VERIFY_BYTES = -1
+    folder.Index.verify_in_background = lambda self: self
     hamming._PAIRS_TO_LOAD = hamming._PAIRS_TO_COMPILE = 0
 
 
