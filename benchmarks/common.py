@@ -52,7 +52,12 @@ def _gpu():
 
 
 def commit():
-    """Short hash of the commit, with "+changes" where the code differs from it."""
+    """Short hash of the commit, with "+changes" where the code differs from it.
+
+    A machine that was given the code without its history is told the commit by ``HASHRET_COMMIT``.
+    """
+    if told := os.environ.get("HASHRET_COMMIT"):
+        return told
 
     def git(*arguments):
         if not shutil.which("git"):

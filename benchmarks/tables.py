@@ -51,18 +51,41 @@ def main():
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, which share the cores")
+    parser.add_argument("--workers", type=int, default=0, help="decoding processes of each run")
     parser.add_argument("--keep", action="store_true", help="keep checkpoints, codes and indexes")
     parser.add_argument("--results", type=Path, default=common.RESULTS / "tables")
     options = parser.parse_args()
     todo = [spec for spec in plan(options) if not (options.results / f"{name_of(options, spec)}.json").exists()]
     print(f"{len(todo)} runs to do", flush=True)
+    spawn = multiprocessing.get_context("spawn")
+    if todo and options.finetune == "head":
+        filling = spawn.Process(target=fill_cache, args=(options,))
+        filling.start()
+        filling.join()
+        if filling.exitcode:
+            raise SystemExit("the convolution features could not be computed")
     workers = ProcessPoolExecutor(
-        options.jobs, mp_context=multiprocessing.get_context("spawn"), max_tasks_per_child=1
+        options.jobs, mp_context=spawn, max_tasks_per_child=1
     )  # a process a run, so that its peak memory is its own
     with workers as pool:
         runs = {pool.submit(run, options, spec): spec for spec in todo}
         for number, done in enumerate(as_completed(runs), 1):
             print(f"[{number}/{len(todo)}] {done.result()}", flush=True)
+
+
+def fill_cache(options):
+    """Compute the convolution features of all photographs with every core, before runs share the cores."""
+    from hashret.data import open_data
+    from hashret.feed import FeatureFeed
+    from hashret.models.encoder import pick_device, pick_precision
+    from hashret.models.weights import load_features
+
+    device, started = pick_device("auto"), time.perf_counter()
+    features = load_features(options.weights, "vgg16")
+    for part in ("train", "database", "test"):
+        source = open_data(f"{options.protocol}:{options.data}", part)
+        FeatureFeed(source, features, options.image_size, pick_precision(device), device)
+    print(f"convolution features: {time.perf_counter() - started:.0f} s", flush=True)
 
 
 def plan(options):
@@ -112,14 +135,14 @@ def run(options, spec):
     settings |= ABLATIONS.get(ablation, {})
     model, index = work / "model.safetensors", work / "index"
     training = timed(
-        "train", train, data, model, weights=options.weights, workers=0, quiet=True, resume=unfinished,
+        "train", train, data, model, weights=options.weights, workers=options.workers, quiet=True, resume=unfinished,
         overwrite=not unfinished, **settings,
     )  # fmt: skip
     frozen = options.finetune == "head"
     for part in ("database", "test"):
         timed(
-            f"encode {part}", encode, data, model, work / part, split=part, fill_cache=frozen, workers=0, quiet=True,
-            overwrite=True,
+            f"encode {part}", encode, data, model, work / part, split=part, fill_cache=frozen, workers=options.workers,
+            quiet=True, overwrite=True,
         )  # fmt: skip
     timed("build-index", build_index, work / "database", index, overwrite=True)
     metrics = timed("evaluate", evaluate, work / "test", index, index_order=True, k=(1, 10, 100))

@@ -77,9 +77,17 @@ class FeatureCache:
     def state(self):
         """uint8 (n,) of the source's photographs: MISSING, PRESENT or UNREADABLE."""
         with self._reported():
+            self._check_files()
             if self.places is None:
                 self.places = self._located()
             return self._states()[self.rows]
+
+    def _check_files(self):
+        """Raise HashretError where a name of the cache is that of a pipe, say, which would be waited for."""
+        for name in (_PHOTOGRAPHS, _STATE, _FEATURES, _INFO):
+            path = self.folder / name
+            if path.exists() and not path.is_file():
+                raise self._damaged()
 
     def _states(self):
         """The same of the whole source."""
@@ -160,6 +168,7 @@ class FeatureCache:
                 self.folder.mkdir(exist_ok=True)
                 if any(path.is_symlink() for path in self.folder.iterdir()):  # what it leads to would be written to
                     raise self._damaged()
+                self._check_files()
                 if not (self.folder / _INFO).exists():
                     write_json(self.folder / _INFO, self.info)
                 table, state = (os.open(self.folder / name, os.O_RDWR | os.O_CREAT) for name in (_PHOTOGRAPHS, _STATE))
@@ -417,7 +426,7 @@ def _bytes(shape):
 def _read(path, dtype):
     """The whole records of a file, none where there is no file."""
     try:
-        raw = path.read_bytes()
+        raw = b"" if path.exists() and not path.is_file() else path.read_bytes()  # a pipe would be waited for
     except FileNotFoundError:
         raw = b""
     return np.frombuffer(raw[: len(raw) - len(raw) % dtype.itemsize], dtype)

@@ -208,6 +208,18 @@ def test_a_damaged_cache_is_named(place, damage):
         fill(place)
 
 
+@pytest.mark.parametrize("name", ["photographs.bin", "state.u8", "features.f16", "info.json"])
+def test_a_pipe_in_the_place_of_a_file_is_damage_and_not_waited_for(place, name):
+    fill(place)
+    path = folder_of(place) / name
+    path.unlink()
+    os.mkfifo(path)
+    for use in (fill, lambda place: opened(place).state(), lambda place: opened(place).open()):
+        with pytest.raises(HashretError, match="is damaged; remove that folder and run again"):
+            use(place)
+    caches(place / "cache")
+
+
 def test_caches_are_listed_and_cleared(place):
     fill(place)
     os.utime(place / "photos" / "red" / "01.png", (1, 1))
