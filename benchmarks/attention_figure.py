@@ -17,13 +17,13 @@ import common
 import numpy as np
 import torch
 
-from hashret import heatmaps
 from hashret.bits import binarize
 from hashret.data import open_data, read_image
 from hashret.explanation import attribution_tiles, concentration, explain_results
 from hashret.models.attribution import attribute
 from hashret.models.checkpoint import load_encoder
-from hashret.rendering import QUERY, Tile, hit_caption, hit_frame, letterbox, open_small, sheet, thumbnail
+from hashret.rendering import heatmaps
+from hashret.rendering.pictures import QUERY, Tile, hit_caption, hit_frame, letterbox, open_small, sheet, thumbnail
 from hashret.search import Searcher
 
 HITS = 3

@@ -22,7 +22,7 @@ from latency import draw
 
 from hashret.bits import as_words, pad, padded_width
 from hashret.index.distinct import group
-from hashret.index.pairs import pairs_within, plan
+from hashret.near_duplicates.code_pairs import pairs_within, plan
 
 FLIPS = {"uniform": 0.5, "learned-like": 0.01, "spread": 0.05}
 PAIRS = {"faiss": 5e9, "numpy": 1e9}  # comparisons of a round, at most

@@ -22,10 +22,10 @@ import torch
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
+from hashret.data.feature_cache import weights_fingerprint
 from hashret.encoding import encode
-from hashret.features import weights_fingerprint
 from hashret.models.checkpoint import save_checkpoint
-from hashret.models.vgg import HashNet
+from hashret.models.network import HashNet
 from hashret.models.weights import load_features
 
 

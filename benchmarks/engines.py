@@ -19,7 +19,8 @@ from pathlib import Path
 import common
 import numpy as np
 
-from hashret.engines import export, open_database
+from hashret.engines import export
+from hashret.opening import open_database
 from hashret.shards import ShardFolder
 
 NEAREST, K, CANDIDATES = 100, 10, 1000

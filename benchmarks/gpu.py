@@ -32,8 +32,8 @@ from hashret.files import read_json
 from hashret.index import Index
 from hashret.index.distinct import group
 from hashret.index.hamming import HammingStage, has_compiled
+from hashret.index.resident import Resident
 from hashret.index.segment import Segment
-from hashret.resident import Resident
 
 common.PACKAGES += ("numba", "triton")
 FLIPS = {"random": 0.5, "learned": 0.01}

@@ -11,7 +11,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 export PYTHONPATH="$here/..${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 mkdir -p "$results"
 trap 'tar -C "$results" -czf "$results/gpu.tgz" --exclude gpu.tgz .' EXIT
-(cd "$here/.." && "${PYTHON:-python}" -m pytest -p no:cacheprovider tests/test_index_gpu.py tests/test_resident.py) 2>&1 |
+(cd "$here/.." && "${PYTHON:-python}" -m pytest -p no:cacheprovider tests/index/test_gpu.py tests/index/test_resident.py) 2>&1 |
   tee "$results/tests.txt"
 failed=${PIPESTATUS[0]}
 "${PYTHON:-python}" "$here/gpu.py" --results "$results" "$@" && exit "$failed"

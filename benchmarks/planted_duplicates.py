@@ -26,10 +26,10 @@ from PIL import Image, ImageOps
 from hashret import build_index, duplicates, encode, load_encoder, open_data, open_index
 from hashret.bits import hamming
 from hashret.index.distinct import group
-from hashret.index.linked import components
-from hashret.index.near import euclidean, near_pairs
-from hashret.index.pairs import pairs_within
-from hashret.likeness import DISTANCES, vectors
+from hashret.near_duplicates.code_pairs import pairs_within
+from hashret.near_duplicates.components import components
+from hashret.near_duplicates.likeness import DISTANCES, vectors
+from hashret.near_duplicates.near_pairs import euclidean, near_pairs
 
 RADII = (0, 2, 4, 8, 12)
 REACH = {

@@ -14,6 +14,8 @@ The names are loaded when they are first used: ``import hashret`` alone pulls ne
 
 from importlib import import_module
 
+from .renamed import install as _install_old_names
+
 __version__ = "0.1.0"
 
 _HOMES = {
@@ -22,7 +24,7 @@ _HOMES = {
     "add": "search",
     "build_index": "index",
     "compact": "index",
-    "duplicates": "near_duplicates",
+    "duplicates": "near_duplicates.groups",
     "encode": "encoding",
     "evaluate": "evaluation",
     "explain": "explanation",
@@ -30,16 +32,18 @@ _HOMES = {
     "info": "description",
     "load_encoder": "models.checkpoint",
     "open_data": "data",
-    "open_database": "engines",
+    "open_database": "opening",
     "open_index": "index",
     "remove": "index",
-    "report": "run_report",
-    "restore": "moving",
+    "report": "reporting.page",
+    "restore": "near_duplicates.moving",
     "serve": "service",
-    "set_aside": "moving",
-    "train": "training",
+    "set_aside": "near_duplicates.moving",
+    "train": "training.start",
 }
 __all__ = ["__version__", *_HOMES]
+
+_install_old_names()
 
 
 def __getattr__(name):

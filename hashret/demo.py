@@ -8,15 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from . import pages, rendering
 from .encoding import encode
 from .errors import HashretError
 from .evaluation import evaluate
 from .files import atomic, check_output, partial_folder, place_folder
 from .index import build_index
 from .names import shown
+from .rendering import pages, pictures
+from .rendering.text import table
 from .search import query
-from .training import train
+from .training.start import train
 
 _TEST_SHARE = 5  # every fifth digit of a class is held out
 
@@ -77,7 +78,7 @@ def demo(out="hashret-demo", *, bits=48, seed=0, device="auto", overwrite=False)
     photos = [sorted((data / "test" / str(digit)).iterdir())[0] for digit in range(10)]
     results = query(photos, index, model, k=7, device=device)
     _say(f"5. query with a held-out digit: {photos[3]}")
-    print(rendering.table(results[3][1]))
+    print(table(results[3][1]))
     print("6. score all held-out digits against the index")
     metrics = evaluate(out / "codes-test", index, device=device, candidates=100, out=out / "metrics.json")
     truth = [str(digit) for digit in range(10)]
@@ -90,7 +91,7 @@ def demo(out="hashret-demo", *, bits=48, seed=0, device="auto", overwrite=False)
     pages.results_page(
         results, out / "results.html", "hashret demo: held-out digits and their nearest train digits", facts, truth
     )
-    rendering.grid(results, out / "results.png", truth)
+    pictures.grid(results, out / "results.png", truth)
     for name, value in facts.items():
         _say(f"   {name}: {value}")
     _say(f"   page: {out / 'results.html'}   picture: {out / 'results.png'}")

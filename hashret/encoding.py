@@ -14,10 +14,10 @@ import numpy as np
 from .bits import binarize, pack
 from .data import ImageSource, open_data
 from .data.batches import batch_size, batches, split_rows
+from .data.feature_cache import PRESENT, FeatureCache
 from .data.walk import PassedOver
 from .distributed import barrier, is_main, local_device, main_first, process_group, rank, world
 from .errors import HashretError
-from .features import PRESENT, FeatureCache
 from .files import (
     atomic,
     check_names,

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from .collapse import QUERIES, collapsed, map_by_chance
-from .engines import open_database, shown
+from .engines import shown
 from .errors import HashretError, warn
 from .files import check_writable, read_json, write_json
 from .index import Database
@@ -28,6 +28,7 @@ from .metrics import (
     precision_within,
     recall_within,
 )
+from .opening import open_database
 from .progress import Progress
 from .shards import MANIFEST, Shard, ShardFolder
 

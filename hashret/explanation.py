@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import heatmaps
 from .bits import binarize
 from .data.batches import split_rows
 from .errors import HashretError
@@ -16,7 +15,8 @@ from .models.attribution import Attribution, attribute
 from .models.checkpoint import load_encoder
 from .names import shown_path
 from .progress import Progress
-from .rendering import (
+from .rendering import heatmaps
+from .rendering.pictures import (
     PLAIN,
     QUERY,
     Tile,

@@ -17,16 +17,17 @@ from .data import ImageSource, open_data, warn_passed_over
 from .data.batches import split_rows
 from .data.images import UnreadableImage, read_image
 from .data.walk import LINKED_TO_NOTHING, SPECIAL, summary, walk
-from .engines import open_database, refuse_engine, shown
+from .engines import refuse_engine, shown
 from .errors import HashretError, warn
 from .files import partial_folder, remove_leftovers
 from .index import Database, Index, append, open_index
 from .index.hamming import gpus
 from .index.paths import file_key
+from .index.resident import Resident
 from .models.checkpoint import load_encoder, read_meta
 from .models.encoder import Encoder, pick_device
 from .names import to_json
-from .resident import Resident
+from .opening import open_database
 
 TOGETHER = ("mean", "union")
 _AT_ONCE = 64  # photographs decoded before they are encoded
@@ -70,7 +71,7 @@ class Searcher:
     """An index and the encoder it was built with.
 
     On a GPU, the index is searched where it lies until that has taken about as long as copying it onto the card would;
-    from then on, the card holds it (`hashret.resident.Resident`).
+    from then on, the card holds it (`hashret.index.resident.Resident`).
 
     Args:
         index: folder of an index, see `hashret build-index`, a collection in an engine, see `hashret export`, or an

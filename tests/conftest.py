@@ -63,9 +63,10 @@ def make_model(path, bits=24, seed=0, **options):
     """Save an untrained encoder; its random hash layer is scaled so that values lie on both sides of 0.5."""
     import torch
 
-    from hashret.features import weights_fingerprint
+    from hashret.data.feature_cache import weights_fingerprint
+    from hashret.models.backbones import init_from_scratch
     from hashret.models.checkpoint import save_checkpoint
-    from hashret.models.vgg import HashNet, init_from_scratch
+    from hashret.models.network import HashNet
 
     torch.manual_seed(seed)
     shape = {"image_size": 32, "arch": "vgg11", "width": 32, "gate": "unit"} | options

@@ -38,7 +38,7 @@ def together(function, processes, *arguments, **options):
     They are forked from a server that has imported torch already. One that was killed has returned its exit code.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "hashret.training", "hashret.encoding"])
+    context.set_forkserver_preload(["torch", "hashret.training.start", "hashret.encoding"])
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -9,12 +9,12 @@ import pytest
 from click.testing import CliRunner
 from conftest import make_photos
 
-from hashret import fit
 from hashret.cli import main
 from hashret.collapse import code_figures, collapsed
 from hashret.errors import HashretError
 from hashret.models.checkpoint import read_meta
-from hashret.training import train
+from hashret.training import loop
+from hashret.training.start import train
 
 SMALL = {
     "bits": 8, "image_size": 32, "arch": "vgg11", "width": 8, "epochs": 1, "batch_size": 4, "heldout": 0, "workers": 0,
@@ -174,7 +174,7 @@ def not_reached(monkeypatch):
     def computed(*_):
         raise AssertionError("computed first")
 
-    monkeypatch.setattr("hashret.training.FeatureFeed", computed)
+    monkeypatch.setattr("hashret.training.start.FeatureFeed", computed)
 
 
 def test_what_fails_at_the_end_is_tried_at_the_start(photos, head, tmp_path, not_reached, monkeypatch):
@@ -192,7 +192,7 @@ def test_what_fails_at_the_end_is_tried_at_the_start(photos, head, tmp_path, not
     ):
         with pytest.raises(HashretError, match=line):
             train(photos, tmp_path / name, **head)
-    monkeypatch.setattr(fit.shutil, "disk_usage", lambda folder: SimpleNamespace(free=2**20))
+    monkeypatch.setattr(loop.shutil, "disk_usage", lambda folder: SimpleNamespace(free=2**20))
     with pytest.raises(HashretError, match=r"training writes up to \d+ MiB beside .*, and 1 MiB are free there"):
         train(photos, tmp_path / "model.safetensors", **head | {"width": 512})
     assert sorted(path.name for path in tmp_path.iterdir() if "." in path.name[1:]) == [
@@ -204,7 +204,7 @@ def test_a_training_resumes_only_with_the_classes_it_began_with(photos, head, tm
     folder = tmp_path / "photos"
     shutil.copytree(photos / "train", folder)
     out = tmp_path / "model.safetensors"
-    monkeypatch.setattr(fit.Run, "_finish", lambda *_: None)  # as if it had been killed
+    monkeypatch.setattr(loop.Run, "_finish", lambda *_: None)  # as if it had been killed
     train(folder, out, **head)
     (folder / "red").rename(folder / "rot")
     with pytest.raises(HashretError, match="photographs changed since the unfinished training"):

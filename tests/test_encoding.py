@@ -15,9 +15,9 @@ from PIL import Image
 from hashret import encoding, files
 from hashret.bits import binarize, pack
 from hashret.data import open_data, read_image
+from hashret.data.feature_cache import PRESENT, FeatureCache
 from hashret.encoding import encode
 from hashret.errors import HashretError
-from hashret.features import PRESENT, FeatureCache
 from hashret.files import locked
 from hashret.models.checkpoint import load_encoder, read_meta
 from hashret.shards import ShardFolder, decode_path

@@ -5,13 +5,14 @@ import pytest
 from conftest import make_model, make_photos
 from PIL import Image
 
-from hashret import explain, rendering
+from hashret import explain
 from hashret.bits import binarize
 from hashret.encoding import encode
 from hashret.errors import HashretError
 from hashret.explanation import contribution_caption, explain_results, table
 from hashret.index import build_index
 from hashret.models.checkpoint import load_encoder
+from hashret.rendering import pictures
 from hashret.search import Hit, Searcher
 
 
@@ -49,12 +50,12 @@ def test_the_picture_has_a_row_a_photograph_and_hit(place, tmp_path):
     photo = place / "photos" / "red" / "00.png"
     explain([photo], place / "model.safetensors", tmp_path / "map.png", index=place / "index", k=2)
     picture = np.asarray(Image.open(tmp_path / "map.png").convert("RGB")).astype(int)
-    gap, line = rendering._GAP, rendering.TILE + rendering._TEXT + rendering._GAP
-    top = gap + rendering._HEAD
-    assert picture.shape[1] == 7 * (rendering.TILE + gap) + 3 * gap
+    gap, line = pictures._GAP, pictures.TILE + pictures._TEXT + pictures._GAP
+    top = gap + pictures._HEAD
+    assert picture.shape[1] == 7 * (pictures.TILE + gap) + 3 * gap
     for row in range(3):
-        tile = picture[top + row * line :][: rendering.TILE]
-        photo, gate, places = (tile[:, left : left + rendering.TILE] for left in (gap, 158, 296))
+        tile = picture[top + row * line :][: pictures.TILE]
+        photo, gate, places = (tile[:, left : left + pictures.TILE] for left in (gap, 158, 296))
         assert np.ptp(photo.mean(axis=(0, 1))) > 50  # in colour
         assert np.ptp(gate, axis=2).max() < 12  # an untrained gate is flat, hence grey
         assert np.ptp(places, axis=2).max() > 60

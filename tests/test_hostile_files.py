@@ -14,10 +14,8 @@ import torch
 
 from hashret.bits import binarize, pack
 from hashret.data import open_data
-from hashret.engines import open_database
 from hashret.errors import DamagedIndex, HashretError
 from hashret.files import atomic, check_output, check_writable, read_json
-from hashret.fit import Run
 from hashret.index import build_index, folder, open_index
 from hashret.index.distinct import CodeTable
 from hashret.index.planes import bit_planes
@@ -25,8 +23,10 @@ from hashret.index.rerank import squared_distances
 from hashret.index.scan import Scan
 from hashret.models.checkpoint import read_meta
 from hashret.models.weights import load_features
+from hashret.opening import open_database
 from hashret.shards import Shard, encode_paths, read_shard, write_shard
-from hashret.training import train
+from hashret.training.loop import Run
+from hashret.training.start import train
 
 N, BITS = 5000, 24
 

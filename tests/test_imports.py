@@ -1,69 +1,107 @@
 """Imports run one way, and what must answer at once pulls nothing heavy."""
 
 import ast
+import importlib
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 import hashret
+from hashret import renamed
 
 PACKAGE = Path(hashret.__file__).parent
-LAYERS = [  # a module may import from its own layer and those above
-    ["errors", "names", "progress"],
+LAYERS = [  # a folder or module may import from those above alone
+    ["errors", "names", "progress", "renamed"],
     ["records"],
     ["bits", "files", "distributed", "labels"],
     ["metrics", "shards"],
-    ["bit_statistics", "collapse"],
-    ["confusion"],
-    ["data"],
+    ["collapse"],
     ["models"],
     ["methods"],
-    ["features"],
-    ["feed", "parallel"],
-    ["fit"],
+    ["data"],
     ["training", "encoding", "index"],
-    ["engines"],
-    ["nearest"],
-    ["resident"],
-    ["search", "evaluation", "description", "likeness", "moving"],
-    ["near_duplicates"],
+    ["engines", "near_duplicates"],
+    ["opening"],
+    ["search", "evaluation"],
     ["rendering"],
-    ["heatmaps"],
-    ["explanation"],
-    ["pages", "plots", "record_tables", "run_parts"],
-    ["run_figures", "run_plots"],
-    ["run_report"],
+    ["explanation", "reporting"],
     ["service"],
+    ["description"],
     ["demo"],
     ["cli"],
     ["__main__", "launch"],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
-def imported(path):
-    """Names of hashret modules that a file imports, anywhere in it."""
-    package = path.relative_to(PACKAGE.parent).parent.parts
-    for node in ast.walk(ast.parse(path.read_text())):
+def imported(path: Path) -> set[str]:
+    """The modules of hashret that a file imports anywhere in it, but for ``if TYPE_CHECKING``: "index.rows", "bits"."""
+    package = path.relative_to(PACKAGE).parent.parts
+    found, nodes = set(), [ast.parse(path.read_text(encoding="utf-8"))]
+    for node in nodes:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        nodes += ast.iter_child_nodes(node)
         if isinstance(node, ast.ImportFrom) and node.level:
-            base = package[: len(package) - node.level + 1]
-            names = [node.module] if node.module else [alias.name for alias in node.names]
-            for name in names:
-                full = (*base, *name.split("."))
-                if len(full) > 1:
-                    yield full[1]
+            base = (*package[: len(package) - node.level + 1], *(node.module or "").split("."))
+            for alias in node.names:
+                found.add(module_of(tuple(filter(None, (*base, alias.name)))))
+    return found
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def module_of(names: tuple[str, ...]) -> str:
+    """The module that ``from`` … ``import`` of these dotted names reads: a file, or the ``__init__`` of a folder."""
+    while names and not (PACKAGE.joinpath(*names).with_suffix(".py").exists() or PACKAGE.joinpath(*names).is_dir()):
+        names = names[:-1]
+    return ".".join((*names, "__init__") if PACKAGE.joinpath(*names).is_dir() else names)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_run_one_way(path):
-    inside = path.relative_to(PACKAGE).parts
-    name = inside[0].removesuffix(".py")
+    name = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
     if name == "__init__":
         return
-    allowed = {other for other, level in LEVEL.items() if level < LEVEL[name]} | {name, "__version__"}
-    assert set(imported(path)) <= allowed
+    allowed = {other for other, level in LEVEL.items() if level < LEVEL[name]} | {name, "__init__"}
+    assert {module.split(".")[0] for module in imported(path)} <= allowed
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in MODULES} - {PACKAGE}), ids=lambda path: path.name)
+def test_no_module_of_a_folder_imports_one_that_imports_it(folder):
+    graph = {f"{folder.name}.{path.stem}": imported(path) for path in folder.glob("*.py")}
+    TopologicalSorter({name: found & set(graph) for name, found in graph.items()}).prepare()  # raises on a cycle
+
+
+def test_no_module_has_the_name_of_a_public_function():
+    """Importing the module would put it in the place of the function: hashret.report, and there is no report.py."""
+    assert not {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in MODULES} & set(hashret.__all__)
+
+
+@pytest.mark.parametrize(("old", "new"), renamed.MODULES.items())
+def test_old_modules_warn_and_have_the_names_of_the_new_ones(old, new):
+    sys.modules.pop(old, None)
+    with pytest.warns(DeprecationWarning, match=f"{old} is now {new}") as caught:
+        module = importlib.import_module(old)
+    assert len(caught) == 1
+    found = importlib.import_module(new)
+    names = [name for name in vars(found) if not name.startswith("__")]
+    assert names
+    assert all(getattr(module, name) is getattr(found, name) for name in names)
+
+
+@pytest.mark.parametrize("old", renamed.NAMES)
+def test_names_that_moved_out_of_a_module_warn_and_are_those_of_the_new_one(old):
+    module = importlib.import_module(old)
+    for new, names in renamed.NAMES[old].items():
+        for name in names.split():
+            assert name not in vars(module)
+            with pytest.warns(DeprecationWarning, match=f"{old}.{name} is now {new}.{name}"):
+                value = getattr(module, name)
+            assert value is getattr(importlib.import_module(new), name)
+    assert not hasattr(module, "never_was_there")
 
 
 def loaded_after(code):
@@ -81,9 +119,9 @@ def loaded_after(code):
         ("import hashret, hashret.cli", {"torch", "torchvision", "faiss", "h5py", "PIL", "numpy"}),
         ("import hashret.bits, hashret.metrics, hashret.shards", {"torch", "torchvision", "faiss"}),
         ("import hashret.index, hashret.engines", {"torch", "torchvision", "pymilvus", "psycopg"}),
-        ("import hashret.training, hashret.encoding", {"faiss", "torchvision"}),
+        ("import hashret.training.start, hashret.encoding", {"faiss", "torchvision"}),
         ("import hashret.search", {"torchvision"}),
-        ("import hashret.near_duplicates, hashret.moving", {"torch", "torchvision"}),
+        ("import hashret.near_duplicates.groups, hashret.near_duplicates.moving", {"torch", "torchvision"}),
     ],
 )
 def test_heavy_packages_stay_out(code, banned):

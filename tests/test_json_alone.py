@@ -93,7 +93,11 @@ def test_outputs_are_tried_before_the_work(workplace, monkeypatch, line, name):
     monkeypatch.chdir(workplace)
     for folder in ("folder.png", "folder.html"):
         (workplace / folder).mkdir(exist_ok=True)
-    for place in ("hashret.search.Searcher", "hashret.near_duplicates.duplicates", "hashret.evaluation.open_trial"):
+    for place in (
+        "hashret.search.Searcher",
+        "hashret.near_duplicates.groups.duplicates",
+        "hashret.evaluation.open_trial",
+    ):
         monkeypatch.setattr(place, computed)
     done = run(line)
     assert done.exit_code == 2, done.output

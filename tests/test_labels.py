@@ -168,9 +168,9 @@ def test_photographs_without_a_label_are_like_none(tmp_path):
 
 
 def test_the_report_counts_the_classes_of_both(cats, tmp_path):
-    from hashret.run_figures import measure
-    from hashret.run_parts import Run
-    from hashret.run_report import _facts
+    from hashret.reporting.figures import measure
+    from hashret.reporting.page import _facts
+    from hashret.reporting.run import Run
 
     queries = shards(tmp_path / "queries", ["tree", "owl"], ["owl", "tree"])
     parts = Run(tmp_path, index=cats, queries=queries)

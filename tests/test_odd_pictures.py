@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from conftest import make_model
+from data.test_images import bomb_png, plain_png
 from PIL import Image
-from test_data_images import bomb_png, plain_png
 
-from hashret import rendering
 from hashret.cli import main
 from hashret.encoding import encode
 from hashret.index import build_index
+from hashret.rendering import pictures
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +58,9 @@ def test_pages_and_pictures_of_hits_show_them_all(odd, tmp_path):
         tall, wide = (str(odd / "photos" / name) for name in ("tall.png", "wide.png"))
         run(odd, "query", tall, "-k", "11", "--html", str(page), "--grid", str(grid))
         assert page.read_text().count("data:image/webp") >= 12
-        assert Image.open(grid).size[0] > 11 * rendering.TILE
+        assert Image.open(grid).size[0] > 11 * pictures.TILE
         run(odd, "explain", wide, "-k", "11", "--out", str(maps))
-        assert Image.open(maps).size[1] > 12 * rendering.TILE
+        assert Image.open(maps).size[1] > 12 * pictures.TILE
     finally:
         (odd / "dot.png").rename(odd / "photos" / "dot.png")
 
@@ -68,12 +68,12 @@ def test_pages_and_pictures_of_hits_show_them_all(odd, tmp_path):
 def test_thumbnails_are_of_their_size(odd):
     thumbnails = pytest.importorskip("hashret.service.thumbnails", reason="needs hashret[serve]")
     for path in sorted((odd / "photos").iterdir()):
-        tile = rendering.thumbnail(path)
-        assert tile.size == (rendering.TILE, rendering.TILE), path.name
+        tile = pictures.thumbnail(path)
+        assert tile.size == (pictures.TILE, pictures.TILE), path.name
         if path.name in ("truncated.png", "bomb.png", "empty.png"):
-            assert tile.getcolors() == [(rendering.TILE**2, (0xBB, 0xBB, 0xBB))]
+            assert tile.getcolors() == [(pictures.TILE**2, (0xBB, 0xBB, 0xBB))]
             continue
-        assert max(rendering.open_small(path).size) == rendering.TILE
+        assert max(pictures.open_small(path).size) == pictures.TILE
         with Image.open(io.BytesIO(thumbnails.thumbnail(path, 96))) as small:
             assert 1 <= max(small.size) <= 96
             assert "icc_profile" not in small.info  # that of CMYK says nothing of RGB

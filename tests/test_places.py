@@ -78,7 +78,7 @@ def test_without_any_place_faiss_searches_and_that_is_said_once(package, tmp_pat
     (tmp_path / "tmp").mkdir()
     (tmp_path / "tmp" / f"hashret-{os.getuid()}").touch()
     code = NOWHERE.format(codes=str(codes), out=str(tmp_path / "index"))
-    count, found, note = run(package, code, tmp_path, HASHRET_CACHE=str(package / "hashret" / "cli.py"))
+    count, found, note = run(package, code, tmp_path, HASHRET_CACHE=str(package / "hashret" / "errors.py"))
     assert (count, found) == ("36", "5 None")
     assert note.startswith("the compiled scan is not used, faiss searches: no folder to keep its code in")
 

@@ -1,10 +1,10 @@
 """Databases in engines that others run, Milvus and PostgreSQL with pgvector: export an index, then search it there."""
 
+from ..renamed import forwarding
 from .collection import Collection, open_collection
 from .engine import EngineError
 from .exporting import Export, export
 from .names import is_engine, refuse_engine, shown
-from .opening import open_database
 
 __all__ = [
     "Collection",
@@ -13,7 +13,8 @@ __all__ = [
     "export",
     "is_engine",
     "open_collection",
-    "open_database",
     "refuse_engine",
     "shown",
 ]
+
+__getattr__ = forwarding(__name__)

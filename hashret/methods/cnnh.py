@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from .method import Method
-from .pairs import Similarity
+from .similarity import Similarity
 from .vggh import classification_loss
 
 SWEEPS = 5

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .pairs import pairwise_loss
+from .similarity import pairwise_loss
 from .vggh import VGGH
 
 SCALE, MARGIN = 8.0, 0.2

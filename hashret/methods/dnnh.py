@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from .method import Method
-from .pairs import alike
+from .similarity import alike
 
 MARGIN = 1.0
 EPSILON = 0.4

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 
 from .method import Method
-from .pairs import pairwise_loss
+from .similarity import pairwise_loss
 
 
 class DPSH(Method):

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from .method import Method
-from .pairs import Similarity
+from .similarity import Similarity
 
 ANCHORS = 500
 MAX_LABELLED = 10_000  # photographs that the projections are learned on

@@ -21,8 +21,10 @@ from ..names import from_json, to_json, utf8_path
 from ..records import checked, fields, list_of, number, one_of, or_none, text, whole
 from ..shards import PROTOCOL
 from .attention import GATES
+from .backbones import STRIDE
 from .encoder import Encoder
-from .vgg import ARCHITECTURES, STRIDE, HashNet
+from .network import HashNet
+from .vgg import ARCHITECTURES
 
 FORMAT = 1
 _KEY = "hashret"

@@ -7,7 +7,7 @@ import copy
 import torch
 
 from ..errors import HashretError
-from .vgg import normalize
+from .backbones import normalize
 
 PRECISIONS = ("bfloat16", "float32")
 _PIXELS_A_THREAD = 2**17  # on a CPU, small batches keep the activations in the caches: 5 images of 224 px on two cores

@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 
 from ..errors import HashretError
 from ..names import utf8_path
-from .vgg import init_from_scratch, vgg_features
+from .backbones import init_from_scratch
+from .vgg import vgg_features
 
 
 def load_features(weights="imagenet", arch="vgg16"):

@@ -22,7 +22,7 @@ from ..names import shown, to_json
 from .batching import Batcher, Busy
 from .limits import BODY_SECONDS, SAFE_HEADERS, BodyLimit, EndsQuietly, HeadAsGet, OwnPages, SafeHeaders
 from .live import LiveIndex
-from .metrics import CountRequests, Metrics
+from .prometheus import CountRequests, Metrics
 from .routes import STATIC, Service, router
 from .uploads import Refused
 

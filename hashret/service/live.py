@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from ..engines import EngineError, is_engine, open_database, shown
+from ..engines import EngineError, is_engine, shown
 from ..errors import HashretError
 from ..index import Database
 from ..models.checkpoint import load_encoder, read_meta
 from ..models.encoder import Encoder
 from ..names import shown as shown_line
+from ..opening import open_database
 
 _SELECTIONS = 16  # label filters whose codes are kept
 _WATCH_SECONDS, _WATCH_ENGINE_SECONDS = 1, 10

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..heatmaps import gate_levels, layer, share_levels
 from ..models.attribution import attribute
-from ..pages import data_uri
+from ..rendering.heatmaps import gate_levels, layer, share_levels
+from ..rendering.pages import data_uri
 from .schema import Maps
 
 _SIZE = (224, 224)  # pixels; the page stretches it over the photograph, as the encoder squeezed that into a square

@@ -25,7 +25,7 @@ from .answers import answer, code_of, since
 from .batching import Batcher
 from .live import LiveIndex
 from .maps import maps
-from .metrics import Metrics
+from .prometheus import Metrics
 from .thumbnails import SIZES, thumbnail
 from .uploads import Refused
 

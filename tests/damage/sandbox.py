@@ -339,10 +339,10 @@ def _import_everything():
     import hashret.cli
     import hashret.encoding
     import hashret.explanation
-    import hashret.near_duplicates
-    import hashret.pages
-    import hashret.run_report
-    import hashret.training  # noqa: F401
+    import hashret.near_duplicates.groups
+    import hashret.rendering.pages
+    import hashret.reporting.page
+    import hashret.training.start  # noqa: F401
 
     torch.set_num_threads(1)
     faiss.omp_set_num_threads(1)

@@ -117,7 +117,7 @@ def _weights():
 
 def _unfinished(*arguments):
     """A training that was killed after its first epoch."""
-    from hashret.fit import Run
+    from hashret.training.loop import Run
 
     class Killed(Exception):
         pass

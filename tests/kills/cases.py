@@ -267,18 +267,18 @@ def other_encoder():
 
 def unfinished_training():
     """A training that was interrupted after its first epoch."""
-    from hashret import fit
+    from hashret.training import loop
 
-    end_epoch = fit.Run._end_epoch
+    end_epoch = loop.Run._end_epoch
 
     def end(self, *arguments):
         end_epoch(self, *arguments)
         raise KeyboardInterrupt
 
-    fit.Run._end_epoch = end
+    loop.Run._end_epoch = end
     with contextlib.suppress(AssertionError):
         _hashret(*SCRATCH)
-    fit.Run._end_epoch = end_epoch
+    loop.Run._end_epoch = end_epoch
 
 
 def no_index():

@@ -35,10 +35,10 @@ def prepare_imports():
 
     import hashret.cli
     import hashret.demo
-    import hashret.moving
-    import hashret.run_report  # noqa: F401
-    from hashret import pages
+    import hashret.near_duplicates.moving
+    import hashret.reporting.page  # noqa: F401
     from hashret.models import vgg
+    from hashret.rendering import pages
 
     PIL.Image.init()
     pages.environment()

@@ -1,0 +1,98 @@
+"""The command line: each verb parses, calls the function of the same name, prints."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+import warnings
+
+import click
+
+from .. import __version__
+from ..distributed import SaidElsewhereError, is_main
+from ..errors import HashretError
+from . import caches, duplicates, indexes, learning, reports, searching
+from .output import say
+
+
+class _Group(click.Group):
+    """Turns a user's mistake into one line and exit code 2."""
+
+    def main(self, *args, standalone_mode=True, **options):
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")  # no letter of a name ends a run on an ASCII terminal
+        try:
+            with warnings.catch_warnings():
+                warnings.showwarning = lambda message, *_: say(f"note: {message}", err=True)
+                status = super().main(*args, standalone_mode=False, **options)
+        except click.UsageError as error:
+            path = error.ctx.command_path if error.ctx else "hashret"
+            line = " ".join(error.format_message().split())
+            _leave(f"{line} Try '{path} --help'." if is_main() else "")  # all processes have the same arguments
+        except SaidElsewhereError:
+            _leave("")
+        except (click.ClickException, HashretError) as error:
+            _leave(str(error))
+        except (click.Abort, KeyboardInterrupt):
+            _leave("interrupted; what was written stays", 130)
+        except BrokenPipeError:  # hashret query ... | head
+            with contextlib.suppress(OSError):
+                sys.stdout.close()
+            sys.exit(0)
+        except OSError as error:  # a name that is too long, a folder that may not be looked into
+            if not error.filename:
+                raise
+            _leave(f"cannot open {error.filename}: {error.strerror}")
+        except Exception as error:
+            if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported here
+                raise
+            _leave("the memory of the device is full; lower --batch-size or --image-size")
+        sys.exit(status if isinstance(status, int) else 0)
+
+
+def _leave(line, status=2):
+    if line:
+        say(f"hashret: {line}", err=True)
+    sys.exit(status)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__)
+def main():
+    """Image retrieval by learned binary codes.
+
+    \b
+    hashret train --data folder:photos      photographs -> model.safetensors
+    hashret encode photos                   + model     -> codes/
+    hashret build-index                     codes/      -> index/
+    hashret query photo.jpg                 + index/    -> hits
+    hashret evaluate codes-test             + index/    -> mAP
+
+    Each verb finds what the one before it left in the working folder. `hashret demo` does all of it on
+    handwritten digits.
+    """
+
+
+for _verb in (
+    learning.train,
+    learning.methods,
+    learning.encode,
+    learning.demo,
+    indexes.build_index,
+    indexes.add,
+    indexes.remove,
+    indexes.compact,
+    indexes.export,
+    searching.query,
+    searching.explain,
+    searching.serve,
+    reports.evaluate,
+    reports.report,
+    reports.info,
+    duplicates.duplicates,
+    duplicates.restore,
+    caches.cache,
+):
+    main.add_command(_verb)

@@ -1,0 +1,59 @@
+"""The feature caches: cache list, cache clear."""
+
+from __future__ import annotations
+
+import click
+
+from ..errors import HashretError
+from ..names import to_json
+from .options import CACHE
+from .output import say
+
+
+@click.group()
+def cache():
+    """List and clear what train and encode --fill-cache keep of photographs."""
+
+
+@cache.command("list")
+@CACHE
+@click.option("--json", "as_json", is_flag=True, help="a JSON object a cache and line")
+def list_caches(cache, as_json):
+    """List the feature caches: name, photographs, size, days since it was written, image size, precision, source.
+
+    \b
+    Example: hashret cache list
+    """
+    from ..data.feature_cache import caches
+    from ..rendering.text import caches_table
+
+    found = caches(cache)
+    for one in found if as_json else ():
+        click.echo(to_json(one.as_dict()))
+    if not as_json:
+        click.echo(caches_table(found) if found else "no feature caches")
+
+
+@cache.command("clear")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@CACHE
+@click.option("--yes", is_flag=True, help="clear all, where no NAME is given")
+def clear_caches(names, cache, yes):
+    """Remove the feature caches NAME, as hashret cache list has them, or all with --yes. Photographs stay.
+
+    What was computed is computed again when it is needed.
+
+    \b
+    Example: hashret cache clear 0123456789abcdef0123
+             hashret cache clear --yes
+    """
+    from ..data.feature_cache import caches, clear_caches
+    from ..rendering.text import caches_table
+
+    found = caches(cache)
+    if not names and not yes:
+        click.echo(caches_table(found) if found else "no feature caches", err=True)
+        raise HashretError("name the feature caches to clear, as above, or clear all with --yes")
+    names = set(names) or {one.name for one in found}
+    freed = clear_caches(names, cache)
+    say(f"feature caches cleared: {len(names)}, {freed:,} bytes")

@@ -1,0 +1,105 @@
+"""Near-duplicates: duplicates, restore."""
+
+from __future__ import annotations
+
+import click
+
+from ..errors import HashretError
+from ..names import shown_path, to_json
+from .options import MAX_PIXELS
+from .output import say
+
+
+@click.command()
+@click.argument("index")
+@click.option("--radius", type=click.IntRange(0), help="bits that codes may differ in; default: a sixth of them")
+@click.option("--by", default="pixels", show_default=True, help="pixels, features, directions, values or codes")
+@click.option(
+    "--distance", type=click.FloatRange(0), help="default: pixels 6, features 0.1, directions 0.2, values 0.3"
+)
+@click.option("--json", "as_json", is_flag=True, help="a JSON object a group and line")
+@click.option("--html", metavar="HTML", help="write the groups as a page, with pictures")
+@click.option("--move-to", metavar="FOLDER", help="say which photographs would be moved there: all but the kept ones")
+@click.option("--yes", is_flag=True, help="with --move-to: move them")
+@MAX_PIXELS
+def duplicates(index, as_json, html, move_to, yes, **options):
+    """Find groups of near-duplicates in INDEX, and suggest which photograph of each to keep.
+
+    Photographs whose codes differ in at most --radius bits are compared by --by, and are a pair within --distance. Of
+    what pairs link, the photograph of most pixels is kept, then of most bytes, then of the lowest id, and the others
+    of its group are each within --distance of it. By pixels, a copy that was enlarged is told by following from the
+    smaller one, which is then kept; one that was sharpened as well, or saved as JPEG more than lightly, may not be.
+    Animations and scans of several pages are copies where they have as many frames or pages, of which 16 at equal
+    distances, with the first and the last, are compared. Two names of one file are one photograph.
+
+    \b
+    --by pixels      the files, shrunk to 8 x 8 pixels, in grey levels of 255: 4 for what was saved again or resized,
+                     8 or more for shots of one moment as well. Not what was mirrored, or cropped by more than a hair.
+    --by values      of the hash layer, or the directions of its logits: no file is read. For encoders that need no
+                     labels, itq and lsh; one trained on classes says the same of thousands of photographs.
+    --by features    what the hash layer reads (encode --features), scaled to unit length; better than values there
+    --by codes       nothing else: all within the radius
+
+    A larger radius finds copies that changed more, and takes longer. Look at the page before you move anything.
+    Nothing is moved without --yes, nothing is ever deleted or overwritten, and moved.jsonl in the folder says what was
+    where, for hashret restore.
+
+    \b
+    Example: hashret duplicates index --html duplicates.html
+             hashret duplicates index --move-to aside --yes && hashret remove index --gone --yes
+    """
+    from ..near_duplicates.groups import alike, duplicates
+    from ..rendering import pages, pictures
+
+    pictures.check_suffix(html, ".html")
+    if yes and not move_to:
+        raise HashretError("--yes goes with --move-to FOLDER")
+    groups = duplicates(index, **options)
+    _print_groups(groups, as_json)
+    if html:
+        pages.duplicates_page(groups, html, {"index": index, "alike": alike(index, **options)})
+    if move_to:
+        _set_aside(groups, move_to, yes, index)
+
+
+def _print_groups(groups, as_json):
+    from ..rendering.text import duplicates_table
+
+    for number, group in enumerate(groups if as_json else (), 1):
+        photographs = [photograph.as_dict() for photograph in group]
+        click.echo(to_json({"group": number, "photographs": photographs}))
+    if not as_json:
+        click.echo(duplicates_table(groups) if groups else "no duplicates")
+
+
+def _set_aside(groups, folder, yes, index):
+    from ..near_duplicates.moving import set_aside
+
+    moves = set_aside(groups, folder, yes)
+    _print_moves(moves)
+    moved = sum(move.to is not None for move in moves)
+    if yes:
+        say(f"{folder}: {moved:,} photographs moved; hashret restore {folder} moves them back", err=True)
+        say(f"now run: hashret remove {index} --gone --yes", err=True)
+    else:
+        say(f"{moved:,} photographs would be moved to {folder}; add --yes to move them", err=True)
+
+
+def _print_moves(moves):
+    for move in moves:
+        say(f"{shown_path(move.path)} -> {shown_path(move.to) if move.to else f'stays: {move.why}'}", err=True)
+
+
+@click.command()
+@click.argument("folder")
+def restore(folder):
+    """Move photographs that duplicates --move-to set aside in FOLDER back to where they were.
+
+    \b
+    Example: hashret restore aside
+    """
+    from ..near_duplicates.moving import restore
+
+    moves = restore(folder)
+    _print_moves(moves)
+    say(f"{folder}: {sum(move.to is not None for move in moves):,} photographs moved back")

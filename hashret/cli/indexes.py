@@ -1,0 +1,115 @@
+"""Verbs that make and change an index: build-index, add, remove, compact, export."""
+
+from __future__ import annotations
+
+import click
+
+from ..errors import HashretError
+from .options import DEVICE, EXCLUDE, ID, INCLUDE, MAX_PIXELS, MODEL, OVERWRITE, SPLIT, WORKERS
+from .output import say
+
+
+@click.command("build-index")
+@click.option("--codes", multiple=True, default=("codes",), show_default=True, help="folder of shards; repeatable")
+@click.option("--out", default="index", show_default=True, help="index folder to write")
+@click.option("--no-values", "values", is_flag=True, default=True, flag_value=False, help="codes only: a small index")
+@OVERWRITE
+def build_index(**options):
+    """Build an index from folders of shards.
+
+    \b
+    Example: hashret build-index --codes codes --out index
+    """
+    from ..index import build_index
+
+    meta = build_index(**options)
+    say(f"{options['out']}: {meta['count']:,} photographs, {meta['bits']} bits")
+
+
+@click.command()
+@click.argument("index")
+@click.argument("photos", nargs=-1, required=True)
+@MODEL
+@SPLIT
+@EXCLUDE
+@INCLUDE
+@click.option("--again", is_flag=True, help="add also photographs whose file is in the index already")
+@DEVICE
+@WORKERS
+@MAX_PIXELS
+def add(index, photos, **options):
+    """Encode PHOTOS (files, folders, data sources) and add those that are new to INDEX.
+
+    \b
+    Example: hashret add index photos
+    """
+    from ..search import add
+
+    report = add(index, photos, **options)
+    counts = f"{report.encoded:,} photographs added"
+    counts += f", {report.skipped:,} unreadable" if report.skipped else ""
+    counts += f", {len(report.passed_over):,} passed over" if report.passed_over else ""
+    say(f"{index}: {counts}")
+
+
+@click.command()
+@click.argument("index")
+@click.option("--id", "ids", multiple=True, type=ID, help="id of a photograph; repeatable")
+@click.option(
+    "--path", "paths", multiple=True, metavar="PATTERN", help="path of a photograph, else pattern as 'trips/*'"
+)
+@click.option("--gone", is_flag=True, help="those whose file is no longer in its folder")
+@click.option("--yes", is_flag=True, help="with --gone: also where more than a tenth of the index would go")
+def remove(index, ids, paths, gone, yes):
+    """Remove photographs from INDEX by id or path. Other ids stay; the files are not touched.
+
+    \b
+    Example: hashret remove index --path 'photos/blurred/*'
+    """
+    from ..engines import refuse_engine
+    from ..index import remove
+
+    refuse_engine(index)
+    if not ids and not paths and not gone:
+        raise HashretError("say what to remove, with --id, --path or --gone")
+    say(f"{index}: {remove(index, ids, paths, gone, yes):,} photographs removed")
+
+
+@click.command()
+@click.argument("index")
+def compact(index):
+    """Merge what was added to INDEX, and free the space of what was removed.
+
+    Searches go on meanwhile: for the background.
+
+    \b
+    Example: hashret compact index &
+    """
+    from ..engines import refuse_engine
+    from ..index import compact
+
+    refuse_engine(index)
+    count, before, after = compact(index)
+    say(f"{index}: {count:,} photographs, {before:,} -> {after:,} bytes")
+
+
+@click.command()
+@click.argument("index")
+@click.argument("to", metavar="ENGINE")
+@click.option("--collection", metavar="NAME", help="collection or table, where ENGINE does not end in #NAME")
+@click.option("--approximate", is_flag=True, help="for many millions: an approximate index, whose recall is measured")
+@OVERWRITE
+def export(**options):
+    """Copy INDEX into ENGINE: milvus:http://host:19530, milvus:file.db or postgresql://host/database.
+
+    Run again after a kill, it goes on where it stopped. query, evaluate and serve search the copy by its name.
+
+    \b
+    Example: hashret export index milvus:http://localhost:19530#photos
+             hashret query photo.jpg --index milvus:http://localhost:19530#photos
+    """
+    from ..engines import export
+
+    report = export(**options)
+    recall = "" if report.recall is None else f", finds {report.recall:.2%} of the nearest 100"
+    say(f"{report.place}: {report.count:,} photographs, {report.written:,} written now{recall}")

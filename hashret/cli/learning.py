@@ -1,0 +1,140 @@
+"""Verbs that make an encoder and its codes: train, methods, encode, demo."""
+
+from __future__ import annotations
+
+import click
+
+from .options import (
+    CACHE,
+    DEVICE,
+    DOWNLOAD,
+    EXCLUDE,
+    INCLUDE,
+    MAX_PIXELS,
+    MODEL,
+    OVERWRITE,
+    POSITIVE,
+    PRECISION,
+    SPLIT,
+    WORKERS,
+)
+from .output import say
+
+
+@click.command()
+@click.option("--data", required=True, help="DIR, cifar10:DIR, list:FILE[,root=DIR] or a protocol, cifar10-1:DIR ...")
+@click.option("--out", default="model.safetensors", show_default=True, help="checkpoint to write")
+@click.option("--split", default="train", show_default=True, help="part of the data to learn from")
+@click.option("--method", default="am-vggh", show_default=True, help="one of those that hashret methods lists")
+@click.option("--bits", type=int, default=48, show_default=True, help="code length, 8 to 256")
+@click.option("--image-size", type=int, default=224, show_default=True, help="pixels a side, a multiple of 32")
+@click.option("--arch", default="vgg16", show_default=True, help="vgg16, vgg16_bn, vgg11 or vgg11_bn")
+@click.option("--weights", default="imagenet", show_default=True, help="imagenet, a .safetensors or .pth file, or none")
+@click.option("--finetune", default="head", show_default=True, help="head: convolutions frozen; all: everything")
+@click.option("--width", type=POSITIVE, default=4096, show_default=True, help="nodes of the fully connected layers")
+@click.option("--gate", default="unit", show_default=True, help="how CBAM's gates begin: unit, open or half")
+@click.option("--dropout", type=click.FloatRange(0, 1, max_open=True), help="default: the method's own, else 0.5")
+@click.option("--epochs", type=int, default=10, show_default=True)
+@click.option("--batch-size", type=int, default=128, show_default=True)
+@click.option(
+    "--lr", type=click.FloatRange(0, min_open=True), help="default: the method's own, else 3e-4; 1e-4 for all"
+)
+@click.option(
+    "--classifier-rate", type=click.FloatRange(0), help="of the classifier's lr; default: 1, several labels: 30"
+)
+@click.option("--weight-decay", type=click.FloatRange(0), default=0.01, show_default=True)
+@click.option("--quantization", type=click.FloatRange(0), help="pulls values to 0 and 1; default: the method's own")
+@click.option(
+    "--pairs", type=click.FloatRange(0), help="weight of pairs in am-vggh+ and vggh+; default: by bits and labels"
+)
+@click.option("--balance", type=click.FloatRange(0), default=0.0, show_default=True, help="pulls bits to half ones")
+@click.option("--smoothing", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="of the labels")
+@click.option("--augment", default="crop-flip", show_default=True, help="none, crop or crop-flip, with --finetune all")
+@click.option("--heldout", type=float, default=0.05, show_default=True, help="share of the images that picks the epoch")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@EXCLUDE
+@INCLUDE
+@DEVICE
+@PRECISION
+@CACHE
+@WORKERS
+@MAX_PIXELS
+@DOWNLOAD
+@click.option("--resume", is_flag=True, help="go on with a run that was killed")
+@OVERWRITE
+def train(**options):
+    """Learn an encoder from labelled photographs.
+
+    \b
+    Example: hashret train --data cifar10:data --weights imagenet --bits 48
+    """
+    from ..training.start import train
+
+    record = train(**options)
+    say(f"{options['out']}: {record['bits']} bits, epoch {record['best_epoch']}, {record['seconds']:.0f} s")
+
+
+@click.command()
+def methods():
+    """List the hashing methods with their papers.
+
+    \b
+    Example: hashret methods
+    """
+    from ..methods import METHODS
+
+    for method in METHODS.values():
+        labels = "" if method.needs_labels else " Needs no labels."
+        click.echo(f"{method.name:<8} {method.paper}.{labels}")
+
+
+@click.command()
+@click.argument("data")
+@MODEL
+@click.option("--out", default="codes", show_default=True, help="folder of shards to write")
+@SPLIT
+@EXCLUDE
+@INCLUDE
+@click.option("--shard-size", type=POSITIVE, default=4096, show_default=True, help="photographs a shard")
+@DEVICE
+@PRECISION
+@CACHE
+@click.option("--fill-cache", is_flag=True, help="keep the convolution features for further encoders")
+@click.option("--features", is_flag=True, help="keep what the hash layer reads, too, for --rerank-by features")
+@WORKERS
+@MAX_PIXELS
+@DOWNLOAD
+@OVERWRITE
+def encode(**options):
+    """Encode photographs DATA (a folder, folder:DIR, cifar10:DIR or list:FILE) into shards of codes.
+
+    Run again after a kill, it goes on where it stopped.
+
+    \b
+    Example: hashret encode photos
+    """
+    from ..encoding import encode
+
+    report = encode(**options)
+    if report:
+        counts = f"{report.encoded:,} encoded, {report.skipped:,} skipped"
+        if report.passed_over:
+            counts += f", {len(report.passed_over):,} passed over (named in passed_over.jsonl)"
+        say(f"{options['out']}: {counts}, {report.rate:.1f} images/s")
+
+
+@click.command()
+@click.option("--out", default="hashret-demo", show_default=True, help="folder to leave everything in")
+@click.option("--bits", type=int, default=48, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@DEVICE
+@OVERWRITE
+def demo(**options):
+    """Train, encode, index, query and score handwritten digits: the whole way, with no download.
+
+    \b
+    Example: hashret demo --out hashret-demo
+    """
+    from ..demo import demo
+
+    demo(**options)

@@ -1,0 +1,48 @@
+"""Options that several verbs have."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+
+def for_decoders(context: click.Context, _option: click.Parameter, megapixels: int | None) -> None:
+    """Hand ``--max-pixels`` on to all that read photographs, decoding processes among them, by the environment."""
+    before = os.environ.get("HASHRET_MAX_PIXELS", "")
+    if megapixels and str(megapixels) != before:
+        os.environ["HASHRET_MAX_PIXELS"] = str(megapixels)
+        context.call_on_close(lambda: os.environ.update({"HASHRET_MAX_PIXELS": before}))
+
+
+MODEL = click.option("--model", default="model.safetensors", show_default=True, help="checkpoint of the encoder")
+INDEX = click.option(
+    "--index", default="index", show_default=True, envvar="HASHRET_INDEX", help="index folder, or a collection: "
+    "milvus:http://host:19530#NAME, postgresql://host/db#NAME"
+)  # fmt: skip
+VALUES = click.option("--values", metavar="INDEX", help="with a collection: take values from the index it is a copy of")
+DEVICE = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+SPLIT = click.option("--split", help="train, database or test, where the data are split")
+OVERWRITE = click.option("--overwrite", is_flag=True, help="replace what is there")
+PRECISION = click.option("--precision", type=click.Choice(["bfloat16", "float32"]), help="default: what is fast here")
+CACHE = click.option("--cache", help="folder of feature caches; default: HASHRET_CACHE or ~/.cache/hashret")
+WORKERS = click.option("--workers", type=click.IntRange(0), help="decoding processes; default: one a core")
+MAX_PIXELS = click.option(
+    "--max-pixels", type=click.IntRange(1), metavar="MEGAPIXELS", envvar="HASHRET_MAX_PIXELS", expose_value=False,
+    callback=for_decoders, help="of a photograph, about 8 MB of memory each; default: 178, or HASHRET_MAX_PIXELS",
+)  # fmt: skip
+DOWNLOAD = click.option("--download", is_flag=True, help="let torchvision fetch CIFAR-10 where it is missing")
+NULL = click.option("-0", "--null", is_flag=True, help="paths on standard input end in NUL, as of find -print0")
+EXCLUDE = click.option(
+    "--exclude", multiple=True, metavar="PATTERN", help="leave out of folders what has this name, '*.png', or path, "
+    "'old/*'; repeatable"
+)  # fmt: skip
+INCLUDE = click.option(
+    "--include", multiple=True, metavar="PATTERN", help="take what would be left out of folders, '@eaDir'; repeatable"
+)
+POSITIVE = click.IntRange(1)
+ID = click.IntRange(0, 2**63 - 1)
+RERANK_BY = click.option(
+    "--rerank-by", default="values", show_default=True,
+    help="values; directions: of the logits; asymmetric: values against codes; features: before the hash layer",
+)  # fmt: skip

@@ -1,0 +1,85 @@
+"""Verbs that measure and describe: evaluate, report, info."""
+
+from __future__ import annotations
+
+import click
+
+from ..names import to_json
+from .options import DEVICE, EXCLUDE, INCLUDE, INDEX, MAX_PIXELS, MODEL, OVERWRITE, RERANK_BY, SPLIT, VALUES
+from .output import say
+
+
+@click.command()
+@click.argument("queries")
+@INDEX
+@MODEL
+@SPLIT
+@EXCLUDE
+@INCLUDE
+@click.option("--candidates", type=int, default=1000, show_default=True, help="nearest codes that are re-ranked")
+@RERANK_BY
+@click.option("-k", multiple=True, type=int, default=(1, 10, 100), show_default=True, help="of precision@k; repeatable")
+@click.option("--topk", type=int, help="ranks that count for mAP, 0: all; default: the protocol's, else all")
+@click.option("--index-order", is_flag=True, help="also mAP with ties in the order of the index")
+@click.option("--protocol", help="name of the protocol to record")
+@VALUES
+@DEVICE
+@click.option("--out", metavar="JSON", help="write the figures to a file, too")
+@MAX_PIXELS
+def evaluate(**options):
+    """Score QUERIES (a folder of shards, or photographs with labels) against an index.
+
+    \b
+    Example: hashret encode cifar10:data --split test --out codes-test && hashret evaluate codes-test
+    """
+    from ..evaluation import evaluate
+
+    click.echo(to_json(evaluate(**options), indent=2))
+
+
+@click.command()
+@click.argument("run", default=".")
+@click.option("--out", default="report.html", show_default=True, help="page to write")
+@click.option("--index", help="index folder, where it is not RUN/index")
+@click.option("--queries", help="folder of the queries' shards, where it is not RUN/codes-test")
+@click.option("--title", help="of the page; default: method, bits and data")
+@DEVICE
+@click.option("--json", "as_json", is_flag=True, help="print the figures as JSON, too")
+@OVERWRITE
+@MAX_PIXELS
+def report(as_json, **options):
+    """Show a RUN on one page: training, retrieval, bits, classes, best and worst queries.
+
+    RUN is the folder that the other verbs worked in, by default this one; or a checkpoint, an index, or the JSON of a
+    benchmark. What is not there is left out.
+
+    \b
+    Example: hashret report hashret-demo --out report.html
+    """
+    from ..reporting.page import report
+
+    figures = report(**options)
+    say(to_json(figures.as_dict()) if as_json else f"{options['out']}: {figures}")
+
+
+@click.command()
+@click.argument("path")
+@click.option("--json", "as_json", is_flag=True, help="as JSON")
+@click.option("--verify", is_flag=True, help="compare all files of an index with their checksums, however large it is")
+def info(path, as_json, verify):
+    """Describe a checkpoint, a folder of shards, a shard, an index, and say what of it was checked; or name what is
+    passed over in a folder of photographs.
+
+    \b
+    Example: hashret info index
+    """
+    from ..description import info
+
+    found = info(path, verify or None)
+    if as_json:
+        click.echo(to_json(found, indent=2))
+    passed_over = found.pop("passed_over") if found["kind"] == "photographs" else ()
+    for item in passed_over if not as_json else ():
+        say(f"{item['path']}: {item['reason']}")
+    for name, value in found.items() if not as_json else ():
+        say(f"{name:<20} {', '.join(map(str, value)) if isinstance(value, list) else value}")

@@ -1,0 +1,170 @@
+"""Verbs that search: query, explain, serve."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from ..errors import HashretError
+from ..names import names_in, shown_path, to_json
+from .options import (
+    DEVICE,
+    EXCLUDE,
+    ID,
+    INCLUDE,
+    INDEX,
+    MAX_PIXELS,
+    MODEL,
+    NULL,
+    OVERWRITE,
+    POSITIVE,
+    RERANK_BY,
+    VALUES,
+)
+from .output import say
+
+
+@click.command()
+@click.argument("photos", nargs=-1)
+@INDEX
+@MODEL
+@click.option("-k", type=int, default=10, show_default=True, help="answers a photograph")
+@click.option(
+    "--candidates", type=int, help="nearest codes that are re-ranked; default: 1000, and all that tie with the nearest"
+)
+@click.option(
+    "--recall", type=click.FloatRange(0, 1, min_open=True), help="choose the candidates for this share of hits"
+)
+@click.option("--no-rerank", "rerank", is_flag=True, default=True, flag_value=False, help="leave the Hamming order")
+@RERANK_BY
+@click.option("--radius", type=click.IntRange(0), help="all within this many bits, instead of -k")
+@click.option("--label", multiple=True, help="search among this class only; repeatable")
+@click.option(
+    "--path", multiple=True, metavar="PATTERN", help="search among these paths only, or by 'trips/*'; repeatable"
+)
+@click.option("--id", "ids", multiple=True, type=ID, help="search among these ids only; repeatable")
+@click.option("--exclude-self", is_flag=True, help="leave out the file that is asked for")
+@click.option("--together", type=click.Choice(["mean", "union"]), help="take all PHOTOS as one query")
+@EXCLUDE
+@INCLUDE
+@VALUES
+@DEVICE
+@NULL
+@click.option("--json", "as_json", is_flag=True, help="a JSON object a photograph and line")
+@click.option("--grid", metavar="PNG", help="draw the hits into a picture")
+@click.option("--html", metavar="HTML", help="write the hits as a page")
+@click.option(
+    "--no-maps",
+    "maps",
+    is_flag=True,
+    default=True,
+    flag_value=False,
+    help="leave the maps of hashret explain out of the page",
+)
+@MAX_PIXELS
+def query(photos, index, model, device, values, exclude, include, null, as_json, grid, html, maps, **options):
+    """Find the photographs most like PHOTOS (files, folders, or - for paths on standard input).
+
+    \b
+    Example: hashret query photo.jpg -k 10 --html hits.html
+    """
+    from .. import explanation
+    from ..rendering import pages, pictures
+    from ..search import Searcher, expand, query
+
+    pictures.check_suffix(grid, ".png")
+    pictures.check_suffix(html, ".html")
+    unreadable = {}
+    files = expand(_photos(photos, null), exclude, include, unreadable)
+    searcher = Searcher(index, model, device, values=values)
+    results = query(files, searcher=searcher, unreadable=unreadable, **options)
+    _print(results, as_json)
+    _print_unreadable("query", unreadable, as_json)
+    if grid:
+        pictures.grid(results, grid)
+    if html:
+        maps = maps and not options["together"]  # each hit's map is for the code of one query
+        explained = explanation.explain_results(results, searcher.encoder) if maps else None
+        pages.results_page(results, html, explained=explained)
+
+
+def _print(results, as_json):
+    from ..rendering.text import table
+
+    for path, hits in results:
+        if as_json:
+            said = {"candidates": hits.candidates, "ties_cut": hits.ties_cut}
+            click.echo(to_json({"query": path, "hits": [hit.as_dict() for hit in hits]} | said))
+        else:
+            click.echo((f"{shown_path(path)}\n" if len(results) > 1 else "") + table(hits))
+
+
+@click.command()
+@click.argument("photos", nargs=-1)
+@MODEL
+@click.option("--out", default="explain.png", show_default=True, help="picture to write")
+@click.option("--index", help="draw the hits of this index, too")
+@click.option("-k", type=POSITIVE, default=3, show_default=True, help="hits a photograph, with --index")
+@EXCLUDE
+@INCLUDE
+@DEVICE
+@click.option("--json", "as_json", is_flag=True, help="print all numbers, a JSON object a photograph and line")
+@NULL
+@OVERWRITE
+@MAX_PIXELS
+def explain(photos, as_json, null, **options):
+    """Draw where the codes of PHOTOS (files, folders, or - for paths on standard input) come from.
+
+    A row a photograph: CBAM's spatial gate over it, what each place adds to the bits, the channels that add most. With
+    --index, a row a hit follows, with what its places add to the bits of the query.
+
+    \b
+    Example: hashret explain photo.jpg --index index --out map.png
+    """
+    from ..explanation import explain, table
+
+    unreadable = {}
+    explained = explain(_photos(photos, null), unreadable=unreadable, **options)
+    for one in explained if as_json else ():
+        click.echo(to_json(one.as_dict()))
+    _print_unreadable("path", unreadable, as_json)
+    if not as_json:
+        click.echo(table(explained))
+        say(options["out"])
+
+
+def _print_unreadable(key, unreadable, as_json):
+    """What could not be read, for programs; for people there is a note of each."""
+    for path, reason in unreadable.items() if as_json else ():
+        click.echo(to_json({key: path, "hits": [], "error": reason}))
+
+
+def _photos(photos, null):
+    named = [photo for photo in photos if photo != "-"]
+    if "-" in photos:
+        named += names_in(sys.stdin.buffer.read() if sys.stdin else b"", null)
+    if not named:
+        raise HashretError(f"name a photograph: hashret {click.get_current_context().info_name} photo.jpg")
+    return named
+
+
+@click.command()
+@click.argument("index", default="index")
+@click.option("--model", help="checkpoint of the encoder; default: model.safetensors where there is one")
+@VALUES
+@click.option("--host", default="127.0.0.1", show_default=True, help="address to listen at; 0.0.0.0 for all")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 for a free one")
+@DEVICE
+@click.option("--max-upload", type=POSITIVE, default=20, show_default=True, help="megabytes of an upload")
+@click.option("--max-pixels", type=POSITIVE, default=50, show_default=True, help="megapixels of an upload")
+@click.option("--batch", type=POSITIVE, default=32, show_default=True, help="uploads encoded together, at most")
+def serve(**options):
+    """Serve INDEX, a folder or a collection, to browsers and programs on this machine: a page, a JSON API, metrics.
+
+    \b
+    Example: hashret serve index --model model.safetensors
+    """
+    from ..service import serve
+
+    serve(**options)

@@ -1,0 +1,446 @@
+"""The feature cache: what frozen convolutions say of each photograph, computed once and kept on disk.
+
+A cache is a folder for one root folder of photographs under one set of weights, one image size and one precision. Its
+files have a row for each photograph that was ever asked for: `photographs.bin` which one it is (`_RECORD`: a hash of
+its path below the root, its file's size and time), `state.u8` a byte (0 not yet, 1 there, 2 unreadable), `features.f16`
+its feature map in float16; `info.json` says what the cache is of, and the shape of a map. A photograph that is changed
+keeps its row and is computed anew, a new one gets the next row; the row of one that is gone stays until the cache is
+cleared. A killed run goes on where it stopped, and every later run (other bits, other seed, with or without attention)
+reads what is there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import time
+import warnings
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from ..distributed import barrier, is_main, rank, world
+from ..errors import HashretError
+from ..files import atomic, default_cache, locked, read_json, remove_own, write_json
+from ..progress import Progress
+from .batches import batch_size, batches, split_rows
+
+MISSING, PRESENT, UNREADABLE = 0, 1, 2
+_FORMAT = 2
+_READING = 1  # counts up when photographs come to be read to other pixels, so that their features are computed anew
+_RECORD = np.dtype([("path", "V16"), ("size", "<i8"), ("time", "<i8")])
+_BYTE = np.dtype(np.uint8)
+_PHOTOGRAPHS, _STATE, _FEATURES, _INFO = "photographs.bin", "state.u8", "features.f16", "info.json"
+_FORMAT_1_SHAPE = (512, 32)  # channels and stride of the caches that knew of no others
+
+
+def weights_fingerprint(features):
+    """sha256 over the parameters of a convolution stack, by name."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(features.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+class FeatureCache:
+    """Features of the photographs of one data source under one set of weights.
+
+    Args:
+        folder: where caches lie; None for `default_cache`.
+        source: an ImageSource. The cache of a `subset` is that of the whole, as is that of any source of the same root.
+        weights: what `weights_fingerprint` says of the convolutions.
+        image_size: side of the images in pixels.
+        precision: "bfloat16" or "float32", what the convolutions compute in.
+    """
+
+    def __init__(self, folder, source, weights, image_size, precision):
+        self.whole = source if source.whole is None else source.whole
+        self.rows = np.arange(len(source)) if source.whole is None else source.rows
+        self.image_size = image_size
+        self.parent = Path(folder or default_cache()) / "features"
+        self.key = {"weights": weights, "image_size": image_size, "precision": precision}
+        key = {"format": _FORMAT, "reading": _READING, "root": os.path.realpath(self.whole.root), **self.key}
+        self.folder, self.info = self.parent / _name(key), key | {"spec": self.whole.spec}
+        self.places = None
+
+    @cached_property
+    def paths(self):
+        """A hash of each path of the whole source, list of 16 bytes."""
+        return [hashlib.blake2b(os.fsencode(path), digest_size=16).digest() for path in self.whole.paths]
+
+    def state(self):
+        """uint8 (n,) of the source's photographs: MISSING, PRESENT or UNREADABLE."""
+        with self._reported():
+            self._check_files()
+            if self.places is None:
+                self.places = self._located()
+            return self._states()[self.rows]
+
+    def _check_files(self):
+        """Raise HashretError where a name of the cache is that of a pipe, say, which would be waited for."""
+        for name in (_PHOTOGRAPHS, _STATE, _FEATURES, _INFO):
+            path = self.folder / name
+            if path.exists() and not path.is_file():
+                raise self._damaged()
+
+    def _states(self):
+        """The same of the whole source."""
+        state = _read(self.folder / _STATE, _BYTE)
+        count = len(_read(self.folder / _PHOTOGRAPHS, _RECORD))
+        present = np.flatnonzero(state == PRESENT)
+        if len(state) < count or state[count:].any() or (len(present) and self._computed() <= present[-1]):
+            raise self._damaged()
+        known = self.places >= 0
+        found = np.zeros(len(self.places), np.uint8)
+        found[known] = state[self.places[known]]
+        return found
+
+    def _computed(self):
+        """Rows that there are features or room for."""
+        shape, path = self._shape(), self.folder / _FEATURES
+        size = path.stat().st_size if path.exists() else 0
+        if shape is None or size % _bytes(shape):
+            raise self._damaged()
+        return size // _bytes(shape)
+
+    def _located(self, check=True):
+        """The row of each photograph of the whole source, int64, -1 where there is none.
+
+        With ``check``, that of one whose file has changed since is -1 as well.
+        """
+        if not self.folder.exists():
+            self._adopt()
+        table = _read(self.folder / _PHOTOGRAPHS, _RECORD)
+        row = {path: number for number, path in enumerate(table["path"].tolist())}
+        places = np.array([row.get(path, -1) for path in self.paths], np.int64)
+        if check and len(table):
+            found = table[places]
+            same = (found["size"] == self.whole.stats[:, 0]) & (found["time"] == self.whole.stats[:, 1])
+            places[~same] = -1
+        return places
+
+    def open(self):
+        """The features, read as they are indexed: see `CachedRows`."""
+        if not (self.state() == PRESENT).any():
+            return CachedRows(np.empty((0, 0, 0, 0), np.float16), self.places[self.rows])
+        with self._reported():
+            mapped = np.memmap(self.folder / _FEATURES, np.float16, "r", shape=(self._computed(), *self._shape()))
+        return CachedRows(mapped, self.places[self.rows])
+
+    def fill(self, convolutions, workers=None, quiet=False):
+        """Compute what is missing; several processes share the work. Returns `state`, complete.
+
+        Raises:
+            HashretError: the disk is full; what was computed stays.
+        """
+        if is_main():
+            self._create()
+        barrier()
+        with self._reported():
+            self.places = self._located(check=is_main())  # what the main process has just checked holds for all
+        todo = self.rows[self.state() != PRESENT]  # what was unreadable may be readable with another plugin
+        todo = split_rows(todo.tolist(), batch_size(self.image_size))
+        barrier()  # all have seen the same state before one changes it
+        todo = todo[rank() :: world()]
+        total = sum(map(len, todo))
+        progress = Progress("convolution features", total, quiet=quiet or not is_main())
+        with self._reported(), Writer(self) as write:
+            for batch in batches(self.whole, self.image_size, todo, workers):
+                write(batch, convolutions)
+                progress.add(len(batch.rows) + len(batch.skipped))
+        progress.close()
+        barrier()
+        return self.state()
+
+    def _create(self):
+        """Make the folder, and give each photograph a row that knows its file as it is now."""
+        with self._reported():
+            self.parent.mkdir(parents=True, exist_ok=True)
+            if not self.folder.exists():
+                self._adopt()
+            with locked(self.parent):
+                self.folder.mkdir(exist_ok=True)
+                if any(path.is_symlink() for path in self.folder.iterdir()):  # what it leads to would be written to
+                    raise self._damaged()
+                self._check_files()
+                if not (self.folder / _INFO).exists():
+                    write_json(self.folder / _INFO, self.info)
+                table, state = (os.open(self.folder / name, os.O_RDWR | os.O_CREAT) for name in (_PHOTOGRAPHS, _STATE))
+                try:
+                    self._enter(table, state)
+                finally:
+                    os.close(table)
+                    os.close(state)
+
+    def _enter(self, table, state):
+        """Bring the open files of photographs and states up to date, so that a kill at any moment loses no more than
+        features: a state never says more than is true of the photograph in its row.
+        """
+        there = os.fstat(table).st_size // _RECORD.itemsize
+        os.ftruncate(table, there * _RECORD.itemsize)  # the last may be cut off
+        self.places = places = self._located(check=False)
+        self._states()  # which says where they are damaged
+        now = np.zeros(len(self.paths), _RECORD)
+        now["path"] = np.array(self.paths, "V16")
+        now["size"], now["time"] = self.whole.stats.T
+        known = np.flatnonzero(places >= 0)
+        before = _read(self.folder / _PHOTOGRAPHS, _RECORD)
+        before = before[places[known]]
+        changed = known[(before["size"] != now["size"][known]) | (before["time"] != now["time"][known])]
+        for row in changed:
+            os.pwrite(state, bytes([MISSING]), int(places[row]))
+        os.fsync(state)
+        for row in changed:
+            os.pwrite(table, now[row].tobytes(), int(places[row]) * _RECORD.itemsize)
+        new = list({self.paths[row]: row for row in np.flatnonzero(places < 0)}.values())
+        os.ftruncate(state, there + len(new))
+        os.fsync(state)
+        os.pwrite(table, now[new].tobytes(), there * _RECORD.itemsize)
+        os.fsync(table)
+        if self._shape():
+            self.extend(there + len(new))
+
+    def _shape(self):
+        """That of a feature map, (channels, side, side), None before the first one."""
+        shape = self._read_info().get("shape")
+        if shape is None:
+            return None
+        if (
+            not isinstance(shape, list)
+            or len(shape) != 3
+            or not all(type(side) is int and 0 < side < 2**20 for side in shape)
+        ):
+            raise self._damaged()
+        return tuple(shape)
+
+    def settle(self, shape):
+        """Take the shape of a feature map from the first one: -> its bytes."""
+        known = self._shape()
+        if known is None:
+            write_json(self.folder / _INFO, self._read_info() | {"shape": list(shape)})
+            self.extend(len(_read(self.folder / _PHOTOGRAPHS, _RECORD)))
+        elif known != tuple(shape):
+            raise self._damaged()
+        return _bytes(shape)
+
+    def extend(self, rows):
+        """Make room for the features of so many rows; it takes space as it fills."""
+        with open(self.folder / _FEATURES, "ab") as file:
+            if file.tell() < rows * _bytes(self._shape()):
+                file.truncate(rows * _bytes(self._shape()))
+
+    def _read_info(self):
+        try:
+            return read_json(self.folder / _INFO, "feature cache")
+        except HashretError:
+            raise self._damaged() from None
+
+    def _damaged(self):
+        return HashretError(f"the feature cache {self.folder} is damaged; remove that folder and run again")
+
+    @contextlib.contextmanager
+    def _reported(self):
+        try:
+            yield
+        except OSError as error:
+            raise HashretError(
+                f"cannot use the feature cache {self.folder}: {error.strerror or error}; name another with --cache"
+            ) from None
+
+    def _adopt(self):
+        """Take over the cache of an earlier hashret, or of the same photographs when their root was elsewhere."""
+        with contextlib.suppress(OSError), locked(self.parent):
+            if self.folder.exists():
+                return
+            earlier = {"format": 1, "data": self.whole.fingerprint, **self.key}
+            if earlier.items() <= _info(self.parent / _name(earlier)).items():
+                self._convert(self.parent / _name(earlier))
+                return
+            same = {name: value for name, value in self.info.items() if name not in ("root", "spec")}
+            for other in self.parent.iterdir():
+                info = _info(other)
+                if same.items() <= info.items() and not os.path.exists(str(info.get("root"))):
+                    paths = _read(other / _PHOTOGRAPHS, _RECORD)["path"].tolist()
+                    if 2 * len(set(self.paths).intersection(paths)) > len(paths):
+                        write_json(other / _INFO, info | self.info)
+                        os.rename(other, self.folder)
+                        return
+
+    def _convert(self, found):
+        """Make a cache of format 1, whose rows are those of the whole source, one of this format."""
+        channels, stride = _FORMAT_1_SHAPE
+        shape = (channels, self.image_size // stride, self.image_size // stride)
+        state = _read(found / _STATE, _BYTE).copy()
+        if len(state) != len(self.whole) or (found / _FEATURES).stat().st_size != len(state) * _bytes(shape):
+            return
+        for row in np.flatnonzero(state == PRESENT):
+            if not _is_read_as_before(self.whole.file(row)):
+                state[row] = MISSING
+        table = np.zeros(len(self.whole), _RECORD)
+        table["path"] = np.array(self.paths, "V16")
+        table["size"], table["time"] = self.whole.stats.T
+        for name, content in ((_STATE, state), (_PHOTOGRAPHS, table)):
+            with atomic(found / name) as partial:
+                partial.write_bytes(content.tobytes())  # `tofile` raises nothing where the disk is full
+        write_json(found / _INFO, self.info | {"shape": list(shape)})
+        os.rename(found, self.folder)
+
+
+class CachedRows:
+    """Features of a source by its own row numbers: ``cached[rows]`` (m,) -> float16 (m, channels, side, side).
+
+    Rows that are not PRESENT hold nothing.
+    """
+
+    def __init__(self, features, rows):
+        self.features, self.rows = features, rows
+
+    def __getitem__(self, rows):
+        places = self.rows[rows]
+        order = np.argsort(places)  # reading forward is faster
+        out = np.empty((len(places), *self.features.shape[1:]), np.float16)
+        out[order] = self.features[places[order]]
+        return out
+
+
+class Writer:
+    """Writes rows, then says that they are there; the order matters when a run is killed between the two.
+
+    Plain writes, not a memory map: a full disk is then an error one can report, not a bus error.
+    """
+
+    def __init__(self, cache):
+        self.cache = cache
+
+    def __enter__(self):
+        self.features, self.state = (
+            os.open(self.cache.folder / name, os.O_WRONLY | os.O_CREAT, 0o666) for name in (_FEATURES, _STATE)
+        )
+        return self
+
+    def __exit__(self, *_):
+        os.close(self.features)
+        os.close(self.state)
+
+    def __call__(self, batch, convolutions):
+        places = self.cache.places
+        if len(batch.rows):
+            features = np.asarray(convolutions(batch.images).cpu().numpy(), np.float16)
+            size = self.cache.settle(features.shape[1:])
+            for row, feature in zip(batch.rows, features, strict=True):
+                os.pwrite(self.features, feature.tobytes(), int(places[row]) * size)
+            os.fsync(self.features)
+        for row in batch.rows:
+            os.pwrite(self.state, bytes([PRESENT]), int(places[row]))
+        for row, _reason in batch.skipped:
+            os.pwrite(self.state, bytes([UNREADABLE]), int(places[row]))
+
+
+@dataclass(frozen=True)
+class CacheInfo:
+    """A cache as `hashret cache list` shows it: ``name`` of its folder, ``source``, ``photographs`` whose features
+    it has, ``bytes`` on disk, ``image_size``, ``precision``, and ``days`` since it was written to. What is not known is
+    None, as where it is damaged.
+    """
+
+    name: str
+    source: str | None
+    photographs: int
+    bytes: int
+    image_size: int | None
+    precision: str | None
+    days: float
+
+    def as_dict(self):
+        """The cache as plain types, for JSON."""
+        return asdict(self)
+
+
+def caches(folder=None):
+    """The feature caches in a folder, None for `default_cache`: -> list of `CacheInfo`, the one last written first.
+
+    Raises:
+        HashretError: the folder cannot be read.
+    """
+    parent = Path(folder or default_cache()) / "features"
+    try:
+        found = [path for path in parent.iterdir() if path.is_dir() and re.fullmatch("[0-9a-f]{20}", path.name)]
+        return sorted(map(_described, found), key=lambda cache: cache.days)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise HashretError(f"cannot read the feature caches in {parent}: {error.strerror}") from None
+
+
+def _described(path):
+    info = _info(path)
+    files = [file.stat() for file in path.iterdir() if file.is_file()]
+    written = max([found.st_mtime for found in files], default=path.stat().st_mtime)
+    return CacheInfo(
+        path.name, info.get("spec"), int((_read(path / _STATE, _BYTE) == PRESENT).sum()),
+        sum(512 * found.st_blocks for found in files), info.get("image_size"), info.get("precision"),
+        max(0.0, (time.time() - written) / 86400),
+    )  # fmt: skip
+
+
+def clear_caches(names, folder=None):
+    """Remove feature caches by name: -> bytes freed. Files that are not hashret's stay, and their folder with them.
+
+    Raises:
+        HashretError: no such cache; none is removed then. Or one that cannot be removed.
+    """
+    parent = Path(folder or default_cache()) / "features"
+    there, names = {cache.name: cache for cache in caches(folder)}, set(names)
+    for name in names:
+        if name not in there:
+            raise HashretError(f"no feature cache {name} in {parent}; hashret cache list names those that are there")
+    for name in names:
+        remove_own(parent / name, "|".join(map(re.escape, (_STATE, _FEATURES, _PHOTOGRAPHS, _INFO))))
+        if (parent / name / _INFO).exists():
+            raise HashretError(f"cannot remove {parent / name}; may you write there?")
+    return sum(there[name].bytes for name in names)
+
+
+def _name(key):
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def _info(folder):
+    """What a cache says it is of, {} where there is none, or it is damaged."""
+    try:
+        return read_json(folder / _INFO, "feature cache")
+    except HashretError:
+        return {}
+
+
+def _bytes(shape):
+    return 2 * int(np.prod(shape))
+
+
+def _read(path, dtype):
+    """The whole records of a file, none where there is no file."""
+    try:
+        raw = b"" if path.exists() and not path.is_file() else path.read_bytes()  # a pipe would be waited for
+    except FileNotFoundError:
+        raw = b""
+    return np.frombuffer(raw[: len(raw) - len(raw) % dtype.itemsize], dtype)
+
+
+def _is_read_as_before(path):
+    """Whether a photograph becomes the pixels that it was in caches of format 1: of 8 bits and not transparent."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=("JPEG", "PNG", "GIF", "BMP", "WEBP")) as image:
+                plain = image.mode in ("1", "L", "P", "RGB", "CMYK") and "transparency" not in image.info
+                return plain and ";16" not in str(image.tile)
+    except Exception:  # as many kinds as Pillow has plugins
+        return False

@@ -1,0 +1,308 @@
+"""Duplicates moved aside into a folder, and back: nothing is deleted or overwritten, and a log says what was where.
+
+A move takes a free name in the folder, writes its line to the log, on disk, and only then moves the file: a kill or a
+power cut at any moment leaves each photograph whole in one of the two places that its line names, or, between two
+disks, in both. The lock of the folder lets one process at a time move files there and back.
+What is moved aside has a copy that stays: that is looked for once more before each move, as another file, and after it.
+"""
+
+from __future__ import annotations
+
+import errno
+import filecmp
+import json
+import os
+import re
+import shutil
+import stat
+import warnings
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import HashretError
+from ..files import flush, identity, locked, make_folder, partial_name, remove_leftovers
+from ..names import fitting
+from ..progress import Progress
+
+LOG = "moved.jsonl"
+_TAKEN = 1_000_000_000  # seconds: the time of an empty file that holds a name, whole and even for any file system
+
+
+@dataclass(frozen=True)
+class Move:
+    """A photograph at ``path`` and the place ``to`` of its move; None where it stays, and ``why`` says the reason."""
+
+    path: str
+    to: str | None
+    why: str = ""
+
+
+def set_aside(groups, folder, yes=False, quiet=False):
+    """Move all but the kept photograph of each group into a folder: -> list of `Move`, one for each.
+
+    Args:
+        groups: as `hashret.duplicates` returns them, the kept photograph first.
+        folder: made where it is missing; a name that is there already gets a number, ``photo-2.jpg``.
+        yes: False moves nothing, and only says what would be moved.
+
+    Raises:
+        HashretError: a file cannot be moved; what was moved before it is in the log, `moved.jsonl`.
+    """
+    folder = Path(folder).absolute()
+    if folder.exists() and not folder.is_dir():
+        raise HashretError(f"{folder} is a file; name a folder to move to")
+    if not yes:
+        return _set_all_aside(groups, folder, yes, quiet=True)
+    new = not folder.exists()
+    try:
+        make_folder(folder)
+    except OSError as error:
+        raise HashretError(f"cannot make {folder}: {error.strerror or error}") from error
+    with _held(folder):
+        try:
+            return _set_all_aside(groups, folder, yes, quiet)
+        finally:
+            with suppress(OSError):
+                if new:
+                    folder.rmdir()  # which fails where something was moved
+
+
+@contextmanager
+def _held(folder):
+    """Hold the lock of a folder, cleared of what a killed process left."""
+    with locked(folder):
+        remove_leftovers(folder)
+        for path in folder.iterdir():
+            _release(path)
+        yield
+
+
+def _set_all_aside(groups, folder, yes, quiet):
+    taken, moves, begun = {LOG}, [], _begun(folder) if yes else {}
+    progress = Progress("moving", sum(len(group) - 1 for group in groups), "photographs", quiet=quiet)
+    for kept, *copies in groups:
+        for copy in copies:
+            why = _why_not(copy.path, kept.path, folder)
+            if why:
+                moves.append(Move(copy.path, None, why))
+            elif yes:
+                moves.append(_set_aside(copy, kept, folder, begun.get(copy.path)))
+            else:
+                name = next(_names(folder, copy.path, taken))
+                taken.add(name)
+                moves.append(Move(copy.path, str(folder / name)))
+            progress.add()
+    progress.close()
+    return moves
+
+
+def _begun(folder):
+    """Where the log says that files were moved to: names by their old places."""
+    lines = (folder / LOG).read_bytes().split(b"\n") if (folder / LOG).is_file() else ()
+    begun = {}
+    for line in filter(None, lines):
+        with suppress(ValueError, RecursionError):
+            name, place = _read_line(line)
+            begun[str(place)] = folder / name
+    return begun
+
+
+def _set_aside(copy, kept, folder, begun):
+    to = None
+    try:
+        if begun and _is_whole_copy(begun, copy.path):
+            os.unlink(copy.path)
+            return Move(copy.path, str(begun))
+        to = _take_name(folder, copy.path)
+        _log(folder, {"id": copy.id, "from": copy.path, "to": to.name, "kept": kept.path})
+        _move(copy.path, to)
+        if not _is_there(kept.path):  # a disk that has several names for a file, and another number for each
+            _move(to, _take(Path(copy.path)))
+            return Move(copy.path, None, f"it is the same file as {kept.path}, which was gone with it")
+    except OSError as error:
+        if to:
+            _release(to)
+        raise HashretError(f"cannot move {copy.path} to {folder}: {error.strerror or error}") from error
+    return Move(copy.path, str(to))
+
+
+def _is_there(path):
+    """Whether a plain file can be opened, which asks a network disk anew."""
+    if not os.path.isfile(path):
+        return False
+    try:
+        open(path, "rb").close()
+    except OSError:
+        return False
+    return True
+
+
+def restore(folder):
+    """Move what was set aside in a folder back to where it was: -> list of `Move`, the last one first.
+
+    Nothing is overwritten: what is in a photograph's old place stays there. Only plain files of the folder itself are
+    moved, whatever the log says. When all is back, the log goes, and the folder where it is empty.
+
+    Raises:
+        HashretError: no log in the folder, or a file that cannot be moved back.
+    """
+    folder = Path(folder).absolute()
+    if not (folder / LOG).is_file():
+        raise HashretError(f"no {LOG} in {folder}: nothing was moved there by hashret duplicates")
+    with _held(folder):
+        return _restore_all(folder)
+
+
+def _restore_all(folder):
+    try:
+        lines = (folder / LOG).read_bytes().split(b"\n")
+    except OSError as error:
+        raise HashretError(f"cannot read {folder / LOG}: {error.strerror or error}") from None
+    moves, refused = [], 0
+    for number in range(len(lines), 0, -1):  # of several moves to one name, the last is of the file that is there
+        try:
+            name, place = _read_line(lines[number - 1])
+        except (ValueError, RecursionError) as error:
+            if lines[number - 1] and number < len(lines):  # the last may be cut off, before its file was moved
+                warnings.warn(f"line {number} of {folder / LOG} is passed over: {error}", stacklevel=3)
+                refused += 1
+            continue
+        try:
+            moves += _restore(folder / name, place)
+        except OSError as error:
+            raise HashretError(f"cannot move {folder / name} back to {place}: {error.strerror or error}") from error
+    if not any(move.why for move in moves) and not (refused and len(os.listdir(folder)) > 1):
+        (folder / LOG).unlink()
+        with suppress(OSError):
+            folder.rmdir()
+    return moves
+
+
+def _read_line(line):
+    """A line of the log: -> name in the folder, and the place it came from. Raises ValueError where it is none."""
+    entry = json.loads(line)
+    if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("from", "to")):
+        raise ValueError("it does not say what was moved where")
+    name, place = entry["to"], entry["from"]
+    if name in ("", ".", "..", LOG) or "/" in name or b"\0" in os.fsencode(name):
+        raise ValueError(f"{name!r} is no name of a file in the folder")
+    if not os.path.isabs(place) or place != os.path.normpath(place) or b"\0" in os.fsencode(place):
+        raise ValueError(f"{place!r} is no whole path to go back to")
+    place = Path(place)
+    number = re.search(r"-\d+" + re.escape(place.suffix) + r"\Z", name)
+    if name != place.name and not (number and name == fitting(place.stem, number[0])):
+        raise ValueError(f"{name!r} is not what {place.name!r} is called in the folder")
+    return name, place
+
+
+def _restore(aside, place):
+    _release(place)  # of a run that was killed before it moved the file
+    remove_leftovers(place.parent, re.escape(place.name))
+    if not os.path.lexists(aside):
+        return [] if os.path.lexists(place) else [Move(str(aside), None, "gone from both places")]
+    if aside.is_symlink() or not aside.is_file():
+        return [Move(str(aside), None, "no plain file")]
+    if _is_whole_copy(place, aside):
+        os.unlink(aside)
+        return [Move(str(aside), str(place))]
+    if os.path.lexists(place):
+        return [Move(str(aside), None, f"{place} is there")]
+    make_folder(place.parent)
+    _take(place)
+    _move(aside, place)
+    return [Move(str(aside), str(place))]
+
+
+def _is_whole_copy(copy, path):
+    """Whether a move of ``path`` to another disk was killed when the copy was whole and both were there."""
+    if not all(os.path.isfile(one) and not os.path.islink(one) for one in (copy, path)):
+        return False
+    times = [os.lstat(one).st_mtime_ns for one in (copy, path)]
+    return times[0] == times[1] and identity(copy) != identity(path) and filecmp.cmp(copy, path, shallow=False)
+
+
+def _why_not(path, kept, folder):
+    if not os.path.lexists(path):
+        return "gone"
+    if os.path.islink(path):
+        return "a link"
+    if not os.path.isfile(path):
+        return "no plain file"
+    if os.path.realpath(Path(path).parent) == os.path.realpath(folder):
+        return "there already"
+    if not _is_there(kept):
+        return "the one to keep cannot be read" if os.path.lexists(kept) else "the one to keep is gone"
+    return f"it is the same file as {kept}" if identity(path) == identity(kept) else ""
+
+
+def _names(folder, path, taken=(LOG,)):
+    """Free names for a file in a folder: yields photo.jpg, photo-2.jpg, photo-3.jpg ..."""
+    path, number = Path(path), 1
+    while True:
+        name = path.name if number == 1 else fitting(path.stem, f"-{number}{path.suffix}")
+        if name not in taken and not os.path.lexists(folder / name):
+            yield name
+        number += 1
+
+
+def _take_name(folder, path):
+    """Take a free name in a folder for a file: -> its path."""
+    for name in _names(folder, path):
+        with suppress(FileExistsError):
+            return _take(folder / name)
+    raise AssertionError
+
+
+def _take(path):
+    """Hold a name by an empty file that nobody may read, of a time that no other has: -> the path.
+
+    Either tells it from files of others: a kill comes before the time is set, and some disks keep no permissions.
+
+    Raises:
+        FileExistsError: the name is taken.
+    """
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL, 0)
+    try:
+        os.utime(descriptor, (_TAKEN, _TAKEN))
+    finally:
+        os.close(descriptor)
+    return path
+
+
+def _release(path):
+    """Give up a name that was taken and not used."""
+    with suppress(FileNotFoundError):
+        found = os.lstat(path)
+        ours = found.st_mtime == _TAKEN or not stat.S_IMODE(found.st_mode)
+        if stat.S_ISREG(found.st_mode) and not found.st_size and ours:
+            os.unlink(path)
+
+
+def _log(folder, entry):
+    with open(folder / LOG, "ab+") as file:
+        file.seek(max(0, file.tell() - 1))
+        cut_off = file.read(1) not in (b"", b"\n")
+        file.write((b"\n" if cut_off else b"") + json.dumps(entry).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    flush(folder)
+
+
+def _move(path, to):
+    """Move a file over the empty one that holds its new name, on the disk before this returns."""
+    try:
+        os.replace(path, to)
+        flush(Path(to).parent)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        partial = partial_name(to)  # on another disk: a copy first, whole, under the name at once
+        try:
+            shutil.copy2(path, partial)
+            flush(partial)
+            os.replace(partial, to)
+            flush(Path(to).parent)
+        finally:
+            partial.unlink(missing_ok=True)
+        os.unlink(path)

@@ -1,0 +1,95 @@
+"""Old names of modules and of what moved out of them: each still works in this release and warns with the new name."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+MODULES = {
+    "hashret.bit_statistics": "hashret.reporting.bits",
+    "hashret.confusion": "hashret.reporting.confusion",
+    "hashret.data.split": "hashret.training.held_out",
+    "hashret.engines.opening": "hashret.opening",
+    "hashret.features": "hashret.data.feature_cache",
+    "hashret.feed": "hashret.training.feed",
+    "hashret.fit": "hashret.training.loop",
+    "hashret.heatmaps": "hashret.rendering.heatmaps",
+    "hashret.index.linked": "hashret.near_duplicates.components",
+    "hashret.index.near": "hashret.near_duplicates.near_pairs",
+    "hashret.index.pairs": "hashret.near_duplicates.code_pairs",
+    "hashret.likeness": "hashret.near_duplicates.likeness",
+    "hashret.methods.pairs": "hashret.methods.similarity",
+    "hashret.moving": "hashret.near_duplicates.moving",
+    "hashret.nearest": "hashret.index.torch_nearest",
+    "hashret.pages": "hashret.rendering.pages",
+    "hashret.parallel": "hashret.training.parallel",
+    "hashret.plots": "hashret.reporting.svg",
+    "hashret.record_tables": "hashret.reporting.records",
+    "hashret.resident": "hashret.index.resident",
+    "hashret.run_figures": "hashret.reporting.figures",
+    "hashret.run_parts": "hashret.reporting.run",
+    "hashret.run_plots": "hashret.reporting.plots",
+    "hashret.run_report": "hashret.reporting.page",
+    "hashret.service.metrics": "hashret.service.prometheus",
+}
+# Modules that are still there under their name, the module that has taken names out of each, and those names.
+NAMES = {
+    "hashret.engines": {"hashret.opening": "open_database"},
+    "hashret.models.vgg": {
+        "hashret.models.backbones": "STRIDE check_image_size init_from_scratch normalize",
+        "hashret.models.network": "HashNet",
+    },
+    "hashret.near_duplicates": {"hashret.near_duplicates.groups": "Photograph alike duplicates"},
+    "hashret.rendering": {
+        "hashret.rendering.pictures": "PLAIN QUERY QUIET TILE Tile check_suffix grid hit_caption hit_frame letterbox "
+        "open_small save_png sheet thumbnail write",
+        "hashret.rendering.text": "caches_table distances duplicates_table size table",
+    },
+    "hashret.training": {"hashret.training.settings": "Settings", "hashret.training.start": "train"},
+}
+
+
+def forwarding(module: str) -> Callable[[str], Any]:
+    """Return a ``__getattr__`` for a module of `NAMES`, which finds what has moved out of that module and warns."""
+
+    def find(name: str) -> Any:
+        for home, names in NAMES[module].items():
+            if name in names.split():
+                warnings.warn(f"{module}.{name} is now {home}.{name}", DeprecationWarning, stacklevel=2)
+                return getattr(import_module(home), name)
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+
+    return find
+
+
+class OldModules:
+    """Finder and loader of `MODULES`: importing an old module warns and gives one that has the names of the new module.
+
+    Its instance is the first in ``sys.meta_path``: one of an editable installation would look into another checkout.
+    """
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return a spec of an old module, None of any other."""
+        return ModuleSpec(name, self) if name in MODULES else None  # type: ignore[arg-type]
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Leave making the empty module to Python."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Warn, and let every name of the old module be looked up in the new one."""
+        new = MODULES[module.__name__]
+        warnings.warn(f"{module.__name__} is now {new}", DeprecationWarning, stacklevel=2)
+        vars(module)["__getattr__"] = lambda name: getattr(import_module(new), name)
+
+
+def install() -> None:
+    """Make the old modules importable."""
+    if not any(isinstance(finder, OldModules) for finder in sys.meta_path):
+        sys.meta_path.insert(0, OldModules())

@@ -1,0 +1,1 @@
+"""`hashret report`: a run on one page, its figures, tables and plots."""

@@ -1,0 +1,259 @@
+"""`hashret report`: a run on one page, from its training to its best and worst queries."""
+
+from __future__ import annotations
+
+import shlex
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+
+from .. import __version__
+from ..files import check_output
+from ..progress import clock
+from ..rendering.pages import write_page
+from ..rendering.pictures import check_suffix
+from . import plots
+from .figures import measure
+from .records import record_blocks, shown, words
+from .run import find_run
+from .svg import check_matplotlib
+
+_HEAD = ("benchmark", "protocol", "commit", "date", "machine")  # of a benchmark's result, told at the head of the page
+_EPOCH = ("epoch", "loss", "heldout_map", "lr", "seconds")
+# Settings of the training record that its section shows, in this order.
+_SETTINGS = (
+    "finetune", "weights", "width", "gate", "dropout", "epochs", "batch_size", "lr", "classifier_rate", "weight_decay",
+    "quantization", "pairs", "balance", "smoothing", "augment", "heldout", "precision", "device", "processes",
+)  # fmt: skip
+_WIDE = 25  # classes from which on the matrix would not fit the page
+_CONFUSED = 12  # pairs of classes that are listed
+
+
+def report(
+    run=".", out="report.html", *, index=None, queries=None, title=None, device="auto", overwrite=False, quiet=False
+):
+    """Write a page of what a run left: its training, retrieval, bits, classes, best and worst queries; -> `Figures`.
+
+    What there is no material for is left out, and the page says what to run to have it.
+
+    Args:
+        run: folder that the verbs, the demo or a benchmark worked in, or a checkpoint, an index or a result's JSON.
+        out: page to write.
+        index, queries: index folder and folder of the queries' shards, where they are not found in ``run``.
+        title: of the page.
+        device: "auto", "cpu" or "cuda", for the searches.
+
+    Raises:
+        HashretError: nothing of a run there, parts of different encoders, no matplotlib, ``out`` exists.
+    """
+    check_matplotlib()
+    check_suffix(out, ".html")
+    check_output(out, overwrite, "report")
+    parts = find_run(run, index, queries)
+    figures = measure(parts, device, quiet)
+    page = {
+        "training": _training(parts.record or {}),
+        "retrieval": _retrieval(figures),
+        "bits": _bits(figures),
+        "classes": _classes(figures.classes),
+        "best": figures.best,
+        "worst": figures.worst,
+        "wanting": _wanting(parts, figures),
+        "blocks": record_blocks({name: value for name, value in parts.rest.items() if name not in _HEAD}),
+        "steps": [(name, shown(step["seconds"]), step["command"]) for name, step in parts.steps.items()],
+    }
+    write_page(
+        out, "report.html", title=title or _title(parts, figures), facts=_facts(parts, figures),
+        metrics=figures.metrics, sections=_sections(page), **page,
+        made=f"Made by hashret {__version__} on {date.today().isoformat()}.",
+    )  # fmt: skip
+    return figures
+
+
+def _sections(page):
+    """The table of contents: id, name, whether it is there."""
+    return [
+        ("training", "Training", page["training"]),
+        ("retrieval", "Retrieval", page["retrieval"]),
+        ("bits", "Bits", page["bits"]),
+        ("classes", "Classes", page["classes"]),
+        ("queries", "Best and worst queries", page["best"]),
+        ("record", "Record", page["blocks"] or page["steps"]),
+    ]
+
+
+def _title(parts, figures):
+    """Method, bits and protocol or data; else the name of the benchmark or of the file."""
+    record = parts.record or {}
+    if "method" not in record:
+        return parts.rest.get("benchmark") or Path(parts.path).resolve().name
+    what = _protocol(parts, figures) or _short(record.get("data"))
+    return ", ".join([record["method"], f"{record['bits']} bits"] + ([what] if what else []))
+
+
+def _protocol(parts, figures):
+    """The protocol's name, where it has one."""
+    names = [(figures.metrics or {}).get("protocol"), (parts.record or {}).get("protocol"), parts.rest.get("protocol")]
+    names = [name["name"] if isinstance(name, dict) else name for name in names]
+    return next((name for name in names if name and " " not in name), None)
+
+
+def _short(data):
+    """A data source without the folders above it, which are nobody else's business: "folder:photos"."""
+    kind, _, path = (data or "").rpartition(":")
+    return f"{kind}:{Path(path).name}" if kind else Path(path).name
+
+
+def _facts(parts, figures):
+    """What the head of the page says of the run: name -> text."""
+    record, metrics, rest = parts.record or {}, figures.metrics or {}, parts.rest
+    facts = {"data": _short(record.get("data")), "protocol": _protocol(parts, figures)}
+    if metrics:
+        ranks = "every rank counts" if metrics["map_at"] == "all" else f"the first {metrics['map_at']:,} ranks count"
+        facts["scored"] = f"{metrics['queries']:,} queries among {metrics['database']:,} photographs; {ranks}"
+        if lacking := metrics.get("queries_without_relevant"):
+            others = metrics["hamming"].get("map_answerable")
+            others = "" if others is None else f"; mAP of the others {others:.4f}"
+            facts["nothing relevant"] = f"to {lacking:,} of the queries, which count as 0{others}"
+        if lacking := metrics.get("database_without_label"):
+            facts["no label"] = f"on {lacking:,} of the photographs, which count as wrong answers"
+    if "method" in record:
+        network = [record["method"], record.get("arch"), f"{record['image_size']} px"]
+        facts["encoder"] = ", ".join(filter(None, network))
+    bits, distinct = record.get("bits") or metrics.get("bits"), metrics.get("distinct_codes")
+    if figures.codes:
+        bits, distinct = len(figures.codes.ones), figures.codes.distinct
+    if bits and (record or metrics or figures.codes):
+        facts["code"] = f"{bits} bits" + (f", {distinct:,} distinct codes" if distinct else "")
+    if "epochs_run" in record:
+        seconds = f" in {clock(record['seconds'])}" if isinstance(record.get("seconds"), int | float) else ""
+        held = f", {record['heldout_images']:,} more held out" if record["heldout_images"] else ""
+        facts["trained"] = f"on {record['train_images']:,} photographs{seconds}{held}"
+    facts["seed"] = shown(record["seed"]) if "seed" in record else None
+    commits = {step["commit"] for step in parts.steps.values()} | ({rest["commit"]} if "commit" in rest else set())
+    facts["commit"] = ", ".join(sorted(commits))
+    facts |= {name: rest.get(name) for name in ("date", "machine")}
+    versions = [f"{name} {record[name]}" for name in ("hashret", "torch") if name in record]
+    facts["software"] = ", ".join(versions)
+    return {name: text for name, text in facts.items() if text}
+
+
+def _training(record):
+    """Plots, settings and epochs of the training record."""
+    if "epochs_run" not in record:
+        return None
+    columns = [name for name in _EPOCH if any(line.get(name) is not None for line in record["epochs_run"])]
+    return {
+        "plots": plots.training_plots(record),
+        "settings": {words(name): _setting(record[name]) for name in _SETTINGS if record.get(name) is not None},
+        "columns": [words(name) for name in columns],
+        "rows": [[shown(line.get(name)) for name in columns] for line in record["epochs_run"]],
+        "best": record["epochs_run"][record["best_epoch"] - 1],
+    }
+
+
+def _setting(value):
+    """A setting; of a file's path its name."""
+    return Path(value).name if isinstance(value, str) else shown(value)
+
+
+def _retrieval(figures):
+    """Plots of precision and distances."""
+    drawn, metrics = [], figures.metrics
+    if metrics and "curve" in metrics["hamming"]:
+        drawn.append(plots.curve_plot(metrics["hamming"], metrics["bits"]))
+    if figures.by_rank:
+        drawn.append(plots.rank_plot(figures.by_rank, metrics["candidates"], metrics["rerank_by"]))
+        drawn.append(plots.distance_plot(figures.distances))
+        drawn.append(plots.query_plot(figures.ap))
+    return drawn
+
+
+def _bits(figures):
+    """Plots and table of the bits, and which of them could go."""
+    codes, dropped = figures.codes, figures.dropped
+    if codes is None:
+        return None
+    found = {
+        "codes": codes,
+        "dropped": dropped,
+        "photographs": figures.photographs,
+        "plots": [plots.bit_plot(codes, dropped), plots.correlation_plot(codes.correlation)],
+    }
+    if dropped:
+        found["free"] = [bit for bit, lost in enumerate(dropped["lost"]) if lost <= 2 * (dropped["error"][bit] or 0)]
+        found["costly"] = int(np.argmax(dropped["lost"]))
+    return found | _bit_table(codes, dropped, figures.names)
+
+
+def _bit_table(codes, dropped, names):
+    """Each bit in a row: ``columns`` and ``rows``."""
+    bits = range(len(codes.ones))
+    nearest = np.abs(codes.correlation - np.eye(len(bits))).argmax(axis=1)
+    columns = {
+        "bit": bits,
+        "share of ones": [f"{share:.3f}" for share in codes.ones],
+        "entropy": [f"{entropy:.3f}" for entropy in codes.entropy],
+        "most like": [f"bit {other} ({codes.correlation[bit, other]:+.2f})" for bit, other in enumerate(nearest)],
+    }
+    if codes.information is not None:
+        columns["information, bits"] = [f"{information:.3f}" for information in codes.information]
+    if codes.told is not None:
+        columns["of label"] = [names[label] for label in codes.told]
+    if dropped:
+        columns["mAP lost without it"] = [f"{lost:+.5f}" for lost in dropped["lost"]]
+        columns["standard error"] = ["-" if error is None else f"{error:.5f}" for error in dropped["error"]]
+    return {"columns": tuple(columns), "rows": list(zip(*columns.values(), strict=True))}
+
+
+def _classes(classes):
+    """Confusion between classes, with the pairs most often taken for each other."""
+    if not classes:
+        return None
+    names, matrix = classes["names"], classes["confusion"]
+    pairs = [
+        (share, names[query], names[hit])
+        for query, row in enumerate(matrix)
+        for hit, share in enumerate(row)
+        if query != hit and share
+    ]
+    scored = sorted((score, n) for n, score in enumerate(classes["map"]) if score is not None)
+    rows = [
+        (names[n], f"{classes['queries'][n]:,}", f"{score:.3f}", f"{100 * matrix[n][n]:.0f}") for score, n in scored
+    ]
+    return classes | {"pairs": sorted(pairs, reverse=True)[:_CONFUSED], "rows": rows, "wide": len(names) > _WIDE}
+
+
+def _wanting(parts, figures):
+    """What is left out -> the command that makes it, or the reason; None for what is there.
+
+    Where only a JSON was named, nothing is wanting.
+    """
+    record, wanting = parts.record or {}, dict.fromkeys(("training", "index", "queries", "labels"))
+    if parts.path.suffix == ".json":
+        return wanting
+    folder = parts.path.parent if parts.path.is_file() or parts.index == parts.path else parts.path
+    data = record.get("data", "DATA")
+    protocol = record.get("protocol")
+    model = folder / "model.safetensors" if parts.path.suffix != ".safetensors" else parts.path
+    encode = f"hashret encode {shlex.quote(data)} --model {_quoted(model)} --split"
+    codes, queries, index = folder / "codes", folder / "codes-test", parts.index or folder / "index"
+    if "epochs_run" not in record:
+        wanting["training"] = f"hashret train --data {shlex.quote(data)} --out {_quoted(model)}"
+    if not parts.index:
+        wanting["index"] = (
+            f"{encode} {'database' if protocol else 'train'} --out {_quoted(codes)} && "
+            f"hashret build-index --codes {_quoted(codes)} --out {_quoted(index)}"
+        )
+    if figures.codes and figures.ap is None and (parts.queries or figures.codes.information is None):
+        wanting["labels"] = (
+            "the index or the queries have no labels, which say what is alike; encode class folders or a label list."
+        )
+    elif not parts.queries:
+        wanting["queries"] = f"{encode} test --out {_quoted(queries)}"
+    return wanting
+
+
+def _quoted(path):
+    return shlex.quote(str(path))

@@ -1,0 +1,195 @@
+"""What there is of a run: the files that the verbs, the demo or a benchmark left, found by their usual names."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import HashretError
+from ..files import read_json
+from ..records import Misfit, checked, either, fields, list_of, number, one_of, or_none, plain, table_of, text, whole
+from ..shards import MANIFEST
+
+# What the page prints of a training record as it stands.
+_PLAIN = (
+    "seed", "fingerprint", "hashret", "torch", "finetune", "weights", "width", "gate", "dropout", "epochs",
+    "batch_size", "lr", "classifier_rate", "weight_decay", "quantization", "pairs", "balance", "smoothing", "augment",
+    "heldout", "precision", "device", "processes",
+)  # fmt: skip
+_QUERIES = ("codes-test", "test")  # as the README and the demo name them, and as benchmarks/tables.py does
+_COUNT = whole()
+_PROTOCOL = or_none(either(text(), fields({"name": text()})))
+_RECORD = fields(
+    {"method": text(), "bits": whole(1, 2**16), "image_size": _COUNT},
+    {"data": text(), "arch": text(), "protocol": _PROTOCOL, "seconds": number()} | dict.fromkeys(_PLAIN, plain),
+)
+_EPOCH = fields(
+    {"epoch": _COUNT, "loss": or_none(number())}, {"heldout_map": number(), "lr": number(), "seconds": number()}
+)
+_TRAINED = fields(
+    {"best_epoch": whole(1), "train_images": _COUNT, "heldout_images": _COUNT, "epochs_run": list_of(_EPOCH, 1)}
+)
+_AT_RANKS = table_of(number(), r"\d+")
+_HAMMING = fields(
+    {"map": number(), "map_worst_ties": number(), "map_best_ties": number(), "precision_at": _AT_RANKS},
+    {
+        "curve": fields({"precision": list_of(number()), "recall": list_of(number())}),
+        "precision_radius_2": number(), "recall_radius_2": number(),
+    },
+)  # fmt: skip
+_FIGURES = fields(
+    {
+        "hamming": _HAMMING, "reranked": fields({"map": number(), "precision_at": _AT_RANKS}),
+        "map_at": either(one_of("all"), whole(1)), "candidates": whole(1), "queries": _COUNT, "database": _COUNT,
+    },
+    {
+        "bits": whole(1, 2**16), "distinct_codes": _COUNT, "encoder": text(), "protocol": or_none(text()),
+        "rerank_by": text(),
+    },
+)  # fmt: skip
+_RESULT = fields(
+    {}, {"commit": text(), "protocol": _PROTOCOL} | dict.fromkeys(("benchmark", "date", "machine"), or_none(text()))
+)
+_STEP = fields({"command": text(), "seconds": number(), "commit": text()})
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's parts; None or empty for what is not there.
+
+    Attributes:
+        path: what the user named.
+        record: the training record, or a checkpoint's metadata, which lacks the epochs.
+        index, queries: folder of the index, folder of the queries' shards.
+        metrics: figures as `hashret evaluate` wrote them.
+        steps: name of each step of benchmarks/full_run.py -> its command, seconds and commit.
+        rest: what else a benchmark's result says.
+    """
+
+    path: Path
+    record: dict | None = None
+    index: Path | None = None
+    queries: Path | None = None
+    metrics: dict | None = None
+    steps: dict = field(default_factory=dict)
+    rest: dict = field(default_factory=dict)
+
+
+def find_run(run=".", index=None, queries=None):
+    """Find the parts of a run: -> `Run`.
+
+    Args:
+        run: folder that the verbs worked in, a checkpoint, an index, or a result's JSON.
+        index, queries: folders that lie elsewhere or are named otherwise.
+
+    Raises:
+        HashretError: there is nothing of a run.
+    """
+    path = Path(run)
+    if not path.exists():
+        raise HashretError(f"no such run: {run}; name a folder that hashret worked in, a checkpoint or a result's JSON")
+    named = {name: Path(part) for name, part in (("index", index), ("queries", queries)) if part}
+    found = _in_folder(path) if path.is_dir() else _of_file(path)
+    found = Run(path, **found | named)
+    if not (found.record or found.index or found.queries or found.metrics or found.rest):
+        raise HashretError(
+            f"nothing of a run in {run}: neither model.json, index/, codes-test/ nor metrics.json; "
+            "name the folder that hashret train, encode and build-index worked in"
+        )
+    return found
+
+
+def _in_folder(folder):
+    if (folder / "index.json").exists():
+        return {"index": folder}
+    if (folder / MANIFEST).exists():
+        raise HashretError(f"{folder} is a folder of shards; name the folder it lies in, or add --queries {folder}")
+    found = {"record": _record(folder)}
+    if (folder / "index" / "index.json").exists():
+        found["index"] = folder / "index"
+    found["queries"] = next((folder / name for name in _QUERIES if (folder / name / MANIFEST).exists()), None)
+    if (folder / "metrics.json").exists():
+        found["metrics"] = _figures(read_json(folder / "metrics.json", "file of figures"))
+    if (folder / "steps.json").exists():
+        found["steps"] = _steps(read_json(folder / "steps.json", "list of steps"))
+    return found
+
+
+def _figures(content):
+    """What `evaluate` wrote; None where it is something else of that name."""
+    if not _passes(content, _FIGURES):
+        return None
+    hamming, reranked = content["hamming"], content["reranked"]
+    curve = hamming.get("curve")
+    whole_curve = curve is None or len(curve["precision"]) == len(curve["recall"]) == content.get("bits", -1) + 1 > 2
+    return content if whole_curve and hamming["precision_at"].keys() == reranked["precision_at"].keys() else None
+
+
+def _steps(content):
+    """What benchmarks/full_run.py wrote; nothing where it is something else of that name."""
+    return {name: step for name, step in content.items() if _passes(step, _STEP)}
+
+
+def _passes(content, check):
+    try:
+        check(content, "")
+    except Misfit:
+        return False
+    return True
+
+
+def _record(folder):
+    """The training record of a folder: of `model.safetensors`, or of its only checkpoint."""
+    checkpoints = [folder / "model.safetensors"]
+    if not checkpoints[0].exists() and not checkpoints[0].with_suffix(".json").exists():
+        checkpoints = [path for path in folder.glob("*.safetensors") if path.with_suffix(".json").exists()]
+    return _record_of(checkpoints[0]) if len(checkpoints) == 1 else None
+
+
+def _record_of(checkpoint):
+    """What is known of a checkpoint: the record beside it, or, where that is of another training, its own metadata."""
+    from ..models.checkpoint import read_meta
+
+    file, meta = checkpoint.with_suffix(".json"), read_meta(checkpoint) if checkpoint.exists() else None
+    record = _checked(read_json(file, "training record"), file) if file.exists() else meta
+    if meta and record.get("fingerprint", meta.get("fingerprint")) != meta.get("fingerprint"):
+        warnings.warn(f"{file} is the record of another training than {checkpoint}; it is left out", stacklevel=2)
+        return meta
+    return record
+
+
+def _checked(record, file):
+    what = f"{file} is no training record of hashret; name the checkpoint or the folder of another run. It"
+    checked(record, _RECORD, what)
+    if "epochs_run" in record:
+        checked(record, _TRAINED, what)
+        numbers = [line["epoch"] for line in record["epochs_run"]]
+        if record["best_epoch"] > len(numbers) or numbers != list(range(1, len(numbers) + 1)):
+            raise HashretError(f"{what} is damaged: its epochs are not numbered from 1 to the best and on")
+    return record
+
+
+def _of_file(path):
+    if path.suffix == ".safetensors":
+        return {"record": _record_of(path)}
+    if path.suffix != ".json":
+        raise HashretError(f"{path} is neither a folder, nor a checkpoint (.safetensors), nor a result (.json)")
+    content = read_json(path, "result", _RESULT)
+    if "epochs_run" in content:
+        return {"record": _checked(content, path)}
+    if _figures(content):
+        return {"metrics": content}
+    found = {"rest": content}
+    if _figures(content.get("metrics")):
+        found["metrics"] = content.pop("metrics")
+    if isinstance(content.get("steps"), dict):
+        found["steps"] = _steps(content.pop("steps"))
+    if isinstance(content.get("training"), dict):
+        settings = {name: content.pop(name) for name in _SETTINGS if name in content}
+        found["record"] = _checked(settings | content.pop("training"), path)
+    return found
+
+
+# What benchmarks/tables.py writes beside the training record, though it belongs to it.
+_SETTINGS = ("method", "bits", "seed", "image_size", "width", "finetune", "epochs", "batch_size")

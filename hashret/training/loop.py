@@ -1,0 +1,414 @@
+"""The training loop of every method: epochs over a feed, or one fit, scored on held-out images; it survives a kill."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import re
+import shutil
+import time
+from dataclasses import asdict
+from functools import partial
+
+import numpy as np
+import torch
+
+from .. import __version__
+from ..bits import binarize, pack
+from ..collapse import code_figures, collapsed
+from ..data.feature_cache import weights_fingerprint
+from ..distributed import barrier, is_main, world
+from ..errors import HashretError, warn
+from ..files import atomic, check_output, check_writable, discard, named, read_json, remove_leftovers, write_json
+from ..metrics import average_precision, count_by_distance
+from ..models.checkpoint import save_checkpoint
+from ..progress import Progress, clock
+from ..records import checked, fields, list_of, number, or_none, plain, table_of, whole
+from .held_out import hold_out
+from .parallel import Share
+
+_HELD_OUT_DATABASE = 5000  # train images that the held-out ones are searched among
+_CHECKED = 1000  # train images whose codes are looked at where none is held out
+_ALIKE = 1e-6  # spread of descriptors of unit length up to which photographs are all the same
+
+_EPOCH = fields(
+    {"epoch": whole(1), "loss": or_none(number())}, {"heldout_map": number(), "lr": number(), "seconds": number()}
+)
+_STATE = fields(
+    {
+        "module": lambda value, place: None, "optimizer": lambda value, place: None,  # torch says what is wrong there
+        "schedule": lambda value, place: None, "method": lambda value, place: None, "settings": table_of(plain),
+        "epochs": list_of(_EPOCH, 1), "best": _EPOCH,
+    }
+)  # fmt: skip
+# What of the settings goes into the checkpoint.
+_META = (
+    "method", "bits", "image_size", "arch", "width", "gate", "classes", "multi_label", "seed", "weights", "finetune",
+    "data", "protocol", "best_epoch",
+)  # fmt: skip
+
+
+class Run:
+    """One training run and its files: the checkpoint, the record, and beside them the state to resume from."""
+
+    def __init__(self, out, settings, device, quiet):
+        self.out, self.settings, self.device = named(out), settings, device
+        self.quiet = quiet or not is_main()
+        self.record = self.out.with_suffix(".json")
+        self.state_folder = self.out.with_name(f".{self.out.name}.training")
+        self.epochs = []
+        self.best, self.codes = None, None  # the line of the best epoch, and the `code_figures` of its codes
+        self.share = Share()
+
+    def claim(self, source, resume, overwrite):
+        """Refuse to lose a checkpoint or an unfinished run; load the latter with ``resume``. What writing the results
+        at the end could fail for is found out now.
+        """
+        self.state = None
+        if self.record == self.out:
+            raise HashretError(f"{self.out} is the name of the training record; name the checkpoint *.safetensors")
+        if is_main():
+            for path in (self.out, self.record, self.state_folder):
+                if not os.path.isdir(path):
+                    check_writable(path)
+            remove_leftovers(self.out.parent, rf"\.?{re.escape(self.out.name)}(\.training)?")
+            remove_leftovers(self.state_folder)
+        if is_main() or resume:
+            unfinished = (self.state_folder / "state.pt").exists()
+            if is_main() and not unfinished:
+                self._clear_complete()
+            if resume and unfinished:
+                self.state = self._load_state(source)
+            elif resume and not self.out.exists():
+                raise HashretError(f"no unfinished training of {self.out} to resume; leave --resume out")
+            elif resume:
+                raise HashretError(f"the training of {self.out} is complete; nothing to resume")
+            elif unfinished and not overwrite:
+                raise HashretError(
+                    f"an unfinished training of {self.out} is here: add --resume to go on, or --overwrite"
+                )
+            else:
+                check_output(self.out, overwrite, "checkpoint")
+                if self.out.exists() or not (self.state_folder / "best.pt").exists():  # else it is of a killed run
+                    check_output(self.record, overwrite, "training record")
+                discard(self.state_folder)
+        barrier()
+
+    def check_space(self, net, fitted):
+        """Raise HashretError where the disk cannot hold what the training of ``net`` writes to it."""
+        if not is_main():
+            return
+        module = net.head if self.settings.finetune == "head" else net
+        # The state has parameters and two moments of each. A file is replaced when the new one is whole.
+        best, state = _bytes(net), 0 if fitted else 3 * _bytes(module)
+        there = sum(file.stat().st_size for file in self.state_folder.glob("*.pt"))
+        need, free = best + state + max(best, state) - there, shutil.disk_usage(self.out.parent).free
+        if need > free:
+            raise HashretError(
+                f"training writes up to {need / 2**20:,.0f} MiB beside {self.out}, and {free / 2**20:,.0f} MiB are "
+                "free there; free some, or name another place with --out"
+            )
+
+    def _clear_complete(self):
+        """Remove what a run left that was killed when its checkpoint was there already."""
+        best = self.state_folder / "best.pt"
+        if self.out.exists() and best.exists() and best.stat().st_mtime_ns <= self.out.stat().st_mtime_ns:
+            discard(self.state_folder)
+
+    def train(self, net, method, source, feed):
+        """Train ``net`` by a `Method` on what a feed reads of ``source``; returns the training record."""
+        s = self.settings
+        readable = feed.readable()
+        if len(readable) < len(source) and is_main():
+            first = source.file(np.setdiff1d(np.arange(len(source)), readable)[0])
+            warn(f"{len(source) - len(readable):,} of {len(source):,} train images cannot be read, as {first}")
+        rows, held = readable, readable[:0]
+        if source.labels is not None:
+            rows, held = (readable[part] for part in hold_out(source.labels[readable], s.heldout, s.seed))
+        started = time.monotonic()
+        if method.fitted:
+            self._fit(net, method, source, feed, rows, held)
+        else:
+            self._descend(net, method, source, feed, rows, held)
+        return self._finish(net, method, source, feed, rows, held, time.monotonic() - started)
+
+    def _fit(self, net, method, source, feed, rows, held):
+        """Fit a shallow head once: one epoch without a loss."""
+        begun = time.monotonic()
+        if is_main():
+            with torch.no_grad():
+                labels = None if source.labels is None else source.labels[rows]
+                self._fit_head(net.head, method, feed.descriptors(rows), labels)
+            line, codes = {"epoch": 1, "loss": None}, None
+            if len(held):
+                line["heldout_map"], codes = self._held_out_map(net, source, feed, rows, held, together=False)
+            self._end_epoch(line | {"seconds": round(time.monotonic() - begun, 1)}, net, codes)
+        barrier()
+
+    def _fit_head(self, head, method, x, labels):
+        """Call the method's fit, and say in one line where the photographs are too few or too much alike for it."""
+        if float(x.std(dim=0, correction=0).max()) < _ALIKE:
+            raise HashretError(f"the {len(x):,} train images all look the same to the convolutions; take others")
+        try:
+            method.fit(head, x, labels, self.settings.seed)
+        except np.linalg.LinAlgError as error:
+            reason = str(error).splitlines()[0]
+        except torch.linalg.LinAlgError as error:
+            reason = str(error).splitlines()[0]
+        else:
+            reason = None if _is_finite(head) else "its projections are not numbers"
+        if reason:
+            raise HashretError(
+                f"{self.settings.method} cannot be fitted to {len(x):,} images ({reason}); take more or other "
+                "photographs, or fewer --bits"
+            )
+
+    def _descend(self, net, method, source, feed, rows, held):
+        """Train by gradient, epoch after epoch."""
+        s = self.settings
+        labels = torch.as_tensor(source.labels)
+        if len(rows) < s.batch_size:
+            raise HashretError(
+                f"{len(rows)} train images are fewer than one batch of {s.batch_size}; lower --batch-size"
+            )
+        if labels.ndim == 2 and getattr(net.head, "classifier", None):
+            _begin_at_frequencies(net.head.classifier, labels[rows])
+        module = net.head if s.finetune == "head" else net
+        steps = len(rows) // s.batch_size
+        optimizer = torch.optim.AdamW(_groups(net, module, s), lr=s.lr, weight_decay=s.weight_decay, fused=True)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warm_cosine(steps * s.epochs, steps // 2))
+        if self.state:
+            try:
+                module.load_state_dict(self.state["module"])
+                optimizer.load_state_dict(self.state["optimizer"])
+                schedule.load_state_dict(self.state["schedule"])
+            except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
+                raise _damaged(self.state_folder, error) from None
+            self.epochs, self.best, method.state = self.state["epochs"], self.state["best"], self.state["method"]
+            self.codes = self.state.get("codes")
+        else:
+            method.begin(source.labels, rows)
+        parallel = self.share.parallel(module)
+        for epoch in range(len(self.epochs) + 1, s.epochs + 1):
+            begun = time.monotonic()
+            loss = self._epoch(epoch, parallel, optimizer, schedule, method, labels, feed, rows)
+            if not _is_finite(module):  # the last step of an epoch has no loss after it
+                raise HashretError(f"the weights are no longer numbers after epoch {epoch}; lower --lr")
+            line, codes = {"epoch": epoch, "loss": loss, "lr": schedule.get_last_lr()[0]}, None
+            if len(held):
+                line["heldout_map"], codes = self._held_out_map(net, source, feed, rows, held)
+            line["seconds"] = round(time.monotonic() - begun, 1)
+            state = {"module": module, "optimizer": optimizer, "schedule": schedule}
+            state = {name: part.state_dict() for name, part in state.items()}
+            state |= {"method": method.state, "classes": list(source.classes), "images": len(source)}
+            self._end_epoch(line, net, codes, state)
+            barrier()
+
+    def _epoch(self, epoch, module, optimizer, schedule, method, labels, feed, rows):
+        """Train one epoch; returns the mean loss. Its order, crops and dropout depend on seed and epoch alone."""
+        s = self.settings
+        order = rows[np.random.default_rng((s.seed, epoch)).permutation(len(rows))]
+        count = len(order) // s.batch_size
+        batches = [order[i * s.batch_size : (i + 1) * s.batch_size] for i in range(count)]
+        torch.manual_seed((s.seed * 100_003 + epoch) * 1009)
+        progress = Progress(f"epoch {epoch}/{s.epochs}", count, "batches", quiet=self.quiet)
+        module.train()
+        total = torch.zeros((), device=self.device)
+        mine = feed.batches(list(map(self.share.of, batches)), seed=(s.seed, epoch))
+        for batch, (read, inputs) in zip(batches, mine, strict=True):
+            self.share.take(batch, read)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=s.precision == "bfloat16"):
+                output = module(inputs)
+            output, some = self.share.gathered(output, batch)
+            if not len(some):
+                raise HashretError(f"none of the {len(batch)} train images of a batch could be read")
+            loss = method.loss(output, labels[some].to(self.device), some)
+            if not torch.isfinite(loss):
+                raise HashretError(f"the loss is no longer a number in epoch {epoch}; lower --lr")
+            optimizer.zero_grad(set_to_none=True)
+            self.share.backward(loss)
+            optimizer.step()
+            schedule.step()
+            total += loss.detach()
+            progress.add(1, f"loss {loss.item():.4f}" if progress.due else "")
+        progress.close()
+        return float(total) / count
+
+    def _held_out_map(self, net, source, feed, rows, held, together=True):
+        """mAP@all of the held-out images as queries among a fixed sample of the train images, and the `code_figures` of
+        both; encoded by all processes or by this one.
+        """
+        s = self.settings
+        sample = np.random.default_rng(s.seed).permutation(rows)[:_HELD_OUT_DATABASE]
+        net.eval()
+        both = np.concatenate([held, sample])
+        compute = partial(feed.values, net, precision=s.precision)
+        values = self.share.computed(both, compute, s.bits) if together else compute(both)
+        codes = pack(binarize(values))
+        xq, xb = codes[: len(held)], codes[len(held) :]
+        counts = count_by_distance(xq, xb, source.labels[held], source.labels[sample], s.bits)
+        figures = code_figures(codes, s.bits, source.labels[both], len(held))
+        return float(average_precision(counts).mean()), figures
+
+    def _codes_of_sample(self, net, source, feed, rows):
+        """The `code_figures` of some train images, where none is held out."""
+        s = self.settings
+        sample = np.random.default_rng(s.seed).permutation(rows)[:_CHECKED]
+        net.eval()
+        codes = pack(binarize(feed.values(net, sample, s.precision)))
+        return code_figures(codes, s.bits, None if source.labels is None else source.labels[sample])
+
+    def _end_epoch(self, line, net, codes, state=None):
+        """Keep the best epoch with the figures of its codes and, where there is one, the state to resume from."""
+        self.epochs.append(line)
+        if not self.quiet:
+            step = "fitted: " if line["loss"] is None else f"epoch {line['epoch']}: loss {line['loss']:.4f}, "
+            held = f"held-out mAP {line['heldout_map']:.4f}, " if "heldout_map" in line else ""
+            print(f"{step}{held}{clock(line['seconds'])}", flush=True)
+        if self.best is None or line.get("heldout_map", 0) >= self.best.get("heldout_map", 0):
+            self.best, self.codes = line, codes
+            if is_main():
+                _save(self.state_folder / "best.pt", {"net": net.state_dict()})
+        if state and is_main():
+            state |= {"settings": asdict(self.settings), "epochs": self.epochs, "best": self.best, "codes": self.codes}
+            _save(self.state_folder / "state.pt", state)
+
+    def _load_state(self, source):
+        path = self.state_folder / "state.pt"
+        state = checked(_load(path), _STATE, f"the unfinished training {path}")
+        now = asdict(self.settings)
+        changed = [name for name, value in state["settings"].items() if name not in now or now[name] != value]
+        if changed:
+            was = ", ".join(f"{name} {state['settings'][name]} (now {now.get(name)})" for name in changed)
+            raise HashretError(f"the unfinished training of {self.out} has other settings: {was}")
+        known = {"classes": list(source.classes), "images": len(source)}
+        if any(state.get(name, value) != value for name, value in known.items()):
+            raise HashretError(f"the photographs changed since the unfinished training of {self.out}; --overwrite")
+        return state
+
+    def _finish(self, net, method, source, feed, rows, held, seconds):
+        """Write checkpoint and record of the best epoch, and clear the state away."""
+        s = self.settings
+        if is_main():
+            best = _load(self.state_folder / "best.pt")
+            try:
+                net.load_state_dict(best.get("net", best))  # which stood alone once
+            except (RuntimeError, TypeError, AttributeError) as error:
+                raise _damaged(self.state_folder, error) from None
+            codes = self.codes or self._codes_of_sample(net, source, feed, rows)
+            record = asdict(s) | {
+                "hashret": __version__, "torch": torch.__version__, "device": str(self.device), "processes": world(),
+                "train_images": len(rows), "heldout_images": len(held), "classes": list(source.classes),
+                "multi_label": source.labels is not None and source.labels.ndim == 2, "protocol": source.protocol,
+                "best_epoch": self.best["epoch"], "epochs_run": self.epochs, "seconds": round(seconds, 1),
+                "codes": codes, "warning": self._warning(codes, source, method),
+            }  # fmt: skip
+            meta = {name: record[name] for name in _META} | {
+                "head": method.head,
+                "attention": method.attention,
+                "classifier": method.classifier,
+                "weights_fingerprint": weights_fingerprint(net.features),
+                "heldout_map": self.best.get("heldout_map"),
+            }
+            if method.head == "kernel":
+                meta["anchors"] = len(net.head.anchors)
+            # The record comes first: with the checkpoint, the run is complete.
+            save_checkpoint(
+                self.out, net, meta, lambda meta: write_json(self.record, record | {"fingerprint": meta["fingerprint"]})
+            )
+            discard(self.state_folder)
+            if record["warning"]:
+                warn(record["warning"])
+        barrier()
+        return read_json(self.record, "training record")
+
+    def _warning(self, codes, source, method):
+        """One line where the codes have collapsed: what is wrong, and what to do; else None."""
+        one_label = source.labels is not None and source.labels.ndim == 1
+        classes = len(np.unique(source.labels)) if one_label else None
+        wrong = collapsed(codes, self.settings.bits, classes)
+        if wrong is None:
+            return None
+        other = "take more or other photographs" if method.fitted else f"lower --lr (it was {self.settings.lr:g})"
+        return f"the codes tell photographs hardly apart: {wrong}; {other}, try another --method, or look at the labels"
+
+
+def _is_finite(module):
+    """Whether all parameters and buffers are numbers."""
+    return all(bool(torch.isfinite(tensor).all()) for tensor in module.state_dict().values())
+
+
+def _bytes(module):
+    return sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
+
+
+def _save(path, content):
+    """Save a dict of tensors and plain values, with a checksum: a bit that flips in it would be trained on unseen."""
+    with atomic(path) as partial:
+        torch.save(content | {"sha256": _checksum(content).hexdigest()}, partial)
+
+
+def _load(path):
+    """What `_save` wrote. Raises HashretError where it is damaged."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        wanted = content.pop("sha256", None)  # earlier ones have none
+        if wanted and wanted != _checksum(content).hexdigest():
+            raise ValueError("its checksum does not match")
+    except Exception as error:  # torch's unpickler fails on damaged files in many ways
+        raise _damaged(path.parent, error) from None
+    return content
+
+
+def _damaged(folder, error):
+    reason = (str(error) or repr(error)).splitlines()[0]
+    return HashretError(f"the unfinished training in {folder} is damaged ({reason}); start again with --overwrite")
+
+
+def _checksum(value, digest=None):
+    """sha256 over tensors and plain values, in lists and dicts."""
+    digest = digest or hashlib.sha256()
+    if isinstance(value, torch.Tensor):
+        digest.update(f"{value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    elif isinstance(value, dict | list | tuple):
+        digest.update(f"{type(value).__name__} {len(value)}".encode())
+        for inner in value.items() if isinstance(value, dict) else value:
+            _checksum(inner, digest)
+    else:
+        digest.update(repr(value).encode("utf-8", "surrogatepass"))
+    return digest
+
+
+def _groups(net, module, settings):
+    """Parameters for the optimizer: the classifier has a rate of its own."""
+    classifier = list(net.head.classifier.parameters()) if getattr(net.head, "classifier", None) else []
+    known = {id(parameter) for parameter in classifier}
+    others = [parameter for parameter in module.parameters() if id(parameter) not in known]
+    groups = [{"params": others}]
+    if classifier:
+        groups.append({"params": classifier, "lr": settings.lr * settings.classifier_rate})
+    return groups
+
+
+def _begin_at_frequencies(classifier, labels):
+    """Let the scores begin at the frequency of each label (n, classes). Lin et al., "Focal loss", ICCV 2017, 3.3.
+
+    Frequencies far from one half would otherwise be learned first, by making every bit constant, and a saturated bit
+    does not come back.
+    """
+    frequency = labels.float().mean(dim=0).clamp(1e-3, 1 - 1e-3)
+    with torch.no_grad():
+        classifier.bias.copy_(torch.logit(frequency))
+
+
+def _warm_cosine(steps, warm):
+    """Learning-rate factor by step: a linear rise over ``warm`` steps, then half a cosine down to zero."""
+
+    def factor(step):
+        if step < warm:
+            return (step + 1) / (warm + 1)
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(1, steps - warm))))
+
+    return factor

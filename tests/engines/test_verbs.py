@@ -1,0 +1,191 @@
+"""The verbs and the service on a collection give what they give on the index that it is a copy of."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from conftest import make_model
+
+from hashret import Searcher, evaluate, export
+from hashret.cli import main
+from hashret.encoding import encode
+from hashret.engines import EngineError
+from hashret.errors import HashretError
+from hashret.index import open_index, remove
+from hashret.opening import open_database
+
+KINDS = ("milvus", "postgres")
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def collection(request, index_folder):
+    """Name of a copy of the index in an engine."""
+    name = f"{request.getfixturevalue(request.param)}#verbs"
+    export(index_folder, name, overwrite=True, quiet=True)
+    return name
+
+
+def run(*arguments):
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
+    return result.exit_code, result.output
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["--no-rerank"],
+        ["--label", "red", "--path", "*0?.png", "-k", "50"],
+        ["--rerank-by", "asymmetric", "--id", "3", "--id", "30"],
+        ["--radius", "4"],
+        ["--exclude-self", "-k", "3"],
+        ["--together", "union"],
+    ],
+)
+def test_query(collection, index_folder, model, photos, options):
+    ask = ["query", photos / "train" / "red" / "01.png", photos / "test" / "blue" / "00.png", "--json"]
+    ask += ["--model", model, *options]
+    wanted, found = (run(*ask, "--index", index) for index in (index_folder, collection))
+    assert wanted[0] == found[0] == 0
+    assert [json.loads(line) for line in found[1].splitlines()] == [json.loads(line) for line in wanted[1].splitlines()]
+    if options in ([], ["--radius", "4"]):
+        assert run(*ask, "--index", collection, "--values", index_folder) == wanted
+
+
+def test_recall_needs_the_index_beside(collection, index_folder, model, photos):
+    ask = ["query", photos / "test" / "red" / "00.png", "--model", model, "--index", collection, "--recall", "0.9"]
+    code, output = run(*ask)
+    assert (code, "name it with --values" in output) == (2, True)
+    assert run(*ask, "--values", index_folder)[0] == 0
+
+
+def test_evaluate(collection, index_folder, photos, model, tmp_path):
+    encode(f"folder:{photos}", model, tmp_path / "codes", split="test", workers=0, quiet=True)
+    wanted, found = (evaluate(tmp_path / "codes", index, candidates=7) for index in (index_folder, collection))
+    for result in (wanted, found):
+        del result["seconds"], result["hamming_seconds"]
+    assert found == wanted
+    beside = evaluate(tmp_path / "codes", collection, candidates=7, values=index_folder)
+    assert beside["reranked"] == wanted["reranked"]
+
+
+def test_info(collection):
+    code, output = run("info", collection, "--json")
+    assert code == 0
+    assert json.loads(output) | {"kind": "collection", "count": 36, "complete": True} == json.loads(output)
+
+
+def test_export(postgres, index_folder):
+    code, output = run("export", index_folder, postgres, "--collection", "by_verb")
+    assert code == 0
+    assert output.endswith("#by_verb: 36 photographs, 36 written now\n")
+    assert run("export", index_folder, f"{postgres}#by_verb")[1].endswith("36 photographs, 0 written now\n")
+    code, output = run("export", index_folder, f"{postgres}#by_verb", "--approximate", "--overwrite")
+    assert "36 written now, finds 100.00% of the nearest 100" in output
+    code, output = run("export", index_folder, "elsewhere")
+    assert (code, "names no engine" in output) == (2, True)
+
+
+def test_another_encoder_is_refused_without_a_word_of_the_password(postgres, index_folder, tmp_path):
+    export(index_folder, f"{postgres}#encoder", quiet=True)
+    other = make_model(tmp_path / "other.safetensors", seed=5)
+    with pytest.raises(HashretError, match=r"postgres@/.*#encoder was built by another encoder") as error:
+        Searcher(f"{postgres.replace('postgres:@', 'postgres:secret@')}#encoder", other)
+    assert "secret" not in str(error.value)
+
+
+def test_a_copy_is_not_changed_itself(collection, photos, model):
+    for verb in (
+        ["add", collection, photos, "--model", model],
+        ["remove", collection, "--id", 3],
+        ["compact", collection],
+    ):
+        code, output = run(*verb)
+        assert (code, "is a copy in an engine; change the index" in output) == (2, True)
+
+
+@pytest.fixture
+def client(collection, model):
+    pytest.importorskip("fastapi", reason="needs hashret[serve]")
+    from fastapi.testclient import TestClient
+
+    from hashret.service.app import create_app
+
+    with TestClient(create_app(collection, model)) as found:
+        yield found
+
+
+def test_the_service(client, index_folder, model, photos):
+    photo = photos / "test" / "red" / "01.png"
+    wanted = Searcher(index_folder, model, "cpu").search(photo, k=7, candidates=20)
+    answer = client.post(
+        "/api/query", files={"photo": ("a.png", photo.read_bytes())}, params={"k": 7, "candidates": 20}
+    )
+    hits = [(hit["id"], hit["path"], hit["label"], hit["hamming"], hit["euclidean"]) for hit in answer.json()["hits"]]
+    assert hits == [(hit.id, hit.path, hit.label, hit.hamming, hit.euclidean) for hit in wanted]
+    index = open_index(index_folder, "cpu")
+    assert client.get("/api/items/5").json()["path"] == index.path(5)
+    assert client.get("/api/items/5").json()["code"] == index.code(5).tobytes().hex()
+    assert client.get("/api/items/5/query?k=3&label=blue").json()["count"] == 12
+    assert client.get("/api/items/5/query").json()["query"]["values"] == pytest.approx(index.value(5).tolist())
+    assert len(client.get("/api/items?n=5").json()) == 5
+    assert client.get("/api/items/5/thumbnail").headers["content-type"] == "image/webp"
+    missing = client.get("/api/items/99")
+    assert (missing.status_code, missing.json()) == (404, {"error": "no photograph with id 99 in the index"})
+    about = client.get("/api/about").json()
+    assert (about["count"], about["values"]) == (36, True)
+
+
+def test_the_service_while_its_engine_is_away(client, monkeypatch):
+    live = client.app.state.service.live
+    engine = live.current.index.engine
+
+    def away(*_):
+        raise EngineError("it is away")
+
+    with monkeypatch.context() as patch:
+        for name in ("read", "search", "read_record"):
+            patch.setattr(engine, name, away)
+        answer = client.get("/api/items/5/query")
+        assert (answer.status_code, answer.json()) == (503, {"error": "it is away"})
+        assert client.get("/api/items/5").status_code == 503
+        live.refresh()
+        health = client.get("/healthz").json()
+        assert (health["status"], health["problem"]) == ("stale", "it is away")
+    live.refresh()
+    assert client.get("/healthz").json()["status"] == "ok"
+    assert client.get("/api/items/5/query").status_code == 200
+
+
+def test_the_service_takes_up_a_newer_copy(postgres, index_folder, tmp_path):
+    pytest.importorskip("fastapi", reason="needs hashret[serve]")
+    from hashret.service.live import LiveIndex
+
+    shutil.copytree(index_folder, tmp_path / "index")
+    name = f"{postgres}#newer"
+    export(tmp_path / "index", name, quiet=True)
+    live = LiveIndex(name, None)
+    live.refresh()
+    assert live.reloads == 0
+    remove(tmp_path / "index", [3])
+    engine = live.current.index.engine
+    engine.save_record(engine.read_record() | {"complete": False})
+    live.refresh()
+    assert "is not complete" in live.problem
+    assert len(live.current.index) == 36
+    export(tmp_path / "index", name, overwrite=True, quiet=True)
+    live.refresh()
+    assert (live.problem, len(live.current.index)) == (None, 35)
+
+
+def test_several_threads_share_a_database(collection):
+    from concurrent.futures import ThreadPoolExecutor
+
+    database = open_database(collection)
+    codes = np.random.default_rng(0).integers(0, 256, (40, 3), dtype=np.uint8)
+    wanted = [database.nearest(code[None], 5)[1].tolist() for code in codes]
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda code: database.nearest(code[None], 5)[1].tolist(), codes))
+    assert found == wanted

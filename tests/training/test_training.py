@@ -1,0 +1,295 @@
+import json
+import os
+import shutil
+import signal
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_photos
+from helpers import kill_when, start, together, torchrun
+from safetensors.torch import load_file
+
+from hashret import distributed
+from hashret.data import feature_cache, open_data
+from hashret.distributed import rank
+from hashret.errors import HashretError
+from hashret.models.checkpoint import load_encoder, read_meta
+from hashret.models.vgg import vgg_features
+from hashret.training import loop
+from hashret.training.feed import Augment, FeatureFeed
+from hashret.training.start import train
+
+SMALL = {
+    "bits": 16, "image_size": 32, "arch": "vgg11", "width": 32, "dropout": 0.1, "epochs": 3, "batch_size": 8,
+    "lr": 1e-3, "heldout": 0.2, "workers": 0, "device": "cpu", "quiet": True,
+}  # fmt: skip
+
+
+@pytest.fixture
+def head(weights):
+    return SMALL | {"weights": weights, "finetune": "head"}
+
+
+@pytest.mark.parametrize("method", ["am-vggh", "vggh"])
+def test_training_the_head_learns_the_colours(photos, head, tmp_path, method):
+    out = tmp_path / "model.safetensors"
+    record = train(f"folder:{photos}", out, **head | {"method": method, "epochs": 60, "lr": 3e-3, "width": 64})
+    assert record["epochs_run"][-1]["loss"] < record["epochs_run"][0]["loss"]
+    assert max(epoch["heldout_map"] for epoch in record["epochs_run"]) > 0.9
+    assert json.loads((tmp_path / "model.json").read_text())["fingerprint"] == read_meta(out)["fingerprint"]
+    assert record["train_images"] + record["heldout_images"] == 36
+    assert read_meta(out)["attention"] == (method == "am-vggh")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.json", "model.safetensors"]
+    source = open_data(photos, "test")
+    images = np.stack([source.pixels(i, 32) for i in range(len(source))])
+    encoder = load_encoder(out, "cpu")
+    values = torch.from_numpy(encoder.values(images)).float()
+    scores = encoder.head.classifier(values)
+    assert (scores.argmax(1).numpy() == source.labels).mean() > 0.9
+
+
+def test_convolutions_stay_frozen_with_head_and_move_with_all(photos, head, weights, tmp_path):
+    wanted = torch.load(weights, weights_only=True)["features.0.weight"]
+    train(photos, tmp_path / "head.safetensors", **head | {"epochs": 1})
+    assert torch.equal(load_file(tmp_path / "head.safetensors")["features.0.weight"], wanted)
+    train(photos, tmp_path / "all.safetensors", **head | {"epochs": 1, "finetune": "all"})
+    assert not torch.equal(load_file(tmp_path / "all.safetensors")["features.0.weight"], wanted)
+
+
+@pytest.mark.parametrize("arch", ["vgg11_bn", "vgg11"])
+def test_training_from_scratch(photos, tmp_path, arch):
+    options = SMALL | {"weights": "none", "finetune": "all", "arch": arch, "epochs": 6, "augment": "crop"}
+    record = train(photos, tmp_path / "model.safetensors", **options)
+    assert max(epoch["heldout_map"] for epoch in record["epochs_run"]) > 0.9
+
+
+def test_several_labels_a_photograph(head, tmp_path):
+    make_photos(tmp_path / "images", 6, 0)
+    flags = {"red": "1 0 1", "green": "0 1 1", "blue": "0 0 1"}
+    lines = [f"images/{c}/{i:02d}.png {flags[c]}" for c in flags for i in range(6)]
+    (tmp_path / "train.txt").write_text("\n".join(lines))
+    record = train(f"list:{tmp_path}/train.txt", tmp_path / "model.safetensors", **head | {"epochs": 20})
+    assert record["multi_label"]
+    assert record["epochs_run"][-1]["loss"] < record["epochs_run"][0]["loss"]
+
+
+@pytest.mark.parametrize("finetune", ["head", "all"])
+def test_the_same_seed_gives_the_same_encoder(photos, head, tmp_path, finetune):
+    options = head | {"finetune": finetune, "epochs": 2}
+    prints = [
+        train(photos, tmp_path / f"{name}.safetensors", **options | {"seed": seed})["fingerprint"]
+        for name, seed in (("a", 0), ("b", 0), ("c", 1))
+    ]
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_rare_labels_do_not_make_the_bits_constant(head, tmp_path):
+    """Three groups of photographs, each with two labels of its own among eighteen."""
+    make_photos(tmp_path / "images", 8, 0)
+    own = {"red": (0, 1), "green": (2, 3), "blue": (4, 5)}
+    flags = {c: " ".join("1" if i in own[c] else "0" for i in range(18)) for c in own}
+    lines = [f"images/{c}/{i:02d}.png {flags[c]}" for c in flags for i in range(8)]
+    (tmp_path / "train.txt").write_text("\n".join(lines))
+    for method in ("vggh", "am-vggh"):
+        options = head | {"method": method, "epochs": 30, "width": 64, "overwrite": True}
+        record = train(f"list:{tmp_path}/train.txt", tmp_path / "model.safetensors", **options)
+        assert record["epochs_run"][0]["loss"] < 0.5  # not log 2: the frequencies are known from the start
+        assert max(epoch["heldout_map"] for epoch in record["epochs_run"]) > 0.7
+
+
+@pytest.mark.parametrize(("finetune", "method"), [("head", "cnnh"), ("all", "am-vggh")])
+def test_a_killed_training_resumes_to_the_same_encoder(photos, head, tmp_path, finetune, method):
+    options = head | {"finetune": finetune, "epochs": 4, "method": method}
+    whole = train(photos, tmp_path / "whole.safetensors", **options)
+    out = tmp_path / "broken.safetensors"
+    state = tmp_path / ".broken.safetensors.training" / "state.pt"
+    code = f"import torch; torch.set_num_threads({torch.get_num_threads()}); from hashret.training.start import train; "
+    code += f"train({str(photos)!r}, {str(out)!r}, **{options!r})"
+    assert kill_when(start(code, OMP_NUM_THREADS="2"), state.exists), "it ended before it could be killed"
+    assert not out.exists()
+    with pytest.raises(HashretError, match=r"--resume"):
+        train(photos, out, **options)
+    with pytest.raises(HashretError, match=r"other settings: lr 0\.001"):
+        train(photos, out, **options | {"resume": True, "lr": 0.01})
+    record = train(photos, out, **options | {"resume": True})
+    assert len(record["epochs_run"]) == 4
+    assert record["fingerprint"] == whole["fingerprint"]
+    assert not state.parent.exists()
+    with pytest.raises(HashretError, match="complete"):
+        train(photos, out, **options | {"resume": True})
+
+
+def test_existing_checkpoints_are_kept(photos, head, tmp_path):
+    out = tmp_path / "model.safetensors"
+    out.write_bytes(b"precious")
+    with pytest.raises(HashretError, match="--overwrite"):
+        train(photos, out, **head)
+    assert out.read_bytes() == b"precious"
+    train(photos, out, **head | {"epochs": 1, "overwrite": True})
+    assert read_meta(out)["bits"] == 16
+    with pytest.raises(HashretError, match="no unfinished training"):
+        train(photos, tmp_path / "new.safetensors", **head | {"resume": True})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "line"),
+    [
+        ({"bits": 7}, "8 to 256 bits"),
+        ({"image_size": 50}, "multiple of 32"),
+        ({"method": "dpsh2"}, "no method 'dpsh2'"),
+        ({"weights": "none"}, "nothing to freeze"),
+        ({"epochs": 0}, "epochs"),
+        ({"heldout": 1.0}, "held-out share"),
+        ({"batch_size": 64}, "fewer than one batch"),
+        ({"finetune": "tail"}, "--finetune must be head or all"),
+        ({"augment": "blur"}, "--augment"),
+        ({"gate": "ajar"}, "--gate"),
+        ({"weights": "/no/such.pth"}, "no weights at"),
+        ({"arch": "resnet"}, "no architecture"),
+        ({"lr": 1e6, "epochs": 20}, "lower --lr"),
+    ],
+)
+def test_impossible_settings(photos, head, tmp_path, wrong, line):
+    with pytest.raises(HashretError, match=line):
+        train(photos, tmp_path / "model.safetensors", **head | wrong)
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_unlabelled_photographs_cannot_train(photos, head, tmp_path):
+    with pytest.raises(HashretError, match="no labels"):
+        train(photos / "train" / "red", tmp_path / "model.safetensors", **head)
+
+
+def test_unreadable_train_images_are_left_out(head, tmp_path):
+    make_photos(tmp_path / "photos", 8, 0)
+    (tmp_path / "photos" / "red" / "03.png").write_bytes(b"no picture")
+    (tmp_path / "photos" / "blue" / "03.png").write_bytes(b"")
+    record = train(tmp_path / "photos", tmp_path / "a.safetensors", **head)
+    assert record["train_images"] + record["heldout_images"] == 22
+    record = train(tmp_path / "photos", tmp_path / "b.safetensors", **head | {"finetune": "all"})
+    assert np.isfinite(record["epochs_run"][-1]["loss"])
+
+
+def test_features_are_computed_once_for_all_heads(photos, head, tmp_path, monkeypatch):
+    computed = []
+    convolve = feature_cache.Writer.__call__
+    monkeypatch.setattr(feature_cache.Writer, "__call__", lambda self, *a: (computed.append(1), convolve(self, *a))[1])
+    for bits, method, seed in ((16, "am-vggh", 0), (24, "vggh", 0), (16, "am-vggh", 1)):
+        options = {"bits": bits, "method": method, "seed": seed, "epochs": 1, "cache": tmp_path / "cache"}
+        train(photos, tmp_path / f"{bits}{method}{seed}.safetensors", **head | options)
+    assert len(computed) == 1
+    train(photos, tmp_path / "other.safetensors", **head | {"image_size": 64, "epochs": 1, "cache": tmp_path / "cache"})
+    assert len(computed) == 2
+
+
+def test_a_killed_feature_cache_goes_on_where_it_stopped(photos, tmp_path, monkeypatch):
+    source, stack = open_data(photos, "train"), vgg_features("vgg11")
+    arguments = (source, stack, 32, "float32", torch.device("cpu"), tmp_path / "cache", 0, True)
+    whole = FeatureFeed(*arguments).features[:]
+    folder = next((tmp_path / "cache" / "features").iterdir())
+    state = np.fromfile(folder / "state.u8", np.uint8)
+    state[10:] = 0
+    state.tofile(folder / "state.u8")
+    raw = np.fromfile(folder / "features.f16", np.float16).reshape(36, -1)
+    raw[10:] = 0
+    raw.tofile(folder / "features.f16")
+    asked = []
+    pixels = type(source).pixels
+    monkeypatch.setattr(type(source), "pixels", lambda self, i, size: (asked.append(i), pixels(self, i, size))[1])
+    assert np.array_equal(FeatureFeed(*arguments).features[:], whole)
+    assert asked == list(range(10, 36))
+    for name in ("features.f16", "state.u8"):
+        whole_file = (folder / name).read_bytes()
+        (folder / name).write_bytes(whole_file + b"more")
+        with pytest.raises(HashretError, match="remove that folder"):
+            FeatureFeed(*arguments)
+        (folder / name).write_bytes(whole_file)
+
+
+def test_augmentation_depends_on_seed_and_row_alone(photos):
+    image = open_data(photos, "train").pixels(0, 32)
+    one = Augment("crop-flip", 32, (0, 1, 0))
+    assert np.array_equal(one(5, image), one(5, image))
+    assert not np.array_equal(one(5, image), one(6, image))
+    assert not np.array_equal(one(5, image), Augment("crop-flip", 32, (0, 2, 0))(5, image))
+    assert one(5, image).shape == image.shape
+    assert Augment("none", 32, (0, 1, 0))(5, image) is image
+
+
+# Of the options, those under which the loss of a batch is no mean of those of its photographs.
+@pytest.mark.parametrize(
+    ("options", "processes"),
+    [
+        ({"method": "am-vggh", "balance": 0.5}, 3),
+        ({"method": "dnnh"}, 2),
+        ({"method": "ksh"}, 2),
+        ({"method": "dpsh", "finetune": "all", "epochs": 1}, 3),
+    ],
+    ids=lambda value: value["method"] if isinstance(value, dict) else str(value),
+)
+def test_several_processes_learn_what_one_does(photos, head, tmp_path, options, processes):
+    """Batches of 8 among 3, one of them unreadable; 29 train images leave 5 out."""
+    shutil.copytree(photos / "train", tmp_path / "photos")
+    (tmp_path / "photos" / "red" / "03.png").write_bytes(b"no picture")
+    options = head | {"precision": "float32"} | options
+    alone = train(tmp_path / "photos", tmp_path / "alone.safetensors", **options)
+    found = together(train, processes, tmp_path / "photos", tmp_path / "shared.safetensors", **options)
+    assert [record["processes"] for record in found] == [processes] * processes
+    for one, other in zip(alone["epochs_run"], found[0]["epochs_run"], strict=True):
+        assert (other["loss"] or 0) == pytest.approx(one["loss"] or 0, rel=1e-3)  # a fit has none
+        assert other["heldout_map"] == pytest.approx(one["heldout_map"], abs=0.02)
+    assert_alike(tmp_path / "alone.safetensors", tmp_path / "shared.safetensors")
+
+
+def assert_alike(one, other):
+    """Checkpoints differ by rounding alone, which Adam makes larger where gradients are nearly zero."""
+    one, other = load_file(one), load_file(other)
+    assert one.keys() == other.keys()
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], rtol=0, atol=1e-3)
+
+
+def die_after(number, *arguments, **options):
+    distributed._BEAT, distributed._SILENCE = 0.05, 0.5
+    end_epoch = loop.Run._end_epoch
+
+    def end(self, *parts):
+        end_epoch(self, *parts)
+        if rank() == 1 and len(self.epochs) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    loop.Run._end_epoch = end
+    return train(*arguments, **options)
+
+
+@pytest.mark.parametrize("finetune", ["head", "all"])
+def test_a_training_that_lost_a_process_resumes_with_any_number(photos, head, tmp_path, finetune):
+    options = head | {"finetune": finetune, "precision": "float32"}
+    whole = together(train, 2, photos, tmp_path / "whole.safetensors", **options)[0]
+    out = tmp_path / "broken.safetensors"
+    told, gone = together(die_after, 2, 1, photos, out, **options)
+    assert "was lost" in str(told)
+    assert isinstance(told, HashretError)
+    assert gone == -signal.SIGKILL
+    assert not out.exists()
+    state = tmp_path / ".broken.safetensors.training"
+    shutil.copytree(state, tmp_path / ".other.safetensors.training")
+    resumed = together(train, 2, photos, out, resume=True, **options)[0]
+    assert len(resumed["epochs_run"]) == 3
+    assert resumed["fingerprint"] == whole["fingerprint"]
+    train(photos, tmp_path / "other.safetensors", resume=True, **options)
+    assert_alike(tmp_path / "whole.safetensors", tmp_path / "other.safetensors")
+
+
+def test_torchrun(photos, head, tmp_path):
+    options = head | {"data": f"folder:{photos}", "out": tmp_path / "model.safetensors", "epochs": 2}
+    del options["quiet"]
+    arguments = [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+    process = torchrun("train", *arguments)
+    output, errors = process.communicate(timeout=100)
+    assert process.returncode == 0, errors
+    assert "16 bits, epoch" in output
+    record = json.loads((tmp_path / "model.json").read_text())
+    assert record["processes"] == 2
+    assert load_encoder(tmp_path / "model.safetensors", "cpu").bits == 16
