@@ -1,15 +1,11 @@
-"""The simulation of `benchmarks/cluster.py` against what queueing theory and order statistics say."""
+"""The simulation of `benchmarks/lib/cluster.py` against what queueing theory and order statistics say."""
 
-import sys
 from math import comb, factorial
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
-
-from cluster import (
+from benchmarks.lib.cluster import (
     Cluster,
     answers_a_shard,
     drawn_from,

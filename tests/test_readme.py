@@ -1,27 +1,33 @@
 """The README's figures are those of the JSON files, and its examples name things that exist."""
 
-import importlib
 import re
 from pathlib import Path
 
 import hashret
+from benchmarks.pages import readme, scale, tables
 from hashret.cli import main
 
 TOP = Path(__file__).parents[1]
 README = (TOP / "README.md").read_text(encoding="utf-8")
 
 
-def test_tables_are_made_of_the_results(monkeypatch):
-    monkeypatch.syspath_prepend(TOP / "benchmarks")
-    summary, tables_page = importlib.import_module("summary"), importlib.import_module("tables_page")
-    assert summary.fill(README) == README, "run: python benchmarks/summary.py --write"
+def test_tables_are_made_of_the_results():
+    again = "run: python -m benchmarks.pages"
+    assert readme.page(README) == README, again
     assert "| am-vggh | 48 |" in README
-    for path, made in ((tables_page.PAGE, tables_page.page(tables_page.load())), (tables_page.FIGURES, None)):
-        text = path.read_text(encoding="utf-8")
-        assert (made or tables_page.figures_page(text)) == text, "run: python benchmarks/tables_page.py"
-    scale_page = importlib.import_module("scale_page")
-    text = scale_page.PAGE.read_text(encoding="utf-8")
-    assert scale_page.page(text) == text, "run: python benchmarks/scale_page.py"
+    text = tables.FIGURES.read_text(encoding="utf-8")
+    assert tables.figures_page(text) == text, again
+    assert tables.page(tables.load()) == tables.PAGE.read_text(encoding="utf-8"), again
+    text = scale.PAGE.read_text(encoding="utf-8")
+    assert scale.page(text) == text, again
+
+
+def test_the_table_of_benchmarks_names_every_one_and_files_that_exist():
+    page = (TOP / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    there = {path.stem for path in (TOP / "benchmarks" / "run").glob("*.py")}
+    assert set(re.findall(r"^\| `run\.(\w+)`", page, re.M)) == there
+    for pattern in re.findall(r"`(results/[^`]+\.json)`", page):
+        assert list((TOP / "benchmarks").glob(pattern)), pattern
 
 
 def test_verbs_and_names_of_the_examples_exist():

@@ -2,7 +2,7 @@
 
 The code of a trained encoder says what a photograph shows, not which photograph it is, and thousands of a class share
 one. A radius in bits only says which to compare; what then decides is a distance of `hashret.near_duplicates.likeness`.
-`benchmarks/planted_duplicates.py` measures what each finds, and what it takes for a copy that is none.
+`benchmarks/run/planted_duplicates.py` measures what each finds, and what it takes for a copy that is none.
 """
 
 from __future__ import annotations

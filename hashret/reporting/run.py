@@ -17,7 +17,7 @@ _PLAIN = (
     "batch_size", "lr", "classifier_rate", "weight_decay", "quantization", "pairs", "balance", "smoothing", "augment",
     "heldout", "precision", "device", "processes",
 )  # fmt: skip
-_QUERIES = ("codes-test", "test")  # as the README and the demo name them, and as benchmarks/tables.py does
+_QUERIES = ("codes-test", "test")  # as the README and the demo name them, and as benchmarks/run/tables.py does
 _COUNT = whole()
 _PROTOCOL = or_none(either(text(), fields({"name": text()})))
 _RECORD = fields(
@@ -63,7 +63,7 @@ class Run:
         record: the training record, or a checkpoint's metadata, which lacks the epochs.
         index, queries: folder of the index, folder of the queries' shards.
         metrics: figures as `hashret evaluate` wrote them.
-        steps: name of each step of benchmarks/full_run.py -> its command, seconds and commit.
+        steps: name of each step of benchmarks/run/full_run.py -> its command, seconds and commit.
         rest: what else a benchmark's result says.
     """
 
@@ -127,7 +127,7 @@ def _figures(content):
 
 
 def _steps(content):
-    """What benchmarks/full_run.py wrote; nothing where it is something else of that name."""
+    """What benchmarks/run/full_run.py wrote; nothing where it is something else of that name."""
     return {name: step for name, step in content.items() if _passes(step, _STEP)}
 
 
@@ -191,5 +191,5 @@ def _of_file(path):
     return found
 
 
-# What benchmarks/tables.py writes beside the training record, though it belongs to it.
+# What benchmarks/run/tables.py writes beside the training record, though it belongs to it.
 _SETTINGS = ("method", "bits", "seed", "image_size", "width", "finetune", "epochs", "batch_size")

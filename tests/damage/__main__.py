@@ -38,7 +38,7 @@ def main():
         {name: result[name] for name in ("cases", "answers", "faults", "slowest_seconds", "most_memory_mb", "seconds")}
     )
     if options.out:
-        from benchmarks.common import save
+        from benchmarks.lib.common import save
 
         path = Path(options.out)
         save(path.stem, result, path.parent)

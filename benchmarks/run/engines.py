@@ -1,6 +1,6 @@
 """An index in engines that others run, against the index itself: export, latency, and whether the hits are the same.
 
-    python benchmarks/engines.py --index RUN/index --codes RUN/codes-test --work runs/engines
+    python -m benchmarks.run.engines --index RUN/index --codes RUN/codes-test --work runs/engines
 
 Milvus Lite and a PostgreSQL of its own keep their files below --work; --milvus and --postgres name others that run.
 In each round every contender answers the same queries, in turn: one query and a batch of 32, by the Hamming stage alone
@@ -16,9 +16,9 @@ import shutil
 import time
 from pathlib import Path
 
-import common
 import numpy as np
 
+from benchmarks.lib import common
 from hashret.engines import export
 from hashret.opening import open_database
 from hashret.shards import ShardFolder

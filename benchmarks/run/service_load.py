@@ -1,8 +1,8 @@
 """Load on the service: uploads by 1, 8 and 32 clients at once, against a handler without batching, in one run.
 
-    python benchmarks/service_load.py --work runs/64
+    python -m benchmarks.run.service_load --work runs/64
 
-The folder is one of `benchmarks/full_run.py`: a real CIFAR-10 encoder and index. Three servers hold them: `hashret
+The folder is one of `benchmarks/run/full_run.py`: a real CIFAR-10 encoder and index. Three servers hold them: `hashret
 serve`; the same with --batch 1; and "naive", a FastAPI handler that decodes, encodes and searches in the framework's
 thread pool, as one would write it first. Rounds alternate between them while the others are idle; clients post test
 photographs over connections that stay open. Every answer must be the one that the naive handler gives.
@@ -19,8 +19,9 @@ import threading
 import time
 from pathlib import Path
 
-import common
 import numpy as np
+
+from benchmarks.lib import common
 
 common.PACKAGES += ("fastapi", "uvicorn", "starlette")
 NAIVE = """
@@ -53,7 +54,7 @@ HITS = 20
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="folder of benchmarks/full_run.py")
+    parser.add_argument("--work", type=Path, required=True, help="folder of benchmarks/run/full_run.py")
     parser.add_argument("--photos", type=Path, help="CIFAR-10 as class folders; default: --work/../cifar10")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--rounds", type=int, default=5)

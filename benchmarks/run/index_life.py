@@ -1,7 +1,7 @@
 """The life of an index: build, open, answer, add, remove, compact; seconds, memory and bytes of each file.
 
-    python benchmarks/index_life.py --items 1000000 --work runs/index
-    python benchmarks/index_life.py --items 100000000 --stream --no-values --work runs/index
+    python -m benchmarks.run.index_life --items 1000000 --work runs/index
+    python -m benchmarks.run.index_life --items 100000000 --stream --no-values --work runs/index
 
 Learned-like codes (ten centres, each bit flipped with probability --flips, 0.5 for uniform ones) with values and paths
 are written as shards, once; then each step runs in a process of its own, so that its time starts cold and its peak
@@ -21,9 +21,9 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-import common
 import numpy as np
 
+from benchmarks.lib import common
 from hashret.bits import binarize, pack, unpack
 from hashret.files import read_json, write_json
 from hashret.shards import MANIFEST, Shard, ShardFolder, encode_paths, shard_name, write_shard
@@ -81,7 +81,7 @@ def run(options, step):
         code = "import resource, hashret.index; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
         done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
         return {"peak_memory_mb": int(done.stdout)}
-    command = [sys.executable, __file__, "--work", str(options.work), "--step", step]
+    command = [sys.executable, "-m", "benchmarks.run.index_life", "--work", str(options.work), "--step", step]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
 
 

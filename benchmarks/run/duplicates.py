@@ -1,6 +1,6 @@
 """All pairs of codes within a radius, against faiss range search and a blocked comparison of all in numpy.
 
-    python benchmarks/duplicates.py --items 100000 1000000
+    python -m benchmarks.run.duplicates --items 100000 1000000
 
 Codes are uniform or learned-like, around ten centres, and each is there once. Three ways find all their pairs:
 `pairs_within`, which chooses by cost; faiss `IndexBinaryFlat.range_search` of every code; and numpy's `bitwise_count`,
@@ -15,11 +15,11 @@ import argparse
 import os
 import time
 
-import common
 import faiss
 import numpy as np
-from latency import draw
 
+from benchmarks.lib import common
+from benchmarks.run.latency import draw
 from hashret.bits import as_words, pad, padded_width
 from hashret.index.distinct import group
 from hashret.near_duplicates.code_pairs import pairs_within, plan

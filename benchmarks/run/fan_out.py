@@ -1,6 +1,6 @@
 """One index against the same codes in several processes, a shard each, and what the simulation says of them.
 
-    python benchmarks/fan_out.py --flips 0.5 --work runs/fan-out
+    python -m benchmarks.run.fan_out --flips 0.5 --work runs/fan-out
 
 A harness to measure with, not a way to serve: every process opens the index of its shard and answers the nearest K over
 a pipe; the client asks all, and merges what comes back by (distance, row). Every merged answer must be that of the one
@@ -19,12 +19,12 @@ import shutil
 import time
 from pathlib import Path
 
-import common
 import numpy as np
-from cluster import Cluster, drawn_from, poisson, replayed, simulate
-from index_life import SHARD, claim, write_shards
-from latency import draw
 
+from benchmarks.lib import common
+from benchmarks.lib.cluster import Cluster, drawn_from, poisson, replayed, simulate
+from benchmarks.run.index_life import SHARD, claim, write_shards
+from benchmarks.run.latency import draw
 from hashret.files import read_json, write_json
 from hashret.index import append, build_index
 from hashret.shards import MANIFEST, shard_name

@@ -1,36 +1,29 @@
 """The README's result tables, from the JSON under benchmarks/results and nothing else.
 
-python benchmarks/summary.py            # print
-python benchmarks/summary.py --write    # put them between the README's markers
+python -m benchmarks.pages.readme            # the tables between the README's markers
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-from pathlib import Path
 
-import tables_page
+from benchmarks.lib import common
+from benchmarks.lib.markdown import fill, made_on, row, table_head
+from benchmarks.pages import tables as tables_page
 
-TOP = Path(__file__).resolve().parent.parent
-RESULTS = TOP / "benchmarks" / "results"
+README = common.TOP / "README.md"
 PAPER = {12: 0.797, 24: 0.844, 32: 0.845, 48: 0.853}  # table 1, AM-VGGH
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true")
-    options = parser.parse_args()
-    if options.write:
-        readme = TOP / "README.md"
-        readme.write_text(fill(readme.read_text(encoding="utf-8")), encoding="utf-8")
-    else:
-        print("\n\n".join(sections().values()))
+def write() -> None:
+    """Write the tables of the README."""
+    README.write_text(page(README.read_text(encoding="utf-8")), encoding="utf-8")
+    print(f"-> {README}")
 
 
-def fill(text):
-    """README text with each section between its markers made anew."""
-    return tables_page.fill(text, sections())
+def page(text: str) -> str:
+    """The README's text with each section between its markers made anew."""
+    return fill(text, sections())
 
 
 def sections():
@@ -47,7 +40,7 @@ def sections():
 
 def load(pattern):
     """Results whose name matches, in order of name."""
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob(pattern))]
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(common.RESULTS.glob(pattern))]
 
 
 def retrieval():
@@ -81,16 +74,6 @@ def tables():
         trained = "" if finetune == "head" else ", all layers trained"
         parts.append(f"**{protocol}**, {size} px{trained}\n\n{tables_page.main_table(protocol, plain)}")
     return "\n\n".join(parts)
-
-
-def made_on(results):
-    """The machines of some results, in words."""
-    return f"Machine: {'; '.join(sorted({result['machine'] for result in results}))}."
-
-
-def commits(results):
-    """The commits of some results, in words."""
-    return f"Commit {', '.join(sorted({result['commit'] for result in results}))}."
 
 
 def speed():
@@ -151,7 +134,7 @@ def engines():
         "postgres": "PostgreSQL with pgvector",
         "postgres, hnsw": "the same with `--approximate`, HNSW",
     }
-    lines = tables_page.table_head(
+    lines = table_head(
         ["held by", "export", "one query, p50, p99", "with `--values`", "32 at once, p50", "with `--values`",
          "nearest 100 found"]
     )  # fmt: skip
@@ -167,12 +150,12 @@ def engines():
                 )
             both = f"{three(one[name]['p50'])}, {three(one[name]['p99'])} ms"
             cells = [shown, export, both, one_beside, f"{three(many[name]['p50'])} ms", many_beside]
-            lines.append(tables_page.row([*cells, f"{100 * found[name]:.3g}%"]))
+            lines.append(row([*cells, f"{100 * found[name]:.3g}%"]))
     return (
         "\n".join(lines)
         + f"\n\n{results[0]['items']:,} codes of a trained encoder, 1,000 candidates, re-ranked by their "
-        "values, ids and paths of ten; one client on the engine's own machine. Made by `benchmarks/engines.py`. "
-        f"{made_on(results)} {commits(results)}"
+        "values, ids and paths of ten; one client on the engine's own machine. Made by `benchmarks/run/engines.py`. "
+        f"{made_on(results)}"
     )
 
 
@@ -197,7 +180,7 @@ def service():
     return (
         "\n".join(lines) + "\n\nUploads a second, over the 50,000 train images of CIFAR-10 and their encoder at "
         f"{results[0]['image_size']} px; the clients take their share of the same cores. Made by "
-        f"`benchmarks/service_load.py`. {made_on(results)} {commits(results)}"
+        f"`benchmarks/run/service_load.py`. {made_on(results)}"
     )
 
 
@@ -217,7 +200,7 @@ def duplicates():
             pairs = next(p for p in model["pairs"] if (p["by"], p["distance"], p["radius"]) == wanted)
             found = " | ".join(f"{100 * pairs['found'][kind]:.0f}%" for kind in kinds)
             lines.append(f"| {name} | {by}, {distance} | {found} | {pairs['pairs_of_the_data']:,} |")
-    return "\n".join(lines) + f"\n\n{made_on(results)} {commits(results)} Seed 0."
+    return "\n".join(lines) + f"\n\n{made_on(results)} Seed 0."
 
 
 def times(ms):
@@ -249,4 +232,4 @@ def minutes(seconds):
 
 
 if __name__ == "__main__":
-    main()
+    write()

@@ -1,7 +1,7 @@
 """What `hashret duplicates` finds of copies planted among photographs, and what it takes for copies that are none.
 
-    python benchmarks/planted_duplicates.py --data cifar10:DIR --split train --work runs/planted --name cifar10_64px \\
-        --model am-vggh=runs/am/model.safetensors --model itq=runs/itq/model.safetensors
+    python -m benchmarks.run.planted_duplicates --data cifar10:DIR --split train --work runs/planted \\
+        --name cifar10_64px --model am-vggh=runs/am/model.safetensors --model itq=runs/itq/model.safetensors
 
 Copies of a sample are planted: exact, resized, recompressed, cropped and mirrored ones. Each model encodes them and the
 data set, features too where it has them. Then for each radius and distance: the share of copies of each kind that are a
@@ -19,10 +19,10 @@ import shutil
 import time
 from pathlib import Path
 
-import common
 import numpy as np
 from PIL import Image, ImageOps
 
+from benchmarks.lib import common
 from hashret import build_index, duplicates, encode, load_encoder, open_data, open_index
 from hashret.bits import hamming
 from hashret.index.distinct import group

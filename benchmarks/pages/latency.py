@@ -1,6 +1,6 @@
 """Tables and plots of `latency.py`'s runs, from their JSON and nothing else: benchmarks/latency.md, docs/latency-*.png.
 
-python benchmarks/latency_page.py            # the page, and the plots (with matplotlib)
+python -m benchmarks.pages.latency            # the page, and the plots (with matplotlib)
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import json
 import os
 from pathlib import Path
 
-from tables_page import row, table_head
+from benchmarks.lib import common
+from benchmarks.lib.markdown import made_on, row, table_head
 
-TOP = Path(__file__).resolve().parent.parent
-RESULTS = TOP / "benchmarks" / "results" / "latency"
-PAGE = TOP / "benchmarks" / "latency.md"
-FIGURES = TOP / "docs"
+RESULTS = common.RESULTS / "latency"
+PAGE = common.TOP / "benchmarks" / "latency.md"
+FIGURES = common.TOP / "docs"
 KINDS = ("random", "learned", "shards")
 COLOURS = {
     "flat": "black", "padded": "tab:gray", "hashret-faiss": "tab:orange", "hashret": "tab:red",
@@ -31,14 +31,19 @@ def main():
     parser.add_argument("--page", type=Path, default=PAGE)
     parser.add_argument("--figures", type=Path, default=FIGURES)
     options = parser.parse_args()
-    runs = load(options.results)
+    write(options.results, options.page, options.figures)
+
+
+def write(results: Path = RESULTS, target: Path = PAGE, figures: Path = FIGURES) -> None:
+    """Write the page ``target`` and the plots into the folder ``figures`` from the runs in the folder ``results``."""
+    runs = load(results)
     if not runs:
-        parser.error("no results: run benchmarks/latency.py first")
-    options.figures.mkdir(parents=True, exist_ok=True)
-    pictures = plots(runs, options.figures)
-    links = [Path(os.path.relpath(path, options.page.parent)) for path in pictures]
-    options.page.write_text(page(runs, links), encoding="utf-8")
-    for path in (options.page, *pictures):
+        raise SystemExit(f"no results in {results}: run python -m benchmarks.run.latency first")
+    figures.mkdir(parents=True, exist_ok=True)
+    pictures = plots(runs, figures)
+    links = [Path(os.path.relpath(path, target.parent)) for path in pictures]
+    target.write_text(page(runs, links), encoding="utf-8")
+    for path in (target, *pictures):
         print(f"-> {path}")
 
 
@@ -147,7 +152,7 @@ def provenance(runs):
     versions = "; ".join(f"{n} {all_of(lambda run, n=n: run['versions'].get(n, 'absent'))}" for n in packages)
     load = max(max(run.get("load_average", [0])) for run in runs)
     return (
-        f"Machine: {all_of(lambda r: r['machine'])}. Commit {all_of(lambda r: r['commit'])}. Versions: {versions}. "
+        f"{made_on(runs)} Versions: {versions}. "
         f"OMP_WAIT_POLICY {all_of(lambda r: r['omp_wait_policy'] or 'unset')}. Load average up to {load:.1f}, the "
         "benchmark's own included."
     )
@@ -307,8 +312,8 @@ flat's median call by the engine's, lowest and highest round in parentheses wher
   takes. A batch can beat it, since a block is read once for many queries.
 
 Distinct queries: those of the first batch; repeated ones cost hashret nothing. \\*: measured on part of the batch and
-scaled to it. Made by `benchmarks/latency_page.py` from `benchmarks/results/latency/`, which `benchmarks/latency.py`
-writes."""
+scaled to it. Made by `benchmarks/pages/latency.py` from `benchmarks/results/latency/`, which
+`benchmarks/run/latency.py` writes."""
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hashret.files import write_json
 
-TOP = Path(__file__).resolve().parent.parent
+TOP = Path(__file__).resolve().parents[2]
 RESULTS = TOP / "benchmarks" / "results"
 PACKAGES = ("torch", "torchvision", "faiss-gpu", "faiss-cpu", "numpy", "h5py", "pillow")
 
@@ -64,7 +64,7 @@ def commit():
             return ""
         return subprocess.run(["git", "-C", TOP, *arguments], capture_output=True, text=True).stdout.strip()
 
-    changed = git("status", "--porcelain", "--", "hashret", "benchmarks/*.py")
+    changed = git("status", "--porcelain", "--", "hashret", "benchmarks/run", "benchmarks/lib")
     return (git("rev-parse", "--short", "HEAD") or "unknown") + ("+changes" if changed else "")
 
 

@@ -1,8 +1,8 @@
 """How far mAP of the same codes lies apart by what is counted: the variants in use, on a run of `tables.py --keep`.
 
-    python benchmarks/differences.py RUN [RUN ...]
+    python -m benchmarks.run.differences RUN [RUN ...]
 
-RUN is a folder of codes (database/, test/) that `tables.py --keep` left for cifar10-1. `figures_page.py` makes
+RUN is a folder of codes (database/, test/) that `tables.py --keep` left for cifar10-1. `pages/tables.py` makes
 docs/figures.md of the result.
 """
 
@@ -11,9 +11,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import common
 import numpy as np
 
+from benchmarks.lib import common
 from hashret.bits import hamming
 from hashret.data.protocols import PROTOCOLS, parse_rows
 from hashret.metrics import average_precision, average_precision_by_index, count_by_distance

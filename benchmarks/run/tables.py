@@ -1,10 +1,10 @@
 """The paper's tables, run anew: methods x bits x seeds of one protocol, all on the same data, features and metrics.
 
-    python benchmarks/tables.py --protocol cifar10-1 --data DIR --weights FILE --work runs/tables --jobs 2
+    python -m benchmarks.run.tables --protocol cifar10-1 --data DIR --weights FILE --work runs/tables --jobs 2
 
 Each run trains, encodes database and queries, builds an index and scores it, through the functions behind the verbs,
 and leaves one JSON under results/tables/. What has its JSON is not run again, and a killed training goes on where it
-stopped: run the same command again. Convolution features are computed once and shared. `tables_page.py` makes the
+stopped: run the same command again. Convolution features are computed once and shared. `pages/tables.py` makes the
 tables and plots from the JSON.
 """
 
@@ -20,7 +20,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
-import common
+from benchmarks.lib import common
 
 DEEP = ("am-vggh+", "vggh+", "am-vggh", "vggh", "dpsh", "dnnh", "cnnh+", "cnnh")
 METHODS = (*DEEP, "ksh", "itq", "lsh")
@@ -76,9 +76,9 @@ def main():
 def fill_cache(options):
     """Compute the convolution features of all photographs with every core, before runs share the cores."""
     from hashret.data import open_data
-    from hashret.feed import FeatureFeed
     from hashret.models.encoder import pick_device, pick_precision
     from hashret.models.weights import load_features
+    from hashret.training.feed import FeatureFeed
 
     device, started = pick_device("auto"), time.perf_counter()
     features = load_features(options.weights, "vgg16")

@@ -1,6 +1,6 @@
 """Images a second of `hashret encode` against a plain float32 torchvision loop, side by side in one run.
 
-    python benchmarks/encode_throughput.py --images 192
+    python -m benchmarks.run.encode_throughput --images 192
 
 Both read the same real photographs (Corel-5k, 192x128 JPEG) from disk, compute the same AM-VGGH with two layers of
 4096 at 224 pixels and end with codes; rounds alternate. The plain loop is what one writes with torchvision: a
@@ -16,12 +16,12 @@ import tempfile
 import time
 from pathlib import Path
 
-import common
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
+from benchmarks.lib import common
 from hashret.data.feature_cache import weights_fingerprint
 from hashret.encoding import encode
 from hashret.models.checkpoint import save_checkpoint

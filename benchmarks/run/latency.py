@@ -1,7 +1,7 @@
 """Latency of the Hamming stage against faiss `IndexBinaryFlat` and other engines, interleaved in one run.
 
-    python benchmarks/latency.py --data random:1000000 learned:1000000
-    python benchmarks/latency.py --data runs/NAME/database --queries runs/NAME/test --name cifar10_48b
+    python -m benchmarks.run.latency --data random:1000000 learned:1000000
+    python -m benchmarks.run.latency --data runs/NAME/database --queries runs/NAME/test --name cifar10_48b
 
 "random": uniform codes, the worst case; "learned": ten class centres whose bits flip with probability --flips; a folder
 is one of shards, whose codes are searched. Every data set gives one JSON, and one that is there is not measured again.
@@ -22,10 +22,10 @@ import tempfile
 import time
 from pathlib import Path
 
-import common
 import faiss
 import numpy as np
 
+from benchmarks.lib import common
 from hashret.bits import as_words, code_width, pack, pad, padded_width
 from hashret.index.distinct import as_keys, group
 from hashret.index.hamming import HammingStage, has_compiled

@@ -1,9 +1,9 @@
 """What the re-rank is worth: mAP@all and precision@k with it and without, by code length, candidates and features.
 
-    python benchmarks/rerank.py RUN [RUN ...]
+    python -m benchmarks.run.rerank RUN [RUN ...]
 
 RUN is a folder that `tables.py --keep` left: test/ and index/. Writes results/rerank_PROTOCOL.json, which
-`tables_page.py` makes a table of.
+`pages/tables.py` makes a table of.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ import argparse
 import itertools
 from pathlib import Path
 
-import common
-
+from benchmarks.lib import common
 from hashret import evaluate
 from hashret.files import read_json
 from hashret.index.rerank import FEATURES

@@ -1,6 +1,6 @@
 """Time of scoring 10,000 queries against 50,000 codes, against a plain loop over the queries, on two kinds of codes.
 
-    python benchmarks/metrics_speed.py
+    python -m benchmarks.run.metrics_speed
 
 "learned-like": ten class centres whose bits flip with probability 0.02; "random": the worst case, no two codes alike.
 The plain loop sorts the distances of a query, those of alike items behind the others at the same distance, and sums
@@ -14,9 +14,9 @@ import argparse
 import statistics
 import time
 
-import common
 import numpy as np
 
+from benchmarks.lib import common
 from hashret.bits import pack
 from hashret.metrics import average_precision, count_by_distance, precision_at, precision_within
 

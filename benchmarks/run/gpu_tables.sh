@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
 # AM-VGGH, VGGH and the other methods on CIFAR-10 at 224 px on a GPU, what matters most first: over frozen
 # convolutions, whose features are computed once, and beside these one training of all layers.
-# usage: benchmarks/gpu_tables.sh CIFAR10_FOLDER WEIGHTS WORK_FOLDER RESULTS_FOLDER
+# usage: benchmarks/run/gpu_tables.sh CIFAR10_FOLDER WEIGHTS WORK_FOLDER RESULTS_FOLDER
 # JOBS says how many runs share the GPU, by default 6. Run it again to go on. The results come as JSON, and all of
 # them in RESULTS_FOLDER/tables.tgz.
 set -eu
 cifar=$1 weights=$2 work=$3 results=$4
-here=$(cd "$(dirname "$0")" && pwd)
+top=$(cd "$(dirname "$0")/../.." && pwd)
+export PYTHONPATH="$top${PYTHONPATH:+:$PYTHONPATH}"
 mkdir -p "$results"
 trap 'kill $(jobs -p) 2>/dev/null || true; tar -C "$results" -czf "$results/tables.tgz" --exclude tables.tgz .' EXIT
 tables() {
-  "${PYTHON:-python}" "$here/tables.py" --data "$cifar" --weights "$weights" --work "$work" --results "$results" \
+  "${PYTHON:-python}" -m benchmarks.run.tables --data "$cifar" --weights "$weights" --work "$work" --results "$results" \
     --image-size 224 --width 4096 --batch-size 256 "$@"
 }
 frozen() { tables --jobs "${JOBS:-6}" "$@"; }

@@ -1,6 +1,6 @@
 """What an index of 10^7 to 10^10 photographs takes and gives: a capacity model and a simulation of its machines.
 
-    python benchmarks/scale.py
+    python -m benchmarks.run.scale
 
 Sizes and times come from the runs of `index_life.py` under benchmarks/results/scale/; merging is measured here. What
 cannot be measured on one machine is assumed: `ASSUMED` says what. The simulation is `cluster.simulate`.
@@ -13,9 +13,10 @@ import json
 import time
 from pathlib import Path
 
-import common
 import numpy as np
-from cluster import (
+
+from benchmarks.lib import common
+from benchmarks.lib.cluster import (
     Cluster,
     answers_a_shard,
     drawn_from,

@@ -1,8 +1,8 @@
 """Time of `hashret --help` and of `hashret query` of one photograph, against importing torch and faiss alone.
 
-    python benchmarks/startup.py --work runs/64
+    python -m benchmarks.run.startup --work runs/64
 
---work is a folder in which benchmarks/full_run.py has run: it holds the checkpoint and the index. Rounds alternate;
+--work is a folder in which benchmarks/run/full_run.py has run: it holds the checkpoint and the index. Rounds alternate;
 seconds are CPU time of the process with its children, and wall time.
 """
 
@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-import common
+from benchmarks.lib import common
 
 
 def main():

@@ -1,6 +1,6 @@
 """The main job on real CIFAR-10, verb by verb as a user types them: train, encode, build-index, query, evaluate.
 
-    python benchmarks/full_run.py --image-size 64 --width 2048 --work runs/64
+    python -m benchmarks.run.full_run --image-size 64 --width 2048 --work runs/64
 
 Resumable: run it again after a kill. The result names each command with its wall time; $DATA is CIFAR-10 as class
 folders, unpacked from the shared archive into --work/.. once, and $WEIGHTS the shared ImageNet weights.
@@ -17,7 +17,7 @@ import tarfile
 import time
 from pathlib import Path
 
-import common
+from benchmarks.lib import common
 
 
 def main():

@@ -1,7 +1,7 @@
 """Latency of the Hamming stage on a GPU, and of an index that the GPU holds, against faiss on the GPU and the CPU.
 
-    python benchmarks/gpu.py
-    python benchmarks/gpu.py --device cpu --items 20000 --batch 1 32 --results /tmp/gpu      # a try without a GPU
+    python -m benchmarks.run.gpu
+    python -m benchmarks.run.gpu --device cpu --items 20000 --batch 1 32 --results /tmp/gpu      # a try without a GPU
 
 It begins with a small search that must be answered as by faiss `IndexBinaryFlat`. Every data set gives one JSON, which
 is written after each cell (batch, k); run again, it goes on, and measures anew what has no JSON. In a cell, each
@@ -21,12 +21,12 @@ import sys
 import time
 from pathlib import Path
 
-import common
 import faiss
 import numpy as np
 import torch
-from latency import calls, draw, summary
 
+from benchmarks.lib import common
+from benchmarks.run.latency import calls, draw, summary
 from hashret.bits import pad, padded_width, unpack
 from hashret.files import read_json
 from hashret.index import Index

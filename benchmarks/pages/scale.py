@@ -1,20 +1,20 @@
 """Tables and plots of docs/scale.md, from the JSON under benchmarks/results/scale and nothing else.
 
-python benchmarks/scale_page.py            # the tables between the page's markers, and the plots (with matplotlib)
+python -m benchmarks.pages.scale            # the tables between the page's markers, and the plots (with matplotlib)
 """
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
-from cluster import answers_a_shard
-from tables_page import fill, row, table_head
 
-TOP = Path(__file__).resolve().parent.parent
-RESULTS = TOP / "benchmarks" / "results" / "scale"
-PAGE = TOP / "docs" / "scale.md"
+from benchmarks.lib import common
+from benchmarks.lib.cluster import answers_a_shard
+from benchmarks.lib.markdown import fill, made_on, row, table_head
+
+RESULTS = common.RESULTS / "scale"
+PAGE = common.TOP / "docs" / "scale.md"
 KINDS = {"codes": "learned-like", "uniform": "uniform", "values": "learned-like, with values"}
 WHAT = {
     "hamming.faiss": "codes, distinct where they repeat", "planes.npy": "the same by bit",
@@ -29,7 +29,8 @@ SCENARIOS = {
 }  # fmt: skip
 
 
-def main():
+def write() -> None:
+    """Write the tables of docs/scale.md and the plots."""
     PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     for path in plots(PAGE.parent):
         print(f"-> {path}")
@@ -181,10 +182,8 @@ def off(model, real, name, form=".3g"):
 
 
 def provenance():
-    """Commits and machines."""
-    runs = [run for _, run in lives()] + fan_outs() + [load("cluster")]
-    commits, machines = (sorted({run[name] for run in runs}) for name in ("commit", "machine"))
-    return f"Machine: {', '.join(machines)}. Commits {', '.join(commits)}."
+    """Machines, commits and dates of all runs."""
+    return made_on([run for _, run in lives()] + fan_outs() + [load("cluster")])
 
 
 def count(n):
@@ -254,4 +253,4 @@ def plot_recall(plt, lines):
 
 
 if __name__ == "__main__":
-    main()
+    write()

@@ -1,17 +1,18 @@
 """Tables and plots of `tables.py`'s runs, from their JSON and nothing else: benchmarks/tables.md and docs/tables-*.png.
 
-python benchmarks/tables_page.py            # the page, and the plots (with matplotlib)
+python -m benchmarks.pages.tables            # the pages, and the plots (with matplotlib)
 """
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
-TOP = Path(__file__).resolve().parent.parent
-RESULTS = TOP / "benchmarks" / "results" / "tables"
-PAGE = TOP / "benchmarks" / "tables.md"
-FIGURES = TOP / "docs" / "figures.md"
+from benchmarks.lib import common
+from benchmarks.lib.markdown import fill, made_on, row, table_head
+
+RESULTS = common.RESULTS / "tables"
+PAGE = common.TOP / "benchmarks" / "tables.md"
+FIGURES = common.TOP / "docs" / "figures.md"
 BITS = (12, 24, 32, 48)
 ORDER = ("am-vggh+", "vggh+", "am-vggh", "vggh", "dpsh", "dnnh", "cnnh+", "cnnh", "ksh", "itq", "lsh")
 # Tables 1 and 2 of the paper.
@@ -32,7 +33,8 @@ PAPER = {
 DATASET = {"cifar10-1": "CIFAR-10", "cifar10-2": "CIFAR-10", "nuswide-21": "NUS-WIDE", "corel5k-21": None}
 
 
-def main():
+def write() -> None:
+    """Write benchmarks/tables.md, docs/figures.md and the plots."""
     runs = load()
     for path, text in ((PAGE, page(runs)), (FIGURES, figures_page(FIGURES.read_text(encoding="utf-8")))):
         path.write_text(text, encoding="utf-8")
@@ -145,7 +147,7 @@ def rerank_table(key):
         lines.append(
             row([run["method"], run["bits"], *(f"{three(r['precision_at']['10'])}, {three(r['map'])}" for r in cells)])
         )
-    return "\n".join(lines) + f"\n\nSeed {runs[0]['seed']}, commit {result['commit']}."
+    return "\n".join(lines) + f"\n\nSeed {runs[0]['seed']}. {made_on([result])}"
 
 
 def attention_table(runs):
@@ -206,23 +208,6 @@ def three(value):
     return f"{value:.3f}"
 
 
-def table_head(names):
-    return [row(names), row(["---"] * len(names))]
-
-
-def row(cells):
-    return f"| {' | '.join(map(str, cells))} |"
-
-
-def fill(text, sections):
-    """A page's text with what stands between its markers made anew: sections are {name: Markdown}."""
-    for name, section in sections.items():
-        begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
-        before, rest = text.split(begin)
-        text = f"{before}{begin}\n{section}\n{end}{rest.split(end)[1]}"
-    return text
-
-
 def provenance(runs):
     """Machine, commits, versions, settings of some runs, in words."""
 
@@ -231,9 +216,8 @@ def provenance(runs):
 
     return (
         f"Fully connected layers of {all_of(lambda r: r['width'])} nodes, {all_of(lambda r: r['epochs'])} epochs, "
-        f"batches of {all_of(lambda r: r['batch_size'])}. Machine: {all_of(lambda r: r['machine'])}. torch "
-        f"{all_of(lambda r: r['versions']['torch'])}. Commit {all_of(lambda r: r['commit'])}. Seeds "
-        f"{all_of(lambda r: r['seed'])}."
+        f"batches of {all_of(lambda r: r['batch_size'])}. Seeds {all_of(lambda r: r['seed'])}. torch "
+        f"{all_of(lambda r: r['versions']['torch'])}. {made_on(runs)}"
     )  # fmt: skip
 
 
@@ -272,7 +256,7 @@ def plot(key, runs):
     for axes in (by_bits, curve, time):
         axes.grid(alpha=0.3)
     figure.suptitle(f"{protocol}, {size} px, {'frozen convolutions' if finetune == 'head' else 'all layers trained'}")
-    path = TOP / "docs" / f"tables-{protocol}-{size}px-{finetune}.png"
+    path = common.TOP / "docs" / f"tables-{protocol}-{size}px-{finetune}.png"
     figure.savefig(path, dpi=80)
     plt.close(figure)
     return path
@@ -284,9 +268,8 @@ def figures_page(text):
     lines = table_head(["how mAP is counted", *(f"{run['bits']} bits" for run in runs)])
     for name in runs[0]["map"] if runs else ():
         lines.append(row([name, *(three(run["map"][name]) for run in runs)]))
-    names = ", ".join(f"`{run['run']}` (commit {run['commit']})" for run in runs)
-    machines = ", ".join(sorted({run["machine"] for run in runs}))
-    lines += ["", f"Codes: {names}. Machine: {machines}."]
+    names = ", ".join(f"`{run['run']}`" for run in runs)
+    lines += ["", f"Codes: {names}. {made_on(runs)}"]
     return fill(text, {"differences": "\n".join(lines)})
 
 
@@ -300,8 +283,9 @@ Every method is trained and scored on the same split, the same convolution featu
 metrics; the deep ones share one network and one training loop, the shallow ones (KSH, ITQ, LSH) hash the mean-pooled
 features. The paper copied its rows from DPSH down from earlier papers, where the shallow methods used GIST and
 networks were smaller, so those rows are higher here. [Why a figure elsewhere may differ](../docs/figures.md) has the
-rest. Made by `benchmarks/tables_page.py` from `benchmarks/results/tables/`, which `benchmarks/tables.py` writes."""
+rest. Made by `benchmarks/pages/tables.py` from `benchmarks/results/tables/`, which `benchmarks/run/tables.py`
+writes."""
 
 
 if __name__ == "__main__":
-    main()
+    write()

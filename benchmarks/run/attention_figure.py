@@ -1,6 +1,6 @@
 """Where AM-VGGH and VGGH look: docs/attention.webp, and how much their gates and maps say, on CIFAR-10.
 
-    python benchmarks/attention_figure.py RUN [RUN ...] --data DIR
+    python -m benchmarks.run.attention_figure RUN [RUN ...] --data DIR
 
 RUN is a folder with model.safetensors, of an encoder trained on `cifar10-1`; where it has index/, of the train set, it
 is drawn, too: for the first test photograph of every second class. The measures are means over the first --photos test
@@ -13,10 +13,10 @@ import argparse
 from itertools import combinations
 from pathlib import Path
 
-import common
 import numpy as np
 import torch
 
+from benchmarks.lib import common
 from hashret.bits import binarize
 from hashret.data import open_data, read_image
 from hashret.explanation import attribution_tiles, concentration, explain_results

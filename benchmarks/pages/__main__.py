@@ -1,0 +1,8 @@
+"""Every page of results, from the JSON under benchmarks/results: python -m benchmarks.pages (with matplotlib)."""
+
+from __future__ import annotations
+
+from . import latency, readme, scale, tables
+
+for page in (readme, tables, latency, scale):
+    page.write()
