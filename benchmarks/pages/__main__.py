@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import latency, readme, scale, tables
+from . import gpu, latency, readme, scale, tables
 
-for page in (readme, tables, latency, scale):
+for page in (readme, tables, latency, gpu, scale):
     page.write()
