@@ -1,61 +1,69 @@
-"""Binary codes: from hash-layer values to packed bytes, and the distance between codes.
+"""Binary codes: from hash outputs to packed bytes, and the distance between codes; and the types of these arrays.
 
-Bit order lives here and nowhere else: bit i of a code is bit ``7 - i % 8`` of byte ``i // 8`` (numpy's
-"big" order); the bits that fill up the last byte are zero.
+The order of the bits is decided here and nowhere else: bit i of a code is bit ``7 - i % 8`` of byte ``i // 8`` (numpy's
+"big" order), and the bits that fill up the last byte are zero.
 """
 
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from .errors import HashretError
 
 MIN_BITS, MAX_BITS = 8, 256
 
+Codes = npt.NDArray[np.uint8]  # packed codes (n, code_width(bits))
+HashOutputs = npt.NDArray[np.float32]  # what a hash layer gives, (n, bits), each from 0 to 1
+Positions = npt.NDArray[np.int64]  # positions in an index, ids or rows of a source, (n,)
+Labels = npt.NDArray[np.integer]  # class numbers (n,), -1 for none, or flags (n, classes)
 
-def check_bits(bits):
+
+def check_bits(bits: int) -> int:
     """Return ``bits`` as int, or raise HashretError unless 8 <= bits <= 256."""
     if not MIN_BITS <= int(bits) <= MAX_BITS:
         raise HashretError(f"code length must be {MIN_BITS} to {MAX_BITS} bits, not {bits}")
     return int(bits)
 
 
-def binarize(values):
-    """Threshold hash-layer values: (n, bits) in (0, 1) -> (n, bits) bool, True where value >= 0.5.
+def binarize(hash_outputs: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """Threshold hash outputs, (n, bits) from 0 to 1 -> (n, bits) bool: True from 0.5 on. Paper, formula (6).
 
-    Paper, formula (6). NaN is an error, not a zero bit.
+    Raises:
+        HashretError: an output is NaN, which is no zero bit.
     """
-    values = np.asarray(values)
-    if np.isnan(values).any():
+    outputs = np.asarray(hash_outputs)
+    if np.isnan(outputs).any():
         raise HashretError("the encoder produced values that are not numbers (NaN); train it again with a lower rate")
-    return values >= 0.5
+    above: npt.NDArray[np.bool_] = outputs >= 0.5
+    return above
 
 
-def code_width(bits):
-    """Bytes that hold a code of ``bits`` bits."""
+def code_width(bits: int) -> int:
+    """Return the number of bytes that hold a code of ``bits`` bits."""
     return -(-bits // 8)
 
 
-def pack(bit_rows):
+def pack(bit_rows: npt.ArrayLike) -> Codes:
     """Pack bits: (n, bits) bool -> (n, code_width(bits)) uint8, zero-filled at the end."""
     return np.packbits(np.asarray(bit_rows, dtype=bool), axis=1)
 
 
-def unpack(codes, bits):
-    """Inverse of `pack`: (n, w) uint8 -> (n, bits) bool."""
+def unpack(codes: npt.ArrayLike, bits: int) -> npt.NDArray[np.bool_]:
+    """Unpack what `pack` has packed: (n, w) uint8 -> (n, bits) bool."""
     codes = np.asarray(codes, dtype=np.uint8)
     if codes.shape[1] < code_width(bits):
         raise HashretError(f"codes of {codes.shape[1]} bytes cannot hold {bits} bits")
     return np.unpackbits(codes, axis=1, count=bits).astype(bool)
 
 
-def padded_width(bits):
-    """Bytes of a code as searched: 4, 8, then multiples of 8, the widths with fast faiss kernels."""
+def padded_width(bits: int) -> int:
+    """Return the bytes of a code as it is searched: 4 or a multiple of 8, for which faiss has fast kernels."""
     width = code_width(bits)
     return 4 if width <= 4 else -(-width // 8) * 8
 
 
-def pad(codes, width):
+def pad(codes: npt.ArrayLike, width: int) -> Codes:
     """Zero-pad packed codes to ``width`` bytes: (n, w) uint8 -> (n, width) uint8. Distances do not change."""
     codes = np.ascontiguousarray(codes, dtype=np.uint8)
     if codes.shape[1] > width:
@@ -67,13 +75,13 @@ def pad(codes, width):
     return padded
 
 
-def as_words(codes):
+def as_words(codes: Codes) -> npt.NDArray[np.uint64]:
     """View packed codes as 64-bit words for popcounts: (n, w) uint8 -> (n, ceil(w / 8)) uint64."""
     return pad(codes, -(-codes.shape[1] // 8) * 8).view(np.uint64)
 
 
-def hamming(xq, xb):
-    """Hamming distances of packed codes: xq (nq, w), xb (nb, w) uint8 -> (nq, nb) int32. Paper, formula (7)."""
+def hamming(xq: Codes, xb: Codes) -> npt.NDArray[np.int32]:
+    """Return the Hamming distances of packed codes: xq (nq, w), xb (nb, w) -> (nq, nb). Paper, formula (7)."""
     if xq.shape[1] != xb.shape[1]:
         raise HashretError(f"codes of {xq.shape[1]} and {xb.shape[1]} bytes cannot be compared")
     wq, wb = as_words(xq), as_words(xb)

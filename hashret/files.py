@@ -21,6 +21,8 @@ from .errors import HashretError, warn_once
 from .names import fitting, from_json, to_json
 from .records import checked, fields
 
+StrPath = str | os.PathLike[str]  # a path, wherever one is taken
+
 _UMASK = os.umask(0)
 os.umask(_UMASK)
 _PARTIAL = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.tmp", re.DOTALL)
