@@ -3,6 +3,7 @@
 A move takes a free name in the folder, writes its line to the log, on disk, and only then moves the file: a kill or a
 power cut at any moment leaves each photograph whole in one of the two places that its line names, or, between two
 disks, in both. The lock of the folder lets one process at a time move files there and back.
+Each line carries a checksum of itself, so that no damaged line is obeyed; lines of earlier releases have none.
 What is moved aside has a copy that stays: that is looked for once more before each move, as another file, and after it.
 """
 
@@ -16,6 +17,7 @@ import re
 import shutil
 import stat
 import warnings
+import zlib
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,11 +49,14 @@ def set_aside(groups, folder, yes=False, quiet=False):
         yes: False moves nothing, and only says what would be moved.
 
     Raises:
-        HashretError: a file cannot be moved; what was moved before it is in the log, `moved.jsonl`.
+        HashretError: a file cannot be moved; what was moved before it is in the log, `moved.jsonl`. Or that log is a
+            link, or no file: lines that are added to it could get lost.
     """
     folder = Path(folder).absolute()
     if folder.exists() and not folder.is_dir():
         raise HashretError(f"{folder} is a file; name a folder to move to")
+    if os.path.lexists(folder / LOG) and ((folder / LOG).is_symlink() or not (folder / LOG).is_file()):
+        raise HashretError(f"{folder / LOG} is no plain file, and no log of moves; name another folder to move to")
     if not yes:
         return _set_all_aside(groups, folder, yes, quiet=True)
     new = not folder.exists()
@@ -97,15 +102,22 @@ def _set_all_aside(groups, folder, yes, quiet):
     return moves
 
 
-def _begun(folder):
-    """Where the log says that files were moved to: names by their old places."""
-    lines = (folder / LOG).read_bytes().split(b"\n") if (folder / LOG).is_file() else ()
+def _begun(folder: Path) -> dict[str, Path]:
+    """Return where the log says that files were moved to: paths in the folder by their old places."""
     begun = {}
-    for line in filter(None, lines):
+    for line in _log_lines(folder) if (folder / LOG).is_file() else ():
         with suppress(ValueError, RecursionError):
             name, place = _read_line(line)
             begun[str(place)] = folder / name
     return begun
+
+
+def _log_lines(folder: Path) -> list[bytes]:
+    """Return the lines of a folder's log; HashretError where the log cannot be read."""
+    try:
+        return (folder / LOG).read_bytes().split(b"\n")
+    except OSError as error:
+        raise HashretError(f"cannot read {folder / LOG}: {error.strerror or error}") from None
 
 
 def _set_aside(copy, kept, folder, begun):
@@ -154,12 +166,8 @@ def restore(folder):
         return _restore_all(folder)
 
 
-def _restore_all(folder):
-    try:
-        lines = (folder / LOG).read_bytes().split(b"\n")
-    except OSError as error:
-        raise HashretError(f"cannot read {folder / LOG}: {error.strerror or error}") from None
-    moves, refused = [], 0
+def _restore_all(folder: Path) -> list[Move]:
+    lines, moves, refused = _log_lines(folder), [], 0
     for number in range(len(lines), 0, -1):  # of several moves to one name, the last is of the file that is there
         try:
             name, place = _read_line(lines[number - 1])
@@ -179,11 +187,20 @@ def _restore_all(folder):
     return moves
 
 
-def _read_line(line):
-    """A line of the log: -> name in the folder, and the place it came from. Raises ValueError where it is none."""
+def _read_line(line: bytes) -> tuple[str, Path]:
+    """Read a line of the log.
+
+    Returns:
+        The name of a file in the folder, and the place that the file came from.
+
+    Raises:
+        ValueError: the line is damaged, or names what no move could have made.
+    """
     entry = json.loads(line)
     if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("from", "to")):
         raise ValueError("it does not say what was moved where")
+    if "checksum" in entry and entry.pop("checksum") != _checksum(entry):
+        raise ValueError("it is not as it was written")
     name, place = entry["to"], entry["from"]
     if name in ("", ".", "..", LOG) or "/" in name or b"\0" in os.fsencode(name):
         raise ValueError(f"{name!r} is no name of a file in the folder")
@@ -279,7 +296,14 @@ def _release(path):
             os.unlink(path)
 
 
-def _log(folder, entry):
+def _checksum(entry: dict[str, object]) -> int:
+    """Return the checksum of what a line of the log says."""
+    return zlib.crc32(json.dumps(entry, sort_keys=True).encode())
+
+
+def _log(folder: Path, entry: dict[str, object]) -> None:
+    """Add a line to the log, with its checksum, on the disk before this returns."""
+    entry = entry | {"checksum": _checksum(entry)}
     with open(folder / LOG, "ab+") as file:
         file.seek(max(0, file.tell() - 1))
         cut_off = file.read(1) not in (b"", b"\n")

@@ -125,7 +125,12 @@ KINDS = {
         ),
     ),
     "moved.jsonl": Kind(
-        ("aside/moved.jsonl",), (("restore", "aside"), ("duplicates", "index", "--move-to", "aside", "--yes"))
+        ("aside/moved.jsonl",),
+        (
+            ("restore", "aside"),
+            ("duplicates", "index", "--move-to", "aside", "--yes"),
+            ("duplicates", "copies-index", "--by", "codes", "--radius", "24", "--move-to", "aside", "--yes"),
+        ),
     ),
     "list": Kind(
         ("lists/*.txt",),

@@ -323,6 +323,45 @@ def test_a_damaged_line_is_named_and_the_others_are_obeyed(aside, tmp_path):
     assert len(restore(tmp_path / "door")) == 1
 
 
+def test_a_line_that_changed_since_it_was_written_moves_nothing_and_makes_no_folder(photos, tmp_path):
+    folder, groups, _ = photos
+    aside = tmp_path / "aside"
+    set_aside(groups[:1], aside, yes=True)
+    whole = (aside / LOG).read_bytes()
+    for was, becomes in ((b"photos/c", b"photosac"), (b"photos/c", b"photos/d"), (b'"kept": "', b'"kept": "x')):
+        damaged = whole.replace(was, becomes)
+        assert damaged != whole
+        (aside / LOG).write_bytes(damaged)
+        with pytest.warns(UserWarning, match="it is not as it was written"):
+            restore(aside)
+        assert (aside / "one-2.jpg").read_text() == "c/one.jpg"
+        assert sorted(os.listdir(tmp_path)) == ["aside", "photos"]
+        assert sorted(os.listdir(folder)) == ["a", "b", "c"]
+    (aside / LOG).write_bytes(whole)
+    assert str(folder / "c" / "one.jpg") in [move.to for move in restore(aside)]
+
+
+def test_lines_of_earlier_releases_have_no_checksum(aside, tmp_path):
+    write_log(aside, {"id": 0, "from": str(tmp_path / "new" / "a.jpg"), "to": "a.jpg", "kept": "b.jpg"})
+    assert [move.why for move in restore(aside)] == [""]
+    assert (tmp_path / "new" / "a.jpg").read_text() == "a photograph"
+
+
+@pytest.mark.parametrize("to", ["/proc/self/mem", "/dev/zero", "/nowhere/at/all", "theirs.json"])
+def test_no_line_of_a_move_is_written_to_where_a_link_leads(photos, tmp_path, to):
+    folder, groups, before = photos
+    (tmp_path / "aside").mkdir()
+    (tmp_path / "aside" / "theirs.json").write_text("theirs")
+    (tmp_path / "aside" / LOG).symlink_to(to)
+    with pytest.raises(HashretError, match=r"moved\.jsonl is no plain file"):
+        set_aside(groups, tmp_path / "aside", yes=True)
+    assert tree_bytes(folder) == before
+    assert (tmp_path / "aside" / "theirs.json").read_text() == "theirs"
+    if to != "theirs.json":
+        with pytest.raises(HashretError, match=r"(no |cannot read .*)moved\.jsonl"):
+            restore(tmp_path / "aside")
+
+
 def test_mistakes(photos, tmp_path):
     folder, groups, _ = photos
     with pytest.raises(HashretError, match="is a file; name a folder to move to"):
