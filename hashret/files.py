@@ -351,9 +351,11 @@ def place_folder(new, path):
     flush(Path(path).parent)
 
 
-def recover(path, names=None):
+def recover(path: StrPath, names: str | None = None) -> None:
     """Bring back what `replace_folder` was killed in replacing, or with ``names`` remove what it replaced."""
     path = Path(path).resolve()
+    if not path.name:  # the root folder, beside which there is nothing
+        return
     aside = _aside(path)
     if not path.exists() and aside.is_dir():
         with suppress(OSError):  # another process was faster

@@ -261,6 +261,7 @@ MISTAKES = {
     "compact no index": (["compact", "nowhere"], "no index at"),
     "no shards": (["build-index", "--codes", "nowhere", "--out", "new"], "no such folder of shards"),
     "not shards": (["build-index", "--codes", "empty", "--out", "new"], "codes.json is missing"),
+    "the root as shards": (["build-index", "--codes", "/", "--out", "new"], "no shard folder at /"),
     "index exists": (["build-index"], "--overwrite"),
     "shards exist": (["encode", "PHOTOS", "--split", "test"], "another run"),
     "shards of another encoder": (
