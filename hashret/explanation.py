@@ -199,7 +199,7 @@ def _row(path, attribution, caption, frame=PLAIN):
 def attribution_tiles(photo, attribution):
     """An `Attribution` over its Pillow photograph: spatial gate if there is one, contributions, strongest channels."""
     gate, places, channels = attribution.spatial, attribution.places, attribution.channels
-    maps = [(heatmaps.share_levels(places), contribution_caption(places))]
+    maps = [(heatmaps.contribution_levels(places), contribution_caption(places))]
     if gate is not None:
         maps.insert(0, (heatmaps.gate_levels(gate), (heatmaps.span(gate), f"mean {gate.mean():.2f}")))
     added = max(channels[channels > 0].sum(), 1e-12)

@@ -84,7 +84,7 @@ def draw(runs, queries, out):
 
 
 def hit_tile(hit, attribution, label):
-    levels = heatmaps.share_levels(attribution.places)
+    levels = heatmaps.contribution_levels(attribution.places)
     return Tile(letterbox(heatmaps.overlay(open_small(hit.path), levels)), hit_caption(hit), hit_frame(hit, label))
 
 

@@ -1,32 +1,42 @@
-"""Self-contained HTML pages: one file, pictures and style inside, that opens anywhere and asks nothing of the network.
+"""HTML pages in one file: pictures and style are inside, so a page opens anywhere and loads nothing from the network.
 
-The templates are Jinja's, in `hashret/rendering/templates/`; all extend `base.html`, which holds the style, light and
-dark.
+The Jinja templates in `hashret/rendering/templates/` all extend `base.html`, which holds the style for light and dark.
 """
 
 from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..files import atomic
+from ..files import StrPath, atomic
 from ..names import shown, shown_path
 from ..progress import Progress
 from . import heatmaps
 from .pictures import TILE, letterbox, open_small, thumbnail
 from .text import distances, size
 
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from PIL.Image import Image
+
+    from ..explanation import Explanation
+    from ..models.attribution import Attribution
+    from ..near_duplicates.groups import Photograph
+    from ..search import Hit
+
 _LARGE = 160
 
 
 @cache
-def environment():
-    """The Jinja environment of hashret's pages: what a template prints is escaped."""
+def environment() -> Environment:
+    """Return the Jinja environment of hashret's pages, which escapes what a template prints."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    found = Environment(
+    jinja = Environment(
         loader=PackageLoader("hashret.rendering"),
         autoescape=True,
         finalize=_printed,
@@ -35,89 +45,104 @@ def environment():
         lstrip_blocks=True,
     )
     filters = (shown_path, end_of_path, distances, data_uri, picture, size, file_uri)
-    found.filters |= {function.__name__: function for function in filters}
-    found.globals |= {"maps": maps, "scale": heatmaps.scale, "span": heatmaps.span}
-    return found
+    jinja.filters |= {function.__name__: function for function in filters}
+    jinja.globals |= {"maps": maps, "scale": heatmaps.scale, "span": heatmaps.span}
+    return jinja
 
 
-def _printed(value):
-    """What a template prints: text of names and labels as `shown` has it, drawings as they are."""
-    return shown(value) if type(value) is str else value  # markup is another type
+def _printed(value: object) -> object:
+    """Return what a template prints for a value: names and labels as `shown` has them, drawings unchanged."""
+    return shown(value) if type(value) is str else value  # markup is a subclass
 
 
-def end_of_path(path):
-    """Folder and name of a file: what a page that is passed on may tell of a path."""
+def end_of_path(path: StrPath) -> str:
+    """Return folder and name of a file, all that a page which is passed on may tell of a path."""
     return "/".join(Path(path).parts[-2:])
 
 
-def write_page(out, template, **context):
-    """Render a template of `hashret/rendering/templates/` into the file ``out``, whole or not at all."""
+def write_page(out: StrPath, template: str, **context: object) -> None:
+    """Render a template of `hashret/rendering/templates/` into a file, which is whole or not there at all."""
     text = environment().get_template(template).render(**context)
     with atomic(out) as partial:
         partial.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def picture(path, size=TILE):
-    """A photograph as the ``src`` of an image, ``size`` pixels a side, grey where it can no longer be read."""
+def picture(path: StrPath, size: int = TILE) -> str:
+    """Return the ``src`` of a photograph's `thumbnail`, ``size`` pixels a side."""
     return data_uri(thumbnail(path, size))
 
 
-def data_uri(image):
-    """A Pillow image as the ``src`` of an image."""
+def data_uri(image: Image) -> str:
+    """Return the ``src`` of a Pillow image."""
     buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=88, lossless=image.mode == "RGBA")  # see-through maps are smaller without loss
+    lossless = image.mode == "RGBA"  # transparent maps are smaller without loss
+    image.save(buffer, "WEBP", quality=88, lossless=lossless)
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def file_uri(path):
-    """A link to a photograph on this machine."""
+def file_uri(path: StrPath) -> str:
+    """Return a link to a photograph on this machine."""
     return Path(path).absolute().as_uri()
 
 
-def duplicates_page(groups, out, facts=None, most=500):
-    """Write a page of groups of duplicates, as `hashret.duplicates` returns them, of the first ``most`` groups."""
+def duplicates_page(
+    groups: Sequence[Sequence[Photograph]], out: StrPath, facts: Mapping[str, str] | None = None, most: int = 500
+) -> None:
+    """Write a page of the first ``most`` groups of duplicates, as `hashret.duplicates` returns them.
+
+    Args:
+        facts: names and values for the head of the page.
+    """
     copies = [photograph for group in groups for photograph in group[1:]]
     counted = {
         "groups": f"{len(groups):,}" + (f", of which {most:,} are shown" if len(groups) > most else ""),
         "to set aside": f"{len(copies):,} photographs, {sum(copy.bytes or 0 for copy in copies) / 1e6:,.1f} MB",
     }
-    shown, pictured = groups[:most], []
-    progress = Progress("drawing", sum(map(len, shown)), "photographs")
-    for group in shown:
+    pictured = []
+    progress = Progress("drawing", sum(map(len, groups[:most])), "photographs")
+    for group in groups[:most]:
         pictured.append([(photograph, picture(photograph.path, _LARGE)) for photograph in group])
         progress.add(len(group))
     progress.close()
-    write_page(out, "duplicates.html", title="hashret duplicates", facts=(facts or {}) | counted, groups=pictured)
+    write_page(out, "duplicates.html", title="hashret duplicates", facts={**(facts or {}), **counted}, groups=pictured)
 
 
-def maps(path, attribution):
-    """Maps of a photograph, to lie over its `picture`: pairs of the kind and the ``src`` of a see-through image."""
+def maps(path: StrPath, attribution: Attribution | None) -> list[tuple[str, str]]:
+    """Return the maps that lie over the `picture` of a photograph: each one's kind and the ``src`` of its image."""
     if attribution is None:
         return []
     size = open_small(path).size
-    levels = {"places": heatmaps.share_levels(attribution.places)}
+    levels = {"places": heatmaps.contribution_levels(attribution.places)}
     if attribution.spatial is not None:
         levels["gate"] = heatmaps.gate_levels(attribution.spatial)
     return [(kind, data_uri(letterbox(heatmaps.layer(level, size), "#0000"))) for kind, level in levels.items()]
 
 
-def results_page(results, out, title="hashret results", facts=None, truth=None, explained=None):
+def results_page(
+    results: Sequence[tuple[str, Sequence[Hit]]],
+    out: StrPath,
+    title: str = "hashret results",
+    facts: Mapping[str, str] | None = None,
+    truth: Sequence[str | None] | None = None,
+    explained: Sequence[Explanation] | None = None,
+) -> None:
     """Write a page of queries and hits.
 
     Args:
-        results: list of (path, list of Hit), as `hashret.search.query` returns it.
+        results: pairs of a query's path and its hits, as `hashret.search.query` returns them.
         out: file to write.
         facts: names and values for the head of the page.
-        truth: labels of the queries, in their order; hits of that label get a green frame, others a red one.
-        explained: a `hashret.explanation.Explanation` for each query, whose maps the page then shows on demand.
+        truth: labels of the queries, in their order. Hits of the query's label get a green frame, others a red one.
+        explained: an `hashret.explanation.Explanation` of each query, whose maps the page then shows on demand.
     """
-    truth = truth or [None] * len(results)
-    attributions = [(one.attribution, [found for _, found in one.hits]) for one in explained or ()]
-    attributions = attributions or [(None, [None] * len(hits)) for _, hits in results]
-    rows = [
-        (path, label, own, list(zip(hits, found, strict=True)))
-        for (path, hits), label, (own, found) in zip(results, truth, attributions, strict=True)
-    ]
-    gates = bool(explained) and explained[0].attribution.spatial is not None
-    kinds = ["places", *(["gate"] if gates else [])] if explained else []
-    write_page(out, "results.html", title=title, facts=facts or {}, rows=rows, kinds=kinds)
+    queries: list[tuple[str, str | None, Attribution | None, list[tuple[Hit, Attribution | None]]]] = []
+    for number, (path, hits) in enumerate(results):
+        label = truth[number] if truth else None
+        if explained:
+            queries.append((path, label, explained[number].attribution, list(explained[number].hits)))
+        else:
+            queries.append((path, label, None, [(hit, None) for hit in hits]))
+    kinds = ["places"] if explained else []
+    if explained and explained[0].attribution.spatial is not None:
+        kinds.append("gate")
+    write_page(out, "results.html", title=title, facts=facts or {}, rows=queries, kinds=kinds)

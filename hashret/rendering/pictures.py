@@ -1,16 +1,24 @@
-"""Hits as a picture: a grid of queries and their hits."""
+"""Pictures of photographs: grids of queries and their hits, sheets of tiles, thumbnails."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..data.images import UnreadableImage, fit, open_rgb, resized
 from ..errors import HashretError
-from ..files import atomic, check_writable
+from ..files import StrPath, atomic, check_writable
 from ..names import shown
 from .text import distances
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from PIL.ImageDraw import ImageDraw
+
+    from ..search import Hit
 
 TILE, _GAP, _TEXT, _HEAD = 128, 10, 34, 24
 QUERY, PLAIN, _GOOD, _BAD = "black", "#c8ccd2", "#2a9d5c", "#d1495b"
@@ -19,20 +27,20 @@ QUIET = "#5b6470"
 
 @dataclass(frozen=True)
 class Tile:
-    """A square picture of ``TILE`` pixels a side with up to two lines below it, in a frame."""
+    """A square picture of ``TILE`` pixels a side in a frame, with up to two lines of text below it."""
 
-    image: object
+    image: Image
     caption: tuple[str, ...] = ()
     frame: str = PLAIN
 
 
-def grid(results, out, truth=None):
-    """Draw queries and hits into a PNG: a row a query, the query at the left.
+def grid(results: Sequence[tuple[str, Sequence[Hit]]], out: StrPath, truth: Sequence[str | None] | None = None) -> None:
+    """Draw queries and hits into a PNG. Each line shows a query at the left and its hits beside it.
 
     Args:
-        results: list of (path, list of Hit), as `hashret.search.query` returns it.
+        results: pairs of a query's path and its hits, as `hashret.search.query` returns them.
         out: file to write.
-        truth: labels of the queries, in their order; hits of that label get a green frame, others a red one.
+        truth: labels of the queries, in their order. Hits of the query's label get a green frame, others a red one.
 
     Raises:
         HashretError: ``out`` is one of the photographs themselves, or cannot be written.
@@ -41,49 +49,48 @@ def grid(results, out, truth=None):
         with suppress(OSError):
             if os.path.samefile(photograph, out):
                 raise HashretError(f"{out} is one of the photographs that would be drawn; name another file to write")
-    rows = []
-    for row, (path, hits) in enumerate(results):
-        label = truth[row] if truth else None
+    lines = []
+    for (path, hits), label in zip(results, truth or [None] * len(results), strict=True):
         tiles = [Tile(thumbnail(path), ("query", label or os.path.basename(path)), QUERY)]
         tiles += [Tile(thumbnail(hit.path), hit_caption(hit), hit_frame(hit, label)) for hit in hits]
-        rows.append(tiles)
-    save_png(sheet(rows), out)
+        lines.append(tiles)
+    save_png(sheet(lines), out)
 
 
-def sheet(rows, heads=(), foot=None):
-    """Tiles as one Pillow image.
+def sheet(lines: Sequence[Sequence[Tile]], heads: Sequence[str] = (), foot: Image | None = None) -> Image:
+    """Arrange tiles in one RGB image.
 
     Args:
-        rows: lists of `Tile`, the first of each a little apart from the others.
+        lines: tiles side by side; the first of each line stands a little apart from the others.
         heads: titles of the columns.
-        foot: a Pillow image to stand below.
+        foot: an image to stand below.
     """
     from PIL import Image, ImageDraw
 
-    columns, top = max(map(len, rows), default=1), _GAP + (_HEAD if heads else 0)
-    cell, line = TILE + _GAP, TILE + _TEXT + _GAP
-    width, height = columns * cell + 3 * _GAP, top + len(rows) * line
+    columns, top = max(map(len, lines), default=1), _GAP + (_HEAD if heads else 0)
+    column_width, line_height = TILE + _GAP, TILE + _TEXT + _GAP
+    width, height = columns * column_width + 3 * _GAP, top + len(lines) * line_height
     page = Image.new("RGB", (width, height + (foot.height if foot else 0)), "white")
     draw = ImageDraw.Draw(page)
-    lefts = [_GAP, *(2 * _GAP + place * cell for place in range(1, columns))]
+    lefts = [_GAP, *(2 * _GAP + column * column_width for column in range(1, columns))]
     for left, title in zip(lefts, heads, strict=False):
         write(draw, (left, _GAP), title, TILE, QUIET)
-    for row, tiles in enumerate(rows):
+    for number, tiles in enumerate(lines):
         for left, tile in zip(lefts, tiles, strict=False):
-            _paste(page, draw, tile, left, top + row * line)
+            _paste(page, draw, tile, left, top + number * line_height)
     if foot:
         page.paste(foot, (0, height))
     return page
 
 
-def _paste(page, draw, tile, x, y):
+def _paste(page: Image, draw: ImageDraw, tile: Tile, x: int, y: int) -> None:
     draw.rectangle((x - 3, y - 3, x + TILE + 2, y + TILE + 2), fill=tile.frame)
     page.paste(tile.image, (x, y))
     for number, text in enumerate(tile.caption):
         write(draw, (x, y + TILE + 4 + 15 * number), text, TILE)
 
 
-def write(draw, corner, text, width, fill="#222222"):
+def write(draw: ImageDraw, corner: tuple[int, int], text: str, width: int, fill: str = "#222222") -> None:
     """Write a line of text, cut to ``width`` pixels."""
     from PIL import ImageFont
 
@@ -94,14 +101,14 @@ def write(draw, corner, text, width, fill="#222222"):
     draw.text(corner, text, fill=fill, font=font)
 
 
-def save_png(image, out):
-    """Write a Pillow image, whole or not at all."""
+def save_png(image: Image, out: StrPath) -> None:
+    """Write a Pillow image as a PNG; the file is whole or not there at all."""
     with atomic(out) as partial:
         image.save(partial, "PNG", optimize=True)
 
 
-def thumbnail(path, size=TILE):
-    """A square tile of the photograph, letterboxed, ``size`` pixels a side; grey where it can no longer be read."""
+def thumbnail(path: StrPath, size: int = TILE) -> Image:
+    """Return a photograph in a square of ``size`` pixels a side; a grey square where it can no longer be read."""
     from PIL import Image
 
     try:
@@ -110,36 +117,44 @@ def thumbnail(path, size=TILE):
         return Image.new("RGB", (size, size), "#bbbbbb")
 
 
-def open_small(path, size=TILE):
-    """The photograph as an RGB Pillow image, its longer side ``size`` pixels. Raises UnreadableImage."""
+def open_small(path: StrPath, size: int = TILE) -> Image:
+    """Open a photograph as an RGB Pillow image whose longer side has ``size`` pixels.
+
+    Raises:
+        UnreadableImage: the file is gone or no image that can be read.
+    """
     from PIL import Image
 
     photo = open_rgb(path, at_least=size)
     return resized(photo, fit(photo.size, size), Image.Resampling.BICUBIC)
 
 
-def letterbox(small, ground="#f2f2f2"):
-    """What `open_small` gives, in the middle of a square."""
+def letterbox(small: Image, ground: str = "#f2f2f2") -> Image:
+    """Return an image in the middle of a square with its longer side."""
     from PIL import ImageOps
 
     return ImageOps.pad(small, (max(small.size),) * 2, color=ground)
 
 
-def hit_frame(hit, label):
-    """Colour of a hit's frame: green for the ``label`` of the query, red for another, grey where that is not known."""
+def hit_frame(hit: Hit, label: str | None) -> str:
+    """Return the colour of a hit's frame: green for the query's label, red for another, grey without a label."""
     return PLAIN if label is None else _GOOD if hit.label == label else _BAD
 
 
-def hit_caption(hit):
-    """Two lines below a hit: rank and label, distances."""
+def hit_caption(hit: Hit) -> tuple[str, str]:
+    """Return the two lines below a hit: rank and label, then both distances."""
     return f"{hit.rank}. {hit.label}", distances(hit)
 
 
-def check_suffix(path, suffix):
-    """Raise HashretError unless the file name ends in ``suffix``, since a picture is not to overwrite a photograph, and
-    can be written to, which is found out before the work. None is no file to write.
+def check_suffix(path: StrPath | None, suffix: str) -> None:
+    """Check before the work that a file to write ends in ``suffix`` and can be written; None is no file to write.
+
+    A picture or page under another suffix could overwrite a photograph.
+
+    Raises:
+        HashretError: the name ends otherwise, or the file cannot be written.
     """
-    if path and not str(path).lower().endswith(suffix):
-        raise HashretError(f"{path} should end in {suffix}")
     if path:
+        if not str(path).lower().endswith(suffix):
+            raise HashretError(f"{path} should end in {suffix}")
         check_writable(path)

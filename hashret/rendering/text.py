@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from ..names import shown, shown_path
 
+if TYPE_CHECKING:
+    from ..data.feature_cache import CacheInfo
+    from ..near_duplicates.groups import Photograph
+    from ..search import Hit
 
-def table(hits):
-    """Hits as lines of text: rank, Hamming distance in bits, Euclidean distance, label, path."""
+
+def table(hits: Sequence[Hit]) -> str:
+    """Return hits as lines of text: rank, Hamming distance in bits, Euclidean distance, label, path."""
     labels = [shown(hit.label) for hit in hits]
     width = max([5, *map(len, labels)])
     lines = [f"{'rank':>4}  {'hamming':>7}  {'euclidean':>9}  {'label':<{width}}  path"]
@@ -17,45 +25,42 @@ def table(hits):
     return "\n".join(lines)
 
 
-def duplicates_table(groups):
-    """Groups of duplicates as lines of text, as `hashret.duplicates` returns them; the first of a group is kept."""
-    rows = [("group", "keep", "hamming", "euclidean", "pixels", "bytes", "id", "path")]
+def duplicates_table(groups: Sequence[Sequence[Photograph]]) -> str:
+    """Return groups of duplicates, as `hashret.duplicates` finds them, as lines of text."""
+    lines: list[tuple[object, ...]] = [("group", "keep", "hamming", "euclidean", "pixels", "bytes", "id", "path")]
     for number, group in enumerate(groups, 1):
         for photograph in group:
             keep = "keep" if photograph.keep else ""
             euclidean = "-" if photograph.euclidean is None else f"{photograph.euclidean:.3g}"
-            where = photograph.id, shown_path(photograph.path)
-            rows.append((number, keep, photograph.hamming, euclidean, *size(photograph), *where))
-    return _columns(rows)
+            file = (*size(photograph), photograph.id, shown_path(photograph.path))
+            lines.append((number, keep, photograph.hamming, euclidean, *file))
+    return _columns(lines)
 
 
-def caches_table(caches):
-    """Feature caches as lines of text, as `hashret.data.feature_cache.caches` returns them."""
-    rows = [("name", "photographs", "bytes", "days", "pixels", "precision", "source")]
+def caches_table(caches: Sequence[CacheInfo]) -> str:
+    """Return feature caches, as `hashret.data.feature_cache.caches` lists them, as lines of text."""
+    lines: list[tuple[object, ...]] = [("name", "photographs", "bytes", "days", "pixels", "precision", "source")]
     for cache in caches:
         known = [shown("-" if value is None else value) for value in (cache.image_size, cache.precision, cache.source)]
-        rows.append((cache.name, f"{cache.photographs:,}", f"{cache.bytes:,}", f"{cache.days:.1f}", *known))
-    return _columns(rows)
+        lines.append((cache.name, f"{cache.photographs:,}", f"{cache.bytes:,}", f"{cache.days:.1f}", *known))
+    return _columns(lines)
 
 
-def _columns(rows):
-    """Rows of a table as lines of text, right-aligned but for the last column."""
-    rows = [[str(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join([*(cell.rjust(width) for cell, width in zip(row[:-1], widths, strict=False)), row[-1]])
-        for row in rows
-    )
+def _columns(lines: Sequence[Sequence[object]]) -> str:
+    """Return the lines of a table as text, every column but the last one aligned at the right."""
+    cells = [[str(cell) for cell in line] for line in lines]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)][:-1]
+    return "\n".join("  ".join([*map(str.rjust, line, widths), line[-1]]) for line in cells)
 
 
-def size(photograph):
-    """Size of a `Photograph` of a group in words: "640x480", "71,204"; "-" where it cannot be read."""
+def size(photograph: Photograph) -> tuple[str, str]:
+    """Return the pixels and the bytes of a file in words: "640x480", "71,204"; "-" where it cannot be read."""
     if photograph.bytes is None:
         return "-", "-"
     return f"{photograph.width}x{photograph.height}", f"{photograph.bytes:,}"
 
 
-def distances(hit):
-    """Both distances of a hit in words: "3 bits, 0.41"."""
+def distances(hit: Hit | Photograph) -> str:
+    """Return both distances of a hit in words: "3 bits, 0.41"."""
     bits = "1 bit" if hit.hamming == 1 else f"{hit.hamming} bits"
     return bits + ("" if hit.euclidean is None else f", {hit.euclidean:.3g}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..models.attribution import attribute
-from ..rendering.heatmaps import gate_levels, layer, share_levels
+from ..rendering.heatmaps import contribution_levels, gate_levels, layer
 from ..rendering.pages import data_uri
 from .schema import Maps
 
@@ -17,6 +17,6 @@ def maps(encoder, features):
     return Maps(
         gate=None if gate is None else data_uri(layer(gate_levels(gate), _SIZE)),
         gate_range=None if gate is None else [float(gate.min()), float(gate.max())],
-        places=data_uri(layer(share_levels(found.places), _SIZE)),
+        places=data_uri(layer(contribution_levels(found.places), _SIZE)),
         grid=list(found.places.shape),
     )

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hashret.rendering import heatmaps
-from hashret.rendering.heatmaps import LESS, MORE, gate_levels, layer, overlay, peak_levels, share_levels
+from hashret.rendering.heatmaps import LESS, MORE, contribution_levels, gate_levels, layer, overlay, peak_levels
 
 # Machado, Oliveira & Fernandes, "A physiologically-based model for simulation of color vision deficiency", 2009.
 BLINDNESS = {
@@ -20,7 +20,7 @@ def test_levels_are_what_they_say():
     gate = np.array([[0.5, 1.0], [1.5, 1.0]])
     assert gate_levels(gate) == pytest.approx(np.log2(gate), abs=1e-6)
     places = np.array([[3.0, -1.0], [0.0, 4.0]])
-    assert share_levels(places) == pytest.approx(places / 8)  # the mean size is 2, four times that a full colour
+    assert contribution_levels(places) == pytest.approx(places / 8)  # the mean size is 2, four times that a full colour
     assert peak_levels(np.array([[0.0, 2.0], [8.0, 4.0]])) == pytest.approx(np.array([[0, 0.25], [1, 0.5]]))
 
 
@@ -28,11 +28,11 @@ def test_levels_are_what_they_say():
 def test_levels_do_not_depend_on_the_unit(factor):
     gate = np.array([[0.9, 1.1, 1.3], [0.8, 1.0, 0.7]], np.float32)
     assert gate_levels(gate * factor) == pytest.approx(gate_levels(gate), abs=1e-4)
-    assert share_levels((gate - 1) * factor) == pytest.approx(share_levels(gate - 1), abs=1e-4)
+    assert contribution_levels((gate - 1) * factor) == pytest.approx(contribution_levels(gate - 1), abs=1e-4)
 
 
 def test_nothing_to_compare():
-    for levels in (share_levels, peak_levels):
+    for levels in (contribution_levels, peak_levels):
         assert not levels(np.zeros((3, 3))).any()
     assert gate_levels(np.array([[0.7]])) == 0
 
