@@ -14,6 +14,7 @@ from .evaluation import evaluate
 from .files import atomic, check_output, partial_folder, place_folder
 from .index import build_index
 from .names import shown
+from .progress import quieted
 from .rendering import pages, pictures
 from .rendering.text import table
 from .search import query
@@ -72,7 +73,8 @@ def demo(out="hashret-demo", *, bits=48, seed=0, device="auto", overwrite=False)
     )  # fmt: skip
     _say(f"3. encode both sets -> {out / 'codes'}, {out / 'codes-test'}")
     for split, codes in (("train", out / "codes"), ("test", out / "codes-test")):
-        encode(f"folder:{data}", model, codes, split=split, device=device, overwrite=overwrite, quiet=True)
+        with quieted():
+            encode(f"folder:{data}", model, codes, split=split, device=device, overwrite=overwrite)
     _say(f"4. build the index of the train digits -> {index}")
     build_index(out / "codes", index, overwrite)
     photos = [sorted((data / "test" / str(digit)).iterdir())[0] for digit in range(10)]

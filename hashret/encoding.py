@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import warnings
@@ -33,14 +34,16 @@ from .files import (
 )  # fmt: skip
 from .models.checkpoint import load_encoder
 from .models.encoder import pick_device
-from .names import fitting, shown, to_json
-from .progress import Progress, note
+from .names import fitting, to_json
+from .progress import Progress, takes_quiet
 from .shards import MANIFEST, Shard, encode_paths, read_manifest, read_shard, shard_name, write_shard
 
 SKIPPED = "skipped.jsonl"
 PASSED_OVER = "passed_over.jsonl"
 _PENDING = "pending"  # an empty file in the folder of a run that replaces another at its end
 _NAMES = rf"{re.escape(MANIFEST)}|codes-\d{{5,}}\.h5|{re.escape(SKIPPED)}|{re.escape(PASSED_OVER)}|{_PENDING}"
+
+_log = logging.getLogger("hashret")
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class EncodeReport:
     passed_over: tuple[PassedOver, ...] = ()
 
 
+@takes_quiet
 @process_group()
 def encode(
     data,
@@ -76,7 +80,6 @@ def encode(
     workers=None,
     download=False,
     overwrite=False,
-    quiet=False,
     exclude=(),
     include=(),
 ):
@@ -112,19 +115,19 @@ def encode(
     encoder = load_encoder(model, device, precision)
     if features and not encoder.feature_width:
         raise HashretError(f"{encoder.meta['method']} has no fully connected layers whose features could be kept")
-    run = _Run(encoder, source, named(out), shard_size, workers, quiet or not is_main(), features)
+    run = _Run(encoder, source, named(out), shard_size, workers, features)
     with run.claimed(overwrite):
         run.use_cache(cache, fill_cache)
         return run.encode()
 
 
 class _Run:
-    def __init__(self, encoder, source, out, shard_size, workers, quiet, full=False):
+    def __init__(self, encoder, source, out, shard_size, workers, full=False):
         self.full = full
         self.encoder, self.source, self.out = encoder, source, out
         self.folder = self.out  # that shards are written to
         self.pending = out.resolve().with_name(fitting(f".{out.resolve().name}", ".new"))
-        self.shard_size, self.workers, self.quiet = shard_size, workers, quiet
+        self.shard_size, self.workers = shard_size, workers
         self.features, self.cached = None, np.zeros(len(source), bool)
         self.batch_size = batch_size(encoder.image_size)
         self.shards = -(-len(source) // shard_size)
@@ -219,7 +222,7 @@ class _Run:
         weights = encoder.meta["weights_fingerprint"]
         cache = FeatureCache(folder, self.source, weights, encoder.image_size, encoder.precision)
         if fill:
-            cache.fill(encoder.convolutions, self.workers, self.quiet)
+            cache.fill(encoder.convolutions, self.workers)
         try:
             cached = cache.state() == PRESENT
             self.features, self.cached = cache.open() if cached.any() else None, cached
@@ -227,17 +230,19 @@ class _Run:
             if fill:
                 raise
             warnings.warn(f"{error}; the photographs are read", stacklevel=2)
-        if self.cached.any() and not self.quiet:
-            note(f"{self.cached.sum():,} of {len(self.cached):,} photographs have cached convolution features")
+        if self.cached.any() and is_main():
+            found = f"{self.cached.sum():,} of {len(self.cached):,}"
+            _log.info("%s photographs have cached convolution features", found)
 
     def encode(self):
         missing = [number for number in range(self.shards) if not (self.folder / shard_name(number)).exists()]
         barrier()  # all have seen the same shards before one writes another
-        if len(missing) < self.shards and not self.quiet:
-            note(f"going on with {shown(self.out)}: {self.shards - len(missing)} of {self.shards} shards are there")
+        if len(missing) < self.shards and is_main():
+            found = self.shards - len(missing)
+            _log.info("going on with %s: %d of %d shards are there", self.out, found, self.shards)
         mine, images = missing[rank() :: world()], sum(len(self._rows(number)) for number in missing)
         what = "encoding" if world() == 1 else f"encoding, process 1 of {world()}"
-        progress = Progress(what, sum(len(self._rows(number)) for number in mine), quiet=self.quiet)
+        progress = Progress(what, sum(len(self._rows(number)) for number in mine))
         fresh = [rows for number in mine for rows in self._fresh(number)]
         decoded = iter(batches(self.source, self.encoder.image_size, fresh, self.workers))
         for number in mine:

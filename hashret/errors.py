@@ -1,4 +1,4 @@
-"""What is said to the user: the one exception for a mistake, its message the line that is shown, and a warning."""
+"""HashretError, raised for every mistake of the user, and two ways to warn."""
 
 from __future__ import annotations
 
@@ -7,23 +7,35 @@ import warnings
 
 
 class HashretError(Exception):
-    """Wrong input. The message says what is wrong and what to do; the CLI prints it and exits with 2."""
+    """A mistake of the user. The command line prints it as one line and exits with 2.
+
+    Args:
+        message: what is wrong, without the name of any option of the command line.
+        hint: what to do about it, where the caller can do something; may name options.
+    """
+
+    def __init__(self, message: str = "", *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message, self.hint = message, hint
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.hint}" if self.hint else self.message
 
 
 class DamagedIndex(HashretError):
-    """A file of an index that is open has changed since it was written, so that answers could be wrong."""
+    """A file of an open index has changed since it was written, so that answers could be wrong."""
 
 
-def warn_once(said, text):
-    """Warn of something that is slower than one may expect, unless the set ``said`` has it already."""
+def warn_once(said: set[str], text: str) -> None:
+    """Warn that something is slower than one may expect, unless ``said`` holds the text of an earlier warning."""
     if text not in said:
         said.add(text)
         warnings.warn(text, stacklevel=3)
 
 
-def warn(text):
-    """Warn the caller of hashret, whom the warning then names as its place, of what is not as one may expect."""
+def warn(text: str) -> None:
+    """Warn of something unexpected; the warning names the line outside hashret that called it."""
     frame, level = sys._getframe(1), 2
-    while frame and frame.f_globals.get("__name__", "").partition(".")[0] == "hashret":
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == "hashret":
         frame, level = frame.f_back, level + 1
     warnings.warn(text, stacklevel=level)

@@ -29,13 +29,14 @@ from .metrics import (
     recall_within,
 )
 from .opening import open_database
-from .progress import Progress
+from .progress import Progress, takes_quiet
 from .shards import MANIFEST, Shard, ShardFolder
 
 _QUERIES_AT_ONCE = 1000
 RADIUS = 2
 
 
+@takes_quiet
 def evaluate(
     queries,
     index="index",
@@ -51,7 +52,6 @@ def evaluate(
     device="auto",
     protocol=None,
     out=None,
-    quiet=False,
     exclude=(),
     include=(),
 ):
@@ -84,8 +84,8 @@ def evaluate(
     if out:
         check_writable(out)
         _check_replaced(out)
-    trial = open_trial(queries, index, model, split, device, rerank_by, quiet, values, exclude, include)
-    result = score(trial, candidates, rerank_by, k, topk, index_order, protocol, quiet).figures
+    trial = open_trial(queries, index, model, split, device, rerank_by, values, exclude, include)
+    result = score(trial, candidates, rerank_by, k, topk, index_order, protocol).figures
     _warn(result, len(trial.classes) if trial.labels.ndim == 1 else None)
     if out:
         write_json(out, result)
@@ -185,14 +185,13 @@ def open_trial(
     split=None,
     device="auto",
     rerank_by="values",
-    quiet=False,
     values=None,
     exclude=(),
     include=(),
 ):
     """Open queries and index for `score`: -> `Trial`. Arguments and errors as of `evaluate`."""
     database = open_database(index, device, values)
-    manifest, query = _load_queries(queries, model, split, database, device, quiet, exclude, include)
+    manifest, query = _load_queries(queries, model, split, database, device, exclude, include)
     if manifest["encoder"] != database.meta["encoder"]:
         raise HashretError(f"{queries} and {shown(index)} were encoded by different encoders")
     rows, codes, labels = database.everything()
@@ -226,14 +225,12 @@ def _some_names(names, most=3):
     return ", ".join(names[:most]) + (" ..." if len(names) > most else "")
 
 
-def score(
-    trial, candidates=1000, rerank_by="values", k=(1, 10, 100), topk=None, index_order=False, protocol=None, quiet=False
-):
+def score(trial, candidates=1000, rerank_by="values", k=(1, 10, 100), topk=None, index_order=False, protocol=None):
     """Score the queries of a `Trial`: -> `Scores`. Arguments as of `evaluate`."""
     query, database, known = trial.queries, trial.index, trial.protocol
     topk = (known.get("topk") if topk is None else topk) or None
     started = time.perf_counter()
-    progress = Progress("scoring", len(query), "queries", quiet=quiet)
+    progress = Progress("scoring", len(query), "queries")
     counts = count_by_distance(query.codes, trial.codes, query.labels, trial.labels, database.bits, progress)
     progress.close()
     answerable = counts.relevant.any(axis=1)
@@ -242,7 +239,7 @@ def score(
         by_index = average_precision_by_index(query.codes, trial.codes, query.labels, trial.labels, topk)
         hamming["map_index_order"] = float(by_index.mean())
     hamming_seconds = time.perf_counter() - started
-    head, tail = _reranked(trial, counts, candidates, rerank_by, quiet)
+    head, tail = _reranked(trial, counts, candidates, rerank_by)
     reranked = average_precision(tail, topk=topk, head=head)
     unlabelled = trial.labels < 0 if trial.labels.ndim == 1 else ~trial.labels.any(axis=1)
     result = {
@@ -272,7 +269,7 @@ def score(
     return Scores(result, counts, head, tail)
 
 
-def _load_queries(queries, model, split, database, device, quiet, exclude, include):
+def _load_queries(queries, model, split, database, device, exclude, include):
     """Manifest and rows of the query set, encoded first where they are photographs."""
     if (Path(queries) / MANIFEST).exists():
         shards = ShardFolder(queries)
@@ -282,7 +279,7 @@ def _load_queries(queries, model, split, database, device, quiet, exclude, inclu
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "codes"
         encode(
-            queries, model, out, split=split, device=device, precision=database.meta["precision"], quiet=quiet,
+            queries, model, out, split=split, device=device, precision=database.meta["precision"],
             exclude=exclude, include=include,
         )  # fmt: skip
         shards = ShardFolder(out)
@@ -312,11 +309,11 @@ def _hamming_figures(counts, k, topk, answerable):
     return figures
 
 
-def _reranked(trial, counts, candidates, rerank_by, quiet):
+def _reranked(trial, counts, candidates, rerank_by):
     """Relevance of the re-ranked head, bool (nq, c), and the Counts of what follows it."""
     heads, total, relevant = [], counts.total.copy(), counts.relevant.copy()
     query, database, labels = trial.queries, trial.index, trial.labels_by_row
-    progress = Progress("re-ranking", len(query), "queries", quiet=quiet)
+    progress = Progress("re-ranking", len(query), "queries")
     for start in range(0, len(query), _QUERIES_AT_ONCE):
         some = slice(start, start + _QUERIES_AT_ONCE)
         features = None if query.features is None else query.features[some]

@@ -14,7 +14,7 @@ from .files import check_output
 from .models.attribution import Attribution, attribute
 from .models.checkpoint import load_encoder
 from .names import shown_path
-from .progress import Progress
+from .progress import Progress, takes_quiet
 from .rendering import heatmaps
 from .rendering.pictures import (
     PLAIN,
@@ -53,6 +53,7 @@ class Explanation:
         return {"path": self.path} | numbers(self.attribution) | {"hits": hits}
 
 
+@takes_quiet
 def explain(
     photos,
     model="model.safetensors",
@@ -62,7 +63,6 @@ def explain(
     k=3,
     device="auto",
     overwrite=False,
-    quiet=False,
     exclude=(),
     include=(),
     unreadable=None,
@@ -92,7 +92,7 @@ def explain(
         raise HashretError(f"{rows:,} rows are too many for a picture; name photographs and hits for {MOST} at most")
     searcher = Searcher(index, model, device) if index else None
     encoder = searcher.encoder if index else load_encoder(model, device)
-    progress = Progress("explaining", rows, quiet=quiet)
+    progress = Progress("explaining", rows)
     queries = _attributions(encoder, files, progress, unreadable=unreadable)
     files = [file for file, one in zip(files, queries, strict=True) if one is not None]
     queries = [one for one in queries if one is not None]
@@ -105,9 +105,10 @@ def explain(
     return explained
 
 
-def explain_results(results, encoder, quiet=False):
+@takes_quiet
+def explain_results(results, encoder):
     """Explain what `hashret.search.query` returns, by the encoder that found it: -> a list of `Explanation`."""
-    progress = Progress("explaining", sum(1 + len(hits) for _, hits in results), quiet=quiet)
+    progress = Progress("explaining", sum(1 + len(hits) for _, hits in results))
     paths, answers = [path for path, _ in results], [hits for _, hits in results]
     return _with_hits(encoder, paths, _attributions(encoder, paths, progress), answers, progress)
 

@@ -28,6 +28,7 @@ from .models.checkpoint import load_encoder, read_meta
 from .models.encoder import Encoder, pick_device
 from .names import to_json
 from .opening import open_database
+from .progress import takes_quiet
 
 TOGETHER = ("mean", "union")
 _AT_ONCE = 64  # photographs decoded before they are encoded
@@ -375,6 +376,7 @@ def warn_unreadable(unreadable):
         warn(f"cannot read {photo}: {reason}")
 
 
+@takes_quiet
 def add(
     index,
     photos,
@@ -384,7 +386,6 @@ def add(
     again=False,
     device="auto",
     workers=None,
-    quiet=False,
     exclude=(),
     include=(),
 ):
@@ -425,7 +426,7 @@ def add(
             (shards[-1] / SKIPPED).unlink(missing_ok=True)  # which a run that was killed later on has
             reports.append(encode(
                 source, model, shards[-1], device=device, precision=opened.meta["precision"], features=keep_features,
-                workers=workers, quiet=quiet,
+                workers=workers,
             ))  # fmt: skip
         unreadable = tuple(line for report in reports for line in report.unreadable)
         reasons = {line["path"]: line["reason"] for line in unreadable}

@@ -106,7 +106,7 @@ def codes(tmp_path_factory, photos, model):
     from hashret.encoding import encode
 
     out = tmp_path_factory.mktemp("codes") / "codes"
-    encode(f"folder:{photos}", model, out, split="train", shard_size=10, workers=0, quiet=True)
+    encode(f"folder:{photos}", model, out, split="train", shard_size=10, workers=0)
     return out
 
 

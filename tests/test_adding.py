@@ -22,7 +22,7 @@ def place(index_folder, tmp_path):
 @pytest.fixture
 def add_more(place, model):
     def call(*photos, **options):
-        return add(place / "index", [*photos] or [place / "more"], model, workers=0, quiet=True, **options)
+        return add(place / "index", [*photos] or [place / "more"], model, workers=0, **options)
 
     return call
 

@@ -18,7 +18,7 @@ from hashret.training.start import train
 
 SMALL = {
     "bits": 8, "image_size": 32, "arch": "vgg11", "width": 8, "epochs": 1, "batch_size": 4, "heldout": 0, "workers": 0,
-    "device": "cpu", "quiet": True,
+    "device": "cpu",
 }  # fmt: skip
 
 

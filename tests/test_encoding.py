@@ -24,7 +24,7 @@ from hashret.shards import ShardFolder, decode_path
 
 
 def run(data, model, out, **options):
-    return encode(data, model, out, workers=options.pop("workers", 0), quiet=True, **options)
+    return encode(data, model, out, workers=options.pop("workers", 0), **options)
 
 
 def test_shards_hold_codes_values_labels_and_paths(photos, codes, model):
@@ -93,7 +93,7 @@ def test_a_killed_run_ends_in_the_same_bytes(photos, model, tmp_path):
     run(tmp_path / "photos", model, whole, shard_size=5)
     code = (
         "from hashret.encoding import encode; "
-        f"encode({str(tmp_path / 'photos')!r}, {str(model)!r}, {str(broken)!r}, shard_size=5, workers=1, quiet=True)"
+        f"encode({str(tmp_path / 'photos')!r}, {str(model)!r}, {str(broken)!r}, shard_size=5, workers=1)"
     )
     kills = 0
     for wanted in (1, 4, 9):
@@ -228,7 +228,7 @@ def test_cached_features_give_the_same_shards(photos, model, codes, tmp_path, fi
     if not fill:  # a cache that an interrupted training left half full
         source, encoder = open_data(photos, "train"), load_encoder(model, "cpu")
         half = FeatureCache(cache, source, read_meta(model)["weights_fingerprint"], 32, encoder.precision)
-        half.fill(encoder.convolutions, workers=0, quiet=True)
+        half.fill(encoder.convolutions, workers=0)
         state = np.fromfile(half.folder / "state.u8", np.uint8)
         assert (state == PRESENT).all()
         state[7:20] = 0

@@ -20,7 +20,7 @@ from hashret.shards import ShardFolder
 @pytest.fixture(scope="module")
 def query_codes(photos, model, tmp_path_factory):
     out = tmp_path_factory.mktemp("queries") / "codes"
-    encode(photos, model, out, split="test", workers=0, quiet=True)
+    encode(photos, model, out, split="test", workers=0)
     return out
 
 
@@ -64,7 +64,7 @@ def test_figures_are_those_of_plain_rankings(query_codes, index_folder, candidat
 
 
 def test_photographs_are_encoded_first_and_figures_written(photos, query_codes, index_folder, model, tmp_path):
-    options = {"device": "cpu", "quiet": True}
+    options = {"device": "cpu"}
     out = tmp_path / "figures.json"
     from_photos = evaluate(photos, index_folder, model=model, split="test", out=out, protocol="colours", **options)
     from_codes = evaluate(query_codes, index_folder, **options)
@@ -79,7 +79,7 @@ def test_several_labels(model, tmp_path):
     flags = {"red": "1 0 1", "green": "0 1 1", "blue": "1 1 0"}
     lines = [f"images/{c}/{i:02d}.png {flags[c]}" for c in flags for i in range(4)]
     (tmp_path / "database.txt").write_text("\n".join([*lines, "images/red/00.png 0 1 0"]))
-    encode(f"list:{tmp_path}/database.txt", model, tmp_path / "codes", workers=0, quiet=True)
+    encode(f"list:{tmp_path}/database.txt", model, tmp_path / "codes", workers=0)
     build_index(tmp_path / "codes", tmp_path / "index")
     result = evaluate(tmp_path / "codes", tmp_path / "index", candidates=3, k=(1,), device="cpu")
     rows = ShardFolder(tmp_path / "codes").load()
@@ -90,7 +90,7 @@ def test_several_labels(model, tmp_path):
 
 
 def test_without_labels_there_is_nothing_to_score(photos, model, index_folder, tmp_path):
-    encode(photos / "test" / "red", model, tmp_path / "codes", workers=0, quiet=True)
+    encode(photos / "test" / "red", model, tmp_path / "codes", workers=0)
     with pytest.raises(HashretError, match="need labels"):
         evaluate(tmp_path / "codes", index_folder)
 
@@ -99,7 +99,7 @@ def test_other_classes_are_refused(photos, model, index_folder, tmp_path):
     make_photos(tmp_path / "photos", 1, 0)
     for name in ("blue", "green", "red"):
         (tmp_path / "photos" / name).rename(tmp_path / "photos" / f"other {name}")
-    encode(tmp_path / "photos", model, tmp_path / "codes", workers=0, quiet=True)
+    encode(tmp_path / "photos", model, tmp_path / "codes", workers=0)
     with pytest.raises(HashretError, match="no class in common"):
         evaluate(tmp_path / "codes", index_folder)
 
@@ -108,10 +108,10 @@ def test_codes_that_tell_nothing_apart_are_named(photos, model, tmp_path):
     for number in range(24):
         (tmp_path / "same" / "abc"[number % 3]).mkdir(parents=True, exist_ok=True)
         shutil.copy(photos / "test" / "red" / "00.png", tmp_path / "same" / "abc"[number % 3] / f"{number}.png")
-    encode(f"folder:{tmp_path / 'same'}", model, tmp_path / "codes", workers=0, quiet=True)
+    encode(f"folder:{tmp_path / 'same'}", model, tmp_path / "codes", workers=0)
     build_index(tmp_path / "codes", tmp_path / "index")
     with pytest.warns(UserWarning, match=r"24 photographs of 3 classes have 1 distinct code and mAP .* that of chance"):
-        figures = evaluate(tmp_path / "codes", tmp_path / "index", quiet=True)["hamming"]
+        figures = evaluate(tmp_path / "codes", tmp_path / "index")["hamming"]
     assert figures["map"] == pytest.approx(figures["map_by_chance"])
 
 
@@ -132,7 +132,7 @@ def test_the_protocol_of_the_data_is_recorded_and_says_what_counts(photos, model
     toy = protocols.Protocol("corel5k-21", 7, lambda folder, record, download: everything)
     monkeypatch.setitem(protocols.PROTOCOLS, "corel5k-21", toy)
     for part in ("database", "test"):
-        encode(f"corel5k-21:{photos}", model, tmp_path / part, split=part, workers=0, quiet=True)
+        encode(f"corel5k-21:{photos}", model, tmp_path / part, split=part, workers=0)
     build_index(tmp_path / "database", tmp_path / "index")
     result = evaluate(tmp_path / "test", tmp_path / "index", k=(1,), index_order=True)
     assert (result["protocol"], result["split_sha256"], result["map_at"]) == ("corel5k-21", "5" * 64, 7)

@@ -22,9 +22,7 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("explain")
     make_photos(folder / "photos", 2, seed=5)
     make_model(folder / "model.safetensors", image_size=96)
-    encode(
-        folder / "photos", folder / "model.safetensors", folder / "codes", precision="float32", quiet=True, workers=0
-    )
+    encode(folder / "photos", folder / "model.safetensors", folder / "codes", precision="float32", workers=0)
     build_index(folder / "codes", folder / "index")
     return folder
 
@@ -87,7 +85,7 @@ def test_hits_whose_file_is_gone(place):
     photo = place / "photos" / "red" / "01.png"
     hits = [Hit(1, 0, str(photo), "red", 0, 0.0), Hit(2, 9, "/gone.png", "red", 3, None)]
     encoder = load_encoder(place / "model.safetensors", "cpu")
-    [one] = explain_results([(photo, hits)], encoder, quiet=True)
+    [one] = explain_results([(photo, hits)], encoder)
     assert [found is None for _, found in one.hits] == [False, True]
     assert "cannot be read" in table([one])
     assert one.as_dict()["hits"][1]["path"] == "/gone.png"

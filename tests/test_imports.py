@@ -14,9 +14,9 @@ from hashret import renamed
 
 PACKAGE = Path(hashret.__file__).parent
 LAYERS = [  # a folder or module may import from those above alone
-    ["errors", "names", "progress", "renamed"],
-    ["records"],
-    ["bits", "files", "distributed", "labels"],
+    ["errors", "names", "renamed", "results"],
+    ["distributed", "records"],
+    ["bits", "files", "labels", "progress"],
     ["metrics", "shards"],
     ["collapse"],
     ["models"],

@@ -174,7 +174,7 @@ def test_the_report_counts_the_classes_of_both(cats, tmp_path):
 
     queries = shards(tmp_path / "queries", ["tree", "owl"], ["owl", "tree"])
     parts = Run(tmp_path, index=cats, queries=queries)
-    figures = measure(parts, "cpu", quiet=True)
+    figures = measure(parts, "cpu")
     assert figures.classes["names"] == ["cat", "dog", "owl", "tree"]
     assert figures.classes["queries"] == [0, 0, 1, 1]
     assert figures.classes["map"] == [None, None, 1, 0]

@@ -38,7 +38,7 @@ def odd(tmp_path_factory):
     (folder / "bomb.png").write_bytes(bomb_png(1, 49_999_999))
     (folder / "empty.png").touch()
     make_model(root / "model.safetensors")
-    report = encode(str(folder), root / "model.safetensors", root / "codes", workers=0, quiet=True)
+    report = encode(str(folder), root / "model.safetensors", root / "codes", workers=0)
     assert (report.encoded, report.skipped) == (11, 3)
     build_index(root / "codes", root / "index")
     return root

@@ -89,7 +89,7 @@ def test_an_index_of_another_encoder_is_refused(index_folder, tmp_path):
 
 def test_the_query_computes_in_the_precision_of_the_database(photos, model, tmp_path):
     for precision in ("float32", "bfloat16"):
-        encode(photos, model, tmp_path / precision, split="train", precision=precision, workers=0, quiet=True)
+        encode(photos, model, tmp_path / precision, split="train", precision=precision, workers=0)
         build_index(tmp_path / precision, tmp_path / f"{precision}.index")
         searcher = Searcher(tmp_path / f"{precision}.index", model, "cpu")
         assert searcher.encoder.precision == precision
@@ -124,7 +124,7 @@ def test_saturated_values_still_order_the_answers(photos, tmp_path):
     net.load_state_dict(tensors, assign=True)
     meta = {name: value for name, value in read_meta(plain).items() if name not in ("format", "fingerprint")}
     save_checkpoint(tmp_path / "m.safetensors", net, meta)
-    encode(photos, tmp_path / "m.safetensors", tmp_path / "codes", split="train", workers=0, quiet=True)
+    encode(photos, tmp_path / "m.safetensors", tmp_path / "codes", split="train", workers=0)
     build_index(tmp_path / "codes", tmp_path / "index")
     searcher = Searcher(tmp_path / "index", tmp_path / "m.safetensors", "cpu")
     assert searcher.index.values.min() > 0.999

@@ -130,7 +130,7 @@ def test_explain_draws_the_others(run, tmp_path):
     assert answers[-1]["path"] == BROKEN
     assert f"note: cannot read {BROKEN}" in errors
     with pytest.warns(UserWarning, match="cannot read"):
-        assert len(explain(["photos"], out=tmp_path / "p.png", exclude=["red"], quiet=True)) == 3
+        assert len(explain(["photos"], out=tmp_path / "p.png", exclude=["red"])) == 3
 
 
 def test_add_names_what_it_cannot_read(place, run, tmp_path):
@@ -145,10 +145,10 @@ def test_add_names_what_it_cannot_read(place, run, tmp_path):
     assert "cannot read" in errors
     assert (tmp_path / "index" / "index.json").read_bytes() == before
     with pytest.raises(HashretError, match="pipe, socket or device"):
-        add(tmp_path / "index", "pipe.jpg", quiet=True)
+        add(tmp_path / "index", "pipe.jpg")
 
 
 def test_evaluate_says_how_many_queries_it_left_out(place, run):
     with pytest.warns(UserWarning, match=r"1 of 6 queries cannot be read and are left out, as .*blue/01.png: not an"):
-        figures = evaluate(place / "photos", quiet=True)
+        figures = evaluate(place / "photos")
     assert figures["queries"] == 5

@@ -99,7 +99,7 @@ def plain_loop(photos, net, image_size, batch_size):
 def hashret_encode(work, number):
     started = time.perf_counter()
     model, cache = work / "model.safetensors", work / "cache"
-    report = encode(work / "photos" / "all", model, work / f"codes-{number}", cache=cache, quiet=True)
+    report = encode(work / "photos" / "all", model, work / f"codes-{number}", cache=cache)
     return report.encoded / (time.perf_counter() - started)  # loading the checkpoint counts
 
 

@@ -79,7 +79,7 @@ def own_postgres(work):
 def exported(index, where, approximate):
     """Seconds that an export takes, and what is found of the nearest 100 where it is approximate."""
     started = time.perf_counter()
-    report = export(index, where, approximate=approximate, overwrite=True, quiet=True)
+    report = export(index, where, approximate=approximate, overwrite=True)
     return {"seconds": round(time.perf_counter() - started, 2), "recall": report.recall}
 
 

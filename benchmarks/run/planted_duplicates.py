@@ -194,7 +194,7 @@ def pairs_of(codes, radius, x, distance):
 def groups_of(index, about, by, distance):
     """What `hashret.duplicates` would set aside, at its default radius."""
     started = time.perf_counter()
-    groups = duplicates(index, by=by, distance=distance, quiet=True)
+    groups = duplicates(index, by=by, distance=distance)
     seconds = time.perf_counter() - started
     own = [about.family[copy.id] == about.family[kept.id] for kept, *copies in groups for copy in copies]
     line = {"by": by, "distance": distance, "groups": len(groups), "largest_group": max(map(len, groups), default=0)}

@@ -135,14 +135,14 @@ def run(options, spec):
     settings |= ABLATIONS.get(ablation, {})
     model, index = work / "model.safetensors", work / "index"
     training = timed(
-        "train", train, data, model, weights=options.weights, workers=options.workers, quiet=True, resume=unfinished,
+        "train", train, data, model, weights=options.weights, workers=options.workers, resume=unfinished,
         overwrite=not unfinished, **settings,
     )  # fmt: skip
     frozen = options.finetune == "head"
     for part in ("database", "test"):
         timed(
             f"encode {part}", encode, data, model, work / part, split=part, fill_cache=frozen, workers=options.workers,
-            quiet=True, overwrite=True,
+            overwrite=True,
         )  # fmt: skip
     timed("build-index", build_index, work / "database", index, overwrite=True)
     metrics = timed("evaluate", evaluate, work / "test", index, index_order=True, k=(1, 10, 100))

@@ -13,6 +13,7 @@ from .. import __version__
 from ..distributed import SaidElsewhereError, is_main
 from ..errors import HashretError
 from . import caches, duplicates, indexes, learning, reports, searching
+from .options import talk
 from .output import say
 
 
@@ -60,7 +61,9 @@ def _leave(line, status=2):
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__)
-def main():
+@talk
+@click.pass_context
+def main(context: click.Context) -> None:
     """Image retrieval by learned binary codes.
 
     \b
@@ -73,6 +76,10 @@ def main():
     Each verb finds what the one before it left in the working folder. `hashret demo` does all of it on
     handwritten digits.
     """
+    from .notes import LOGGER, notes
+
+    if not LOGGER.level:  # neither --quiet nor --verbose
+        context.with_resource(notes("INFO"))
 
 
 for _verb in (

@@ -6,7 +6,7 @@ import click
 
 from ..errors import HashretError
 from ..names import shown_path, to_json
-from .options import MAX_PIXELS
+from .options import MAX_PIXELS, talk
 from .output import say
 
 
@@ -22,6 +22,7 @@ from .output import say
 @click.option("--move-to", metavar="FOLDER", help="say which photographs would be moved there: all but the kept ones")
 @click.option("--yes", is_flag=True, help="with --move-to: move them")
 @MAX_PIXELS
+@talk
 def duplicates(index, as_json, html, move_to, yes, **options):
     """Find groups of near-duplicates in INDEX, and suggest which photograph of each to keep.
 
@@ -92,6 +93,7 @@ def _print_moves(moves):
 
 @click.command()
 @click.argument("folder")
+@talk
 def restore(folder):
     """Move photographs that duplicates --move-to set aside in FOLDER back to where they were.
 

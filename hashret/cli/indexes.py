@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ..errors import HashretError
-from .options import DEVICE, EXCLUDE, ID, INCLUDE, MAX_PIXELS, MODEL, OVERWRITE, SPLIT, WORKERS
+from .options import DEVICE, EXCLUDE, ID, INCLUDE, MAX_PIXELS, MODEL, OVERWRITE, SPLIT, WORKERS, talk
 from .output import say
 
 
@@ -14,6 +14,7 @@ from .output import say
 @click.option("--out", default="index", show_default=True, help="index folder to write")
 @click.option("--no-values", "values", is_flag=True, default=True, flag_value=False, help="codes only: a small index")
 @OVERWRITE
+@talk
 def build_index(**options):
     """Build an index from folders of shards.
 
@@ -37,6 +38,7 @@ def build_index(**options):
 @DEVICE
 @WORKERS
 @MAX_PIXELS
+@talk
 def add(index, photos, **options):
     """Encode PHOTOS (files, folders, data sources) and add those that are new to INDEX.
 
@@ -60,6 +62,7 @@ def add(index, photos, **options):
 )
 @click.option("--gone", is_flag=True, help="those whose file is no longer in its folder")
 @click.option("--yes", is_flag=True, help="with --gone: also where more than a tenth of the index would go")
+@talk
 def remove(index, ids, paths, gone, yes):
     """Remove photographs from INDEX by id or path. Other ids stay; the files are not touched.
 
@@ -77,6 +80,7 @@ def remove(index, ids, paths, gone, yes):
 
 @click.command()
 @click.argument("index")
+@talk
 def compact(index):
     """Merge what was added to INDEX, and free the space of what was removed.
 
@@ -99,6 +103,7 @@ def compact(index):
 @click.option("--collection", metavar="NAME", help="collection or table, where ENGINE does not end in #NAME")
 @click.option("--approximate", is_flag=True, help="for many millions: an approximate index, whose recall is measured")
 @OVERWRITE
+@talk
 def export(**options):
     """Copy INDEX into ENGINE: milvus:http://host:19530, milvus:file.db or postgresql://host/database.
 

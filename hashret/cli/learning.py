@@ -17,6 +17,7 @@ from .options import (
     PRECISION,
     SPLIT,
     WORKERS,
+    talk,
 )
 from .output import say
 
@@ -62,6 +63,7 @@ from .output import say
 @DOWNLOAD
 @click.option("--resume", is_flag=True, help="go on with a run that was killed")
 @OVERWRITE
+@talk
 def train(**options):
     """Learn an encoder from labelled photographs.
 
@@ -105,6 +107,7 @@ def methods():
 @MAX_PIXELS
 @DOWNLOAD
 @OVERWRITE
+@talk
 def encode(**options):
     """Encode photographs DATA (a folder, folder:DIR, cifar10:DIR or list:FILE) into shards of codes.
 
@@ -129,6 +132,7 @@ def encode(**options):
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @DEVICE
 @OVERWRITE
+@talk
 def demo(**options):
     """Train, encode, index, query and score handwritten digits: the whole way, with no download.
 

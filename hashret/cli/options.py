@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
+
+from ..progress import quieted
+
+Verb = TypeVar("Verb", bound=Callable[..., Any])
 
 
 def for_decoders(context: click.Context, _option: click.Parameter, megapixels: int | None) -> None:
@@ -13,6 +19,32 @@ def for_decoders(context: click.Context, _option: click.Parameter, megapixels: i
     if megapixels and str(megapixels) != before:
         os.environ["HASHRET_MAX_PIXELS"] = str(megapixels)
         context.call_on_close(lambda: os.environ.update({"HASHRET_MAX_PIXELS": before}))
+
+
+def _be_quiet(context: click.Context, _option: click.Parameter, quiet: bool) -> None:
+    if quiet:
+        from .notes import notes
+
+        context.with_resource(notes("WARNING"))
+        context.with_resource(quieted())
+
+
+def _say_more(context: click.Context, _option: click.Parameter, verbose: bool) -> None:
+    if verbose:
+        from .notes import notes
+
+        context.with_resource(notes("DEBUG"))
+
+
+def talk(verb: Verb) -> Verb:
+    """Give a verb --quiet and --verbose, which take effect while the options are parsed."""
+    quiet = click.option(
+        "-q", "--quiet", is_flag=True, expose_value=False, callback=_be_quiet, help="show no progress and no notes"
+    )
+    verbose = click.option(
+        "-v", "--verbose", is_flag=True, expose_value=False, callback=_say_more, help="show more notes"
+    )
+    return quiet(verbose(verb))
 
 
 MODEL = click.option("--model", default="model.safetensors", show_default=True, help="checkpoint of the encoder")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ..names import to_json
-from .options import DEVICE, EXCLUDE, INCLUDE, INDEX, MAX_PIXELS, MODEL, OVERWRITE, RERANK_BY, SPLIT, VALUES
+from .options import DEVICE, EXCLUDE, INCLUDE, INDEX, MAX_PIXELS, MODEL, OVERWRITE, RERANK_BY, SPLIT, VALUES, talk
 from .output import say
 
 
@@ -26,6 +26,7 @@ from .output import say
 @DEVICE
 @click.option("--out", metavar="JSON", help="write the figures to a file, too")
 @MAX_PIXELS
+@talk
 def evaluate(**options):
     """Score QUERIES (a folder of shards, or photographs with labels) against an index.
 
@@ -47,6 +48,7 @@ def evaluate(**options):
 @click.option("--json", "as_json", is_flag=True, help="print the figures as JSON, too")
 @OVERWRITE
 @MAX_PIXELS
+@talk
 def report(as_json, **options):
     """Show a RUN on one page: training, retrieval, bits, classes, best and worst queries.
 

@@ -21,6 +21,7 @@ from .options import (
     POSITIVE,
     RERANK_BY,
     VALUES,
+    talk,
 )
 from .output import say
 
@@ -63,6 +64,7 @@ from .output import say
     help="leave the maps of hashret explain out of the page",
 )
 @MAX_PIXELS
+@talk
 def query(photos, index, model, device, values, exclude, include, null, as_json, grid, html, maps, **options):
     """Find the photographs most like PHOTOS (files, folders, or - for paths on standard input).
 
@@ -113,6 +115,7 @@ def _print(results, as_json):
 @NULL
 @OVERWRITE
 @MAX_PIXELS
+@talk
 def explain(photos, as_json, null, **options):
     """Draw where the codes of PHOTOS (files, folders, or - for paths on standard input) come from.
 
@@ -159,6 +162,7 @@ def _photos(photos, null):
 @click.option("--max-upload", type=POSITIVE, default=20, show_default=True, help="megabytes of an upload")
 @click.option("--max-pixels", type=POSITIVE, default=50, show_default=True, help="megapixels of an upload")
 @click.option("--batch", type=POSITIVE, default=32, show_default=True, help="uploads encoded together, at most")
+@talk
 def serve(**options):
     """Serve INDEX, a folder or a collection, to browsers and programs on this machine: a page, a JSON API, metrics.
 

@@ -133,7 +133,7 @@ class FeatureCache:
             mapped = np.memmap(self.folder / _FEATURES, np.float16, "r", shape=(self._computed(), *self._shape()))
         return CachedRows(mapped, self.places[self.rows])
 
-    def fill(self, convolutions, workers=None, quiet=False):
+    def fill(self, convolutions, workers=None):
         """Compute what is missing; several processes share the work. Returns `state`, complete.
 
         Raises:
@@ -149,7 +149,7 @@ class FeatureCache:
         barrier()  # all have seen the same state before one changes it
         todo = todo[rank() :: world()]
         total = sum(map(len, todo))
-        progress = Progress("convolution features", total, quiet=quiet or not is_main())
+        progress = Progress("convolution features", total)
         with self._reported(), Writer(self) as write:
             for batch in batches(self.whole, self.image_size, todo, workers):
                 write(batch, convolutions)

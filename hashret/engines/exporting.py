@@ -18,7 +18,7 @@ import numpy as np
 from ..bits import code_width
 from ..errors import HashretError
 from ..index import open_index
-from ..progress import Progress
+from ..progress import Progress, takes_quiet
 from .engine import Filter, Rows, connect
 from .names import parse
 
@@ -40,7 +40,8 @@ class Export:
     recall: float | None
 
 
-def export(index, to, *, collection=None, approximate=False, overwrite=False, quiet=False):
+@takes_quiet
+def export(index, to, *, collection=None, approximate=False, overwrite=False):
     """Copy an index into an engine: -> `Export`. Run again after a kill, it goes on; on a whole copy, it does nothing.
 
     Args:
@@ -68,7 +69,7 @@ def export(index, to, *, collection=None, approximate=False, overwrite=False, qu
             engine.drop()
         engine.save_record(wanted)
         engine.create(wanted, described(wanted))
-        written = _write(engine, local, there is not None and same, quiet)
+        written = _write(engine, local, there is not None and same)
         engine.finish()
         if (count := engine.count()) != len(local):
             raise engine.wrong(f"it counts {count:,} photographs of {len(local):,}")
@@ -114,9 +115,9 @@ def _check(place, found, there, wanted, overwrite):
         raise HashretError(f"{place} holds {state}another export; add --overwrite to replace it, or name another")
 
 
-def _write(engine, index, resumed, quiet):
+def _write(engine, index, resumed):
     """Write what the engine does not have: -> how many photographs."""
-    written, progress = 0, Progress("export", len(index), "photographs", quiet=quiet)
+    written, progress = 0, Progress("export", len(index), "photographs")
     for rows in batches(index, _BATCH):
         if not resumed or engine.count(Filter(span=(int(rows.ids[0]), int(rows.ids[-1])))) != len(rows):
             engine.write(rows)

@@ -28,7 +28,7 @@ _QUERIES, _PIECE = 512, 2**14  # of a call of faiss
 _FACTORS = np.random.default_rng(0).integers(0, 2**63, 32, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
 
 
-def pairs_within(codes, radius, quiet=True):
+def pairs_within(codes, radius):
     """All pairs of codes within a radius: packed uint8 (m, w) -> yields I, J int64, D int32, (p,) each, where I < J.
 
     Each pair comes once, in no particular order, some thousands at a time. Equal codes are a pair at distance 0, but
@@ -41,7 +41,7 @@ def pairs_within(codes, radius, quiet=True):
         raise HashretError(f"the radius is a number of bits, not {radius}")
     codes = np.ascontiguousarray(codes)
     blocks = plan(codes, radius)
-    found = _by_scan(codes, radius, quiet) if blocks is None else _by_blocks(as_words(codes), blocks, radius, quiet)
+    found = _by_scan(codes, radius) if blocks is None else _by_blocks(as_words(codes), blocks, radius)
     for I, J, D in found:
         if len(I):
             yield np.minimum(I, J), np.maximum(I, J), D
@@ -93,10 +93,10 @@ def _agreeing(keys):
     return (sizes * (sizes - 1)).sum() / 2
 
 
-def _by_blocks(words, blocks, radius, quiet):
+def _by_blocks(words, blocks, radius):
     """Pairs by sorting: words uint64 (m, words), masks of the blocks."""
     m, count = len(words), len(blocks)
-    progress = Progress("comparing codes", comb(count, radius) * m, "codes", quiet=quiet)
+    progress = Progress("comparing codes", comb(count, radius) * m, "codes")
     for choice in combinations(range(count), count - radius):
         keys = _keys(words, blocks[list(choice)])
         order = np.argsort(keys)
@@ -143,11 +143,11 @@ def _first_here(differences, blocks, choice):
     return first
 
 
-def _by_scan(codes, radius, quiet):
+def _by_scan(codes, radius):
     """Pairs by comparing all: each piece of the codes with itself and those before it."""
     codes = pad(codes, padded_width(8 * codes.shape[1]))
     m = len(codes)
-    progress = Progress("comparing codes", m * (m + 1) // 2, "pairs", quiet=quiet)
+    progress = Progress("comparing codes", m * (m + 1) // 2, "pairs")
     for start in range(0, m, _PIECE):
         piece = faiss.IndexBinaryFlat(8 * codes.shape[1])
         piece.add(codes[start : start + _PIECE])

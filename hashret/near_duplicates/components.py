@@ -50,12 +50,12 @@ def stars(ranked, distances, reach):
         left = others[~near]
 
 
-def linked_codes(codes, radius, quiet=True):
+def linked_codes(codes, radius):
     """The `components` that codes within a radius link: packed uint8 (n, w) -> int64 (n,)."""
     if not len(codes):
         return np.zeros(0, np.int64)
     table = by_code(codes, radius)
     linked = np.empty(len(codes), np.int64)
-    number = components(len(table.codes), pairs_within(table.codes, radius, quiet))
+    number = components(len(table.codes), pairs_within(table.codes, radius))
     linked[table.items] = np.repeat(number, np.diff(table.starts))
     return linked

@@ -21,7 +21,7 @@ from ..errors import HashretError
 from ..files import identity
 from ..index import open_index
 from ..index.folder import read_meta
-from ..progress import Progress
+from ..progress import Progress, takes_quiet
 from .components import components, linked_codes, stars
 from .likeness import DISTANCES, check_by, is_enlarged, pages, same_pages, vectors
 from .near_pairs import euclidean, near_pairs, with_neighbours
@@ -52,7 +52,8 @@ class Photograph:
         return asdict(self)
 
 
-def duplicates(index="index", *, radius=None, by="pixels", distance=None, quiet=False):
+@takes_quiet
+def duplicates(index="index", *, radius=None, by="pixels", distance=None):
     """Groups of near-duplicates in an index: -> list of groups, the largest first, each a list of `Photograph`.
 
     Two photographs are a pair where their codes are within ``radius`` and they are within ``distance``; all such pairs
@@ -75,17 +76,14 @@ def duplicates(index="index", *, radius=None, by="pixels", distance=None, quiet=
     radius, reach = _criterion(opened.bits, radius, by, distance)
     codes, rows = opened.codes(), np.flatnonzero(opened.alive)
     if by == "pixels":  # only photographs with something to be compared with are read
-        rows = rows[with_neighbours(codes[rows], radius, quiet)]
-    x = vectors(opened, rows, by, quiet)
+        rows = rows[with_neighbours(codes[rows], radius)]
+    x = vectors(opened, rows, by)
     if by == "pixels":
         rows, x = _readable(opened, rows, x)
     codes = codes[rows]
-    if x is None:
-        linked = linked_codes(codes, radius, quiet)
-    else:
-        linked = components(len(rows), near_pairs(codes, radius, x, reach, quiet))
+    linked = linked_codes(codes, radius) if x is None else components(len(rows), near_pairs(codes, radius, x, reach))
     parts = _parts(linked)
-    found, several = _photographs(opened, rows, list(chain.from_iterable(parts)), quiet)
+    found, several = _photographs(opened, rows, list(chain.from_iterable(parts)))
     apart = partial(_apart, codes, x, several, reach if by == "pixels" else DISTANCES["pixels"])
     groups = []
     for part in parts:
@@ -192,12 +190,12 @@ def _group(found, codes, first, others, D):
     return [replace(found[first], keep=True, euclidean=None if D is None else 0.0), *copies]
 
 
-def _photographs(index, rows, items, quiet):
+def _photographs(index, rows, items):
     """The files of some items: -> dict of `Photograph`, without those whose file is another's, too, and dict of
     `hashret.near_duplicates.likeness.pages` of those that have several.
     """
     found, several, files = {}, {}, {}
-    progress = Progress("looking at files", len(items), "photographs", quiet=quiet)
+    progress = Progress("looking at files", len(items), "photographs")
     for item in items:
         path = index.path(rows[item])
         width, height, size, shown = _looked_at(path)

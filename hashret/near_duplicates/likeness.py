@@ -36,7 +36,7 @@ def check_by(by):
     return by
 
 
-def vectors(index, rows, by, quiet=True):
+def vectors(index, rows, by):
     """What the distance of photographs is of: rows of an index (n,) -> float32 (n, d), or None by "codes".
 
     Args:
@@ -50,7 +50,7 @@ def vectors(index, rows, by, quiet=True):
     if check_by(by) == "codes":
         return None
     if by == "pixels":
-        return _thumbnails([index.path(row) for row in rows], quiet)
+        return _thumbnails([index.path(row) for row in rows])
     kept = "features" if by == "features" else "values"
     parts = [getattr(segment, kept) for segment in index.segments]
     if any(part is None for part in parts):
@@ -107,9 +107,9 @@ def _rms(one, other):
     return float(np.sqrt(np.mean(np.square(difference, out=difference))))
 
 
-def _thumbnails(paths, quiet):
+def _thumbnails(paths):
     x = np.full((len(paths), 3 * _SIDE**2), np.nan, np.float32)
-    progress = Progress("reading photographs", len(paths), "photographs", quiet=quiet)
+    progress = Progress("reading photographs", len(paths), "photographs")
     # The threads' own `catch_warnings`, in `open_rgb`, would leave the filters of whichever ends last.
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(paths), _AT_ONCE):

@@ -25,7 +25,7 @@ from pathlib import Path
 from ..errors import HashretError
 from ..files import flush, identity, locked, make_folder, partial_name, remove_leftovers
 from ..names import fitting
-from ..progress import Progress
+from ..progress import Progress, takes_quiet
 
 LOG = "moved.jsonl"
 _TAKEN = 1_000_000_000  # seconds: the time of an empty file that holds a name, whole and even for any file system
@@ -40,7 +40,8 @@ class Move:
     why: str = ""
 
 
-def set_aside(groups, folder, yes=False, quiet=False):
+@takes_quiet
+def set_aside(groups, folder, yes=False):
     """Move all but the kept photograph of each group into a folder: -> list of `Move`, one for each.
 
     Args:
@@ -58,7 +59,7 @@ def set_aside(groups, folder, yes=False, quiet=False):
     if os.path.lexists(folder / LOG) and ((folder / LOG).is_symlink() or not (folder / LOG).is_file()):
         raise HashretError(f"{folder / LOG} is no plain file, and no log of moves; name another folder to move to")
     if not yes:
-        return _set_all_aside(groups, folder, yes, quiet=True)
+        return _set_all_aside(groups, folder, yes)
     new = not folder.exists()
     try:
         make_folder(folder)
@@ -66,7 +67,7 @@ def set_aside(groups, folder, yes=False, quiet=False):
         raise HashretError(f"cannot make {folder}: {error.strerror or error}") from error
     with _held(folder):
         try:
-            return _set_all_aside(groups, folder, yes, quiet)
+            return _set_all_aside(groups, folder, yes)
         finally:
             with suppress(OSError):
                 if new:
@@ -83,9 +84,9 @@ def _held(folder):
         yield
 
 
-def _set_all_aside(groups, folder, yes, quiet):
+def _set_all_aside(groups, folder, yes):
     taken, moves, begun = {LOG}, [], _begun(folder) if yes else {}
-    progress = Progress("moving", sum(len(group) - 1 for group in groups), "photographs", quiet=quiet)
+    progress = Progress("moving", sum(len(group) - 1 for group in groups), "photographs")
     for kept, *copies in groups:
         for copy in copies:
             why = _why_not(copy.path, kept.path, folder)

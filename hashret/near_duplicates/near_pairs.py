@@ -20,7 +20,7 @@ _SLACK = 1e-3  # of the distance, beyond any rounding
 _ROWS_AT_ONCE = 2**17
 
 
-def near_pairs(codes, radius, x, distance, quiet=True):
+def near_pairs(codes, radius, x, distance):
     """Pairs within ``radius`` bits whose rows of ``x`` are within ``distance``: yields I, J int64, float32, (p,) each.
 
     I < J, each pair once, in no particular order, with its Euclidean distance as faiss computes it.
@@ -32,7 +32,7 @@ def near_pairs(codes, radius, x, distance, quiet=True):
     if len(codes) < 2:
         return
     places = _Places(by_code(codes, radius), x, distance)
-    for left, first, last in places.windows(radius, quiet):
+    for left, first, last in places.windows(radius):
         for row, right in expand_ranges(first, last):
             I, J = left[row], right
             inside = places.may_be_near(I, J)
@@ -71,16 +71,16 @@ class _Places:
         self.span = high - low + 3 * self.reach + 1e-30  # so that windows end with their code
         self.keys = code * self.span + self.first_axis
 
-    def windows(self, radius, quiet):
+    def windows(self, radius):
         """Places and what is in reach of each: yields places, first, end, int64 (p,)."""
         n = len(self.items)
-        progress = Progress("comparing photographs of a code", n, "photographs", quiet=quiet)
+        progress = Progress("comparing photographs of a code", n, "photographs")
         for start in range(0, n, _ROWS_AT_ONCE):
             left = np.arange(start, min(start + _ROWS_AT_ONCE, n))
             yield left, left + 1, np.searchsorted(self.keys, self.keys[left] + self.reach, "right")
             progress.add(len(left))
         progress.close()
-        for a, b, _ in pairs_within(self.table.codes, radius, quiet):
+        for a, b, _ in pairs_within(self.table.codes, radius):
             smaller = self.sizes[a] <= self.sizes[b]
             a, b = np.where(smaller, a, b), np.where(smaller, b, a)
             for pair, left in expand_ranges(self.starts[a], self.starts[a + 1]):
@@ -118,14 +118,14 @@ def _project(x, axes, block=2**14):
     return np.concatenate([(x[start : start + block] @ axes).astype(np.float32) for start in starts])
 
 
-def with_neighbours(codes, radius, quiet=True):
+def with_neighbours(codes, radius):
     """Which items have another within a radius: packed uint8 (n, w) -> bool (n,)."""
     if not len(codes):
         return np.zeros(0, bool)
     table = by_code(codes, radius)
     sizes = np.diff(table.starts)
     near = sizes > 1
-    for I, J, _ in pairs_within(table.codes, radius, quiet):
+    for I, J, _ in pairs_within(table.codes, radius):
         near[I] = near[J] = True
     found = np.empty(len(codes), bool)
     found[table.items] = np.repeat(near, sizes)

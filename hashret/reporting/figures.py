@@ -74,7 +74,7 @@ class Figures:
         return found | {name: [asdict(example) for example in getattr(self, name)] for name in ("best", "worst")}
 
 
-def measure(parts, device="auto", quiet=False):
+def measure(parts, device="auto"):
     """Compute what a `hashret.reporting.run.Run` has the material for: -> `Figures`.
 
     Raises:
@@ -97,15 +97,13 @@ def measure(parts, device="auto", quiet=False):
     rerank_by = recorded.get("rerank_by", "values" if kept else "asymmetric")
     trial = open_trial(parts.queries, parts.index, device=device, rerank_by=rerank_by)
     topk = {"all": 0}.get(recorded.get("map_at"), recorded.get("map_at"))
-    scores = score(
-        trial, recorded.get("candidates", 1000), rerank_by, topk=topk, protocol=recorded.get("protocol"), quiet=quiet
-    )
+    scores = score(trial, recorded.get("candidates", 1000), rerank_by, topk=topk, protocol=recorded.get("protocol"))
     topk = None if scores.figures["map_at"] == "all" else scores.figures["map_at"]
     ap = average_precision(scores.counts, topk=topk)
     best, worst = examples(trial, scores, ap)
     return Figures(
         scores.figures, ap, precision_by_rank(scores), distance_figures(scores.counts),
-        dropped_bits(trial, topk, quiet), class_figures(trial, scores, ap, quiet), **found, best=best, worst=worst,
+        dropped_bits(trial, topk), class_figures(trial, scores, ap), **found, best=best, worst=worst,
     )  # fmt: skip
 
 
@@ -147,7 +145,7 @@ def distance_figures(counts):
     }  # fmt: skip
 
 
-def dropped_bits(trial, topk=None, quiet=False):
+def dropped_bits(trial, topk=None):
     """mAP that is ``lost`` when one bit is left out of all codes, (bits,), on a sample of the queries where it is long.
 
     ``error`` is the standard error of each loss over the queries, ``map`` the sample's mAP by all bits.
@@ -157,7 +155,7 @@ def dropped_bits(trial, topk=None, quiet=False):
     size = min(count, max(_LEAST_SAMPLE, _PAIRS // (bits * distinct)))
     rows = np.sort(np.random.default_rng(_SEED).permutation(count)[:size])
     data = (trial.queries.codes[rows], trial.codes, trial.queries.labels[rows], trial.labels, bits)
-    progress = Progress("dropping each bit", bits, "bits", quiet=quiet)
+    progress = Progress("dropping each bit", bits, "bits")
     whole = average_precision(count_by_distance(*data), topk=topk)
     lost = whole - average_precision_without(*data, topk, progress)
     progress.close()
@@ -168,11 +166,11 @@ def dropped_bits(trial, topk=None, quiet=False):
     }  # fmt: skip
 
 
-def class_figures(trial, scores, ap, quiet=False):
+def class_figures(trial, scores, ap):
     """Confusion among the `NEAREST` hits, and mAP and number of queries by class; None where a class has no query."""
     names, queries = trial.classes, trial.queries
     nearest = min(NEAREST, len(trial.codes))
-    progress = Progress("confusion", len(queries), "queries", quiet=quiet)
+    progress = Progress("confusion", len(queries), "queries")
     matrix = confusion(
         queries.codes, trial.codes, queries.labels, trial.labels, scores.counts, nearest, len(names), progress
     )

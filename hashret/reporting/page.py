@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import __version__
 from ..files import check_output
-from ..progress import clock
+from ..progress import clock, takes_quiet
 from ..rendering.pages import write_page
 from ..rendering.pictures import check_suffix
 from . import plots
@@ -30,9 +30,8 @@ _WIDE = 25  # classes from which on the matrix would not fit the page
 _CONFUSED = 12  # pairs of classes that are listed
 
 
-def report(
-    run=".", out="report.html", *, index=None, queries=None, title=None, device="auto", overwrite=False, quiet=False
-):
+@takes_quiet
+def report(run=".", out="report.html", *, index=None, queries=None, title=None, device="auto", overwrite=False):
     """Write a page of what a run left: its training, retrieval, bits, classes, best and worst queries; -> `Figures`.
 
     What there is no material for is left out, and the page says what to run to have it.
@@ -51,7 +50,7 @@ def report(
     check_suffix(out, ".html")
     check_output(out, overwrite, "report")
     parts = find_run(run, index, queries)
-    figures = measure(parts, device, quiet)
+    figures = measure(parts, device)
     page = {
         "training": _training(parts.record or {}),
         "retrieval": _retrieval(figures),

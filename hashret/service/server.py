@@ -8,10 +8,12 @@ import socket
 from pathlib import Path
 
 from ..errors import HashretError
+from ..progress import is_quiet, takes_quiet
 
 _BACKLOG = 128
 
 
+@takes_quiet
 def serve(
     index="index",
     model=None,
@@ -23,7 +25,6 @@ def serve(
     max_upload=20,
     max_pixels=50,
     batch=32,
-    quiet=False,
 ):
     """Serve an index until Ctrl-C.
 
@@ -57,12 +58,12 @@ def serve(
         batch=batch,
     )  # fmt: skip
     with contextlib.closing(_listen(host, port)) as listening:
-        if not quiet:
+        if not is_quiet():
             _greet(app, host, listening.getsockname()[1], model)
         server = uvicorn.Server(settings(app))
         with contextlib.suppress(KeyboardInterrupt):  # raised again by uvicorn once all requests are answered
             server.run(sockets=[listening])
-    if not quiet:
+    if not is_quiet():
         print("stopped")
 
 

@@ -17,10 +17,10 @@ from ..models.heads import descriptor
 class FeatureFeed:
     """Cached features of frozen convolutions: an epoch costs the head alone."""
 
-    def __init__(self, source, features, image_size, precision, device, cache=None, workers=None, quiet=False):
+    def __init__(self, source, features, image_size, precision, device, cache=None, workers=None):
         self.device = device
         cache = FeatureCache(cache, source, weights_fingerprint(features), image_size, precision)
-        self.state = cache.fill(Convolutions(features, device, precision), workers, quiet)
+        self.state = cache.fill(Convolutions(features, device, precision), workers)
         self.features = cache.open()
 
     def readable(self):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import os
 import re
@@ -49,12 +50,14 @@ _META = (
 )  # fmt: skip
 
 
+_log = logging.getLogger("hashret")
+
+
 class Run:
     """One training run and its files: the checkpoint, the record, and beside them the state to resume from."""
 
-    def __init__(self, out, settings, device, quiet):
+    def __init__(self, out, settings, device):
         self.out, self.settings, self.device = named(out), settings, device
-        self.quiet = quiet or not is_main()
         self.record = self.out.with_suffix(".json")
         self.state_folder = self.out.with_name(f".{self.out.name}.training")
         self.epochs = []
@@ -212,7 +215,7 @@ class Run:
         count = len(order) // s.batch_size
         batches = [order[i * s.batch_size : (i + 1) * s.batch_size] for i in range(count)]
         torch.manual_seed((s.seed * 100_003 + epoch) * 1009)
-        progress = Progress(f"epoch {epoch}/{s.epochs}", count, "batches", quiet=self.quiet)
+        progress = Progress(f"epoch {epoch}/{s.epochs}", count, "batches")
         module.train()
         total = torch.zeros((), device=self.device)
         mine = feed.batches(list(map(self.share.of, batches)), seed=(s.seed, epoch))
@@ -262,10 +265,10 @@ class Run:
     def _end_epoch(self, line, net, codes, state=None):
         """Keep the best epoch with the figures of its codes and, where there is one, the state to resume from."""
         self.epochs.append(line)
-        if not self.quiet:
+        if is_main():
             step = "fitted: " if line["loss"] is None else f"epoch {line['epoch']}: loss {line['loss']:.4f}, "
             held = f"held-out mAP {line['heldout_map']:.4f}, " if "heldout_map" in line else ""
-            print(f"{step}{held}{clock(line['seconds'])}", flush=True)
+            _log.info("%s%s%s", step, held, clock(line["seconds"]))
         if self.best is None or line.get("heldout_map", 0) >= self.best.get("heldout_map", 0):
             self.best, self.codes = line, codes
             if is_main():

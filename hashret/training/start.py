@@ -17,11 +17,13 @@ from ..models.checkpoint import head_options
 from ..models.encoder import pick_device, pick_precision
 from ..models.network import HashNet
 from ..models.weights import load_features
+from ..progress import takes_quiet
 from .feed import FeatureFeed, ImageFeed
 from .loop import Run
 from .settings import Settings
 
 
+@takes_quiet
 @process_group()
 def train(
     data,
@@ -58,7 +60,6 @@ def train(
     download=False,
     resume=False,
     overwrite=False,
-    quiet=False,
 ):
     """Train an encoder and write its checkpoint to ``out``, the training record as JSON beside it.
 
@@ -131,7 +132,7 @@ def train(
         defaults["lr"] = 1e-4
     settings = given | {name: value for name, value in defaults.items() if given[name] is None}
     settings = Settings(**settings | {"data": str(data)})
-    run = Run(Path(out), settings, device, quiet)
+    run = Run(Path(out), settings, device)
     run.claim(source, resume, overwrite)
     torch.manual_seed(seed)
     shape = {"head": method_class.head, "attention": method_class.attention, "width": width, "gate": gate}
@@ -142,7 +143,7 @@ def train(
         net.features = load_features(weights, arch)
     run.check_space(net, method_class.fitted)
     if finetune == "head":
-        feed = FeatureFeed(source, net.features, image_size, precision, device, cache, workers, quiet)
+        feed = FeatureFeed(source, net.features, image_size, precision, device, cache, workers)
     else:
         feed = ImageFeed(source, image_size, augment, device, workers)
     net.to(device, memory_format=torch.channels_last)

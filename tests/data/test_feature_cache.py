@@ -52,7 +52,7 @@ def fill(place, spec=None, convolve=None):
     """Fill a cache: -> how many photographs were computed. Every feature must be that of its photograph."""
     convolve = convolve or Mean()
     cache = opened(place, spec)
-    state = cache.fill(convolve, workers=0, quiet=True)
+    state = cache.fill(convolve, workers=0)
     again = opened(place, spec)
     assert again.state().tolist() == state.tolist()
     rows = np.flatnonzero(state == PRESENT)
@@ -141,7 +141,7 @@ def test_a_kill_between_any_two_writes_loses_no_more_than_features(place, monkey
         for name in ("pwrite", "ftruncate"):
             patch.setattr(feature_cache.os, name, stopped(getattr(os, name)))
         with pytest.raises(KeyboardInterrupt):
-            opened(place).fill(Mean(), workers=0, quiet=True)
+            opened(place).fill(Mean(), workers=0)
     state, cache = opened(place).state(), opened(place)
     assert (state != MISSING).sum() == 11
     assert fill(place) == 18 - 11
@@ -178,7 +178,7 @@ def test_a_cache_of_before_is_taken_over_but_for_what_is_read_otherwise_now(plac
     assert cache.open()[rows].shape == (11, 512, 1, 1)
     assert cache.open()[rows][:, 0, 0, 0].tolist() == rows.tolist()
     convolve = Mean((512, 1, 1))
-    opened(place).fill(convolve, workers=0, quiet=True)
+    opened(place).fill(convolve, workers=0)
     assert convolve.computed == 4
 
 
@@ -266,7 +266,7 @@ def test_a_cache_that_cannot_be_used_is_one_line_and_encode_does_without(place, 
     with pytest.raises(HashretError, match=r"cannot use the feature cache .*; name another with --cache"):
         fill(place)
     with pytest.warns(UserWarning, match="cannot use the feature cache .* the photographs are read"):
-        report = encode(place / "photos", model, place / "codes", cache=place / "cache", workers=0, quiet=True)
+        report = encode(place / "photos", model, place / "codes", cache=place / "cache", workers=0)
     assert report.encoded == 12
     done = hashret("cache", "list", "--cache", place / "cache")
     assert (done.exit_code, len(done.stderr.splitlines())) == (2, 1)

@@ -117,10 +117,10 @@ def test_subsets_share_the_feature_cache_of_the_whole(photos, tmp_path):
             computed.append(len(images))
             return torch.from_numpy(images.mean(axis=(1, 2, 3), keepdims=True)).half().expand(-1, 512, 1, 1)
 
-    caches[1].fill(Mean(), workers=0, quiet=True)
+    caches[1].fill(Mean(), workers=0)
     assert sum(computed) == 3
     assert caches[0].state().sum() == 3
-    caches[2].fill(Mean(), workers=0, quiet=True)
+    caches[2].fill(Mean(), workers=0)
     assert sum(computed) == 3 + 5 - 2  # rows 1 and 3 were there
     wanted = [whole.pixels(row, 32).mean() for row in (1, 3)]
     assert caches[1].open()[np.array([1, 0])][:, 0, 0, 0] == pytest.approx(wanted, rel=1e-3)

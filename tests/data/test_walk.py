@@ -205,11 +205,11 @@ def test_encode_counts_and_names_what_it_passed_over(mixed, model, tmp_path):
     (out / "skipped.jsonl").unlink()
     (out / "passed_over.jsonl").unlink()
     with pytest.warns(UserWarning, match="4 passed over"):
-        report = encode(mixed, model, out, workers=0, quiet=True)  # goes on, and names again
+        report = encode(mixed, model, out, workers=0)  # goes on, and names again
     assert [item._asdict() for item in report.passed_over] == json_lines((out / "passed_over.jsonl").read_text())
     (out / "skipped.jsonl").unlink()
     with pytest.warns(UserWarning, match="passed over"), pytest.raises(HashretError, match="shards of another run"):
-        encode(mixed, model, out, workers=0, quiet=True, exclude=["02.png"])
+        encode(mixed, model, out, workers=0, exclude=["02.png"])
 
 
 def test_info_names_what_is_passed_over(mixed, tmp_path):
@@ -246,7 +246,7 @@ def test_add_and_train_take_patterns(mixed, model, index_folder, weights, tmp_pa
     shutil.copytree(index_folder, tmp_path / "index")
     unread = pytest.warns(UserWarning, match=r"cannot read .*1.jpg: not an image")
     with unread, pytest.warns(UserWarning, match="6 passed over"):
-        report = add(tmp_path / "index", mixed, model, exclude=["00.png"], include=["@eaDir"], workers=0, quiet=True)
+        report = add(tmp_path / "index", mixed, model, exclude=["00.png"], include=["@eaDir"], workers=0)
     assert (report.encoded, report.skipped, len(report.passed_over)) == (6, 1, 6)
     assert report.unreadable[0]["path"] == str(mixed / "@eaDir" / "1.jpg")
     (mixed / "green" / "01.png").write_bytes(b"")
@@ -254,7 +254,7 @@ def test_add_and_train_take_patterns(mixed, model, index_folder, weights, tmp_pa
     with unread, pytest.warns(UserWarning, match="7 passed over"):
         record = train(
             mixed, tmp_path / "m.safetensors", weights=weights, arch="vgg11", image_size=32, width=16, bits=8, epochs=1,
-            batch_size=4, heldout=0, workers=0, device="cpu", quiet=True, cache=tmp_path / "cache", exclude=["00.png"],
+            batch_size=4, heldout=0, workers=0, device="cpu", cache=tmp_path / "cache", exclude=["00.png"],
         )  # fmt: skip
     assert record["exclude"] == ["00.png"]
     assert record["train_images"] == 5

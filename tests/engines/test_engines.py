@@ -82,7 +82,7 @@ def database(request, index):
     if request.param == "folder":
         return open_database(index, "cpu")
     name = f"{request.getfixturevalue(request.param)}#conformance"
-    report = export(index, name, overwrite=True, quiet=True)
+    report = export(index, name, overwrite=True)
     assert (report.count, report.written, report.recall) == (202, 202, None)
     return open_database(name)
 
@@ -273,7 +273,7 @@ def test_a_sample(database, plain):
 def test_values_from_the_index_beside(kind, request, tmp_path):
     index = make_index(tmp_path, 24)
     name = f"{request.getfixturevalue(kind)}#beside"
-    export(index, name, overwrite=True, quiet=True)
+    export(index, name, overwrite=True)
     alone, beside, plain = open_database(name), open_database(name, values=index), Plain(index)
     values = plain.queries()
     rows = alone.nearest(pack(binarize(values)), 40)[1]
@@ -296,7 +296,7 @@ def test_values_from_the_index_beside(kind, request, tmp_path):
 def test_an_index_without_values(kind, request, tmp_path):
     build_index(make_shards(tmp_path / "shards", 40, 24, 0), tmp_path / "index", values=False)
     name = f"{request.getfixturevalue(kind)}#codes_only"
-    export(tmp_path / "index", name, overwrite=True, quiet=True)
+    export(tmp_path / "index", name, overwrite=True)
     folder, database = open_database(tmp_path / "index", "cpu"), open_database(name)
     values = np.random.default_rng(0).random((3, 24), np.float32)
     wanted, found = (one.search(pack(binarize(values)), values, 5, 20, "asymmetric") for one in (folder, database))
@@ -344,7 +344,7 @@ def die(self, *arguments):
     return original(self, *arguments)
 
 setattr(kind, method, die)
-export(index, name, quiet=True, overwrite=True)
+export(index, name, overwrite=True)
 """
 
 
@@ -368,27 +368,27 @@ def test_a_killed_export_is_refused_and_goes_on(place, tmp_path, monkeypatch):
             killed(index, place, method, calls)
             with pytest.raises(HashretError, match="is not complete; run the same hashret export again"):
                 open_database(place)
-        report = export(index, place, quiet=True)
+        report = export(index, place)
         assert (report.count, report.written) == (len(open_index(index, "cpu")), left)
-        assert export(index, place, quiet=True).written == 0
+        assert export(index, place).written == 0
         check_nearest(open_database(place), Plain(index), 30)
         remove(index, Plain(index).ids[:1])  # the next export is another
 
 
 def test_another_state_of_the_index_needs_overwrite(postgres, tmp_path):
     index, name = make_index(tmp_path, 24), f"{postgres}#changed"
-    export(index, name, quiet=True)
+    export(index, name)
     remove(index, [5])
     with pytest.raises(HashretError, match="changed holds another export; add --overwrite to replace it, or name"):
-        export(index, name, quiet=True)
+        export(index, name)
     with pytest.raises(HashretError, match="holds another export"):
-        export(index, name, approximate=True, quiet=True)
+        export(index, name, approximate=True)
     assert len(open_database(name)) == 202
     for method, calls in [("drop", 1), ("save_record", 2), ("create", 1), ("write", 3)]:
         killed(index, name, method, calls)
         with pytest.raises(HashretError, match="is not complete"):
             open_database(name)
-    assert export(index, name, quiet=True).count == 201
+    assert export(index, name).count == 201
     check_nearest(open_database(name), Plain(index), 30)
 
 
@@ -405,14 +405,14 @@ def test_what_others_keep_under_that_name_is_left_alone(kind, request, tmp_path)
     index = make_index(tmp_path, 24)
     for overwrite in (False, True):
         with pytest.raises(HashretError, match="exists already and is no collection of hashret's; name another"):
-            export(index, name, overwrite=overwrite, quiet=True)
+            export(index, name, overwrite=overwrite)
     assert engine.description() == ""
     engine.drop()
-    export(index, name, quiet=True)
+    export(index, name)
     engine.drop()
     with pytest.raises(HashretError, match="was dropped or replaced; run hashret export again"):
         open_database(name)
-    assert export(index, name, quiet=True).written == 202
+    assert export(index, name).written == 202
     engine.save_record(engine.read_record() | {"format": 99})
     with pytest.raises(HashretError, match="by a later hashret"):
         open_database(name)
@@ -421,9 +421,9 @@ def test_what_others_keep_under_that_name_is_left_alone(kind, request, tmp_path)
 
 def test_an_approximate_index_says_what_it_finds(postgres, tmp_path):
     index, name = make_index(tmp_path, 48), f"{postgres}#quick"
-    report = export(index, name, approximate=True, quiet=True)
+    report = export(index, name, approximate=True)
     assert 0.5 < report.recall <= 1
-    assert export(index, name, approximate=True, quiet=True).recall == report.recall
+    assert export(index, name, approximate=True).recall == report.recall
     database, plain = open_database(name), Plain(index)
     codes = pack(binarize(plain.queries()))
     D, rows = database.nearest(codes, 10)
@@ -441,7 +441,7 @@ def test_milvus_lite_is_exact(milvus, tmp_path):
         pytest.skip("a server has approximate indexes")
     index = make_index(tmp_path, 24)
     with pytest.raises(HashretError, match="leave --approximate out"):
-        export(index, f"{milvus}#exact", approximate=True, quiet=True)
+        export(index, f"{milvus}#exact", approximate=True)
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ def behind(milvus, index):
         pytest.skip("the proxy stands before Milvus Lite")
     from milvus_lite.server_manager import server_manager_instance
 
-    export(index, f"{milvus}#failing", quiet=True, overwrite=True)
+    export(index, f"{milvus}#failing", overwrite=True)
     proxy = MilvusProxy(server_manager_instance.start_and_get_uri(parse(milvus).uri))
     yield proxy, f"{proxy.uri()}#failing"
     proxy.close()
@@ -128,7 +128,7 @@ def behind(milvus, index):
 @pytest.fixture
 def through(postgres, index):
     """A proxy before PostgreSQL, and the name of a table through it."""
-    export(index, f"{postgres}#failing", quiet=True, overwrite=True)
+    export(index, f"{postgres}#failing", overwrite=True)
     proxy = PostgresProxy(f"{postgres.split('host=')[1]}/.s.PGSQL.5432")
     yield proxy, f"postgresql://postgres@127.0.0.1:{proxy.port}/postgres?sslmode=disable&gssencmode=disable#failing"
     with contextlib.suppress(OSError):
@@ -208,7 +208,7 @@ def test_milvus_is_full(behind, index):
 
     proxy.fault = fault
     with pytest.raises(EngineError, match="#other refused: disk quota exhausted"):
-        export(index, name.replace("#failing", "#other"), quiet=True)
+        export(index, name.replace("#failing", "#other"))
 
 
 def test_milvus_wants_another_token(behind):
@@ -316,10 +316,10 @@ def test_postgres_is_full(postgres, index):
     ))  # fmt: skip
     try:
         with pytest.raises(EngineError, match="#full refused: could not extend file: no space left"):
-            export(index, name, quiet=True)
+            export(index, name)
     finally:
         engine.run(lambda connection: connection.execute("DROP EVENT TRIGGER full_disk"))
-    assert export(index, name, quiet=True).written == 202
+    assert export(index, name).written == 202
     engine.close()
 
 
@@ -333,7 +333,7 @@ def test_postgres_has_no_such_database_or_password(postgres):
 @pytest.mark.parametrize("kind", KINDS[1:])
 def test_photographs_removed_behind_our_back(kind, request, index):
     name = f"{request.getfixturevalue(kind)}#tampered"
-    export(index, name, quiet=True, overwrite=True)
+    export(index, name, overwrite=True)
     database = open_database(name)
     engine = database.engine
     gone = [3, 4, 5]
@@ -381,4 +381,4 @@ def test_milvus_files(uri, line):
 def test_a_milvus_file_that_cannot_be_one(index, tmp_path):
     pytest.importorskip("milvus_lite", reason="needs hashret[milvus]")
     with pytest.raises(HashretError, match=r"Milvus Lite cannot open .*name"):
-        export(index, f"milvus:{tmp_path / 'my photographs.db'}", quiet=True)
+        export(index, f"milvus:{tmp_path / 'my photographs.db'}")

@@ -23,7 +23,7 @@ KINDS = ("milvus", "postgres")
 def collection(request, index_folder):
     """Name of a copy of the index in an engine."""
     name = f"{request.getfixturevalue(request.param)}#verbs"
-    export(index_folder, name, overwrite=True, quiet=True)
+    export(index_folder, name, overwrite=True)
     return name
 
 
@@ -62,7 +62,7 @@ def test_recall_needs_the_index_beside(collection, index_folder, model, photos):
 
 
 def test_evaluate(collection, index_folder, photos, model, tmp_path):
-    encode(f"folder:{photos}", model, tmp_path / "codes", split="test", workers=0, quiet=True)
+    encode(f"folder:{photos}", model, tmp_path / "codes", split="test", workers=0)
     wanted, found = (evaluate(tmp_path / "codes", index, candidates=7) for index in (index_folder, collection))
     for result in (wanted, found):
         del result["seconds"], result["hamming_seconds"]
@@ -89,7 +89,7 @@ def test_export(postgres, index_folder):
 
 
 def test_another_encoder_is_refused_without_a_word_of_the_password(postgres, index_folder, tmp_path):
-    export(index_folder, f"{postgres}#encoder", quiet=True)
+    export(index_folder, f"{postgres}#encoder")
     other = make_model(tmp_path / "other.safetensors", seed=5)
     with pytest.raises(HashretError, match=r"postgres@/.*#encoder was built by another encoder") as error:
         Searcher(f"{postgres.replace('postgres:@', 'postgres:secret@')}#encoder", other)
@@ -165,7 +165,7 @@ def test_the_service_takes_up_a_newer_copy(postgres, index_folder, tmp_path):
 
     shutil.copytree(index_folder, tmp_path / "index")
     name = f"{postgres}#newer"
-    export(tmp_path / "index", name, quiet=True)
+    export(tmp_path / "index", name)
     live = LiveIndex(name, None)
     live.refresh()
     assert live.reloads == 0
@@ -175,7 +175,7 @@ def test_the_service_takes_up_a_newer_copy(postgres, index_folder, tmp_path):
     live.refresh()
     assert "is not complete" in live.problem
     assert len(live.current.index) == 36
-    export(tmp_path / "index", name, overwrite=True, quiet=True)
+    export(tmp_path / "index", name, overwrite=True)
     live.refresh()
     assert (live.problem, len(live.current.index)) == (None, 35)
 

@@ -92,7 +92,7 @@ def test_the_copy_on_a_gpu_takes_the_same_candidates(index):
 
 
 def test_a_collection_takes_the_same_candidates(folder, index, milvus):
-    export(folder, f"{milvus}#ties", quiet=True)
+    export(folder, f"{milvus}#ties")
     check_finds_itself(open_database(f"{milvus}#ties", "cpu"), index)
 
 
@@ -138,9 +138,9 @@ def test_without_rerank_nothing_is_a_candidate(index):
 
 def test_evaluate_keeps_to_its_number_and_says_so(folder):
     with pytest.warns(UserWarning, match="60 of 70 queries have more"):
-        cut = evaluate(folder.parent / "queries", folder, k=(1,), device="cpu", quiet=True)
+        cut = evaluate(folder.parent / "queries", folder, k=(1,), device="cpu")
     assert (cut["candidates"], cut["queries_with_ties_cut"]) == (1000, 60)
-    whole = evaluate(folder.parent / "queries", folder, candidates=ONE_CODE, k=(1,), device="cpu", quiet=True)
+    whole = evaluate(folder.parent / "queries", folder, candidates=ONE_CODE, k=(1,), device="cpu")
     assert whole["queries_with_ties_cut"] == 0
 
 
@@ -156,7 +156,7 @@ def test_query_says_what_it_left_out(photos, model, tmp_path, monkeypatch):
     same = (flat / "red" / "00.png").read_bytes()
     for number in range(9):
         (flat / "red" / f"{number:02d}.png").write_bytes(same)
-    encode(flat, model, tmp_path / "codes", workers=0, quiet=True)
+    encode(flat, model, tmp_path / "codes", workers=0)
     build_index(tmp_path / "codes", tmp_path / "index")
     photo = flat / "red" / "00.png"
 

@@ -110,7 +110,7 @@ def test_codes_of_another_width(index_folder):
 
 
 def test_several_shard_folders_make_one_index(photos, model, codes, tmp_path):
-    encode(photos, model, tmp_path / "more", split="test", workers=0, quiet=True)
+    encode(photos, model, tmp_path / "more", split="test", workers=0)
     meta = build_index([codes, tmp_path / "more"], tmp_path / "index")
     index = open_index(tmp_path / "index", "cpu")
     assert meta["count"] == len(index) == 48
@@ -120,7 +120,7 @@ def test_several_shard_folders_make_one_index(photos, model, codes, tmp_path):
 
 def test_shards_of_different_encoders_do_not_mix(photos, codes, tmp_path):
     other = make_model(tmp_path / "m.safetensors", seed=3)
-    encode(photos, other, tmp_path / "more", split="test", workers=0, quiet=True)
+    encode(photos, other, tmp_path / "more", split="test", workers=0)
     with pytest.raises(HashretError, match="different encoders"):
         build_index([codes, tmp_path / "more"], tmp_path / "index")
     assert not (tmp_path / "index").exists()
@@ -138,7 +138,7 @@ def test_existing_output(codes, index_folder, tmp_path):
 def test_no_photographs(model, tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.png").write_bytes(b"")
-    encode(tmp_path / "photos", model, tmp_path / "codes", workers=0, quiet=True)
+    encode(tmp_path / "photos", model, tmp_path / "codes", workers=0)
     with pytest.raises(HashretError, match="no photographs"):
         build_index(tmp_path / "codes", tmp_path / "index")
     with pytest.raises(HashretError, match="no such folder of shards"):

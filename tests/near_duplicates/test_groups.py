@@ -45,7 +45,7 @@ def make_place(root, model):
         with Image.open(root / "photos" / f"{name[0]}.png") as image:
             change(image).save(root / "photos" / "copies" / name)
     shutil.copy(root / "photos" / "0.png", root / "photos" / "copies" / "0-exact.png")
-    encode(root / "photos", model, root / "codes", features=True, workers=0, quiet=True)
+    encode(root / "photos", model, root / "codes", features=True, workers=0)
     build_index(root / "codes", root / "index")
     return root
 
@@ -68,7 +68,7 @@ def names(groups):
 
 
 def test_copies_are_found_and_the_largest_is_kept(copied):
-    groups = duplicates(copied / "index", radius=ALL, quiet=True)
+    groups = duplicates(copied / "index", radius=ALL)
     assert names(groups) == [["0", "0-exact", "0-small"], ["2", "2-again"], ["1-large", "1"]]
     for kept, *copies in groups:
         assert (kept.keep, kept.hamming, kept.euclidean) == (True, 0, 0.0)
@@ -79,7 +79,7 @@ def test_copies_are_found_and_the_largest_is_kept(copied):
 
 
 def test_a_smaller_distance_finds_less(copied):
-    assert names(duplicates(copied / "index", radius=ALL, distance=0, quiet=True)) == [["0", "0-exact"]]
+    assert names(duplicates(copied / "index", radius=ALL, distance=0)) == [["0", "0-exact"]]
 
 
 def reference(index, by, radius, distance):
@@ -121,7 +121,7 @@ def test_groups_are_those_of_the_definition(copied, by, radius, tmp_path):
     index = open_index(tmp_path / "index")
     assert len(index.segments) == 3
     for distance in (None,) if by == "codes" else (0.05, 0.4, 30):
-        groups = duplicates(tmp_path / "index", radius=radius, by=by, distance=distance, quiet=True)
+        groups = duplicates(tmp_path / "index", radius=radius, by=by, distance=distance)
         got = sorted((group[0].id, {photograph.id for photograph in group}) for group in groups)
         assert got == reference(index, by, radius, distance)
 
@@ -130,13 +130,13 @@ def test_nothing_without_an_other(copied, tmp_path):
     shutil.copytree(copied / "index", tmp_path / "index")
     remove(tmp_path / "index", range(1, 11))
     for by in DISTANCES:
-        assert duplicates(tmp_path / "index", radius=ALL, by=by, quiet=True) == []
+        assert duplicates(tmp_path / "index", radius=ALL, by=by) == []
 
 
 def test_a_file_is_no_copy_of_itself(place):
     append("index", "codes")
     with pytest.warns(UserWarning, match="11 photographs are in the index more than once"):
-        groups = duplicates("index", radius=ALL, quiet=True)
+        groups = duplicates("index", radius=ALL)
     assert names(groups) == [["0", "0-exact", "0-small"], ["2", "2-again"], ["1-large", "1"]]
     assert {photograph.id for group in groups for photograph in group} < set(range(11))
 
@@ -145,7 +145,7 @@ def test_a_link_is_no_copy_of_its_file(place):
     (place / "photos" / "0.png").unlink()
     (place / "photos" / "0.png").symlink_to(place / "photos" / "copies" / "0-exact.png")
     with pytest.warns(UserWarning, match=r"1 photographs are in the index .* by a link .*0\.png"):
-        groups = duplicates("index", radius=ALL, quiet=True)
+        groups = duplicates("index", radius=ALL)
     assert names(groups) == [["2", "2-again"], ["0-exact", "0-small"], ["1-large", "1"]]
 
 
@@ -154,11 +154,11 @@ def test_a_file_of_several_names_is_no_copy_of_itself(tmp_path, model):
     (tmp_path / "photos").mkdir()
     Image.effect_noise((40, 30), 90).save(tmp_path / "photos" / "a.png")
     os.link(tmp_path / "photos" / "a.png", tmp_path / "photos" / "b.png")
-    encode(tmp_path / "photos", model, tmp_path / "codes", workers=0, quiet=True)
+    encode(tmp_path / "photos", model, tmp_path / "codes", workers=0)
     build_index(tmp_path / "codes", tmp_path / "index")
     for by in ("pixels", "codes"):
         with pytest.warns(UserWarning, match="1 photographs are in the index .* one file of several names"):
-            assert duplicates(tmp_path / "index", by=by, quiet=True) == []
+            assert duplicates(tmp_path / "index", by=by) == []
 
 
 def test_frames_pages_and_enlarged_copies(tmp_path, model):
@@ -174,15 +174,15 @@ def test_frames_pages_and_enlarged_copies(tmp_path, model):
     sharp.resize((128, 128), Image.Resampling.BICUBIC).save(folder / "twice.png")
     sharp.resize((32, 32), Image.Resampling.BICUBIC).save(folder / "half.png")
     sharp.resize((128, 128), Image.Resampling.LANCZOS).save(folder / "twice-95.jpg", quality=95)
-    encode(folder, model, tmp_path / "codes", workers=0, quiet=True)
+    encode(folder, model, tmp_path / "codes", workers=0)
     build_index(tmp_path / "codes", tmp_path / "index")
-    [enlarged, pages] = duplicates(tmp_path / "index", radius=ALL, quiet=True)
+    [enlarged, pages] = duplicates(tmp_path / "index", radius=ALL)
     assert enlarged[0].path.endswith("sharp.png")
     assert {Path(photograph.path).stem for photograph in enlarged} == {"sharp", "twice", "half", "twice-95"}
     assert names([pages]) == [["a", "again"]]
     for by, distance in (("values", 30), ("codes", None)):
         with pytest.warns(UserWarning, match="pass for copies"):
-            groups = duplicates(tmp_path / "index", radius=ALL, by=by, distance=distance, quiet=True)
+            groups = duplicates(tmp_path / "index", radius=ALL, by=by, distance=distance)
         together = {frozenset(part) for part in names(groups)}
         assert frozenset({"a", "again"}) in together
         assert not any({"ends-else", "shorter"} & part for part in together)
@@ -190,7 +190,7 @@ def test_frames_pages_and_enlarged_copies(tmp_path, model):
 
 def test_an_encoder_that_does_not_tell_photographs_apart_is_named(copied):
     with pytest.warns(UserWarning, match="10 of 11 photographs pass for copies of others: by its codes"):
-        [group] = duplicates(copied / "index", radius=ALL, by="codes", quiet=True)
+        [group] = duplicates(copied / "index", radius=ALL, by="codes")
     assert len(group) == 11
 
 
@@ -199,16 +199,16 @@ def test_photographs_that_cannot_be_read_are_left_out(place):
     (place / "photos" / "0.png").unlink()
     (place / "photos" / "copies" / "2-again.jpg").write_bytes(b"\xff\xd8\xff damaged")
     with pytest.warns(UserWarning, match="2 photographs cannot be read and are left out"):
-        groups = duplicates("index", radius=ALL, quiet=True)
+        groups = duplicates("index", radius=ALL)
     assert names(groups) == [["0-exact", "0-small"], ["1-large", "1"]]
-    by_values = duplicates("index", radius=ALL, by="values", distance=30, quiet=True)
+    by_values = duplicates("index", radius=ALL, by="values", distance=30)
     assert names(by_values)[0][0] == "1-large"
     gone = {Path(photograph.path).stem for photograph in by_values[0] if photograph.bytes is None}
     assert gone == {"0", "2-again"}
     assert "-" in duplicates_table(by_values).splitlines()[-1]
     shutil.rmtree("photos")
     with pytest.raises(HashretError, match="none of the photographs can be read"):
-        duplicates("index", quiet=True)
+        duplicates("index")
 
 
 def test_the_verb_prints_writes_and_moves(place):
@@ -246,7 +246,7 @@ def test_the_verb_prints_writes_and_moves(place):
 
 
 def test_the_page_says_how_many_groups_it_leaves_out(copied, tmp_path):
-    groups = duplicates(copied / "index", radius=ALL, quiet=True)
+    groups = duplicates(copied / "index", radius=ALL)
     duplicates_page(groups, tmp_path / "page.html", {"alike": "<so>"}, most=2)
     page = (tmp_path / "page.html").read_text()
     assert "3, of which 2 are shown" in page
@@ -285,9 +285,9 @@ def test_mistakes_get_one_line(copied, monkeypatch, options, says):
 def test_an_index_that_does_not_keep_what_is_compared(copied, tmp_path, model):
     build_index(copied / "codes", tmp_path / "small", values=False)
     with pytest.raises(HashretError, match="keeps no values; build it without --no-values"):
-        duplicates(tmp_path / "small", by="directions", quiet=True)
-    encode(copied / "photos", model, tmp_path / "codes", workers=0, quiet=True)
+        duplicates(tmp_path / "small", by="directions")
+    encode(copied / "photos", model, tmp_path / "codes", workers=0)
     build_index(tmp_path / "codes", tmp_path / "plain")
     with pytest.raises(HashretError, match="keeps no features; encode its photographs with --features"):
-        duplicates(tmp_path / "plain", by="features", quiet=True)
-    assert names(duplicates(tmp_path / "small", radius=ALL, quiet=True))[2] == ["1-large", "1"]
+        duplicates(tmp_path / "plain", by="features")
+    assert names(duplicates(tmp_path / "small", radius=ALL))[2] == ["1-large", "1"]

@@ -20,7 +20,7 @@ from hashret.near_duplicates.likeness import is_enlarged, pages, same_pages, vec
 def index(tmp_path_factory, photos, model):
     """Two segments of the test photographs, with features."""
     root = tmp_path_factory.mktemp("likeness")
-    encode(photos, model, root / "codes", split="test", features=True, workers=0, quiet=True)
+    encode(photos, model, root / "codes", split="test", features=True, workers=0)
     build_index(root / "codes", root / "index")
     append(root / "index", root / "codes")
     return open_index(root / "index", "cpu")

@@ -28,7 +28,7 @@ def test_a_page_with_maps(photos, index_folder, model, tmp_path, attention):
     results = query([photos / "test" / "red" / name for name in ("00.png", "01.png")], index_folder, model, k=3)
     results[0][1].append(Hit(4, 9, "/gone.png", "red", 3, None))
     encoder = load_encoder(model if attention else make_model(tmp_path / "vggh.safetensors", attention=False), "cpu")
-    explained = explain_results(results, encoder, quiet=True)
+    explained = explain_results(results, encoder)
     results_page(results, tmp_path / "page.html", explained=explained)
     text = (tmp_path / "page.html").read_text()
     assert "<script" not in text

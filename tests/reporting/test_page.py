@@ -24,7 +24,7 @@ from hashret.reporting.page import report
 from hashret.reporting.run import find_run
 from hashret.shards import ShardFolder, write_shard
 
-QUIET = {"device": "cpu", "quiet": True}
+QUIET = {"device": "cpu"}
 
 
 def training_record(model, **changes):
@@ -36,7 +36,7 @@ def training_record(model, **changes):
 
 def encode_as_trained(data, model, out, split=None, seed=0):
     """Shards of photographs with the values of an encoder that mostly knows the class, as that of `model` does not."""
-    encode(data, model, out, split=split, workers=0, quiet=True)
+    encode(data, model, out, split=split, workers=0)
     rng, folder = np.random.default_rng(seed), ShardFolder(out)
     rows = folder.load()
     labels = rows.labels if rows.labels.ndim == 2 else np.eye(3)[rows.labels]
@@ -85,7 +85,7 @@ def text_of(page):
 
 def test_figures_are_those_of_evaluate_and_of_plain_counting(run, tmp_path):
     found = report(run, tmp_path / "report.html", **QUIET)
-    recorded = evaluate(run / "codes-test", run / "index", device="cpu", quiet=True)
+    recorded = evaluate(run / "codes-test", run / "index", device="cpu")
     times = {"hamming_seconds", "seconds"}
     assert {k: v for k, v in found.metrics.items() if k not in times} == {
         k: v for k, v in recorded.items() if k not in times
@@ -205,7 +205,7 @@ def test_what_is_not_there_is_left_out_with_the_command_for_it(run, tmp_path, th
 
 
 def test_photographs_without_labels(photos, model, tmp_path):
-    encode(photos / "test" / "red", model, tmp_path / "codes-test", workers=0, quiet=True)
+    encode(photos / "test" / "red", model, tmp_path / "codes-test", workers=0)
     build_index(tmp_path / "codes-test", tmp_path / "index")
     found = report(tmp_path, tmp_path / "report.html", **QUIET)
     assert found.codes.information is None
@@ -222,7 +222,7 @@ def test_a_method_that_is_fitted_has_no_curve(run, tmp_path):
 
 
 def test_a_result_of_a_benchmark(run, tmp_path):
-    metrics = evaluate(run / "codes-test", run / "index", device="cpu", quiet=True)
+    metrics = evaluate(run / "codes-test", run / "index", device="cpu")
     record = training_record(run / "model.safetensors")
     result = {
         "benchmark": "toy", "commit": "abc", "date": "2026-01-01", "machine": "a <machine>", "protocol": "cifar10-1",
@@ -334,7 +334,7 @@ def test_mistakes_get_one_line_and_write_nothing(run, tmp_path, arguments, words
 
 def test_parts_of_another_encoder_are_refused(run, tmp_path, photos):
     other = make_model(tmp_path / "other.safetensors", seed=5)
-    encode(photos, other, tmp_path / "codes", split="train", workers=0, quiet=True)
+    encode(photos, other, tmp_path / "codes", split="train", workers=0)
     build_index(tmp_path / "codes", tmp_path / "index")
     with pytest.raises(HashretError, match="by another encoder"):
         report(run, tmp_path / "report.html", index=tmp_path / "index", **QUIET)

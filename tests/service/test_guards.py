@@ -101,7 +101,7 @@ def test_what_was_not_there_yet_is_tried_again(own, monkeypatch):  # noqa: F811
 
 def test_the_service_says_that_it_could_not_follow_and_follows_again(own, photos, photo, monkeypatch):  # noqa: F811
     monkeypatch.setattr(live_module, "_WATCH_SECONDS", 0.02)
-    encode(f"folder:{photos}", own / "model.safetensors", own / "more", split="test", workers=0, quiet=True)
+    encode(f"folder:{photos}", own / "model.safetensors", own / "more", split="test", workers=0)
     index_json = own / "index" / "index.json"
     whole = index_json.read_bytes()
     with TestClient(create_app(own / "index", own / "model.safetensors", "cpu")) as client:
@@ -215,7 +215,7 @@ def test_odd_requests(client, photo):  # noqa: F811
 
 def test_what_is_no_file_any_more_is_gone(own, photos, tmp_path):  # noqa: F811
     shutil.copytree(photos / "test" / "red", tmp_path / "more" / "red")
-    encode(f"folder:{tmp_path / 'more'}", own / "model.safetensors", tmp_path / "codes", workers=0, quiet=True)
+    encode(f"folder:{tmp_path / 'more'}", own / "model.safetensors", tmp_path / "codes", workers=0)
     append(own / "index", tmp_path / "codes")
     pipe, folder, text, link = sorted((tmp_path / "more" / "red").iterdir())
     for path in (pipe, folder, text, link):

@@ -257,7 +257,7 @@ def test_thumbnails(client, index_folder):
 
 def test_a_file_that_is_gone(own, tmp_path):
     make_photo(tmp_path / "more" / "red" / "x.png", "red", np.random.default_rng(0))
-    encode(f"folder:{tmp_path / 'more'}", own / "model.safetensors", tmp_path / "codes", workers=0, quiet=True)
+    encode(f"folder:{tmp_path / 'more'}", own / "model.safetensors", tmp_path / "codes", workers=0)
     append(own / "index", tmp_path / "codes")
     with TestClient(create_app(own / "index", own / "model.safetensors")) as client:
         assert client.get("/api/items/36").json()["there"]
@@ -317,8 +317,8 @@ def wait_until(ready, seconds=20):
 
 def test_a_newer_index_is_taken_up_without_losing_a_request(own, photos, photo, tmp_path, monkeypatch):
     monkeypatch.setattr("hashret.service.live._WATCH_SECONDS", 0.05)
-    encode(f"folder:{photos}", own / "model.safetensors", tmp_path / "more", split="test", workers=0, quiet=True)
-    encode(f"folder:{photos}", own / "model.safetensors", tmp_path / "all", split="train", workers=0, quiet=True)
+    encode(f"folder:{photos}", own / "model.safetensors", tmp_path / "more", split="test", workers=0)
+    encode(f"folder:{photos}", own / "model.safetensors", tmp_path / "all", split="train", workers=0)
     data = photo.read_bytes()
     with TestClient(create_app(own / "index", own / "model.safetensors")) as client:
         stop, answers = threading.Event(), []
@@ -352,7 +352,7 @@ def test_an_index_of_another_encoder_is_not_taken_up_without_it(own, photos, tmp
     live = LiveIndex(own / "index", own / "model.safetensors", "cpu")
     before = live.current
     other = make_model(tmp_path / "other.safetensors", seed=5)
-    encode(f"folder:{photos}", other, tmp_path / "others", split="test", workers=0, quiet=True)
+    encode(f"folder:{photos}", other, tmp_path / "others", split="test", workers=0)
     build_index(tmp_path / "others", own / "index", overwrite=True)
     live.refresh()
     assert "built by another encoder" in live.problem

@@ -22,7 +22,7 @@ from hashret.training.start import train
 
 SMALL = {
     "bits": 16, "image_size": 32, "arch": "vgg11", "width": 32, "dropout": 0.1, "epochs": 3, "batch_size": 8,
-    "lr": 1e-3, "heldout": 0.2, "workers": 0, "device": "cpu", "quiet": True,
+    "lr": 1e-3, "heldout": 0.2, "workers": 0, "device": "cpu",
 }  # fmt: skip
 
 
@@ -185,7 +185,7 @@ def test_features_are_computed_once_for_all_heads(photos, head, tmp_path, monkey
 
 def test_a_killed_feature_cache_goes_on_where_it_stopped(photos, tmp_path, monkeypatch):
     source, stack = open_data(photos, "train"), vgg_features("vgg11")
-    arguments = (source, stack, 32, "float32", torch.device("cpu"), tmp_path / "cache", 0, True)
+    arguments = (source, stack, 32, "float32", torch.device("cpu"), tmp_path / "cache", 0)
     whole = FeatureFeed(*arguments).features[:]
     folder = next((tmp_path / "cache" / "features").iterdir())
     state = np.fromfile(folder / "state.u8", np.uint8)
@@ -284,7 +284,6 @@ def test_a_training_that_lost_a_process_resumes_with_any_number(photos, head, tm
 
 def test_torchrun(photos, head, tmp_path):
     options = head | {"data": f"folder:{photos}", "out": tmp_path / "model.safetensors", "epochs": 2}
-    del options["quiet"]
     arguments = [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", str(value))]
     process = torchrun("train", *arguments)
     output, errors = process.communicate(timeout=100)
