@@ -279,12 +279,12 @@ class _Run:
         rows, values = rows[good], values[good]
         shard = Shard(
             codes=pack(binarize(values)),
-            values=values,
+            hash_outputs=values,
             ids=rows,
             paths=encode_paths([self._path(row) for row in rows]),
             labels=None if self.source.labels is None else self.source.labels[rows],
             skipped=tuple(skipped),
-            features=None if inner is None else inner[good],
+            fc_features=None if inner is None else inner[good],
         )
         write_shard(
             self.folder / shard_name(number), shard, bits=self.encoder.bits, encoder=self.encoder.fingerprint,

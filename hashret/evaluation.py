@@ -197,7 +197,7 @@ def open_trial(
     rows, codes, labels = database.everything()
     if query.labels is None or labels is None:
         raise HashretError("metrics need labels of both queries and index; encode class folders or a label list")
-    if rerank_by == "features" and query.features is None:
+    if rerank_by == "features" and query.fc_features is None:
         raise HashretError(f"{queries} keeps no features to re-rank by; encode it with --features")
     if query.skipped:
         count, first = len(query.skipped), query.skipped[0]
@@ -316,9 +316,9 @@ def _reranked(trial, counts, candidates, rerank_by):
     progress = Progress("re-ranking", len(query), "queries")
     for start in range(0, len(query), _QUERIES_AT_ONCE):
         some = slice(start, start + _QUERIES_AT_ONCE)
-        features = None if query.features is None else query.features[some]
+        features = None if query.fc_features is None else query.fc_features[some]
         hits = database.search(
-            query.codes[some], query.values[some], candidates, candidates, rerank_by, features=features
+            query.codes[some], query.hash_outputs[some], candidates, candidates, rerank_by, features=features
         )
         n = len(hits.rows)
         if query.labels.ndim == 1:

@@ -409,7 +409,7 @@ def add(
     opened = open_index(index, "cpu")
     if read_meta(model)["fingerprint"] != opened.meta["encoder"]:
         raise HashretError(f"the index {index} was built by another encoder than {model}; name its own with --model")
-    keep_features = all(segment.features is not None for segment in opened.segments)
+    keep_features = all(segment.fc_features is not None for segment in opened.segments)
     sources = list(_sources(photos, split, exclude, include))
     passed_over = tuple(item for source in sources for item in source.files_passed_over())
     new = _new_photographs(opened, sources, again)

@@ -1,12 +1,9 @@
-"""HDF5 shards: packed codes, real values, ids, labels and paths of encoded photographs.
+"""HDF5 shards: what `encode` keeps of each photograph, in the columns of `COLUMNS`.
 
-A shard ``codes-00000.h5`` holds the datasets ``codes`` uint8 (n, ceil(bits / 8)), ``values`` float32 (n, bits),
-``ids`` int64 (n,), ``labels`` int64 (n,) or uint8 (n, classes) where known, ``paths`` fixed-length utf-8, and
-``skipped``, a JSON line for each unreadable photograph of its range; where asked for, ``features`` float32 (n, width),
-what the hash layer reads. All are contiguous and uncompressed, so that
-numpy maps the rows. Values are float32 because trained encoders saturate: in float16 most of them are exactly one,
-and re-ranking has nothing left to order by. A shard is written under a temporary name and renamed: one that exists
-is whole.
+A shard ``codes-00000.h5`` holds a dataset for each column, and ``skipped``, a JSON line for each unreadable photograph
+of its range. All are contiguous and uncompressed, so that numpy maps the rows. Hash outputs are float32 because trained
+encoders saturate: in float16 most of them are exactly one, and re-ranking has nothing left to order by. A shard is
+written under a temporary name and renamed: one that exists is whole.
 """
 
 from __future__ import annotations
@@ -14,21 +11,25 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
-from .bits import MAX_BITS, MIN_BITS, code_width
+from .bits import MAX_BITS, MIN_BITS, Codes, HashOutputs, Labels, Positions, code_width
 from .errors import HashretError
-from .files import atomic, read_json, recover
+from .files import StrPath, atomic, read_json, recover
 from .names import json_lines, to_json
 from .records import checked, fields, list_of, one_of, or_none, text, whole
 
+if TYPE_CHECKING:
+    import h5py
+
 FORMAT = 1
 MANIFEST = "codes.json"
-_ARRAYS = ("codes", "values", "ids", "paths")
-_OPTIONAL = ("labels", "features")
 _LONGEST = 2**16  # bytes of a path, and of an attribute
 _ENCODED = {"bits": whole(MIN_BITS, MAX_BITS), "encoder": text(), "image_size": whole(1, 2**15)}
 _SHARD = fields(_ENCODED | {"sha256": text("[0-9a-f]{64}")}, {"format": whole(), "first_id": whole()})
@@ -41,54 +42,108 @@ _MANIFEST = fields(
      "protocol": or_none(PROTOCOL)},
 )  # fmt: skip
 
+Array = npt.NDArray[Any]
+Kind = tuple[str, tuple[int | None, ...]]  # the beginning of a dtype's name, and a shape in which None is any length
 
-def shard_name(number):
-    """File name of a shard."""
+
+@dataclass(frozen=True)
+class Column:
+    """A column: an array with a row for each photograph, in shards and in the segments of an index.
+
+    Attributes:
+        name: of the array in code.
+        stored: name on disk, of the dataset in a shard and, with ``.npy`` behind it, of the file in a segment.
+        kinds: dtypes that it may have, each with the shape of a row, in which "bits" is the length of a code, "bytes"
+            that of a packed code, and None any length.
+        optional: whether a shard may lack it.
+    """
+
+    name: str
+    stored: str
+    kinds: tuple[tuple[str, tuple[int | str | None, ...]], ...]
+    optional: bool = False
+
+    def kinds_of(self, count: int, bits: int) -> list[Kind]:
+        """Return the dtypes and whole shapes that ``count`` rows of an encoder of ``bits`` bits may have."""
+        lengths = {"bits": bits, "bytes": code_width(bits)}
+        return [
+            (dtype, (count, *(lengths[size] if isinstance(size, str) else size for size in shape)))
+            for dtype, shape in self.kinds
+        ]
+
+
+# The one list of columns: what is added here is written, read, checked, and carried into an index.
+COLUMNS = [
+    Column("codes", "codes", (("|u1", ("bytes",)),)),
+    Column("hash_outputs", "values", (("<f4", ("bits",)),)),
+    Column("ids", "ids", (("<i8", ()),)),
+    Column("paths", "paths", (("|S", ()),)),  # utf-8 of fixed length
+    Column("labels", "labels", (("<i8", ()), ("|u1", (None,))), optional=True),  # class numbers, or a flag a class
+    Column("fc_features", "features", (("<f4", (None,)),), optional=True),  # what the hash layer reads
+]
+
+
+def shard_name(number: int) -> str:
+    """Return the file name of a shard."""
     return f"codes-{number:05d}.h5"
 
 
 @dataclass
 class Shard:
-    """Rows of one shard; arrays may be memory maps.
+    """The columns of one shard, see `COLUMNS`; arrays may be memory maps.
 
-    codes uint8 (n, w), values float32 (n, bits), ids int64 (n,), paths bytes (n,), labels (n,) or (n, classes) or
-    None, skipped: list of dicts (id, path, reason), features float32 (n, width) or None.
+    Attributes:
+        skipped: the unreadable photographs, a dict of id, path and reason each.
+        others: columns that have no attribute here, by name.
     """
 
-    codes: np.ndarray
-    values: np.ndarray
-    ids: np.ndarray
-    paths: np.ndarray
-    labels: np.ndarray | None = None
-    skipped: tuple = ()
-    features: np.ndarray | None = None
+    codes: Codes
+    hash_outputs: HashOutputs
+    ids: Positions
+    paths: npt.NDArray[np.bytes_]
+    labels: Labels | None = None
+    skipped: tuple[dict[str, Any], ...] = ()
+    fc_features: npt.NDArray[np.float32] | None = None
+    others: Mapping[str, Array] = field(default_factory=dict)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.ids)
 
-    def without(self, paths):
-        """The shard without the rows of some paths, a set."""
+    @classmethod
+    def of(cls, columns: Mapping[str, Array], skipped: tuple[dict[str, Any], ...]) -> Shard:
+        """Return the shard of some columns, by name."""
+        own = {name: array for name, array in columns.items() if name in cls.__dataclass_fields__}
+        others = {name: array for name, array in columns.items() if name not in own}
+        return cls(**own, skipped=skipped, others=others)
+
+    def columns(self) -> dict[str, Array]:
+        """Return the columns that are there, by name, in the order of `COLUMNS`."""
+        found = {column.name: self.others.get(column.name, getattr(self, column.name, None)) for column in COLUMNS}
+        return {name: array for name, array in found.items() if array is not None}
+
+    def without(self, paths: set[str]) -> Shard:
+        """Return the shard without the rows of some paths."""
         rows = [row for row, path in enumerate(self.paths) if decode_path(path) not in paths]
-        there = [name for name in (*_ARRAYS, *_OPTIONAL) if getattr(self, name) is not None]
-        return replace(self, **{name: getattr(self, name)[rows] for name in there})
+        return Shard.of({name: array[rows] for name, array in self.columns().items()}, self.skipped)
 
 
-def encode_paths(paths):
-    """Paths as fixed-length bytes (n,), utf-8; names that are not utf-8 keep their bytes."""
+def encode_paths(paths: Iterable[StrPath]) -> npt.NDArray[np.bytes_]:
+    """Return paths as fixed-length bytes (n,), utf-8; names that are not utf-8 keep their bytes."""
     raw = [str(path).encode("utf-8", "surrogateescape") for path in paths]
     return np.array(raw, dtype=f"S{max([1, *map(len, raw)])}")
 
 
-def decode_path(raw):
-    """Inverse of `encode_paths` for one path."""
+def decode_path(raw: Any) -> str:
+    """Return the path of which `encode_paths` made these bytes."""
     return bytes(raw).decode("utf-8", "surrogateescape")
 
 
-def write_shard(path, shard, **attributes):
+def write_shard(path: StrPath, shard: Shard, **attributes: Any) -> None:
     """Write a `Shard` atomically, with ``attributes`` (bits, encoder, image_size, first_id) on the file."""
     import h5py
 
-    arrays = {name: getattr(shard, name) for name in (*_ARRAYS, *_OPTIONAL) if getattr(shard, name) is not None}
+    columns = shard.columns()
+    arrays = {column.stored: columns[column.name] for column in COLUMNS if column.name in columns}
     skipped = "\n".join(map(to_json, shard.skipped))
     # HDF5 may crash on a full disk, so it writes to memory and the file is written plainly.
     with h5py.File("shard", "w", libver="latest", driver="core", backing_store=False) as file:
@@ -104,7 +159,7 @@ def write_shard(path, shard, **attributes):
         partial.write_bytes(image)
 
 
-def read_shard(path, verify=True):
+def read_shard(path: StrPath, verify: bool = True) -> tuple[Shard, dict[str, Any]]:
     """Read a shard: -> (Shard of memory maps, attributes).
 
     Nothing is taken from the file but attributes that are single numbers or texts, and datasets as `write_shard` writes
@@ -125,15 +180,10 @@ def read_shard(path, verify=True):
                 raise HashretError(f"{path} was written by a later hashret (format {attributes['format']}); upgrade")
             checked(attributes, _SHARD, f"the shard {path}")
             n, bits = _length(file), attributes["bits"]
-            shapes = {
-                "codes": [("|u1", (n, code_width(bits)))], "values": [("<f4", (n, bits))], "ids": [("<i8", (n,))],
-                "paths": [("|S", (n,))], "labels": [("<i8", (n,)), ("|u1", (n, None))],
-                "features": [("<f4", (n, None))],
-            }  # fmt: skip
-            names = [*_ARRAYS, *(name for name in _OPTIONAL if name in file)]
-            arrays = {name: _map(path, file, name, shapes[name]) for name in names}
-            skipped = bytes(_map(path, file, "skipped", [("|u1", (None,))])).decode("utf-8", "surrogateescape")
-        skipped = tuple(json_lines(skipped))
+            there = [column for column in COLUMNS if not column.optional or column.stored in file]
+            arrays = {c.stored: _map(path, file, c.stored, c.kinds_of(n, bits)) for c in there}
+            raw = bytes(_map(path, file, "skipped", [("|u1", (None,))]))
+        skipped = tuple(json_lines(raw.decode("utf-8", "surrogateescape")))
         checked(list(skipped), list_of(SKIPPED_LINE), f"the shard {path}")
         if verify and _checksum(arrays) != attributes["sha256"]:
             raise ValueError("its checksum does not match")
@@ -144,13 +194,13 @@ def read_shard(path, verify=True):
                 f"or, where it ended without closing it, run h5clear -s {path}"
             ) from None
         if isinstance(error, PermissionError):
-            raise HashretError(f"cannot read the shard {path}: {os.strerror(error.errno)}") from None
+            raise HashretError(f"cannot read the shard {path}: {os.strerror(error.errno or 0)}") from None
         raise HashretError(f"the shard {path} is damaged ({error}); remove it and run encode again") from None
-    return Shard(**arrays, skipped=skipped), attributes
+    return Shard.of({column.name: arrays[column.stored] for column in there}, skipped), attributes
 
 
-def _attribute(file, name):
-    """A number or a text that is an attribute of the file."""
+def _attribute(file: h5py.File, name: str) -> Any:
+    """Return a number or a text that is an attribute of the file."""
     import h5py
 
     found = file.attrs.get_id(name)
@@ -161,16 +211,16 @@ def _attribute(file, name):
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _length(file):
-    """How many photographs there are."""
+def _length(file: h5py.File) -> int:
+    """Return how many photographs there are."""
     shape = _dataset(file, "ids").shape
     if len(shape) != 1:
         raise ValueError("its ids are no list")
-    return shape[0]
+    return int(shape[0])
 
 
-def _dataset(file, name):
-    """A dataset of the file itself, by HDF5's own means: `file[name]` would follow links."""
+def _dataset(file: h5py.File, name: str) -> h5py.h5d.DatasetID:
+    """Return a dataset of the file itself, by HDF5's own means: `file[name]` would follow links."""
     import h5py
 
     raw = name.encode()
@@ -181,8 +231,8 @@ def _dataset(file, name):
     return h5py.h5d.open(file.id, raw)
 
 
-def _map(path, file, name, kinds):
-    """Memory map of a contiguous dataset of one of some ``kinds``: a type and a shape, in which None is any length."""
+def _map(path: StrPath, file: h5py.File, name: str, kinds: list[Kind]) -> Array:
+    """Return the memory map of a contiguous dataset of one of some ``kinds``."""
     import h5py
 
     dataset = _dataset(file, name)
@@ -210,21 +260,22 @@ def _map(path, file, name, kinds):
     return np.memmap(path, dtype, "r", offset, shape)
 
 
-def _checksum(arrays):
+def _checksum(arrays: Mapping[str, Array]) -> str:
     digest = hashlib.sha256()
     for name in sorted(arrays):
         digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
-        digest.update(np.ascontiguousarray(arrays[name]))
+        digest.update(np.ascontiguousarray(arrays[name]).data)
     return digest.hexdigest()
 
 
-def read_manifest(folder):
-    """What `codes.json` says of a folder of shards. Raises HashretError where there is none, or it is damaged."""
-    return read_json(Path(folder) / MANIFEST, "shard folder", _MANIFEST)
+def read_manifest(folder: StrPath) -> dict[str, Any]:
+    """Read what `codes.json` says of a folder of shards. Raises HashretError where there is none, or it is damaged."""
+    manifest: dict[str, Any] = read_json(Path(folder) / MANIFEST, "shard folder", _MANIFEST)
+    return manifest
 
 
-def count_shards(folder, manifest):
-    """How many of the shards of a folder are there."""
+def count_shards(folder: StrPath, manifest: Mapping[str, Any]) -> int:
+    """Return how many of the shards of a folder are there."""
     numbers = (re.fullmatch(r"codes-(\d{5,18})\.h5", path.name) for path in Path(folder).iterdir())
     return sum(int(number[1]) < manifest["shards"] for number in numbers if number)
 
@@ -233,13 +284,13 @@ class ShardFolder:
     """All shards of one `encode` run, in order.
 
     Attributes:
-        manifest: what the run encoded: bits, encoder, image_size, precision, count, shards, complete ...
+        manifest: what `codes.json` says of the run: bits, encoder (its fingerprint), image_size, precision, shards ...
 
     Raises:
         HashretError: no such folder, no shards, or a run that has not ended.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: StrPath):
         self.folder = Path(folder)
         recover(self.folder)
         if not self.folder.is_dir():
@@ -252,16 +303,16 @@ class ShardFolder:
                 "run the same hashret encode again to go on"
             )
 
-    def shard_path(self, number):
-        """Path of a shard."""
+    def shard_path(self, number: int) -> Path:
+        """Return the path of a shard."""
         return self.folder / shard_name(number)
 
-    def __iter__(self):
-        """Each `Shard`, one after the other."""
+    def __iter__(self) -> Iterator[Shard]:
+        """Read each `Shard`, one after the other."""
         return map(self.read, range(self.manifest["shards"]))
 
-    def read(self, number):
-        """A `Shard`, checked to be of this run."""
+    def read(self, number: int) -> Shard:
+        """Read a `Shard`, and check that it is of this run."""
         shard, attributes = read_shard(self.shard_path(number))
         if read_manifest(self.folder) != self.manifest:
             raise HashretError(f"{self.folder} was encoded anew while it was read; run this again")
@@ -274,13 +325,20 @@ class ShardFolder:
             )
         return shard
 
-    def paths(self):
-        """The path of each photograph, bytes, one after the other."""
+    def optional_columns(self) -> set[str]:
+        """Return the names of the optional columns that the shards have."""
+        if not self.manifest["shards"]:
+            return set()
+        there = read_shard(self.shard_path(0), verify=False)[0].columns()
+        return {column.name for column in COLUMNS if column.optional and column.name in there}
+
+    def paths(self) -> Iterator[np.bytes_]:
+        """Yield the path of each photograph as it is stored, one after the other."""
         for number in range(self.manifest["shards"]):
             yield from read_shard(self.shard_path(number), verify=False)[0].paths
 
-    def _contradiction(self, number, shard):
-        """What of a shard is not as the manifest says, or None."""
+    def _contradiction(self, number: int, shard: Shard) -> str | None:
+        """Return what of a shard is not as the manifest says, or None."""
         ids, labels, classes = shard.ids, shard.labels, len(self.manifest["classes"])
         if len(ids) and not (ids[0] >= 0 and (ids[1:] > ids[:-1]).all()):
             return "its ids do not ascend"
@@ -288,16 +346,16 @@ class ShardFolder:
             start, size = number * self.manifest["shard_size"], self.manifest["shard_size"]
             if ids[0] < start or ids[-1] >= min(start + size, self.manifest.get("images", start + size)):
                 return "its photographs are those of another shard"
-        if (0 if shard.features is None else shard.features.shape[1]) != self.manifest.get("features", 0):
+        if (0 if shard.fc_features is None else shard.fc_features.shape[1]) != self.manifest.get("features", 0):
             return f"its features are not as {MANIFEST} says"
         if labels is None or not len(labels):
             return None
         known = labels.shape[1] == classes if labels.ndim == 2 else -1 <= labels.min() <= labels.max() < classes
         return None if known else f"its labels are not those of {classes} classes"
 
-    def load(self):
-        """All rows as one `Shard` in memory."""
+    def load(self) -> Shard:
+        """Read all rows as one `Shard` in memory."""
         shards = list(self)
-        there = [name for name in _OPTIONAL if getattr(shards[0], name) is not None]
-        joined = {name: np.concatenate([getattr(shard, name) for shard in shards]) for name in (*_ARRAYS, *there)}
-        return Shard(**joined, skipped=sum((shard.skipped for shard in shards), ()))
+        columns = [shard.columns() for shard in shards]
+        joined = {name: np.concatenate([some[name] for some in columns]) for name in columns[0]}
+        return Shard.of(joined, tuple(line for shard in shards for line in shard.skipped))

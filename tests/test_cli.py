@@ -175,17 +175,17 @@ def test_rerank_by_the_features_before_the_hash_layer(workplace, photos):
         assert hashret("encode", photos, "--split", split, "--features", "--out", f"full-{split}").exit_code == 0
     assert hashret("build-index", "--codes", "full-train", "--out", "full").exit_code == 0
     index, rows = open_index("full", "cpu"), ShardFolder("full-test").load()
-    assert index.segments[0].features.shape == (36, 32)
-    assert rows.features.shape == (12, 32)
+    assert index.segments[0].fc_features.shape == (36, 32)
+    assert rows.fc_features.shape == (12, 32)
     hits = hits_of(rows.paths[5].decode(), "--index", "full", "--rerank-by", "features", "-k", 36)
-    wanted = np.linalg.norm(index.segments[0].features - rows.features[5], axis=1)
+    wanted = np.linalg.norm(index.segments[0].fc_features - rows.fc_features[5], axis=1)
     assert [hit["euclidean"] for hit in hits] == pytest.approx(np.sort(wanted), abs=1e-5)
     encoder = load_encoder("model.safetensors", "cpu")
-    logits = rows.features @ encoder.head.hash.weight.numpy().T + encoder.head.hash.bias.numpy()
-    assert rows.values == pytest.approx(1 / (1 + np.exp(-logits)), abs=1e-4)
+    logits = rows.fc_features @ encoder.head.hash.weight.numpy().T + encoder.head.hash.bias.numpy()
+    assert rows.hash_outputs == pytest.approx(1 / (1 + np.exp(-logits)), abs=1e-4)
     assert "1 photographs added" in hashret("add", "full", photos / "test" / "red" / "00.png").output
     assert "37 photographs" in hashret("compact", "full").output
-    assert open_index("full", "cpu").segments[0].features.shape == (37, 32)
+    assert open_index("full", "cpu").segments[0].fc_features.shape == (37, 32)
     done = hashret("evaluate", "full-test", "--index", "full", "--rerank-by", "features")
     assert json.loads(done.stdout)["rerank_by"] == "features"
     assert done.stderr.startswith("note: 1 of 37 photographs of the index have no label")

@@ -35,16 +35,16 @@ def test_shards_hold_codes_values_labels_and_paths(photos, codes, model):
     assert rows.ids.tolist() == list(range(36))
     assert np.array_equal(rows.labels, source.labels)
     assert decode_path(rows.paths[5]) == str(source.file(5))
-    assert np.array_equal(rows.codes, pack(binarize(rows.values)))
+    assert np.array_equal(rows.codes, pack(binarize(rows.hash_outputs)))
     encoder = load_encoder(model, "cpu")
     alone = encoder.values(read_image(source.file(20), 32)[None])
-    assert np.array_equal(rows.values[20], alone[0])
+    assert np.array_equal(rows.hash_outputs[20], alone[0])
 
 
 def test_workers_and_shard_sizes_do_not_change_the_rows(photos, model, codes, tmp_path):
     run(photos, model, tmp_path / "codes", split="train", workers=2, shard_size=17)
     one, other = ShardFolder(codes).load(), ShardFolder(tmp_path / "codes").load()
-    for name in ("codes", "values", "ids", "labels"):
+    for name in ("codes", "hash_outputs", "ids", "labels"):
         assert np.array_equal(getattr(one, name), getattr(other, name)), name
 
 

@@ -16,7 +16,7 @@ def make_shard(n=5, bits=12, seed=0):
     values = np.random.default_rng(seed).random((n, bits)).astype(np.float32)
     return shards.Shard(
         codes=pack(binarize(values)),
-        values=values,
+        hash_outputs=values,
         ids=np.arange(n),
         paths=shards.encode_paths([f"/photos/ä{i}.png" for i in range(n)]),
         labels=np.arange(n),
@@ -32,7 +32,7 @@ def test_read_gives_what_was_written(tmp_path):
     shard, path = make_shard(), tmp_path / "codes-00000.h5"
     write(path, shard)
     got, attributes = shards.read_shard(path)
-    for name in ("codes", "values", "ids", "paths", "labels"):
+    for name in ("codes", "hash_outputs", "ids", "paths", "labels"):
         assert np.array_equal(getattr(got, name), getattr(shard, name)), name
         assert isinstance(getattr(got, name), np.memmap)
     assert got.skipped == shard.skipped

@@ -58,7 +58,7 @@ def main():
         contenders[name] = open_database(where)
         contenders[f"{name}, values beside"] = open_database(where, values=options.index)
     queries = ShardFolder(options.codes).load()
-    result |= measured(contenders, queries.codes, queries.values)
+    result |= measured(contenders, queries.codes, queries.hash_outputs)
     common.save("engines", result | {"seed": 0}, options.results)
 
 

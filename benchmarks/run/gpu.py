@@ -110,7 +110,7 @@ class HeldSegment(Segment):
     """A segment in memory."""
 
     def __init__(self, stage, values):
-        self.stage, self.values, self.features, self.meta = stage, values, None, {"count": len(stage)}
+        self.stage, self.hash_outputs, self.fc_features, self.meta = stage, values, None, {"count": len(stage)}
         self.removed = np.empty(0, np.int64)
 
 

@@ -134,7 +134,7 @@ def batches(index, size):
         alive, codes = np.flatnonzero(segment.alive), segment.stage.codes()
         for start in range(0, len(alive), size):
             some = alive[start : start + size]
-            values = np.asarray(segment.values[some], np.float32) if index.has_values else None
+            values = np.asarray(segment.hash_outputs[some], np.float32) if index.has_values else None
             paths = [segment.paths[row] for row in some.tolist()]
             yield Rows(segment.ids[some], codes[some][:, :width], values, _numbers(segment.labels, some), paths)
 

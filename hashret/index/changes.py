@@ -45,6 +45,7 @@ from .hamming import compile_for
 from .segment import SegmentWriter, describe, save_rows
 
 _ROWS_AT_ONCE = 2**16
+_OUTPUTS = frozenset({"hash_outputs"})  # what an index that is built without values leaves out
 
 
 def build_index(codes=("codes",), out="index", overwrite=False, values=True):
@@ -71,7 +72,7 @@ def build_index(codes=("codes",), out="index", overwrite=False, values=True):
     remove_leftovers(out.parent, re.escape(out.name))  # of before indexes were built in their own folder
     made = not out.exists()
     try:
-        with _new_segment(out, meta["bits"], values) as writer:
+        with _new_segment(out, meta["bits"], frozenset() if values else _OUTPUTS) as writer:
             next_id = write_shards(writer, folders, meta["classes"])
             if not len(writer):
                 raise HashretError(f"no photographs in {', '.join(str(shards.folder) for shards in folders)}")
@@ -117,8 +118,8 @@ def append(index, codes, new_only=False):
                 raise HashretError(f"{shards.folder} was encoded by another encoder than the index {index}")
         known = _known_files(folder, folders) if new_only else set()
         classes = united(meta["classes"], *(shards.manifest["classes"] for shards in folders))
-        values = "values.npy" in meta["segments"][0]["files"]
-        with _new_segment(folder, meta["bits"], values) as writer:
+        without = frozenset() if "values.npy" in meta["segments"][0]["files"] else _OUTPUTS
+        with _new_segment(folder, meta["bits"], without) as writer:
             next_id = write_shards(writer, folders, classes, meta["next_id"], known)
             if not len(writer):
                 return 0
@@ -172,21 +173,18 @@ def compact(index):
         if len(meta["segments"]) == 1 and not meta["segments"][0].get("removed"):
             return meta["count"], before, before
         opened = open_index(folder, "cpu", verify=True)
-        values = all(segment.values is not None for segment in opened.segments)
-        features = all(segment.features is not None for segment in opened.segments)
-        with _new_segment(folder, meta["bits"], values) as writer:
+        common = set.intersection(*(set(segment.columns) for segment in opened.segments)) - {"labels"}
+        with _new_segment(folder, meta["bits"]) as writer:
             labels = opened.labels
             for number, segment in enumerate(opened.segments):
                 codes = segment.stage.codes()
                 alive = np.flatnonzero(segment.alive)
                 for start in range(0, len(alive), _ROWS_AT_ONCE):
                     rows = alive[start : start + _ROWS_AT_ONCE]
-                    some = None if labels is None else labels[rows + opened.offsets[number]]
-                    paths = segment.paths.cut(rows)
-                    writer.add(
-                        codes[rows], segment.values[rows] if values else None, segment.ids[rows], paths, some,
-                        segment.features[rows] if features else None,
-                    )  # fmt: skip
+                    columns = {"codes": codes[rows]} | {name: segment.columns[name][rows] for name in common}
+                    if labels is not None:
+                        columns["labels"] = labels[rows + opened.offsets[number]]
+                    writer.add(columns, segment.paths.cut(rows))
             if not len(writer):
                 raise HashretError(f"every photograph of {index} was removed; nothing is left to compact")
             generation = _next_generation(folder)
@@ -276,10 +274,10 @@ def _next_generation(folder):
 
 
 @contextlib.contextmanager
-def _new_segment(folder, bits, values):
+def _new_segment(folder, bits, without=frozenset()):
     """A writer of a segment under a temporary name, which `_placed` gives its own."""
     with partial_folder(folder / "segment") as partial:
-        yield SegmentWriter(partial, bits, values)
+        yield SegmentWriter(partial, bits, without)
 
 
 def _finished(writer):

@@ -28,16 +28,14 @@ from .database import Database, Item
 from .distinct import damaged_table
 from .paths import cut, file_key, folder_key, path_matches, readings
 from .rows import joined
-from .segment import MAX_ITEMS, Segment, check_files
+from .segment import MAX_ITEMS, ROW_COLUMNS, Segment, check_files
 
 FORMAT = 2
 SHARED = ("bits", "encoder", "precision", "image_size")  # what all shard folders of an index must agree on
 SEGMENT = r"\d{6,}"  # names of segments,
 REMOVED = r"removed-\d{6,}\.npy"  # and of their files
-SEGMENT_FILE = (
-    r"hamming\.faiss|paths\.bin|"
-    rf"(starts|items|numbers|planes|values|features|ids|labels|path_ends)\.npy|{REMOVED}"
-)
+_ARRAYS = "|".join(["starts", "items", "numbers", "planes", "path_ends", *(column.stored for column in ROW_COLUMNS)])
+SEGMENT_FILE = rf"hamming\.faiss|paths\.bin|({_ARRAYS})\.npy|{REMOVED}"
 _NO_FILE = "no file of an index"
 _NEEDED = {"hamming.faiss", "planes.npy", "ids.npy", "paths.bin", "path_ends.npy"}
 _SEGMENT = fields(
@@ -110,7 +108,7 @@ class Index(Database):
 
     @property
     def has_values(self):
-        return all(segment.values is not None for segment in self.segments)
+        return all(segment.hash_outputs is not None for segment in self.segments)
 
     @cached_property
     def ids(self):
@@ -120,7 +118,7 @@ class Index(Database):
     @cached_property
     def values(self):
         """Hash-layer values, float32 (n, bits), to read rows of, or None where the index keeps none."""
-        return joined([segment.values for segment in self.segments]) if self.has_values else None
+        return joined([segment.hash_outputs for segment in self.segments]) if self.has_values else None
 
     @cached_property
     def labels(self):
@@ -170,7 +168,7 @@ class Index(Database):
 
     def value(self, row):
         segment, place = self._place(row)
-        return None if segment.values is None else np.array(segment.values[place])
+        return None if segment.hash_outputs is None else np.array(segment.hash_outputs[place])
 
     def path(self, row):
         """Path of the photograph at ``row``."""
@@ -302,7 +300,7 @@ class Index(Database):
             raise HashretError("candidates are calibrated on an index of one piece; run hashret compact first")
         if self.values is None:
             raise HashretError("this index keeps no values to calibrate on")
-        return calibrate(self.segments[0].stage, self.segments[0].values, k, recall, sample, seed)
+        return calibrate(self.segments[0].stage, self.segments[0].hash_outputs, k, recall, sample, seed)
 
     def nearest(self, codes, k, among=None):
         self.check(codes)
@@ -317,7 +315,7 @@ class Index(Database):
 
     def reranked(self, values, rows, features="values"):
         rerank.check_features(features)
-        if features == "features" and any(segment.features is None for segment in self.segments):
+        if features == "features" and any(segment.fc_features is None for segment in self.segments):
             raise HashretError("this index keeps no features; encode its photographs with --features")
         if features in ("values", "directions") and not self.has_values:
             raise HashretError("this index keeps no values; take --rerank-by asymmetric")
@@ -357,7 +355,8 @@ def write_shards(writer, folders, classes, first_id=0, known=frozenset()):
     next id. Where photographs of any folder have several labels, those of all get flags. Those whose paths are in the
     set ``known`` are left out.
     """
-    kept = all("features" in shards.manifest for shards in folders)
+    columns = [shards.optional_columns() for shards in folders if shards.manifest["shards"]]
+    carried = set.intersection(*columns) - {"labels"} if columns else set()  # what all of them have
     dimensions = [_label_dimensions(shards) for shards in folders]
     labelled, several = any(dimensions), 2 in dimensions
     for shards in folders:
@@ -369,11 +368,12 @@ def write_shards(writer, folders, classes, first_id=0, known=frozenset()):
                 continue
             ids = shard.ids + first_id
             next_id = int(ids.max()) + 1
-            features, labels = shard.features if kept else None, None
+            columns = {"codes": shard.codes, "hash_outputs": shard.hash_outputs, "ids": ids}
+            columns |= {name: array for name, array in shard.columns().items() if name in carried}
             if labelled:
                 labels = np.full(len(shard), -1) if shard.labels is None else shard.labels
-                labels = renumbered(labels, names, classes, several)
-            writer.add(shard.codes, shard.values, ids, cut(shard.paths), labels, features)
+                columns["labels"] = renumbered(labels, names, classes, several)
+            writer.add(columns, cut(shard.paths))
         first_id = next_id
     return first_id
 

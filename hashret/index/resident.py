@@ -45,7 +45,7 @@ class Resident:
             self.device = torch.device("cuda", torch.cuda.current_device())
         self._lock, self._said = Lock(), set()  # faiss lets one thread at a time use a GPU
         tables = [_without_removed(segment) for segment in index.segments]
-        keeps_values = all(segment.values is not None for segment in index.segments)
+        keeps_values = all(segment.hash_outputs is not None for segment in index.segments)
         bytes_of_values = 4 * index.bits * index.offsets[-1] if keeps_values else 0
         resources = faiss.StandardGpuResources() if self.device.type == "cuda" else None
         codes = [Flat(table.codes, self.device, resources) for table in tables]
@@ -54,7 +54,7 @@ class Resident:
         if keeps_values and bytes_of_values <= _free(self.device):
             self.values = torch.empty(index.offsets[-1], index.bits, device=self.device)
             for segment, offset in zip(index.segments, index.offsets, strict=False):
-                fill(self.values[offset : offset + len(segment)], segment.values)
+                fill(self.values[offset : offset + len(segment)], segment.hash_outputs)
 
     def search(self, codes, values=None, k=10, candidates=None, rerank_by="values", among=None, features=None):
         """The answer of `hashret.index.Index.search`, whose arguments these are: -> `Hits`.

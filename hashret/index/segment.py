@@ -3,8 +3,8 @@
 `hamming.faiss` is an `IndexBinaryFlat` over zero-padded codes, each distinct code once where codes repeat; `starts.npy`
 and `items.npy` are then the items of each (`CodeTable`), `numbers.npy` the code of each item, which segments of before
 do without. `planes.npy` holds the codes by bit for the compiled scan.
-`values.npy`, `features.npy`, `ids.npy`, `labels.npy`, `paths.bin` and `path_ends.npy` have a row a photograph. All are
-mapped.
+`paths.bin` and `path_ends.npy` hold the paths, and each other column of the shards has a file with a row for each
+photograph, such as `ids.npy`. All are mapped.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 from ..bits import code_width, pad, padded_width
 from ..errors import HashretError
 from ..names import utf8_path
+from ..shards import COLUMNS
 from .arrays import ascends, damaged, map_array
 from .distinct import CodeTable, Grouping
 from .hamming import HammingStage
@@ -28,8 +29,8 @@ from .planes import BLOCK, WORDS, bit_planes
 
 _OVERFETCH = 1000  # removed photographs that a search passes over; where more are in the way, it leaves all out first
 MAX_ITEMS = 2**31 - 1
-_ROWS = ("values", "features", "ids", "path_ends", "labels")
-_LABELS, _CODES, _PATHS, _REMOVED = "labels.npy", "hamming.faiss", "paths.bin", "removed"
+ROW_COLUMNS = [column for column in COLUMNS if column.name not in ("codes", "paths")]  # a file each, of rows
+_CODES, _PATHS, _REMOVED = "hamming.faiss", "paths.bin", "removed"
 # What faiss writes before the codes: kind, bits and bytes of a code, codes, whether trained, metric, bytes of all.
 _FLAT = struct.Struct("<4siiqBiQ")
 
@@ -37,39 +38,35 @@ _FLAT = struct.Struct("<4siiqBiQ")
 class SegmentWriter:
     """Writes a segment a block of photographs at a time; of a photograph, its code stays in memory, or its number."""
 
-    def __init__(self, folder, bits, values=True):
-        self.folder, self.bits, self.values = folder, bits, values
+    def __init__(self, folder, bits, without=frozenset()):
+        self.folder, self.bits, self.without = folder, bits, without
         self.grouping, self.path_end = Grouping(), 0
-        self.rows = {name: _Rows(folder / f"{name}.npy") for name in _ROWS}
+        self.rows = {column.name: _Rows(folder / f"{column.stored}.npy") for column in ROW_COLUMNS}
+        self.path_ends = _Rows(folder / "path_ends.npy")
         self.paths = open(folder / _PATHS, "wb")
 
     def __len__(self):
         return self.grouping.count
 
-    def add(self, codes, values, ids, paths, labels=None, features=None):
-        """Append photographs: codes uint8 (n, w), values (n, bits), ids (n,), paths as `hashret.index.paths.cut` has
-        them, labels (n, ...).
+    def add(self, columns, paths):
+        """Append photographs: their `hashret.shards.COLUMNS` by name, but for the paths, which are as
+        `hashret.index.paths.cut` has them. Columns of ``without`` are left out.
         """
-        if not len(ids):
+        if not len(columns["ids"]):
             return
-        self.grouping.add(pad(codes, padded_width(self.bits)))
-        if self.values and values is not None:
-            self.rows["values"].add(np.asarray(values, np.float32))
-        if features is not None:
-            self.rows["features"].add(np.asarray(features, np.float32))
-        self.rows["ids"].add(np.asarray(ids, np.int64))
+        self.grouping.add(pad(columns["codes"], padded_width(self.bits)))
+        for name in self.rows.keys() & columns.keys() - self.without:
+            self.rows[name].add(np.asarray(columns[name]))
         raw, lengths = paths
         self.paths.write(raw)
         ends = self.path_end + np.cumsum(lengths)
-        self.rows["path_ends"].add(ends)
+        self.path_ends.add(ends)
         self.path_end = int(ends[-1])
-        if labels is not None:
-            self.rows["labels"].add(np.asarray(labels))
 
     def close(self):
         """Write the rest: -> what `index.json` says of the segment, beside its name."""
         self.paths.close()
-        for rows in self.rows.values():
+        for rows in (*self.rows.values(), self.path_ends):
             rows.close()
         if len(self) > MAX_ITEMS:
             raise HashretError(f"a segment holds at most {MAX_ITEMS:,} photographs; add the rest with hashret add")
@@ -98,18 +95,19 @@ class Segment:
     """An opened segment.
 
     Attributes:
-        values: float32 (n, bits) or None, features: float32 (n, width) or None, ids: int64 (n,), labels: (n,) or
-            (n, classes) or None; memory maps. paths: `hashret.index.paths.Paths`.
+        columns: memory maps of the columns of `hashret.shards.COLUMNS` that it has, by name, but for codes and paths;
+            hash_outputs, fc_features, ids and labels are those of that name, None where it has none.
+        paths: `hashret.index.paths.Paths`.
         removed: rows that were removed since, int64 (r,), ascending.
     """
 
     def __init__(self, folder, meta, bits, device="auto", engine="auto"):
         self.folder, self.meta, self.bits = folder, meta, bits
         n, m, width = meta["count"], meta["codes"], padded_width(bits)
-        self.values = self._map("values.npy", ("<f4", (n, bits)))
-        self.features = self._map("features.npy", ("<f4", (n, None)))
-        self.ids = self._map("ids.npy", ("<i8", (n,)))
-        self.labels = self._map(_LABELS, ("<i8", (n,)), ("|u1", (n, None)))
+        mapped = {column.name: self._map(f"{column.stored}.npy", *column.kinds_of(n, bits)) for column in ROW_COLUMNS}
+        self.columns = {name: array for name, array in mapped.items() if array is not None}
+        self.hash_outputs, self.fc_features = self.columns.get("hash_outputs"), self.columns.get("fc_features")
+        self.ids, self.labels = self.columns["ids"], self.columns.get("labels")
         ends = np.asarray(self._map("path_ends.npy", ("<i8", (n,))))
         if not (folder / _PATHS).stat().st_size:  # which cannot be mapped
             raise damaged(folder.parent, _PATHS, "is empty")
@@ -140,7 +138,7 @@ class Segment:
         """What a re-rank by one of `hashret.index.rerank.FEATURES` compares the query with."""
         if features == "asymmetric":
             return self.stage.codes()
-        return self.features if features == "features" else self.values
+        return self.fc_features if features == "features" else self.hash_outputs
 
     def rows(self, ids):
         """The rows of those of some ids that are there and were not removed, int64, ascending."""

@@ -52,7 +52,8 @@ def vectors(index, rows, by):
     if by == "pixels":
         return _thumbnails([index.path(row) for row in rows])
     kept = "features" if by == "features" else "values"
-    parts = [getattr(segment, kept) for segment in index.segments]
+    column = "fc_features" if by == "features" else "hash_outputs"
+    parts = [getattr(segment, column) for segment in index.segments]
     if any(part is None for part in parts):
         advice = {"features": "encode its photographs with --features", "values": "build it without --no-values"}
         raise HashretError(f"this index keeps no {kept}; {advice[kept]}, or take --by pixels")

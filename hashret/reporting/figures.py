@@ -93,7 +93,7 @@ def measure(parts, device="auto"):
     }  # fmt: skip
     if not _is_scorable(parts, index):
         return Figures(recorded or None, **found)
-    kept = all(segment.values is not None for segment in index.segments)
+    kept = all(segment.hash_outputs is not None for segment in index.segments)
     rerank_by = recorded.get("rerank_by", "values" if kept else "asymmetric")
     trial = open_trial(parts.queries, parts.index, device=device, rerank_by=rerank_by)
     topk = {"all": 0}.get(recorded.get("map_at"), recorded.get("map_at"))
@@ -216,8 +216,8 @@ def examples(trial, scores, ap):
 
 def _example(trial, row, ap, candidates, rerank_by):
     queries, index, one = trial.queries, trial.index, slice(row, row + 1)
-    features = None if queries.features is None else queries.features[one]
-    found = index.search(queries.codes[one], queries.values[one], _HITS, candidates, rerank_by, features=features)
+    features = None if queries.fc_features is None else queries.fc_features[one]
+    found = index.search(queries.codes[one], queries.hash_outputs[one], _HITS, candidates, rerank_by, features=features)
     rows = found.rows[0]
     good = is_relevant(queries.labels[one], trial.labels_by_row[rows])[0]
     answers = tuple(

@@ -45,7 +45,7 @@ class Expected:
 
     def add(self, shard):
         self.codes = np.concatenate([self.codes, shard.codes])
-        self.values = np.concatenate([self.values, shard.values])
+        self.values = np.concatenate([self.values, shard.hash_outputs])
         self.ids = np.concatenate([self.ids, self.next_id + shard.ids])
         self.paths += [path.decode() for path in shard.paths]
         self.next_id += len(shard)

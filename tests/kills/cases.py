@@ -136,7 +136,7 @@ def index(name="index"):
         opened = open_index(folder, "cpu", verify=True)
         rows = np.flatnonzero(opened.alive)
         photographs = {int(opened.ids[row]): opened.path(row) for row in rows}
-        values = [_digest(segment.values[segment.alive]) for segment in opened.segments]
+        values = [_digest(segment.hash_outputs[segment.alive]) for segment in opened.segments]
         query = np.stack([opened.code(row) for row in rows[:3]])
         return photographs, values, [found.tolist() for found in opened.nearest(query, 5)], opened.meta["next_id"]
 
@@ -156,7 +156,7 @@ def codes(name="codes", dated=False):
         shards = {}
         for file in sorted(folder.glob("*.h5")):
             shard, _ = read_shard(file, verify=True)
-            shards[file.name] = (_digest(shard.codes), _digest(shard.values), _digest(shard.paths))
+            shards[file.name] = (_digest(shard.codes), _digest(shard.hash_outputs), _digest(shard.paths))
         return manifest, shards, (folder / "skipped.jsonl").exists()
 
     return view

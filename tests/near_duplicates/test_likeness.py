@@ -31,7 +31,7 @@ def test_what_the_index_keeps(index):
     assert len(index.segments) == 2
     assert np.array_equal(vectors(index, rows, "values"), index.values[rows])
     assert np.array_equal(vectors(index, rows, "directions"), directions(index.values[rows]))
-    features = np.concatenate([segment.features for segment in index.segments])[rows]
+    features = np.concatenate([segment.fc_features for segment in index.segments])[rows]
     assert np.allclose(vectors(index, rows, "features"), features / np.linalg.norm(features, axis=1, keepdims=True))
     assert vectors(index, rows, "codes") is None
     with pytest.raises(HashretError, match="not by colours"):

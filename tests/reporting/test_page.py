@@ -42,8 +42,8 @@ def encode_as_trained(data, model, out, split=None, seed=0):
     labels = rows.labels if rows.labels.ndim == 2 else np.eye(3)[rows.labels]
     centres = np.random.default_rng(9).normal(size=(labels.shape[1], 24))
     logits = labels @ centres + rng.normal(size=(len(rows), 24))
-    rows.values = (1 / (1 + np.exp(-2 * logits))).astype(np.float32)
-    rows.codes = pack(binarize(rows.values))
+    rows.hash_outputs = (1 / (1 + np.exp(-2 * logits))).astype(np.float32)
+    rows.codes = pack(binarize(rows.hash_outputs))
     shape = {name: folder.manifest[name] for name in ("bits", "encoder", "image_size")}
     write_shard(folder.shard_path(0), rows, first_id=0, **shape)
     assert folder.manifest["shards"] == 1
