@@ -46,9 +46,10 @@ def takes_quiet(function: Callable[P, T]) -> Callable[P, T]:
     """Let a public function still be called with ``quiet=True``, which warns that `quieted` has taken its place."""
 
     @functools.wraps(function)
-    def called(*args: Any, quiet: bool = False, **options: Any) -> T:
+    def called(*args: P.args, **options: P.kwargs) -> T:
+        quiet = bool(options.pop("quiet", False))
         if quiet:
-            text = f"{function.__name__}(quiet=True) is now: with hashret.progress.quieted()"
+            text = f"{function.__name__}(quiet=True) is now: with hashret.quieted()"
             warnings.warn(text, DeprecationWarning, stacklevel=2)
         with quieted(quiet):
             return function(*args, **options)

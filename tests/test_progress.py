@@ -53,7 +53,7 @@ def test_the_old_keyword_quiet_warns_where_it_is_true():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert verb("x", quiet=False) == ("x", False)
-    with pytest.warns(DeprecationWarning, match=r"verb\(quiet=True\) is now: with hashret.progress.quieted\(\)"):
+    with pytest.warns(DeprecationWarning, match=r"verb\(quiet=True\) is now: with hashret.quieted\(\)"):
         assert verb("x", quiet=True) == ("x", True)
 
 

@@ -27,7 +27,9 @@ GROWTH_MB = 400  # that a case may take in memory beyond what the process has th
 _ADDRESS_SPACE = 6 * 2**30  # beyond it; what asks for more is told so by a MemoryError
 _TRACEBACK = re.compile(r"Traceback \(most recent call last\)")
 # What may stand before the one line of a mistake: warnings, and what is said of the work while it goes on.
-_NOTE = re.compile(r"note: |going on with |[\d,]+ of [\d,]+ photographs |[\w ,]+: [\d,]+/[\d,]+ \w+, ")
+_NOTE = re.compile(
+    r"note: |going on with |epoch \d+: |fitted: |[\d,]+ of [\d,]+ photographs |[\w ,]+: [\d,]+/[\d,]+ \w+, "
+)
 _TIMES = re.compile(r'"(hamming_)?seconds": [\d.]+|[\d.]+ images/s|, [\d.]+ s\b')
 _OPENED_FOR_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 # Audit events that change files -> the arguments that name what is changed, and those with the folder they start from.
