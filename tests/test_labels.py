@@ -170,10 +170,10 @@ def test_photographs_without_a_label_are_like_none(tmp_path):
 def test_the_report_counts_the_classes_of_both(cats, tmp_path):
     from hashret.reporting.figures import measure
     from hashret.reporting.page import _facts
-    from hashret.reporting.run import Run
+    from hashret.reporting.run import RunFiles
 
     queries = shards(tmp_path / "queries", ["tree", "owl"], ["owl", "tree"])
-    parts = Run(tmp_path, index=cats, queries=queries)
+    parts = RunFiles(tmp_path, index=cats, queries=queries)
     figures = measure(parts, "cpu")
     assert figures.classes["names"] == ["cat", "dog", "owl", "tree"]
     assert figures.classes["queries"] == [0, 0, 1, 1]

@@ -1,26 +1,39 @@
-"""Which classes a search takes for which, and which queries it serves best and worst."""
+"""Which classes a search takes for which, and the queries that it serves best and worst."""
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Iterable
 
-from ..bits import hamming
-from ..metrics import is_relevant, unique_rows
-from .bits import indicator
+import numpy as np
+import numpy.typing as npt
+
+from ..bits import Codes, Labels, hamming
+from ..metrics import Counts, is_relevant, unique_rows
+from ..progress import Progress
+from .bits import Floats, indicator
 
 _PAIRS_AT_ONCE = 2**22
 
 
-def confusion(xq, xb, labels_q, labels_b, counts, k, classes, progress=None):
-    """What queries of each label find among the k nearest: -> (classes, classes), NaN where no query has the label.
+def confusion(
+    xq: Codes,
+    xb: Codes,
+    labels_q: Labels,
+    labels_b: Labels,
+    counts: Counts,
+    k: int,
+    classes: int,
+    progress: Progress | None = None,
+) -> Floats:
+    """Return what queries of each label find among the k nearest, (classes, classes), NaN where no query has the label.
 
-    On the diagonal the share of hits that are alike, that is, share a label with the query; elsewhere the share of
-    hits that are not and have the label of the column. With one label a photograph, a row adds up to 1. Expectations
-    over the order of items at equal distance; of min(k, nb) hits.
+    The diagonal holds the fraction of hits that are relevant, that is, share a label with the query. Elsewhere stands
+    the fraction of hits that are not relevant and have the label of the column. With one label a photograph, a row adds
+    up to 1. These are expectations over the order of items at equal distance, and of min(k, nb) hits.
 
     Args:
         xq, xb, labels_q, labels_b, progress: as of `hashret.metrics.count_by_distance`.
-        counts: what that function gives for them.
+        counts: what that function returns for them.
         classes: number of labels.
     """
     uq, _, same_q = unique_rows(xq, labels_q)
@@ -30,56 +43,66 @@ def confusion(xq, xb, labels_q, labels_b, counts, k, classes, progress=None):
     chance = chance_among_first(counts.total[uq], k)
     of_label_q = indicator(labels_q, classes)
     weighed = same_b[:, None] * indicator(labels_b, classes)
-    found, queries = np.zeros((classes, classes)), same_q @ of_label_q
+    hits, queries = np.zeros((classes, classes)), same_q @ of_label_q
     step = max(1, _PAIRS_AT_ONCE // len(ub))
     for start in range(0, len(uq), step):
-        rows = slice(start, start + step)
-        first = np.take_along_axis(chance[rows], hamming(codes_q[rows], codes_b), 1)
-        alike = is_relevant(labels_q[rows], labels_b)
-        of_queries = (same_q[rows, None] * of_label_q[rows]).T
-        found += of_queries @ (np.where(alike, 0, first) @ weighed)
-        # A label of the query itself is on no unlike item, so that the diagonal is still zero.
-        found[np.diag_indices(classes)] += of_queries @ (np.where(alike, first, 0) @ same_b)
+        block = slice(start, start + step)
+        first = np.take_along_axis(chance[block], hamming(codes_q[block], codes_b), 1)
+        relevant = is_relevant(labels_q[block], labels_b)
+        of_queries = (same_q[block, None] * of_label_q[block]).T
+        hits += of_queries @ (np.where(relevant, 0, first) @ weighed)
+        # No irrelevant item has a label of the query, so the diagonal is still zero.
+        hits[np.diag_indices(classes)] += of_queries @ (np.where(relevant, first, 0) @ same_b)
         if progress:
-            progress.add(int(same_q[rows].sum()))
-    hits = min(k, int(same_b.sum()))
-    return np.divide(found, hits * queries[:, None], out=np.full_like(found, np.nan), where=queries[:, None] > 0)
+            progress.add(int(same_q[block].sum()))
+    count = min(k, int(same_b.sum()))
+    mean: Floats = np.divide(hits, count * queries[:, None], out=np.full_like(hits, np.nan), where=queries[:, None] > 0)
+    return mean
 
 
-def chance_among_first(total, k):
-    """Probability that an item at each distance is among the first k: total (nq, bits + 1) -> the same shape."""
+def chance_among_first(total: npt.NDArray[np.int64], k: int) -> Floats:
+    """Return the probability that an item at each distance is among the first k.
+
+    Args:
+        total: number of items at each distance from each query, (nq, bits + 1), the shape of the result.
+    """
     before = np.cumsum(total, axis=1) - total
-    return np.divide(np.clip(k - before, 0, total), total, out=np.zeros(total.shape), where=total > 0)
+    mean: Floats = np.divide(np.clip(k - before, 0, total), total, out=np.zeros(total.shape), where=total > 0)
+    return mean
 
 
-def mean_by_label(scores, labels, classes):
-    """Mean score of the queries of each label: (nq,) -> (classes,), NaN where there is none."""
+def mean_by_label(scores: Floats, labels: Labels, classes: int) -> Floats:
+    """Return the mean of the scores (nq,) over the queries of each label, (classes,), NaN where there is none."""
     has = indicator(labels, classes)
     queries = has.sum(axis=0, dtype=np.float64)
-    return np.divide(scores @ has, queries, out=np.full(classes, np.nan), where=queries > 0)
+    mean: Floats = np.divide(scores @ has, queries, out=np.full(classes, np.nan), where=queries > 0)
+    return mean
 
 
-def extremes(scores, codes, labels, best=4, worst=6):
-    """Queries of the highest and the lowest score: -> rows of the best, best first, and of the worst, worst first.
+def extremes(
+    scores: Floats, codes: Codes, labels: Labels, best: int = 4, worst: int = 6
+) -> tuple[list[int], list[int]]:
+    """Return the numbers of the queries with the highest scores, best first, and with the lowest ones, worst first.
 
-    Either kind is spread over the classes: of the same labels there are as few as can be if all classes had some. No
-    two of a kind have the same code, whose hits would be the same.
+    Both lists are spread over the classes: no class appears more often than ceil(wanted / classes) times. No two
+    queries of a list have the same code, whose hits would be the same.
     """
     order = np.argsort(scores, kind="stable")
     keys = [row.tobytes() for row in np.ascontiguousarray(codes)]
     groups = [row.tobytes() for row in np.ascontiguousarray(labels)]
 
-    def take(rows, wanted):
-        chosen, seen, of_class = [], set(), dict.fromkeys(groups, 0)
+    def take(queries: Iterable[int], wanted: int) -> list[int]:
+        chosen: list[int] = []
+        seen, of_class = set(), dict.fromkeys(groups, 0)
         per_class = -(-wanted // max(1, len(of_class)))
-        for row in rows:
+        for query in map(int, queries):
             if len(chosen) == wanted:
                 break
-            if keys[row] not in seen and of_class[groups[row]] < per_class:
-                chosen.append(int(row))
-                seen.add(keys[row])
-                of_class[groups[row]] += 1
+            if keys[query] not in seen and of_class[groups[query]] < per_class:
+                chosen.append(query)
+                seen.add(keys[query])
+                of_class[groups[query]] += 1
         return chosen
 
     highest = take(np.argsort(-scores, kind="stable"), best)  # of equal scores the earlier query, here too
-    return highest, take([row for row in order if row not in highest], worst)
+    return highest, take((query for query in order if query not in highest), worst)

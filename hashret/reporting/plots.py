@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from .svg import FIRST, LINE, QUIET, SECOND, plot
+from .bits import BitStatistics, Floats
+from .svg import FIRST, LINE, QUIET, SECOND, Plot, plot
 
 _POSITIVE, _NEGATIVE = (47, 111, 208), (221, 107, 32)  # seen on white and on black, and apart by the colour-blind
 _SQUARE = (4.6, 4.6)
 _NAMED_BITS = 64  # that a heat map has room to number
 
 
-def training_plots(record):
-    """Loss and held-out mAP by epoch; none where there are no epochs to draw."""
+def training_plots(record: dict[str, Any]) -> list[Plot]:
+    """Plot loss and held-out mAP by epoch; no plots where there are no two epochs to draw."""
     epochs = [line for line in record.get("epochs_run", ()) if line["loss"] is not None]
     if len(epochs) < 2:
         return []
@@ -32,28 +36,28 @@ def training_plots(record):
     return plots
 
 
-def _draw_epochs(axes, xs, ys, ylabel, kept=None):
+def _draw_epochs(axes: Any, xs: Sequence[int], ys: Sequence[float], ylabel: str, kept: int | None = None) -> None:
     axes.plot(xs, ys, color=FIRST, marker="o", markersize=3)
     axes.set(xlabel="epoch", ylabel=ylabel)
     axes.xaxis.get_major_locator().set_params(integer=True)
     if kept is not None:
-        _mark(axes, kept, "kept", 0.03, left=kept > np.mean(xs))
+        _mark(axes, kept, "kept", 0.03, left=bool(kept > np.mean(xs)))
 
 
-def _mark(axes, x, name, height, left):
-    """A vertical line at ``x`` with its name, at a share of the height of the axes, at one side of it."""
+def _mark(axes: Any, x: float, name: str, height: float, left: bool) -> None:
+    """Draw a vertical line at ``x`` with its name at one side, at a fraction of the height of the axes."""
     axes.axvline(x, color=SECOND, linestyle=":")
     offset, side = (-4, "right") if left else (4, "left")
-    place = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "ha": side}
-    axes.annotate(name, (x, height), (offset, 0), color=SECOND, **place)
+    coordinates = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "ha": side}
+    axes.annotate(name, (x, height), (offset, 0), color=SECOND, **coordinates)
 
 
-def curve_plot(hamming, bits):
-    """Precision and recall within each radius."""
+def curve_plot(hamming: dict[str, Any], bits: int) -> Plot:
+    """Plot precision and recall within each radius."""
     precision, recall = hamming["curve"]["precision"], hamming["curve"]["recall"]
     radius = int(np.argmax(np.asarray(precision) * np.asarray(recall)))
 
-    def draw(axes):
+    def draw(axes: Any) -> None:
         axes.plot(recall, precision, color=FIRST, marker="o", markersize=2.5)
         axes.plot(recall[2], precision[2], color=SECOND, marker="D", linestyle="none")
         axes.annotate("2 bits", (recall[2], precision[2]), (6, -11), textcoords="offset points", color=SECOND)
@@ -67,11 +71,11 @@ def curve_plot(hamming, bits):
     return plot("Precision and recall by Hamming radius", caption, draw)
 
 
-def rank_plot(by_rank, candidates, rerank_by):
-    """Precision at k, in Hamming order and re-ranked."""
+def rank_plot(by_rank: dict[str, Any], candidates: int, rerank_by: str) -> Plot:
+    """Plot precision at k, in Hamming order and re-ranked."""
     ks, plain, reranked = by_rank["k"], by_rank["hamming"], by_rank["reranked"]
 
-    def draw(axes):
+    def draw(axes: Any) -> None:
         axes.plot(ks, plain, color=FIRST, label="by Hamming distance")
         axes.plot(ks, reranked, color=SECOND, linestyle="--", label="re-ranked")
         axes.set(xscale="log", xlabel="k, hits", ylabel="precision@k")
@@ -81,17 +85,16 @@ def rank_plot(by_rank, candidates, rerank_by):
         axes.legend()
 
     caption = (
-        f"Share of the first k hits that are alike: at k = {ks[0]}, {plain[0]:.3f}, re-ranked {reranked[0]:.3f}; at "
+        f"Share of the first k hits that are relevant: at k = {ks[0]}, {plain[0]:.3f}, re-ranked {reranked[0]:.3f}; at "
         f"k = {ks[-1]:,}, {plain[-1]:.3f} and {reranked[-1]:.3f}. Re-ranked: the {candidates:,} nearest by {rerank_by}."
     )
     return plot("Precision by number of hits", caption, draw)
 
 
-def query_plot(ap):
-    """Histogram of the queries by average precision."""
-    ap = np.asarray(ap)
+def query_plot(ap: Floats) -> Plot:
+    """Plot a histogram of the queries by average precision."""
 
-    def draw(axes):
+    def draw(axes: Any) -> None:
         axes.hist(ap, np.linspace(0, 1, 21), color=FIRST)
         _mark(axes, ap.mean(), "mAP", 0.94, left=ap.mean() > 0.5)
         axes.set(xlabel="average precision", ylabel="queries", xlim=(0, 1))
@@ -103,55 +106,57 @@ def query_plot(ap):
     return plot("Queries by average precision", caption, draw)
 
 
-def distance_plot(distances):
-    """Histograms of alike and unlike pairs by Hamming distance."""
-    alike, unlike = (np.asarray(distances[name], float) for name in ("alike", "unlike"))
-    xs = np.arange(len(alike))
+def distance_plot(distances: dict[str, Any]) -> Plot:
+    """Plot histograms of relevant and irrelevant pairs by Hamming distance."""
+    relevant, irrelevant = (np.asarray(distances[name], float) for name in ("alike", "unlike"))
+    xs = np.arange(len(relevant))
 
-    def draw(axes):
-        for pairs, colour, style, name in ((alike, FIRST, "-", "alike"), (unlike, SECOND, "--", "unlike")):
-            share = 100 * pairs / max(1, pairs.sum())
-            axes.stairs(share, np.append(xs, len(xs)) - 0.5, color=colour, linestyle=style, linewidth=1.6, label=name)
-            axes.stairs(share, np.append(xs, len(xs)) - 0.5, color=colour, fill=True, alpha=0.18)
+    def draw(axes: Any) -> None:
+        curves = (("relevant", relevant, FIRST, "-"), ("irrelevant", irrelevant, SECOND, "--"))
+        for name, pairs, colour, style in curves:
+            percent, edges = 100 * pairs / max(1, pairs.sum()), np.append(xs, len(xs)) - 0.5
+            axes.stairs(percent, edges, color=colour, linestyle=style, linewidth=1.6, label=name)
+            axes.stairs(percent, edges, color=colour, fill=True, alpha=0.18)
         axes.set(xlabel="Hamming distance, bits", ylabel="share of the pairs, %")
         axes.legend()
 
-    caption = f"All {int(alike.sum()):,} alike and {int(unlike.sum()):,} unlike pairs of a query and a database item. "
-    if alike.sum() and unlike.sum():
+    counts = f"{int(relevant.sum()):,} relevant and {int(irrelevant.sum()):,} irrelevant"
+    caption = f"All {counts} pairs of a query and a database item. "
+    if relevant.sum() and irrelevant.sum():
         caption += (
-            f"Means: {distances['mean_alike']:.1f} and {distances['mean_unlike']:.1f} bits. An alike pair is nearer "
-            f"than an unlike one with probability {distances['separation']:.3f} (equal distances counted half)."
+            f"Means: {distances['mean_alike']:.1f} and {distances['mean_unlike']:.1f} bits. A relevant pair is nearer "
+            f"than an irrelevant one with probability {distances['separation']:.3f} (equal distances counted half)."
         )
-    return plot("Distances of alike and unlike pairs", caption, draw)
+    return plot("Distances of relevant and irrelevant pairs", caption, draw)
 
 
-def bit_plot(statistics, dropped):
-    """Share of ones, information and lost mAP, bit by bit: the parts that there are, below each other."""
+def bit_plot(statistics: BitStatistics, dropped: dict[str, Any] | None) -> Plot:
+    """Plot share of ones, information and lost mAP, bit by bit: what there is of them, below each other."""
     bits = np.arange(len(statistics.ones))
-    strips = [("share of ones", statistics.ones, None)]
+    strips: list[tuple[str, npt.ArrayLike, Floats | None]] = [("share of ones", statistics.ones, None)]
     if statistics.information is not None:
         told = "the class" if statistics.told is None else "a label"
         strips.append((f"information\non {told}", statistics.information, None))
     if dropped:
         strips.append(("mAP lost\nwithout it", dropped["lost"], 2 * np.array(dropped["error"], float)))
 
-    def draw(axes):
-        for place, (label, values, reach) in zip(np.atleast_1d(axes), strips, strict=True):
-            place.bar(bits, values, color=FIRST, width=0.75)
-            if reach is not None:
-                place.errorbar(bits, values, reach, fmt="none", ecolor=QUIET, elinewidth=0.7)
-                place.axhline(0, color=QUIET, linewidth=0.6)
-            place.set_ylabel(label)
-            place.grid(axis="x", visible=False)
-        top = np.atleast_1d(axes)[0]
-        top.axhline(0.5, color=SECOND, linestyle=":", linewidth=1.2)
-        top.set_ylim(0, 1)
-        np.atleast_1d(axes)[-1].set(xlabel="bit", xlim=(-0.7, len(bits) - 0.3))
+    def draw(axes: Any) -> None:
+        axes = np.atleast_1d(axes)
+        for axis, (label, heights, whiskers) in zip(axes, strips, strict=True):
+            axis.bar(bits, heights, color=FIRST, width=0.75)
+            if whiskers is not None:
+                axis.errorbar(bits, heights, whiskers, fmt="none", ecolor=QUIET, elinewidth=0.7)
+                axis.axhline(0, color=QUIET, linewidth=0.6)
+            axis.set_ylabel(label)
+            axis.grid(axis="x", visible=False)
+        axes[0].axhline(0.5, color=SECOND, linestyle=":", linewidth=1.2)
+        axes[0].set_ylim(0, 1)
+        axes[-1].set(xlabel="bit", xlim=(-0.7, len(bits) - 0.3))
 
     return plot("Bit by bit", _bit_caption(statistics, dropped), draw, _SQUARE, len(strips), sharex=True)
 
 
-def _bit_caption(statistics, dropped):
+def _bit_caption(statistics: BitStatistics, dropped: dict[str, Any] | None) -> str:
     ones, information = statistics.ones, statistics.information
     caption = f"Share of ones in the database: {ones.min():.2f} to {ones.max():.2f}. "
     if information is not None:
@@ -166,17 +171,17 @@ def _bit_caption(statistics, dropped):
     return caption
 
 
-def correlation_plot(correlation):
-    """The correlations of the bits as a heat map, in an order that puts like bits side by side."""
-    order = order_of_likeness(correlation)
+def correlation_plot(correlation: Floats) -> Plot:
+    """Plot the correlations of the bits as a heat map, in an order that puts similar bits side by side."""
+    order = order_by_similarity(correlation)
     sorted_ = correlation[np.ix_(order, order)]
     others = np.abs(correlation[~np.eye(len(order), dtype=bool)])
     caption = (
-        f"Pearson correlation of each two bits, like ones side by side; without its sign {others.mean():.2f} on "
+        f"Pearson correlation of each two bits, similar ones side by side; without its sign {others.mean():.2f} on "
         f"average, {others.max():.2f} at most."
     )
 
-    def draw(axes):
+    def draw(axes: Any) -> None:
         count = len(order)
         axes.imshow(_tinted(sorted_), interpolation="none")
         axes.grid(visible=False)
@@ -198,17 +203,18 @@ def correlation_plot(correlation):
     return plot("Correlation of the bits", caption, draw, (4.6, 4.1))
 
 
-def _tinted(values):
-    """Values from -1 to 1 as RGBA: blue above zero, orange below, the fainter the nearer to it."""
-    rgb = np.where(values[..., None] >= 0, _POSITIVE, _NEGATIVE)
-    return np.concatenate([rgb, 255 * np.abs(values[..., None])], axis=-1).round().astype(np.uint8)
+def _tinted(correlation: Floats) -> npt.NDArray[np.uint8]:
+    """Return numbers from -1 to 1 as RGBA: blue above zero, orange below, the fainter the nearer to zero."""
+    rgb = np.where(correlation[..., None] >= 0, _POSITIVE, _NEGATIVE)
+    rgba = np.concatenate([rgb, 255 * np.abs(correlation[..., None])], axis=-1)
+    return rgba.round().astype(np.uint8)
 
 
-def order_of_likeness(correlation):
-    """An order of the bits that puts like ones side by side: -> (bits,).
+def order_by_similarity(correlation: Floats) -> npt.NDArray[np.int64]:
+    """Return an order of the bits, (bits,), that puts similar ones side by side.
 
-    By the angle of the two leading eigenvectors, from the widest gap on: Friendly, "Corrgrams: exploratory displays
-    for correlation matrices", The American Statistician 56, 2002.
+    The order is that of the angles of the two leading eigenvectors, from the widest gap on: Friendly, "Corrgrams:
+    exploratory displays for correlation matrices", The American Statistician 56, 2002.
     """
     _, vectors = np.linalg.eigh(correlation)
     angle = np.arctan2(vectors[:, -2], vectors[:, -1])

@@ -1,8 +1,10 @@
-"""Any JSON record, a benchmark's result mostly, as headings with facts and tables."""
+"""Any JSON record, mostly a benchmark's result, as headings with facts and tables."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 _COLUMNS = 10  # a wider table is shown in parts
 _HEADING = 70  # characters of values that name an item of a list
@@ -11,20 +13,20 @@ _LISTED = 12  # longer lists of numbers are counted only
 
 @dataclass(frozen=True)
 class Block:
-    """A part of a record under its ``title``: ``facts`` name -> text, and a table of ``rows`` below ``columns``."""
+    """What stands below one heading: ``facts``, name -> text, and a table of ``rows`` below ``columns``."""
 
     title: str
-    facts: dict
-    columns: tuple = ()
-    rows: tuple = ()
+    facts: dict[str, str]
+    columns: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
 
 
-def record_blocks(record, title=""):
-    """A JSON object as a list of `Block`: its values and small objects first, then each of its larger parts."""
-    parts = {name: value for name, value in record.items() if _is_part(value)}
-    facts = {words(name): shown(value) for name, value in record.items() if name not in parts}
+def record_blocks(record: dict[str, Any], title: str = "") -> list[Block]:
+    """Split a JSON object into blocks: its values and small objects first, then each of its larger parts."""
+    larger = {name: value for name, value in record.items() if _has_heading(value)}
+    facts = {words(name): shown(value) for name, value in record.items() if name not in larger}
     blocks = [Block(title, facts)] if facts else []
-    for name, value in parts.items():
+    for name, value in larger.items():
         heading = f"{title}: {words(name)}" if title else words(name)
         lines = list(value.items()) if isinstance(value, dict) else [(None, line) for line in value]
         table = _table(heading, lines)
@@ -41,20 +43,20 @@ def record_blocks(record, title=""):
     return blocks
 
 
-def words(name):
-    """A name of a record as a reader wants it."""
+def words(name: str) -> str:
+    """Return the name of a record's field as a reader wants it."""
     return name.replace("_", " ")
 
 
-def _is_part(value):
-    """Whether a value wants a heading of its own: an object of objects, or a list of objects."""
+def _has_heading(value: Any) -> bool:
+    """Whether a value gets a heading of its own: an object of objects, or a list of objects."""
     if isinstance(value, dict):
-        return any(isinstance(item, dict) or _is_part(item) for item in value.values())
+        return any(isinstance(item, dict) or _has_heading(item) for item in value.values())
     return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
 
 
-def _naming(line):
-    """The first plain values of an item of a list, as many as make a heading."""
+def _naming(line: dict[str, Any]) -> dict[str, Any]:
+    """Return the first plain values of an item of a list, as many as make a heading."""
     named, length = {}, 0
     for name, value in line.items():
         length += len(name) + len(shown(value))
@@ -64,39 +66,38 @@ def _naming(line):
     return named
 
 
-def _table(heading, lines):
-    """Objects as lines of a table, or None where they make none; ``lines``: (name or None, object)."""
+def _table(heading: str, lines: Sequence[tuple[str | None, Any]]) -> Block | None:
+    """Return objects, each with its name or None, as the lines of a table; None where they do not make one."""
     flat = [_flat(line) if isinstance(line, dict) else None for _, line in lines]
-    if None in flat:
-        return None
-    columns = tuple(dict.fromkeys(name for line in flat for name in line))
-    if not columns or len(columns) > _COLUMNS:
+    known = [line for line in flat if line is not None]
+    columns = tuple(dict.fromkeys(name for line in known for name in line))
+    if len(known) < len(flat) or not columns or len(columns) > _COLUMNS:
         return None
     first = [() if name is None else (words(name),) for name, _ in lines]
     rows = [
-        (*name, *(shown(line.get(column, "")) for column in columns)) for name, line in zip(first, flat, strict=True)
+        (*name, *(shown(line.get(column, "")) for column in columns)) for name, line in zip(first, known, strict=True)
     ]
     return Block(heading, {}, (*([""] if first[0] else []), *columns), tuple(rows))
 
 
-def _flat(record):
-    """An object's values under the names that lead to them, or None where there are lists of objects in it."""
-    found = {}
+def _flat(record: dict[str, Any]) -> dict[str, Any] | None:
+    """Return an object's values under the names that lead to them; None where the object has lists of objects."""
+    values: dict[str, Any] = {}
     for name, value in record.items():
         if isinstance(value, dict):
             inner = _flat(value)
             if inner is None:
                 return None
-            found |= {f"{words(name)} {key}": item for key, item in inner.items()}
-        elif _is_part(value):
+            values |= {f"{words(name)} {key}": item for key, item in inner.items()}
+        elif _has_heading(value):
             return None
         else:
-            found[words(name)] = value
-    return found
+            values[words(name)] = value
+    return values
 
 
-def shown(value):
-    """A value as a reader wants it: numbers in four digits, an object as "name value, name value"."""
+def shown(value: Any) -> str:
+    """Return a value as a reader wants it: numbers in four digits, an object as "name value, name value"."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if value is None or value in ([], {}):

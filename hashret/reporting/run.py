@@ -1,28 +1,33 @@
-"""What there is of a run: the files that the verbs, the demo or a benchmark left, found by their usual names."""
+"""The files of a run that the verbs, the demo or a benchmark left, found by their usual names."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ..errors import HashretError
-from ..files import read_json
+from ..files import StrPath, read_json
 from ..records import Misfit, checked, either, fields, list_of, number, one_of, or_none, plain, table_of, text, whole
 from ..shards import MANIFEST
 
-# What the page prints of a training record as it stands.
-_PLAIN = (
-    "seed", "fingerprint", "hashret", "torch", "finetune", "weights", "width", "gate", "dropout", "epochs",
-    "batch_size", "lr", "classifier_rate", "weight_decay", "quantization", "pairs", "balance", "smoothing", "augment",
-    "heldout", "precision", "device", "processes",
+Record = dict[str, Any]  # JSON that has passed its check
+
+SETTINGS = (  # of a training record, in the order in which the page shows them
+    "finetune", "weights", "width", "gate", "dropout", "epochs", "batch_size", "lr", "classifier_rate", "weight_decay",
+    "quantization", "pairs", "balance", "smoothing", "augment", "heldout", "precision", "device", "processes",
 )  # fmt: skip
+# Settings that benchmarks/run/tables.py writes beside the training record.
+_BESIDE_RECORD = ("method", "bits", "seed", "image_size", "width", "finetune", "epochs", "batch_size")
 _QUERIES = ("codes-test", "test")  # as the README and the demo name them, and as benchmarks/run/tables.py does
 _COUNT = whole()
 _PROTOCOL = or_none(either(text(), fields({"name": text()})))
 _RECORD = fields(
     {"method": text(), "bits": whole(1, 2**16), "image_size": _COUNT},
-    {"data": text(), "arch": text(), "protocol": _PROTOCOL, "seconds": number()} | dict.fromkeys(_PLAIN, plain),
+    {"data": text(), "arch": text(), "protocol": _PROTOCOL, "seconds": number()}
+    | dict.fromkeys(("seed", "fingerprint", "hashret", "torch", *SETTINGS), plain),
 )
 _EPOCH = fields(
     {"epoch": _COUNT, "loss": or_none(number())}, {"heldout_map": number(), "lr": number(), "seconds": number()}
@@ -55,8 +60,8 @@ _STEP = fields({"command": text(), "seconds": number(), "commit": text()})
 
 
 @dataclass(frozen=True)
-class Run:
-    """A run's parts; None or empty for what is not there.
+class RunFiles:
+    """What there is of a run; None or empty for what is not there.
 
     Attributes:
         path: what the user named.
@@ -68,70 +73,73 @@ class Run:
     """
 
     path: Path
-    record: dict | None = None
+    record: Record | None = None
     index: Path | None = None
     queries: Path | None = None
-    metrics: dict | None = None
-    steps: dict = field(default_factory=dict)
-    rest: dict = field(default_factory=dict)
+    metrics: Record | None = None
+    steps: dict[str, Record] = field(default_factory=dict)
+    rest: Record = field(default_factory=dict)
 
 
-def find_run(run=".", index=None, queries=None):
-    """Find the parts of a run: -> `Run`.
+def find_run(run: StrPath = ".", index: StrPath | None = None, queries: StrPath | None = None) -> RunFiles:
+    """Find the files of a run.
 
     Args:
         run: folder that the verbs worked in, a checkpoint, an index, or a result's JSON.
-        index, queries: folders that lie elsewhere or are named otherwise.
+        index, queries: folders that lie elsewhere or have other names.
 
     Raises:
         HashretError: there is nothing of a run.
     """
     path = Path(run)
     if not path.exists():
-        raise HashretError(f"no such run: {run}; name a folder that hashret worked in, a checkpoint or a result's JSON")
-    named = {name: Path(part) for name, part in (("index", index), ("queries", queries)) if part}
-    found = _in_folder(path) if path.is_dir() else _of_file(path)
-    found = Run(path, **found | named)
-    if not (found.record or found.index or found.queries or found.metrics or found.rest):
+        hint = "name a folder that hashret worked in, a checkpoint or a result's JSON"
+        raise HashretError(f"no such run: {run}", hint=hint)
+    named = {name: Path(folder) for name, folder in (("index", index), ("queries", queries)) if folder}
+    files = RunFiles(path, **(_in_folder(path) if path.is_dir() else _of_file(path)) | named)
+    if not (files.record or files.index or files.queries or files.metrics or files.rest):
         raise HashretError(
-            f"nothing of a run in {run}: neither model.json, index/, codes-test/ nor metrics.json; "
-            "name the folder that hashret train, encode and build-index worked in"
+            f"nothing of a run in {run}: neither model.json, index/, codes-test/ nor metrics.json",
+            hint="name the folder that hashret train, encode and build-index worked in",
         )
-    return found
+    return files
 
 
-def _in_folder(folder):
+def _in_folder(folder: Path) -> dict[str, Any]:
+    """Return the fields of `RunFiles` that a folder has."""
     if (folder / "index.json").exists():
         return {"index": folder}
     if (folder / MANIFEST).exists():
-        raise HashretError(f"{folder} is a folder of shards; name the folder it lies in, or add --queries {folder}")
-    found = {"record": _record(folder)}
+        hint = f"name the folder it lies in, or add --queries {folder}"
+        raise HashretError(f"{folder} is a folder of shards", hint=hint)
+    files: dict[str, Any] = {"record": _record(folder)}
     if (folder / "index" / "index.json").exists():
-        found["index"] = folder / "index"
-    found["queries"] = next((folder / name for name in _QUERIES if (folder / name / MANIFEST).exists()), None)
+        files["index"] = folder / "index"
+    files["queries"] = next((folder / name for name in _QUERIES if (folder / name / MANIFEST).exists()), None)
     if (folder / "metrics.json").exists():
-        found["metrics"] = _figures(read_json(folder / "metrics.json", "file of figures"))
+        files["metrics"] = _figures(read_json(folder / "metrics.json", "file of figures"))
     if (folder / "steps.json").exists():
-        found["steps"] = _steps(read_json(folder / "steps.json", "list of steps"))
-    return found
+        files["steps"] = _steps(read_json(folder / "steps.json", "list of steps"))
+    return files
 
 
-def _figures(content):
-    """What `evaluate` wrote; None where it is something else of that name."""
+def _figures(content: Any) -> Record | None:
+    """Return the figures that `evaluate` wrote; None where the content is something else."""
     if not _passes(content, _FIGURES):
         return None
     hamming, reranked = content["hamming"], content["reranked"]
     curve = hamming.get("curve")
     whole_curve = curve is None or len(curve["precision"]) == len(curve["recall"]) == content.get("bits", -1) + 1 > 2
-    return content if whole_curve and hamming["precision_at"].keys() == reranked["precision_at"].keys() else None
+    same_ranks = hamming["precision_at"].keys() == reranked["precision_at"].keys()
+    return dict(content) if whole_curve and same_ranks else None
 
 
-def _steps(content):
-    """What benchmarks/run/full_run.py wrote; nothing where it is something else of that name."""
+def _steps(content: Record) -> dict[str, Record]:
+    """Return the steps that benchmarks/run/full_run.py wrote, without entries that are something else."""
     return {name: step for name, step in content.items() if _passes(step, _STEP)}
 
 
-def _passes(content, check):
+def _passes(content: Any, check: Callable[[Any, str], None]) -> bool:
     try:
         check(content, "")
     except Misfit:
@@ -139,27 +147,30 @@ def _passes(content, check):
     return True
 
 
-def _record(folder):
-    """The training record of a folder: of `model.safetensors`, or of its only checkpoint."""
+def _record(folder: Path) -> Record | None:
+    """Return the training record of ``model.safetensors`` in a folder, or of the folder's only checkpoint."""
     checkpoints = [folder / "model.safetensors"]
     if not checkpoints[0].exists() and not checkpoints[0].with_suffix(".json").exists():
         checkpoints = [path for path in folder.glob("*.safetensors") if path.with_suffix(".json").exists()]
     return _record_of(checkpoints[0]) if len(checkpoints) == 1 else None
 
 
-def _record_of(checkpoint):
-    """What is known of a checkpoint: the record beside it, or, where that is of another training, its own metadata."""
+def _record_of(checkpoint: Path) -> Record | None:
+    """Return the record beside a checkpoint, or, where that is of another training, the checkpoint's metadata."""
     from ..models.checkpoint import read_meta
 
-    file, meta = checkpoint.with_suffix(".json"), read_meta(checkpoint) if checkpoint.exists() else None
-    record = _checked(read_json(file, "training record"), file) if file.exists() else meta
+    file = checkpoint.with_suffix(".json")
+    meta: Record | None = read_meta(checkpoint) if checkpoint.exists() else None
+    if not file.exists():
+        return meta
+    record = _checked(read_json(file, "training record"), file)
     if meta and record.get("fingerprint", meta.get("fingerprint")) != meta.get("fingerprint"):
         warnings.warn(f"{file} is the record of another training than {checkpoint}; it is left out", stacklevel=2)
         return meta
     return record
 
 
-def _checked(record, file):
+def _checked(record: Record, file: Path) -> Record:
     what = f"{file} is no training record of hashret; name the checkpoint or the folder of another run. It"
     checked(record, _RECORD, what)
     if "epochs_run" in record:
@@ -170,7 +181,8 @@ def _checked(record, file):
     return record
 
 
-def _of_file(path):
+def _of_file(path: Path) -> dict[str, Any]:
+    """Return the fields of `RunFiles` that a checkpoint or a JSON has."""
     if path.suffix == ".safetensors":
         return {"record": _record_of(path)}
     if path.suffix != ".json":
@@ -180,16 +192,12 @@ def _of_file(path):
         return {"record": _checked(content, path)}
     if _figures(content):
         return {"metrics": content}
-    found = {"rest": content}
+    files = {"rest": content}
     if _figures(content.get("metrics")):
-        found["metrics"] = content.pop("metrics")
+        files["metrics"] = content.pop("metrics")
     if isinstance(content.get("steps"), dict):
-        found["steps"] = _steps(content.pop("steps"))
+        files["steps"] = _steps(content.pop("steps"))
     if isinstance(content.get("training"), dict):
-        settings = {name: content.pop(name) for name in _SETTINGS if name in content}
-        found["record"] = _checked(settings | content.pop("training"), path)
-    return found
-
-
-# What benchmarks/run/tables.py writes beside the training record, though it belongs to it.
-_SETTINGS = ("method", "bits", "seed", "image_size", "width", "finetune", "epochs", "batch_size")
+        settings = {name: content.pop(name) for name in _BESIDE_RECORD if name in content}
+        files["record"] = _checked(settings | content.pop("training"), path)
+    return files

@@ -1,12 +1,17 @@
-"""Plots as inline SVG that follows the page: no ground of its own, the page's colours and font, light or dark."""
+"""Plots as inline SVG that take colours and font from the page, light or dark, and have no background."""
 
 from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from ..errors import HashretError
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 # Matplotlib draws in these colours, and the SVG names the page's own in their place.
 _TEXT, QUIET, LINE, FIRST, SECOND = "#010101", "#020202", "#030303", "#040404", "#050505"
@@ -14,7 +19,7 @@ _ON_PAGE = {
     _TEXT: "currentColor", QUIET: "var(--quiet)", LINE: "var(--plain)", FIRST: "var(--accent)",
     SECOND: "var(--second)",
 }  # fmt: skip
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.size": 9, "svg.fonttype": "none", "axes.spines.top": False, "axes.spines.right": False,
     "axes.edgecolor": QUIET, "axes.labelcolor": _TEXT, "text.color": _TEXT, "xtick.color": QUIET,
     "ytick.color": QUIET, "xtick.labelcolor": _TEXT, "ytick.labelcolor": _TEXT, "axes.linewidth": 0.6,
@@ -25,23 +30,40 @@ _STYLE = {
 
 @dataclass(frozen=True)
 class Plot:
-    """A drawing with its title, and in words what it shows: ``svg`` is markup."""
+    """A drawing, as markup, with its title and a caption that says in words what it shows."""
 
     title: str
-    svg: str
+    svg: Markup
     caption: str
 
 
-def check_matplotlib():
-    """Raise HashretError where matplotlib is not installed."""
+def check_matplotlib() -> None:
+    """Check that matplotlib is installed.
+
+    Raises:
+        HashretError: it is not.
+    """
     try:
         import matplotlib  # noqa: F401
     except ImportError:
         raise HashretError("the report's plots need matplotlib: pip install 'hashret[report]'") from None
 
 
-def plot(title, caption, draw, size=(4.6, 2.9), rows=1, **options):
-    """Let ``draw(axes)`` draw, and return it as a `Plot`: ``rows`` axes below each other, ``size`` in inches."""
+def plot(
+    title: str,
+    caption: str,
+    draw: Callable[[Any], None],
+    size: tuple[float, float] = (4.6, 2.9),
+    rows: int = 1,
+    **options: Any,
+) -> Plot:
+    """Draw a plot by calling ``draw`` with its axes.
+
+    Args:
+        size: width and height in inches.
+        rows: number of axes below each other; ``draw`` gets an array of them where they are several.
+        options: further arguments of matplotlib's ``Figure.subplots``.
+    """
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -55,12 +77,13 @@ def plot(title, caption, draw, size=(4.6, 2.9), rows=1, **options):
     return Plot(title, _inline(buffer.getvalue(), title), caption)
 
 
-def _inline(svg, title):
-    """A whole SVG file as an element of a page."""
+def _inline(svg: str, title: str) -> Markup:
+    """Turn the SVG file that matplotlib writes into an element of a page."""
     from markupsafe import Markup, escape
 
-    box = re.search(r'viewBox="([^"]*)"', svg)[1]
-    svg = svg[svg.index("<defs>") :]
+    head, defs, svg = svg.partition("<defs>")
+    box = re.findall(r'viewBox="([^"]*)"', head)[0]
+    svg = defs + svg
     for pattern, into in _SHORTER:
         svg = pattern.sub(into, svg)
     svg = _TAG.sub(lambda tag: _DIGITS.sub(r"\1", tag[0]), svg)
@@ -73,9 +96,9 @@ _TAG, _DIGITS = re.compile(r"<[^>]*>"), re.compile(r"(\d\.\d\d)\d+")  # coordina
 _SHORTER = [
     (re.compile(pattern, re.DOTALL), into)
     for pattern, into in (
-        (r"\s*<defs>\s*<style.*?</style>\s*</defs>", ""),  # of the page
-        (r"<!--.*?-->\s*", ""),  # each text once more
-        (r'<g id="[^"]*"', "<g"),  # not unique on a page of several plots
+        (r"\s*<defs>\s*<style.*?</style>\s*</defs>", ""),  # the page has its own style
+        (r"<!--.*?-->\s*", ""),  # comments repeat every text
+        (r'<g id="[^"]*"', "<g"),  # an id is not unique on a page of several plots
         (r"font-family: [^;\"]*;? ?", ""),
         (r' transform="rotate\(-0 [^"]*"', ""),
         (r"\n\s*", "\n"),

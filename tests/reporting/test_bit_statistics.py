@@ -30,7 +30,7 @@ def information(xs, ys):
 
 
 def test_ones_correlation_and_entropy_are_numpys(monkeypatch):
-    monkeypatch.setattr("hashret.reporting.bits._ROWS_AT_ONCE", 64)  # several blocks
+    monkeypatch.setattr("hashret.reporting.bits._CODES_AT_ONCE", 64)  # several blocks
     rows = random_rows(0)
     found = bit_statistics(pack(rows), 20)
     assert found.ones == pytest.approx(rows.mean(axis=0))

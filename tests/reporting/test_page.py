@@ -144,7 +144,7 @@ def test_several_labels(several, tmp_path):
     assert found.classes["map"][3] is None
     assert found.codes.told is not None
     text, _ = text_of(tmp_path / "report.html")
-    assert "are alike when they share one" in text
+    assert "are relevant to each other when they share one" in text
     json.dumps(found.as_dict(), allow_nan=False)
 
 

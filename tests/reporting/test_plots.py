@@ -57,11 +57,11 @@ def test_without_matplotlib_there_is_a_line_that_says_what_to_install(monkeypatc
         check_matplotlib()
 
 
-def test_an_order_of_likeness_brings_groups_together():
+def test_an_order_by_similarity_brings_groups_together():
     rng = np.random.default_rng(0)
     groups = rng.permutation(np.repeat([0, 1, 2], 5))
     rows = (rng.random((2000, 3)) < 0.5)[:, groups] ^ (rng.random((2000, 15)) < 0.05)
-    order = plots.order_of_likeness(bit_statistics(pack(rows), 15).correlation)
+    order = plots.order_by_similarity(bit_statistics(pack(rows), 15).correlation)
     assert sorted(order) == list(range(15))
     sides = np.count_nonzero(np.diff(groups[order]))
     assert sides <= 3  # two, or three where the cut goes through a group
@@ -80,5 +80,5 @@ def test_captions_say_what_the_curves_show():
     curve = {"curve": {"precision": [1.0, 0.9, 0.8, 0.2], "recall": [0.1, 0.2, 0.7, 1.0]}}
     assert "Within 2 bits: precision 0.800, recall 0.700" in plots.curve_plot(curve, 3).caption
     distances = {"alike": [3, 1], "unlike": [0, 4], "mean_alike": 0.25, "mean_unlike": 1.0, "separation": 0.875}
-    assert "4 alike and 4 unlike" in plots.distance_plot(distances).caption
+    assert "4 relevant and 4 irrelevant" in plots.distance_plot(distances).caption
     assert "0.875" in plots.distance_plot(distances).caption
