@@ -84,9 +84,7 @@ def atomic(path):
         HashretError: where the system refuses the write, with its reason (disk full, no permission), or where a name
             is that of something else than a file.
     """
-    path = named(path)
-    if os.path.lexists(path) and os.path.exists(path) and not os.path.isfile(path):
-        raise HashretError(f"cannot write {path}: there is something else than a file")
+    path = _file_name(path)
     partial = partial_name(path)
     try:
         make_folder(path.parent)
@@ -105,22 +103,28 @@ def atomic(path):
             partial.unlink(missing_ok=True)
 
 
-def check_writable(path):
+def check_writable(path: StrPath) -> None:
     """Make sure, before long work, that a file can be written to ``path``: write an empty one beside it and remove it.
 
     Raises:
-        HashretError: ``path`` is a folder, or the system refuses, with its reason.
+        HashretError: ``path`` is a folder or a device, or the system refuses, with its reason.
     """
-    path = named(path)
+    path = _file_name(path)
     partial = partial_name(path)
     try:
-        if path.is_dir():
-            raise HashretError(f"{path} is a folder; name a file")
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.touch()
         partial.unlink()
     except OSError as error:
         raise HashretError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _file_name(path: StrPath) -> Path:
+    """Return a path as `Path`; HashretError where no file can have that name, as one of a folder or a device."""
+    path = named(path)
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise HashretError(f"cannot write {path}: it is a folder, or something else than a file")
+    return path
 
 
 def identity(path):

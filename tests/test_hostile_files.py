@@ -483,3 +483,6 @@ def test_only_files_are_written_over(tmp_path):
         with pytest.raises(HashretError, match="something else than a file"), atomic(tmp_path / name) as partial:
             Path(partial).write_text("new")
         assert not (tmp_path / name).is_file()
+        with pytest.raises(HashretError, match="something else than a file"):  # before the work, not after it
+            check_writable(tmp_path / name)
+    assert sorted(os.listdir(tmp_path)) == ["folder", "pipe"]

@@ -6,11 +6,13 @@ import argparse
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as pytest has it
 
-from damage.sandbox import Sandbox, summary
+from damage.sandbox import Outcome, Sandbox, summary
 
 
 def main():
@@ -18,21 +20,16 @@ def main():
     parser.add_argument("--cases", type=int, default=1000)
     parser.add_argument("--first", type=int, default=0, help="number of the first case")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=1, help="that share the cases")
     parser.add_argument("--out", help="write the outcomes to this JSON file")
     parser.add_argument("--verbose", action="store_true", help="print every case, not only those with a fault")
     options = parser.parse_args()
-    outcomes, started = [], time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="hashret-damage-") as top:
-        sandbox = Sandbox(Path(top) / "cases", options.seed)
-        for number in range(options.first, options.first + options.cases):
-            outcome = sandbox.run(number)
-            outcomes.append(outcome)
-            if outcome.faults or options.verbose:
-                print(f"{number} {outcome.kind} | {outcome.done} | {' '.join(outcome.arguments)[:150]!r}")
-                print(
-                    f"    {outcome.answer} {'; '.join(outcome.faults)} ({outcome.seconds} s, {outcome.growth_mb} MB)",
-                    flush=True,
-                )
+    started = time.monotonic()
+    end, step = options.first + options.cases, options.processes
+    parts = [range(options.first + part, end, step) for part in range(step)]
+    with ProcessPoolExecutor(step, get_context("spawn")) as pool:
+        done = pool.map(_run, parts, [options.seed] * step, [options.verbose] * step)
+        outcomes = sorted((outcome for part in done for outcome in part), key=lambda outcome: outcome.number)
     result = {"seed": options.seed, "seconds": round(time.monotonic() - started), **summary(outcomes)}
     print(
         {name: result[name] for name in ("cases", "answers", "faults", "slowest_seconds", "most_memory_mb", "seconds")}
@@ -43,6 +40,23 @@ def main():
         path = Path(options.out)
         save(path.stem, result, path.parent)
     sys.exit(bool(result["failures"]))
+
+
+def _run(numbers: range, seed: int, verbose: bool) -> list[Outcome]:
+    """Run the cases of some numbers in a folder of their own, and print those with a fault; ``verbose`` prints all."""
+    outcomes = []
+    with tempfile.TemporaryDirectory(prefix="hashret-damage-") as top:
+        sandbox = Sandbox(Path(top) / "cases", seed)
+        for number in numbers:
+            outcome = sandbox.run(number)
+            outcomes.append(outcome)
+            if outcome.faults or verbose:
+                print(f"{number} {outcome.kind} | {outcome.done} | {' '.join(outcome.arguments)[:150]!r}")
+                print(
+                    f"    {outcome.answer} {'; '.join(outcome.faults)} ({outcome.seconds} s, {outcome.growth_mb} MB)",
+                    flush=True,
+                )
+    return outcomes
 
 
 if __name__ == "__main__":
