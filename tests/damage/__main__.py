@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -12,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as pytest has it
 
-from damage.sandbox import Outcome, Sandbox, summary
+from damage.sandbox import run_cases, summary
 
 
 def main():
@@ -28,7 +27,7 @@ def main():
     end, step = options.first + options.cases, options.processes
     parts = [range(options.first + part, end, step) for part in range(step)]
     with ProcessPoolExecutor(step, get_context("spawn")) as pool:
-        done = pool.map(_run, parts, [options.seed] * step, [options.verbose] * step)
+        done = pool.map(run_cases, parts, [options.seed] * step, [options.verbose] * step)
         outcomes = sorted((outcome for part in done for outcome in part), key=lambda outcome: outcome.number)
     result = {"seed": options.seed, "seconds": round(time.monotonic() - started), **summary(outcomes)}
     print(
@@ -40,23 +39,6 @@ def main():
         path = Path(options.out)
         save(path.stem, result, path.parent)
     sys.exit(bool(result["failures"]))
-
-
-def _run(numbers: range, seed: int, verbose: bool) -> list[Outcome]:
-    """Run the cases of some numbers in a folder of their own, and print those with a fault; ``verbose`` prints all."""
-    outcomes = []
-    with tempfile.TemporaryDirectory(prefix="hashret-damage-") as top:
-        sandbox = Sandbox(Path(top) / "cases", seed)
-        for number in numbers:
-            outcome = sandbox.run(number)
-            outcomes.append(outcome)
-            if outcome.faults or verbose:
-                print(f"{number} {outcome.kind} | {outcome.done} | {' '.join(outcome.arguments)[:150]!r}")
-                print(
-                    f"    {outcome.answer} {'; '.join(outcome.faults)} ({outcome.seconds} s, {outcome.growth_mb} MB)",
-                    flush=True,
-                )
-    return outcomes
 
 
 if __name__ == "__main__":

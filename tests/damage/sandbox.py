@@ -11,6 +11,7 @@ import select
 import shutil
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from collections import Counter
@@ -227,8 +228,6 @@ class Sandbox:
             sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
             os.environ |= {"HOME": str(self.case / "home"), "TMPDIR": str(self.case / "tmp")}
             os.environ |= {"HASHRET_CACHE": str(self.case / "home" / "cache"), "MPLCONFIGDIR": str(self.case / "home")}
-            import tempfile
-
             tempfile.tempdir = None
             if seconds == SECONDS:
                 space = _virtual() + _ADDRESS_SPACE
@@ -252,6 +251,23 @@ class Sandbox:
             return (self.top / name).read_text("utf-8", "backslashreplace")
         except FileNotFoundError:
             return ""
+
+
+def run_cases(numbers: range, seed: int, verbose: bool) -> list[Outcome]:
+    """Run the cases of some numbers in a folder of their own, and print those with a fault; ``verbose`` prints all."""
+    outcomes = []
+    with tempfile.TemporaryDirectory(prefix="hashret-damage-") as top:
+        sandbox = Sandbox(Path(top) / "cases", seed)
+        for number in numbers:
+            outcome = sandbox.run(number)
+            outcomes.append(outcome)
+            if outcome.faults or verbose:
+                print(f"{number} {outcome.kind} | {outcome.done} | {' '.join(outcome.arguments)[:150]!r}")
+                print(
+                    f"    {outcome.answer} {'; '.join(outcome.faults)} ({outcome.seconds} s, {outcome.growth_mb} MB)",
+                    flush=True,
+                )
+    return outcomes
 
 
 def summary(outcomes):
