@@ -26,7 +26,7 @@ MODULES = {
     "hashret.index.linked": "hashret.near_duplicates.components",
     "hashret.index.near": "hashret.near_duplicates.near_pairs",
     "hashret.index.pairs": "hashret.near_duplicates.code_pairs",
-    "hashret.likeness": "hashret.near_duplicates.likeness",
+    "hashret.likeness": "hashret.near_duplicates.distances",
     "hashret.methods.pairs": "hashret.methods.similarity",
     "hashret.moving": "hashret.near_duplicates.moving",
     "hashret.nearest": "hashret.index.torch_nearest",
@@ -48,7 +48,7 @@ NAMES = {
         "hashret.models.backbones": "STRIDE check_image_size init_from_scratch normalize",
         "hashret.models.network": "HashNet",
     },
-    "hashret.near_duplicates": {"hashret.near_duplicates.groups": "Photograph alike duplicates"},
+    "hashret.near_duplicates": {"hashret.near_duplicates.groups": "Photograph duplicates"},
     "hashret.rendering": {
         "hashret.rendering.pictures": "PLAIN QUERY QUIET TILE Tile check_suffix grid hit_caption hit_frame letterbox "
         "open_small save_png sheet thumbnail write",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -20,6 +20,25 @@ class Result:
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as JSON has them."""
         return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ResultList(Result, Sequence[T]):
+    """Base of a result that also is the list of its first field: it has a length, and its items by number."""
+
+    @property
+    def _items(self) -> list[T]:
+        items: list[T] = getattr(self, dataclasses.fields(self)[0].name)
+        return items
+
+    def __getitem__(self, number: Any) -> Any:
+        return self._items[number]
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __eq__(self, other: object) -> bool:
+        return self._items == (other._items if isinstance(other, ResultList) else other)
 
 
 class WasDict(Result):

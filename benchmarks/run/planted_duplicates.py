@@ -28,7 +28,7 @@ from hashret.bits import hamming
 from hashret.index.distinct import group
 from hashret.near_duplicates.code_pairs import pairs_within
 from hashret.near_duplicates.components import components
-from hashret.near_duplicates.likeness import DISTANCES, vectors
+from hashret.near_duplicates.distances import BY, vectors
 from hashret.near_duplicates.near_pairs import euclidean, near_pairs
 
 RADII = (0, 2, 4, 8, 12)
@@ -133,7 +133,7 @@ def measure(name, model, options):
     bits = np.array([hamming(codes[[i]], codes[[j]])[0, 0] for i, j in zip(about.source, about.copy, strict=True)])
     result = {"model": name, "method": encoder.meta["method"], "bits": encoder.bits, "image_size": encoder.image_size}
     result |= {"distinct_codes": len(group(codes[data], grouped=True).codes), "pairs": [], "groups": []}
-    for by in DISTANCES:
+    for by in BY:
         if by == "features" and not full:
             continue
         x = vectors(index, rows, by)

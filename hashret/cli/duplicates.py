@@ -49,7 +49,7 @@ def duplicates(index, as_json, html, move_to, yes, **options):
     Example: hashret duplicates index --html duplicates.html
              hashret duplicates index --move-to aside --yes && hashret remove index --gone --yes
     """
-    from ..near_duplicates.groups import alike, duplicates
+    from ..near_duplicates.groups import duplicates
     from ..rendering import pages, pictures
 
     pictures.check_suffix(html, ".html")
@@ -58,7 +58,7 @@ def duplicates(index, as_json, html, move_to, yes, **options):
     groups = duplicates(index, **options)
     _print_groups(groups, as_json)
     if html:
-        pages.duplicates_page(groups, html, {"index": index, "alike": alike(index, **options)})
+        pages.duplicates_page(groups, html, {"index": index, "duplicates": groups.criterion})
     if move_to:
         _set_aside(groups, move_to, yes, index)
 
@@ -66,9 +66,8 @@ def duplicates(index, as_json, html, move_to, yes, **options):
 def _print_groups(groups, as_json):
     from ..rendering.text import duplicates_table
 
-    for number, group in enumerate(groups if as_json else (), 1):
-        photographs = [photograph.as_dict() for photograph in group]
-        click.echo(to_json({"group": number, "photographs": photographs}))
+    for group in groups.as_dict()["groups"] if as_json else ():
+        click.echo(to_json(group))
     if not as_json:
         click.echo(duplicates_table(groups) if groups else "no duplicates")
 
@@ -78,12 +77,11 @@ def _set_aside(groups, folder, yes, index):
 
     moves = set_aside(groups, folder, yes)
     _print_moves(moves)
-    moved = sum(move.to is not None for move in moves)
     if yes:
-        say(f"{folder}: {moved:,} photographs moved; hashret restore {folder} moves them back", err=True)
+        say(f"{folder}: {moves.moved:,} photographs moved; hashret restore {folder} moves them back", err=True)
         say(f"now run: hashret remove {index} --gone --yes", err=True)
     else:
-        say(f"{moved:,} photographs would be moved to {folder}; add --yes to move them", err=True)
+        say(f"{moves.moved:,} photographs would be moved to {folder}; add --yes to move them", err=True)
 
 
 def _print_moves(moves):
@@ -104,4 +102,4 @@ def restore(folder):
 
     moves = restore(folder)
     _print_moves(moves)
-    say(f"{folder}: {sum(move.to is not None for move in moves):,} photographs moved back")
+    say(f"{folder}: {moves.moved:,} photographs moved back")

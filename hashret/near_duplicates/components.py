@@ -1,15 +1,22 @@
-"""What pairs link, and groups of it that do not drift: each member is within reach of the first."""
+"""Groups of photographs that pairs link, cut so that each member of a group is within reach of its first."""
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from ..bits import Codes, Positions
 from .code_pairs import pairs_within
 from .near_pairs import by_code
 
+Distances = npt.NDArray[np.floating]
 
-def components(n, pairs):
-    """Items that pairs (I, J, ...) link, directly or by others, get the same number: -> int64 (n,)."""
+
+def components(n: int, pairs: Iterable[tuple[Any, ...]]) -> Positions:
+    """Number the connected components of n items: items that pairs (I, J, ...) link get the same number, (n,)."""
     root = np.arange(n)
     for I, J, *_ in pairs:
         while len(I):
@@ -21,41 +28,45 @@ def components(n, pairs):
     return _find(root, root)
 
 
-def _find(root, items):
-    """The least item of the component of each, as far as it is known."""
-    found = root[items]
-    while True:
-        above = root[found]
-        if np.array_equal(above, found):
-            return found
-        found = above
+def _find(root: Positions, items: Positions) -> Positions:
+    """Return the least known item of the component of each item."""
+    roots = root[items]
+    while not np.array_equal(above := root[roots], roots):
+        roots = above
+    return roots
 
 
-def stars(ranked, distances, reach):
-    """Cut a component into groups whose members are all within reach of their first: yields (first, others, D).
+def stars(
+    ranked: npt.ArrayLike, distances: Callable[[int, Positions], Distances], reach: float
+) -> Iterator[tuple[int, Positions, Distances]]:
+    """Cut a component into groups whose members are all within reach of the group's first.
 
-    Chains of pairs lead far; so the first of those left takes all within reach, until none is left.
+    Chains of pairs lead far. So the first item takes all items within reach, then the first of the rest does, until no
+    item is left.
 
     Args:
-        ranked: items of one component, int64 (c,), the one to keep before others first.
-        distances: function of an item and others, int64 (p,): -> (p,).
+        ranked: items of one component, (c,); an item that is to be kept rather than others stands before them.
+        distances: function of an item and others, (p,), that returns the distances to them, (p,).
+
+    Yields:
+        The first of a group, the others, and their distances.
     """
-    left = np.asarray(ranked)
-    while len(left) > 1:
-        first, others = left[0], left[1:]
+    rest = np.asarray(ranked)
+    while len(rest) > 1:
+        first, others = int(rest[0]), rest[1:]
         D = distances(first, others)
         near = reach >= D
         if near.any():
             yield first, others[near], D[near]
-        left = others[~near]
+        rest = others[~near]
 
 
-def linked_codes(codes, radius):
-    """The `components` that codes within a radius link: packed uint8 (n, w) -> int64 (n,)."""
+def linked_codes(codes: Codes, radius: int) -> Positions:
+    """Number the `components` that packed codes (n, w) within a radius link, (n,)."""
     if not len(codes):
         return np.zeros(0, np.int64)
-    table = by_code(codes, radius)
+    groups = by_code(codes, radius)
     linked = np.empty(len(codes), np.int64)
-    number = components(len(table.codes), pairs_within(table.codes, radius))
-    linked[table.items] = np.repeat(number, np.diff(table.starts))
+    number = components(len(groups.codes), pairs_within(groups.codes, radius))
+    linked[groups.items] = np.repeat(number, np.diff(groups.starts))
     return linked

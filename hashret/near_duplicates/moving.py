@@ -1,10 +1,11 @@
 """Duplicates moved aside into a folder, and back: nothing is deleted or overwritten, and a log says what was where.
 
-A move takes a free name in the folder, writes its line to the log, on disk, and only then moves the file: a kill or a
-power cut at any moment leaves each photograph whole in one of the two places that its line names, or, between two
+A move takes a free name in the folder, writes its line to the log, on disk, and only then moves the file. So a kill or
+a power cut at any moment leaves each photograph whole in one of the two places that its line names, or, between two
 disks, in both. The lock of the folder lets one process at a time move files there and back.
 Each line carries a checksum of itself, so that no damaged line is obeyed; lines of earlier releases have none.
-What is moved aside has a copy that stays: that is looked for once more before each move, as another file, and after it.
+Each photograph that is moved aside has a copy that stays. Before each move and after it, the copy is looked for once
+more, as a file of its own.
 """
 
 from __future__ import annotations
@@ -16,48 +17,69 @@ import os
 import re
 import shutil
 import stat
-import warnings
 import zlib
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import HashretError
-from ..files import flush, identity, locked, make_folder, partial_name, remove_leftovers
+from ..errors import HashretError, warn
+from ..files import StrPath, flush, identity, locked, make_folder, partial_name, remove_leftovers
 from ..names import fitting
 from ..progress import Progress, takes_quiet
+from ..results import Result, ResultList
+from .groups import Photograph
 
 LOG = "moved.jsonl"
 _TAKEN = 1_000_000_000  # seconds: the time of an empty file that holds a name, whole and even for any file system
 
 
 @dataclass(frozen=True)
-class Move:
-    """A photograph at ``path`` and the place ``to`` of its move; None where it stays, and ``why`` says the reason."""
+class Move(Result):
+    """A photograph that was moved, or stays.
+
+    Attributes:
+        path: where the photograph was.
+        to: where it is now; None where it stays.
+        why: the reason why it stays.
+    """
 
     path: str
     to: str | None
     why: str = ""
 
 
+@dataclass(frozen=True, eq=False)
+class Moves(ResultList[Move]):
+    """What `set_aside` or `restore` did; as a sequence, it is the list of the moves."""
+
+    moves: list[Move]
+
+    @property
+    def moved(self) -> int:
+        """How many photographs have another place now."""
+        return sum(move.to is not None for move in self.moves)
+
+
 @takes_quiet
-def set_aside(groups, folder, yes=False):
-    """Move all but the kept photograph of each group into a folder: -> list of `Move`, one for each.
+def set_aside(groups: Sequence[Sequence[Photograph]], folder: StrPath, yes: bool = False) -> Moves:
+    """Move all but the kept photograph of each group into a folder.
 
     Args:
-        groups: as `hashret.duplicates` returns them, the kept photograph first.
-        folder: made where it is missing; a name that is there already gets a number, ``photo-2.jpg``.
+        groups: groups that `hashret.duplicates` returned, the kept photograph of each first.
+        folder: folder to move to, made where it is missing. Where it has a file of the same name, the photograph gets
+            a number, ``photo-2.jpg``.
         yes: False moves nothing, and only says what would be moved.
 
     Raises:
-        HashretError: a file cannot be moved; what was moved before it is in the log, `moved.jsonl`. Or that log is a
-            link, or no file: lines that are added to it could get lost.
+        HashretError: a file cannot be moved; what was moved before it is in the log, `moved.jsonl`.
     """
     folder = Path(folder).absolute()
     if folder.exists() and not folder.is_dir():
-        raise HashretError(f"{folder} is a file; name a folder to move to")
+        raise HashretError(f"{folder} is a file", hint="name a folder to move to")
     if os.path.lexists(folder / LOG) and ((folder / LOG).is_symlink() or not (folder / LOG).is_file()):
-        raise HashretError(f"{folder / LOG} is no plain file, and no log of moves; name another folder to move to")
+        what = f"{folder / LOG} is no plain file, and no log of moves"
+        raise HashretError(what, hint="name another folder to move to")
     if not yes:
         return _set_all_aside(groups, folder, yes)
     new = not folder.exists()
@@ -75,8 +97,8 @@ def set_aside(groups, folder, yes=False):
 
 
 @contextmanager
-def _held(folder):
-    """Hold the lock of a folder, cleared of what a killed process left."""
+def _held(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder, and clear the folder of what a killed process left."""
     with locked(folder):
         remove_leftovers(folder)
         for path in folder.iterdir():
@@ -84,8 +106,9 @@ def _held(folder):
         yield
 
 
-def _set_all_aside(groups, folder, yes):
-    taken, moves, begun = {LOG}, [], _begun(folder) if yes else {}
+def _set_all_aside(groups: Sequence[Sequence[Photograph]], folder: Path, yes: bool) -> Moves:
+    moves: list[Move] = []
+    taken, begun = {LOG}, _begun(folder) if yes else {}
     progress = Progress("moving", sum(len(group) - 1 for group in groups), "photographs")
     for kept, *copies in groups:
         for copy in copies:
@@ -100,7 +123,7 @@ def _set_all_aside(groups, folder, yes):
                 moves.append(Move(copy.path, str(folder / name)))
             progress.add()
     progress.close()
-    return moves
+    return Moves(moves)
 
 
 def _begun(folder: Path) -> dict[str, Path]:
@@ -121,7 +144,7 @@ def _log_lines(folder: Path) -> list[bytes]:
         raise HashretError(f"cannot read {folder / LOG}: {error.strerror or error}") from None
 
 
-def _set_aside(copy, kept, folder, begun):
+def _set_aside(copy: Photograph, kept: Photograph, folder: Path, begun: Path | None) -> Move:
     to = None
     try:
         if begun and _is_whole_copy(begun, copy.path):
@@ -140,8 +163,8 @@ def _set_aside(copy, kept, folder, begun):
     return Move(copy.path, str(to))
 
 
-def _is_there(path):
-    """Whether a plain file can be opened, which asks a network disk anew."""
+def _is_there(path: StrPath) -> bool:
+    """Whether a plain file can be opened, which a network disk is asked anew."""
     if not os.path.isfile(path):
         return False
     try:
@@ -151,11 +174,11 @@ def _is_there(path):
     return True
 
 
-def restore(folder):
-    """Move what was set aside in a folder back to where it was: -> list of `Move`, the last one first.
+def restore(folder: StrPath) -> Moves:
+    """Move what was set aside in a folder back to where it was, the last photograph first.
 
     Nothing is overwritten: what is in a photograph's old place stays there. Only plain files of the folder itself are
-    moved, whatever the log says. When all is back, the log goes, and the folder where it is empty.
+    moved, whatever the log says. When all photographs are back, the log is removed, and the folder if it is empty.
 
     Raises:
         HashretError: no log in the folder, or a file that cannot be moved back.
@@ -167,14 +190,15 @@ def restore(folder):
         return _restore_all(folder)
 
 
-def _restore_all(folder: Path) -> list[Move]:
-    lines, moves, refused = _log_lines(folder), [], 0
+def _restore_all(folder: Path) -> Moves:
+    moves: list[Move] = []
+    lines, refused = _log_lines(folder), 0
     for number in range(len(lines), 0, -1):  # of several moves to one name, the last is of the file that is there
         try:
             name, place = _read_line(lines[number - 1])
         except (ValueError, RecursionError) as error:
             if lines[number - 1] and number < len(lines):  # the last may be cut off, before its file was moved
-                warnings.warn(f"line {number} of {folder / LOG} is passed over: {error}", stacklevel=3)
+                warn(f"line {number} of {folder / LOG} is passed over: {error}")
                 refused += 1
             continue
         try:
@@ -185,7 +209,7 @@ def _restore_all(folder: Path) -> list[Move]:
         (folder / LOG).unlink()
         with suppress(OSError):
             folder.rmdir()
-    return moves
+    return Moves(moves)
 
 
 def _read_line(line: bytes) -> tuple[str, Path]:
@@ -202,20 +226,20 @@ def _read_line(line: bytes) -> tuple[str, Path]:
         raise ValueError("it does not say what was moved where")
     if "checksum" in entry and entry.pop("checksum") != _checksum(entry):
         raise ValueError("it is not as it was written")
-    name, place = entry["to"], entry["from"]
+    name, origin = entry["to"], entry["from"]
     if name in ("", ".", "..", LOG) or "/" in name or b"\0" in os.fsencode(name):
         raise ValueError(f"{name!r} is no name of a file in the folder")
-    if not os.path.isabs(place) or place != os.path.normpath(place) or b"\0" in os.fsencode(place):
-        raise ValueError(f"{place!r} is no whole path to go back to")
-    place = Path(place)
+    if not os.path.isabs(origin) or origin != os.path.normpath(origin) or b"\0" in os.fsencode(origin):
+        raise ValueError(f"{origin!r} is no whole path to go back to")
+    place = Path(origin)
     number = re.search(r"-\d+" + re.escape(place.suffix) + r"\Z", name)
     if name != place.name and not (number and name == fitting(place.stem, number[0])):
         raise ValueError(f"{name!r} is not what {place.name!r} is called in the folder")
     return name, place
 
 
-def _restore(aside, place):
-    _release(place)  # of a run that was killed before it moved the file
+def _restore(aside: Path, place: Path) -> list[Move]:
+    _release(place)  # a run that was killed before it moved the file has left it
     remove_leftovers(place.parent, re.escape(place.name))
     if not os.path.lexists(aside):
         return [] if os.path.lexists(place) else [Move(str(aside), None, "gone from both places")]
@@ -232,15 +256,16 @@ def _restore(aside, place):
     return [Move(str(aside), str(place))]
 
 
-def _is_whole_copy(copy, path):
+def _is_whole_copy(copy: StrPath, path: StrPath) -> bool:
     """Whether a move of ``path`` to another disk was killed when the copy was whole and both were there."""
-    if not all(os.path.isfile(one) and not os.path.islink(one) for one in (copy, path)):
+    if not all(os.path.isfile(file) and not os.path.islink(file) for file in (copy, path)):
         return False
-    times = [os.lstat(one).st_mtime_ns for one in (copy, path)]
+    times = [os.lstat(file).st_mtime_ns for file in (copy, path)]
     return times[0] == times[1] and identity(copy) != identity(path) and filecmp.cmp(copy, path, shallow=False)
 
 
-def _why_not(path, kept, folder):
+def _why_not(path: str, kept: str, folder: Path) -> str:
+    """Return why a photograph cannot be set aside, "" where it can."""
     if not os.path.lexists(path):
         return "gone"
     if os.path.islink(path):
@@ -254,9 +279,9 @@ def _why_not(path, kept, folder):
     return f"it is the same file as {kept}" if identity(path) == identity(kept) else ""
 
 
-def _names(folder, path, taken=(LOG,)):
-    """Free names for a file in a folder: yields photo.jpg, photo-2.jpg, photo-3.jpg ..."""
-    path, number = Path(path), 1
+def _names(folder: Path, photograph: str, taken: Container[str] = (LOG,)) -> Iterator[str]:
+    """Yield free names for a file in a folder: photo.jpg, photo-2.jpg, photo-3.jpg ..."""
+    path, number = Path(photograph), 1
     while True:
         name = path.name if number == 1 else fitting(path.stem, f"-{number}{path.suffix}")
         if name not in taken and not os.path.lexists(folder / name):
@@ -264,18 +289,19 @@ def _names(folder, path, taken=(LOG,)):
         number += 1
 
 
-def _take_name(folder, path):
-    """Take a free name in a folder for a file: -> its path."""
+def _take_name(folder: Path, path: str) -> Path:
+    """Take a free name in a folder for a file, and return its path."""
     for name in _names(folder, path):
         with suppress(FileExistsError):
             return _take(folder / name)
     raise AssertionError
 
 
-def _take(path):
-    """Hold a name by an empty file that nobody may read, of a time that no other has: -> the path.
+def _take(path: Path) -> Path:
+    """Hold a name by an empty file that nobody may read and that has a time of its own, and return the path.
 
-    Either tells it from files of others: a kill comes before the time is set, and some disks keep no permissions.
+    Permissions or time tell the file from others: a kill may come before the time is set, and some disks keep no
+    permissions.
 
     Raises:
         FileExistsError: the name is taken.
@@ -288,7 +314,7 @@ def _take(path):
     return path
 
 
-def _release(path):
+def _release(path: Path) -> None:
     """Give up a name that was taken and not used."""
     with suppress(FileNotFoundError):
         found = os.lstat(path)
@@ -314,11 +340,11 @@ def _log(folder: Path, entry: dict[str, object]) -> None:
     flush(folder)
 
 
-def _move(path, to):
-    """Move a file over the empty one that holds its new name, on the disk before this returns."""
+def _move(path: StrPath, to: Path) -> None:
+    """Move a file over the empty one that holds its new name; the move is on the disk before this returns."""
     try:
         os.replace(path, to)
-        flush(Path(to).parent)
+        flush(to.parent)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
@@ -327,7 +353,7 @@ def _move(path, to):
             shutil.copy2(path, partial)
             flush(partial)
             os.replace(partial, to)
-            flush(Path(to).parent)
+            flush(to.parent)
         finally:
             partial.unlink(missing_ok=True)
         os.unlink(path)

@@ -1,68 +1,89 @@
 """All pairs of photographs within a radius in bits and a Euclidean distance, exactly.
 
-Learned codes crowd: thousands of photographs of a class may share one. So those of each code lie sorted along the axis
-in which photographs of one code differ most. Two within a distance are within it along every axis: of each pair of
-codes within the radius, only photographs in reach along that axis are looked at, then those within the distance along
-eight axes, and of these the distance itself is computed. No list of all pairs is ever held.
+Learned codes crowd: thousands of photographs of a class may share one. So the photographs of each code are sorted along
+the axis in which photographs of one code differ most. Two photographs within a distance are within it along every axis:
+of each pair of codes within the radius, only photographs within reach along that axis are looked at, then those within
+the distance along eight axes, and of these the distance itself is computed. No list of all pairs is ever held.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
 import faiss
 import numpy as np
+import numpy.typing as npt
 
+from ..bits import Codes, Positions
 from ..index.distinct import group
 from ..progress import Progress
 from .code_pairs import expand_ranges, pairs_within
 
+Vectors = npt.NDArray[np.float32]  # what Euclidean distances are of, (n, d)
+Pairs = tuple[Positions, Positions, npt.NDArray[np.float32]]  # I, J and their Euclidean distances, (p,) each
+
 _AXES, _SAMPLE, _TURNS = 8, 2**13, 4
 _SLACK = 1e-3  # of the distance, beyond any rounding
-_ROWS_AT_ONCE = 2**17
+_PHOTOS_AT_ONCE = 2**17
 
 
-def near_pairs(codes, radius, x, distance):
-    """Pairs within ``radius`` bits whose rows of ``x`` are within ``distance``: yields I, J int64, float32, (p,) each.
+def near_pairs(codes: Codes, radius: int, x: Vectors, distance: float) -> Iterator[Pairs]:
+    """Yield the pairs within ``radius`` bits whose rows of ``x`` are within ``distance``: I, J and their distances.
 
-    I < J, each pair once, in no particular order, with its Euclidean distance as faiss computes it.
+    I < J, and each pair comes once, in no particular order. The Euclidean distances are those that faiss computes.
 
     Args:
-        codes: packed, uint8 (n, w), equal ones among them.
-        x: what the distance is of, float32 (n, d), contiguous.
+        codes: packed codes (n, w), which may be equal.
+        x: what the distance is of, (n, d), contiguous.
     """
     if len(codes) < 2:
         return
-    places = _Places(by_code(codes, radius), x, distance)
-    for left, first, last in places.windows(radius):
-        for row, right in expand_ranges(first, last):
-            I, J = left[row], right
-            inside = places.may_be_near(I, J)
-            I, J = places.items[I[inside]], places.items[J[inside]]
+    photos = _SortedPhotos(by_code(codes, radius), x, distance)
+    for left, first, end in photos.windows(radius):
+        for number, right in expand_ranges(first, end):
+            I, J = left[number], right
+            inside = photos.may_be_near(I, J)
+            I, J = photos.items[I[inside]], photos.items[J[inside]]
             D = euclidean(x, I, J)
             near = distance >= D
             I, J = I[near], J[near]
             yield np.minimum(I, J), np.maximum(I, J), D[near]
 
 
-def euclidean(x, I, J):
-    """Euclidean distances of pairs of rows: x float32 (n, d), I, J (p,) -> float32 (p,)."""
+def euclidean(x: Vectors, I: Positions, J: Positions) -> npt.NDArray[np.float32]:
+    """Return the Euclidean distances (p,) of pairs of rows of ``x``, which I and J (p,) number."""
     I, J = np.ascontiguousarray(I, np.int64), np.ascontiguousarray(J, np.int64)
     squared = np.empty(len(I), np.float32)
     if len(I):
-        at, i, j, out = (faiss.swig_ptr(array) for array in (x, I, J, squared))
-        faiss.pairwise_indexed_L2sqr(x.shape[1], len(I), at, i, at, j, out)
-    return np.sqrt(squared)
+        vectors, i, j, out = (faiss.swig_ptr(array) for array in (x, I, J, squared))
+        faiss.pairwise_indexed_L2sqr(x.shape[1], len(I), vectors, i, vectors, j, out)  # type: ignore[attr-defined]
+    distances: npt.NDArray[np.float32] = np.sqrt(squared)
+    return distances
 
 
-class _Places:
-    """Photographs by code and, within a code, along the first axis; a place is a position in that order."""
+class CodeGroups(NamedTuple):
+    """Distinct packed codes (m, w); those of code c are the items ``items[starts[c]:starts[c + 1]]``."""
 
-    def __init__(self, table, x, distance):
-        self.table, self.starts = table, table.starts
-        self.sizes = np.diff(table.starts)
+    codes: Codes
+    starts: Positions
+    items: Positions
+
+
+class _SortedPhotos:
+    """Photographs sorted by code and, within a code, along the first axis.
+
+    Attributes:
+        items: numbers of the photographs in that order, (n,).
+    """
+
+    def __init__(self, groups: CodeGroups, x: Vectors, distance: float) -> None:
+        self.codes, self.starts = groups.codes, groups.starts
+        self.sizes = np.diff(groups.starts)
         code = np.repeat(np.arange(len(self.sizes)), self.sizes)
-        along = _project(x, _axes(x, table.items, code))[table.items]
+        along = _project(x, _axes(x, groups.items, code))[groups.items]
         order = np.lexsort((along[:, 0], code))
-        self.items, self.axes = table.items[order].astype(np.int64), along[order]
+        self.items, self.axes = groups.items[order].astype(np.int64), along[order]
         self.first_axis = self.axes[:, 0].astype(np.float64)
         rounding = 1e-6 * float(np.abs(self.axes).max(initial=0))
         self.reach = distance * (1 + _SLACK) + rounding
@@ -71,31 +92,32 @@ class _Places:
         self.span = high - low + 3 * self.reach + 1e-30  # so that windows end with their code
         self.keys = code * self.span + self.first_axis
 
-    def windows(self, radius):
-        """Places and what is in reach of each: yields places, first, end, int64 (p,)."""
+    def windows(self, radius: int) -> Iterator[tuple[Positions, Positions, Positions]]:
+        """Yield positions in the order, and the first and the end of the positions within reach of each, (p,) each."""
         n = len(self.items)
         progress = Progress("comparing photographs of a code", n, "photographs")
-        for start in range(0, n, _ROWS_AT_ONCE):
-            left = np.arange(start, min(start + _ROWS_AT_ONCE, n))
+        for start in range(0, n, _PHOTOS_AT_ONCE):
+            left = np.arange(start, min(start + _PHOTOS_AT_ONCE, n))
             yield left, left + 1, np.searchsorted(self.keys, self.keys[left] + self.reach, "right")
             progress.add(len(left))
         progress.close()
-        for a, b, _ in pairs_within(self.table.codes, radius):
+        for a, b, _ in pairs_within(self.codes, radius):
             smaller = self.sizes[a] <= self.sizes[b]
             a, b = np.where(smaller, a, b), np.where(smaller, b, a)
             for pair, left in expand_ranges(self.starts[a], self.starts[a + 1]):
-                at = b[pair] * self.span + self.first_axis[left]
-                first = np.searchsorted(self.keys, at - self.reach, "left")
-                yield left, first, np.searchsorted(self.keys, at + self.reach, "right")
+                key = b[pair] * self.span + self.first_axis[left]
+                first = np.searchsorted(self.keys, key - self.reach, "left")
+                yield left, first, np.searchsorted(self.keys, key + self.reach, "right")
 
-    def may_be_near(self, I, J):
-        """Whether places are within reach along the axes together: -> bool (p,)."""
+    def may_be_near(self, I: Positions, J: Positions) -> npt.NDArray[np.bool_]:
+        """Whether the photographs at two positions in the order are within reach along the axes together, (p,)."""
         apart = self.axes[I] - self.axes[J]
-        return np.einsum("pa,pa->p", apart, apart) <= self.reach**2
+        near: npt.NDArray[np.bool_] = np.einsum("pa,pa->p", apart, apart) <= self.reach**2
+        return near
 
 
-def _axes(x, items, code):
-    """Orthonormal axes, (d, a), along which photographs of one code differ most, about."""
+def _axes(x: Vectors, items: Positions, code: Positions) -> npt.NDArray[np.float64]:
+    """Return orthonormal axes (d, a) along which photographs of one code differ most, approximately."""
     rng = np.random.default_rng(0)
     sample = np.sort(rng.permutation(len(items))[:_SAMPLE])
     rows = x[items[sample]].astype(np.float64)
@@ -112,27 +134,28 @@ def _axes(x, items, code):
     return axes
 
 
-def _project(x, axes, block=2**14):
-    """Rows of x along axes: -> float32 (n, a)."""
+def _project(x: Vectors, axes: npt.NDArray[np.float64], block: int = 2**14) -> npt.NDArray[np.float32]:
+    """Return the coordinates of rows of x along axes, (n, a)."""
     starts = range(0, len(x), block)
     return np.concatenate([(x[start : start + block] @ axes).astype(np.float32) for start in starts])
 
 
-def with_neighbours(codes, radius):
-    """Which items have another within a radius: packed uint8 (n, w) -> bool (n,)."""
+def with_neighbours(codes: Codes, radius: int) -> npt.NDArray[np.bool_]:
+    """Whether each of packed codes (n, w) has another within a radius, (n,)."""
     if not len(codes):
         return np.zeros(0, bool)
-    table = by_code(codes, radius)
-    sizes = np.diff(table.starts)
+    groups = by_code(codes, radius)
+    sizes = np.diff(groups.starts)
     near = sizes > 1
-    for I, J, _ in pairs_within(table.codes, radius):
+    for I, J, _ in pairs_within(groups.codes, radius):
         near[I] = near[J] = True
-    found = np.empty(len(codes), bool)
-    found[table.items] = np.repeat(near, sizes)
-    return found
+    has_neighbour = np.empty(len(codes), bool)
+    has_neighbour[groups.items] = np.repeat(near, sizes)
+    return has_neighbour
 
 
-def by_code(codes, radius):
-    """Items by distinct code; all under one where no two differ in more bits than the radius."""
+def by_code(codes: Codes, radius: int) -> CodeGroups:
+    """Group items by distinct code; all under one code where no two differ in more bits than the radius."""
     varying = np.bitwise_or.reduce(codes) ^ np.bitwise_and.reduce(codes)
-    return group(np.zeros_like(codes) if np.bitwise_count(varying).sum() <= radius else codes, grouped=True)
+    table = group(np.zeros_like(codes) if np.bitwise_count(varying).sum() <= radius else codes, grouped=True)
+    return CodeGroups(table.codes, table.starts, table.items)

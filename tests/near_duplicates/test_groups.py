@@ -16,8 +16,8 @@ from hashret.cli import main
 from hashret.encoding import encode
 from hashret.errors import HashretError
 from hashret.index import append, build_index, open_index, remove
+from hashret.near_duplicates.distances import BY, DISTANCES, vectors
 from hashret.near_duplicates.groups import Photograph, duplicates
-from hashret.near_duplicates.likeness import DISTANCES, vectors
 from hashret.rendering.pages import duplicates_page
 from hashret.rendering.text import duplicates_table
 
@@ -110,7 +110,7 @@ def reference(index, by, radius, distance):
 
 
 @pytest.mark.filterwarnings("ignore:.* pass for copies")
-@pytest.mark.parametrize("by", DISTANCES)
+@pytest.mark.parametrize("by", BY)
 @pytest.mark.parametrize("radius", [0, 3, ALL])
 def test_groups_are_those_of_the_definition(copied, by, radius, tmp_path):
     shutil.copytree(copied / "index", tmp_path / "index")
@@ -129,7 +129,7 @@ def test_groups_are_those_of_the_definition(copied, by, radius, tmp_path):
 def test_nothing_without_an_other(copied, tmp_path):
     shutil.copytree(copied / "index", tmp_path / "index")
     remove(tmp_path / "index", range(1, 11))
-    for by in DISTANCES:
+    for by in BY:
         assert duplicates(tmp_path / "index", radius=ALL, by=by) == []
 
 

@@ -294,7 +294,7 @@ def test_a_log_moves_only_plain_files_of_its_folder(aside, tmp_path, name, place
     before = tree_bytes(aside.parent / "elsewhere") | {"victim": b"theirs"}
     warnings = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(moving.warnings, "warn", lambda message, **_: warnings.append(message))
+        patch.setattr(moving, "warn", warnings.append)
         moves = restore(aside)
     assert [move.to for move in moves if move.to] == []
     assert why in " ".join([*warnings, *(move.why for move in moves)])

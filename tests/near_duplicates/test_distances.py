@@ -13,7 +13,7 @@ from hashret.encoding import encode
 from hashret.errors import HashretError
 from hashret.index import append, build_index, open_index
 from hashret.index.rerank import directions
-from hashret.near_duplicates.likeness import is_enlarged, pages, same_pages, vectors
+from hashret.near_duplicates.distances import is_enlarged, pages, same_pages, vectors
 
 
 @pytest.fixture(scope="module")
