@@ -38,7 +38,7 @@ def list_caches(cache, as_json):
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @CACHE
 @click.option("--yes", is_flag=True, help="clear all, where no NAME is given")
-def clear_caches(names, cache, yes):
+def clear_caches(names: tuple[str, ...], cache: str | None, yes: bool) -> None:
     """Remove the feature caches NAME, as hashret cache list has them, or all with --yes. Photographs stay.
 
     What was computed is computed again when it is needed.
@@ -51,9 +51,12 @@ def clear_caches(names, cache, yes):
     from ..rendering.text import caches_table
 
     found = caches(cache)
+    if not names and not found:
+        say("no feature caches")
+        return
     if not names and not yes:
-        click.echo(caches_table(found) if found else "no feature caches", err=True)
+        click.echo(caches_table(found), err=True)
         raise HashretError("name the feature caches to clear, as above, or clear all with --yes")
-    names = set(names) or {one.name for one in found}
-    freed = clear_caches(names, cache)
-    say(f"feature caches cleared: {len(names)}, {freed:,} bytes")
+    cleared = set(names) or {one.name for one in found}
+    freed = clear_caches(cleared, cache)
+    say(f"feature caches cleared: {len(cleared)}, {freed:,} bytes")

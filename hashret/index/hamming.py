@@ -206,8 +206,9 @@ class HammingStage:
             return in_order(*self.gpu.search(xq, k))
 
 
-def has_compiled():
-    """Whether numba is installed."""
+@cache
+def has_compiled() -> bool:
+    """Whether numba is installed; asked once, as each query would look through the folders of Python otherwise."""
     return find_spec("numba") is not None
 
 
