@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from .encoding import encode
 from .errors import HashretError
 from .evaluation import evaluate
-from .files import atomic, check_output, partial_folder, place_folder
+from .files import StrPath, atomic, check_output, partial_folder, place_folder
 from .index import build_index
 from .names import shown
 from .progress import quieted
@@ -20,25 +21,26 @@ from .rendering.text import table
 from .search import query
 from .training.start import train
 
-_TEST_SHARE = 5  # every fifth digit of a class is held out
+_TEST_EVERY = 5  # every fifth digit of a class is a test photograph
 
 
-def write_digits(folder):
+def write_digits(folder: StrPath) -> None:
     """Write scikit-learn's 1,797 handwritten digits as PNGs, ``folder/{train,test}/<digit>/<number>.png``."""
     try:
         from sklearn.datasets import load_digits
     except ImportError:
-        raise HashretError("the demo needs scikit-learn's digits: pip install 'hashret[demo]'") from None
+        raise HashretError("the demo needs scikit-learn's digits", hint="pip install 'hashret[demo]'") from None
     from PIL import Image
 
     digits = load_digits()
-    seen, pictures = np.zeros(10, int), {}
+    seen = np.zeros(10, int)
+    pictures: dict[str, bytes] = {}
     for number, (image, label) in enumerate(zip(digits.images, digits.target, strict=True)):
-        split = "test" if seen[label] % _TEST_SHARE == 0 else "train"
+        split = "test" if seen[label] % _TEST_EVERY == 0 else "train"
         seen[label] += 1
-        png = io.BytesIO()
-        Image.fromarray((image * (255 / 16)).round().astype(np.uint8)).save(png, "PNG")
-        pictures[f"{split}/{label}/{number:04d}.png"] = png.getvalue()
+        buffer = io.BytesIO()
+        Image.fromarray((image * (255 / 16)).round().astype(np.uint8)).save(buffer, "PNG")
+        pictures[f"{split}/{label}/{number:04d}.png"] = buffer.getvalue()
     folder = Path(folder)
     if folder.is_dir():
         for name, png in pictures.items():
@@ -53,11 +55,23 @@ def write_digits(folder):
         place_folder(partial, folder)
 
 
-def demo(out="hashret-demo", *, bits=48, seed=0, device="auto", overwrite=False):
-    """Train a small AM-VGGH on digits from scratch, encode, build, query, score; leaves all of it in ``out``.
+def demo(
+    out: StrPath = "hashret-demo", *, bits: int = 48, seed: int = 0, device: str = "auto", overwrite: bool = False
+) -> Any:
+    """Train a small AM-VGGH on handwritten digits from scratch, encode, build an index, query it and score it.
 
-    With ``overwrite``, each file and folder that an earlier demo left is replaced as a whole; others in ``out`` stay.
-    Returns the metrics, as `evaluate` does.
+    Args:
+        out: folder in which all of it is left.
+        bits: code length.
+        seed: of the training.
+        device: "auto", "cpu" or "cuda".
+        overwrite: replace each file and folder that an earlier demo left as a whole. Others in ``out`` stay.
+
+    Returns:
+        The figures, as `hashret.evaluate` returns them.
+
+    Raises:
+        HashretError: scikit-learn is not installed, or ``out`` holds a demo already.
     """
     out = Path(out)
     started = time.monotonic()
@@ -102,5 +116,5 @@ def demo(out="hashret-demo", *, bits=48, seed=0, device="auto", overwrite=False)
     return metrics
 
 
-def _say(line):
+def _say(line: str) -> None:
     print(shown(line))

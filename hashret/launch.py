@@ -1,4 +1,4 @@
-"""`python -m hashret.launch`: torchrun for hashret's verbs, whose end is one line where torchrun writes forty.
+"""`python -m hashret.launch`: torchrun for hashret's verbs, which ends with one line where torchrun writes forty.
 
     python -m hashret.launch --nproc-per-node 4 encode photos
 
@@ -10,9 +10,10 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Sequence
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> None:
     """Start a verb in several processes; exits with the status of the one that failed first."""
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -25,7 +26,7 @@ def main(arguments=None):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, threads)))
     options.training_script_args = [options.training_script, *options.training_script_args]
     options.training_script, options.module = "hashret", True
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # what failed has said so
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # the process that failed has said why
     try:
         run(options)
     except ChildFailedError as error:

@@ -6,6 +6,7 @@ import contextlib
 import io
 import sys
 import warnings
+from typing import Any, NoReturn
 
 import click
 
@@ -18,16 +19,18 @@ from .output import say
 
 
 class _Group(click.Group):
-    """Turns a user's mistake into one line and exit code 2."""
+    """Prints a mistake of the user as one line and exits with 2."""
 
-    def main(self, *args, standalone_mode=True, **options):
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run the command line, and exit with its status."""
+        options["standalone_mode"] = False  # click raises then, instead of printing
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")  # no letter of a name ends a run on an ASCII terminal
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = lambda message, *_: say(f"note: {message}", err=True)
-                status = super().main(*args, standalone_mode=False, **options)
+                status = super().main(*args, **options)
         except click.UsageError as error:
             path = error.ctx.command_path if error.ctx else "hashret"
             line = " ".join(error.format_message().split())
@@ -47,13 +50,14 @@ class _Group(click.Group):
                 raise
             _leave(f"cannot open {error.filename}: {error.strerror}")
         except Exception as error:
-            if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported here
+            torch = sys.modules.get("torch")  # whose error it can only be where torch was imported
+            if torch is None or not isinstance(error, torch.OutOfMemoryError):
                 raise
             _leave("the memory of the device is full; lower --batch-size or --image-size")
         sys.exit(status if isinstance(status, int) else 0)
 
 
-def _leave(line, status=2):
+def _leave(line: str, status: int = 2) -> NoReturn:
     if line:
         say(f"hashret: {line}", err=True)
     sys.exit(status)

@@ -11,14 +11,14 @@ from .output import say
 
 
 @click.group()
-def cache():
-    """List and clear what train and encode --fill-cache keep of photographs."""
+def cache() -> None:
+    """List and clear the feature caches that train and encode --fill-cache keep."""
 
 
 @cache.command("list")
 @CACHE
 @click.option("--json", "as_json", is_flag=True, help="a JSON object a cache and line")
-def list_caches(cache, as_json):
+def list_caches(cache: str | None, as_json: bool) -> None:
     """List the feature caches: name, photographs, size, days since it was written, image size, precision, source.
 
     \b

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
 import click
 
 from ..errors import HashretError
 from ..names import shown_path, to_json
 from .options import MAX_PIXELS, talk
 from .output import say
+
+if TYPE_CHECKING:
+    from ..near_duplicates.groups import Photograph
+    from ..near_duplicates.moving import Move
 
 
 @click.command()
@@ -23,7 +30,7 @@ from .output import say
 @click.option("--yes", is_flag=True, help="with --move-to: move them")
 @MAX_PIXELS
 @talk
-def duplicates(index, as_json, html, move_to, yes, **options):
+def duplicates(index: str, as_json: bool, html: str | None, move_to: str | None, yes: bool, **options: Any) -> None:
     """Find groups of near-duplicates in INDEX, and suggest which photograph of each to keep.
 
     Photographs whose codes differ in at most --radius bits are compared by --by, and are a pair within --distance. Of
@@ -63,7 +70,7 @@ def duplicates(index, as_json, html, move_to, yes, **options):
         _set_aside(groups, move_to, yes, index)
 
 
-def _print_groups(groups, as_json):
+def _print_groups(groups: Sequence[Sequence[Photograph]], as_json: bool) -> None:
     from ..rendering.text import duplicates_table
 
     for group in groups.as_dict()["groups"] if as_json else ():
@@ -72,7 +79,7 @@ def _print_groups(groups, as_json):
         click.echo(duplicates_table(groups) if groups else "no duplicates")
 
 
-def _set_aside(groups, folder, yes, index):
+def _set_aside(groups: Sequence[Sequence[Photograph]], folder: str, yes: bool, index: str) -> None:
     from ..near_duplicates.moving import set_aside
 
     moves = set_aside(groups, folder, yes)
@@ -84,7 +91,7 @@ def _set_aside(groups, folder, yes, index):
         say(f"{moves.moved:,} photographs would be moved to {folder}; add --yes to move them", err=True)
 
 
-def _print_moves(moves):
+def _print_moves(moves: Iterable[Move]) -> None:
     for move in moves:
         say(f"{shown_path(move.path)} -> {shown_path(move.to) if move.to else f'stays: {move.why}'}", err=True)
 
@@ -92,7 +99,7 @@ def _print_moves(moves):
 @click.command()
 @click.argument("folder")
 @talk
-def restore(folder):
+def restore(folder: str) -> None:
     """Move photographs that duplicates --move-to set aside in FOLDER back to where they were.
 
     \b

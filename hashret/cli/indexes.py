@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from ..errors import HashretError
@@ -15,7 +17,7 @@ from .output import say
 @click.option("--no-values", "values", is_flag=True, default=True, flag_value=False, help="codes only: a small index")
 @OVERWRITE
 @talk
-def build_index(**options):
+def build_index(**options: Any) -> None:
     """Build an index from folders of shards.
 
     \b
@@ -39,7 +41,7 @@ def build_index(**options):
 @WORKERS
 @MAX_PIXELS
 @talk
-def add(index, photos, **options):
+def add(index: str, photos: tuple[str, ...], **options: Any) -> None:
     """Encode PHOTOS (files, folders, data sources) and add those that are new to INDEX.
 
     \b
@@ -63,7 +65,7 @@ def add(index, photos, **options):
 @click.option("--gone", is_flag=True, help="those whose file is no longer in its folder")
 @click.option("--yes", is_flag=True, help="with --gone: also where more than a tenth of the index would go")
 @talk
-def remove(index, ids, paths, gone, yes):
+def remove(index: str, ids: tuple[int, ...], paths: tuple[str, ...], gone: bool, yes: bool) -> None:
     """Remove photographs from INDEX by id or path. Other ids stay; the files are not touched.
 
     \b
@@ -81,7 +83,7 @@ def remove(index, ids, paths, gone, yes):
 @click.command()
 @click.argument("index")
 @talk
-def compact(index):
+def compact(index: str) -> None:
     """Merge what was added to INDEX, and free the space of what was removed.
 
     Searches go on meanwhile: for the background.
@@ -104,7 +106,7 @@ def compact(index):
 @click.option("--approximate", is_flag=True, help="for many millions: an approximate index, whose recall is measured")
 @OVERWRITE
 @talk
-def export(**options):
+def export(**options: Any) -> None:
     """Copy INDEX into ENGINE: milvus:http://host:19530, milvus:file.db or postgresql://host/database.
 
     Run again after a kill, it goes on where it stopped. query, evaluate and serve search the copy by its name.

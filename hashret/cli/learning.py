@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from .options import (
@@ -64,7 +66,7 @@ from .output import say
 @click.option("--resume", is_flag=True, help="go on with a run that was killed")
 @OVERWRITE
 @talk
-def train(**options):
+def train(**options: Any) -> None:
     """Learn an encoder from labelled photographs.
 
     \b
@@ -77,7 +79,7 @@ def train(**options):
 
 
 @click.command()
-def methods():
+def methods() -> None:
     """List the hashing methods with their papers.
 
     \b
@@ -108,7 +110,7 @@ def methods():
 @DOWNLOAD
 @OVERWRITE
 @talk
-def encode(**options):
+def encode(**options: Any) -> None:
     """Encode photographs DATA (a folder, folder:DIR, cifar10:DIR or list:FILE) into shards of codes.
 
     Run again after a kill, it goes on where it stopped.
@@ -133,7 +135,7 @@ def encode(**options):
 @DEVICE
 @OVERWRITE
 @talk
-def demo(**options):
+def demo(**options: Any) -> None:
     """Train, encode, index, query and score handwritten digits: the whole way, with no download.
 
     \b

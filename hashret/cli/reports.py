@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from ..names import to_json
@@ -27,7 +29,7 @@ from .output import say
 @click.option("--out", metavar="JSON", help="write the figures to a file, too")
 @MAX_PIXELS
 @talk
-def evaluate(**options):
+def evaluate(**options: Any) -> None:
     """Score QUERIES (a folder of shards, or photographs with labels) against an index.
 
     \b
@@ -49,7 +51,7 @@ def evaluate(**options):
 @OVERWRITE
 @MAX_PIXELS
 @talk
-def report(as_json, **options):
+def report(as_json: bool, **options: Any) -> None:
     """Show a RUN on one page: training, retrieval, bits, classes, best and worst queries.
 
     RUN is the folder that the other verbs worked in, by default this one; or a checkpoint, an index, or the JSON of a
@@ -68,7 +70,7 @@ def report(as_json, **options):
 @click.argument("path")
 @click.option("--json", "as_json", is_flag=True, help="as JSON")
 @click.option("--verify", is_flag=True, help="compare all files of an index with their checksums, however large it is")
-def info(path, as_json, verify):
+def info(path: str, as_json: bool, verify: bool) -> None:
     """Describe a checkpoint, a folder of shards, a shard, an index, and say what of it was checked; or name what is
     passed over in a folder of photographs.
 

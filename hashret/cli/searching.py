@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,6 +26,9 @@ from .options import (
     talk,
 )
 from .output import say
+
+if TYPE_CHECKING:
+    from ..search import HitList
 
 
 @click.command()
@@ -65,7 +70,21 @@ from .output import say
 )
 @MAX_PIXELS
 @talk
-def query(photos, index, model, device, values, exclude, include, null, as_json, grid, html, maps, **options):
+def query(
+    photos: tuple[str, ...],
+    index: str,
+    model: str,
+    device: str,
+    values: str | None,
+    exclude: tuple[str, ...],
+    include: tuple[str, ...],
+    null: bool,
+    as_json: bool,
+    grid: str | None,
+    html: str | None,
+    maps: bool,
+    **options: Any,
+) -> None:
     """Find the photographs most like PHOTOS (files, folders, or - for paths on standard input).
 
     \b
@@ -77,7 +96,7 @@ def query(photos, index, model, device, values, exclude, include, null, as_json,
 
     pictures.check_suffix(grid, ".png")
     pictures.check_suffix(html, ".html")
-    unreadable = {}
+    unreadable: dict[str, str] = {}
     files = expand(_photos(photos, null), exclude, include, unreadable)
     searcher = Searcher(index, model, device, values=values)
     results = query(files, searcher=searcher, unreadable=unreadable, **options)
@@ -91,7 +110,7 @@ def query(photos, index, model, device, values, exclude, include, null, as_json,
         pages.results_page(results, html, explained=explained)
 
 
-def _print(results, as_json):
+def _print(results: Sequence[tuple[str, HitList]], as_json: bool) -> None:
     from ..rendering.text import table
 
     for path, hits in results:
@@ -116,7 +135,7 @@ def _print(results, as_json):
 @OVERWRITE
 @MAX_PIXELS
 @talk
-def explain(photos, as_json, null, **options):
+def explain(photos: tuple[str, ...], as_json: bool, null: bool, **options: Any) -> None:
     """Draw where the codes of PHOTOS (files, folders, or - for paths on standard input) come from.
 
     A row a photograph: CBAM's spatial gate over it, what each place adds to the bits, the channels that add most. With
@@ -127,7 +146,7 @@ def explain(photos, as_json, null, **options):
     """
     from ..explanation import explain, table
 
-    unreadable = {}
+    unreadable: dict[str, str] = {}
     explained = explain(_photos(photos, null), unreadable=unreadable, **options)
     for one in explained if as_json else ():
         click.echo(to_json(one.as_dict()))
@@ -137,13 +156,14 @@ def explain(photos, as_json, null, **options):
         say(options["out"])
 
 
-def _print_unreadable(key, unreadable, as_json):
-    """What could not be read, for programs; for people there is a note of each."""
+def _print_unreadable(key: str, unreadable: Mapping[str, str], as_json: bool) -> None:
+    """Print the photographs that could not be read as JSON; people have got a note of each."""
     for path, reason in unreadable.items() if as_json else ():
         click.echo(to_json({key: path, "hits": [], "error": reason}))
 
 
-def _photos(photos, null):
+def _photos(photos: Iterable[str], null: bool) -> list[str]:
+    """Return the paths that the user named, the ones on standard input among them."""
     named = [photo for photo in photos if photo != "-"]
     if "-" in photos:
         named += names_in(sys.stdin.buffer.read() if sys.stdin else b"", null)
@@ -163,7 +183,7 @@ def _photos(photos, null):
 @click.option("--max-pixels", type=POSITIVE, default=50, show_default=True, help="megapixels of an upload")
 @click.option("--batch", type=POSITIVE, default=32, show_default=True, help="uploads encoded together, at most")
 @talk
-def serve(**options):
+def serve(**options: Any) -> None:
     """Serve INDEX, a folder or a collection, to browsers and programs on this machine: a page, a JSON API, metrics.
 
     \b

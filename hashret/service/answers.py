@@ -1,54 +1,59 @@
-"""From an encoded query to what the service answers."""
+"""The answer to one query: both orders, and the time of each stage."""
 
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import numpy as np
 
-from ..bits import binarize, pack
-from .schema import Answer, Hit, Query
+from ..bits import Codes, HashOutputs, binarize, pack
+from .live import Snapshot
+from .schema import Answer, Hit, Query, SearchParameters
 
 
-def answer(snapshot, code, values, wanted, **query):
-    """Search for one query: -> `Answer` with both orders, that of the re-rank and that of the Hamming distance.
+def answer(
+    snapshot: Snapshot, code: Codes, hash_outputs: HashOutputs | None, parameters: SearchParameters, **query: Any
+) -> Answer:
+    """Search for one query, and return the order of the re-rank and that of the Hamming distance.
 
     Args:
-        snapshot: a `hashret.service.live.Snapshot`.
+        snapshot: the index to search.
         code: packed, uint8 (w,).
-        values: of the hash layer, float32 (bits,), or None to leave the Hamming order.
-        wanted: its ``k``, ``candidates`` and ``rerank_by`` as of `hashret.index.Database.search`, its ``label`` to
-            search among, or None.
-        query: further fields of `Query`, ``milliseconds`` among them, to which those of the two stages are added.
+        hash_outputs: float32 (bits,), or None to leave the Hamming order.
+        parameters: the parameters of the search.
+        query: further fields of `Query`; the time of the two stages is added to its ``milliseconds``.
     """
     index, milliseconds = snapshot.index, dict(query.pop("milliseconds", {}))
-    among = snapshot.among(wanted.label)
+    among = snapshot.among(parameters.label)
     started = time.perf_counter()
-    D, rows, cut = index.candidates(code[None], wanted.k, wanted.candidates, among)
+    D, rows, cut = index.candidates(code[None], parameters.k, parameters.candidates, among)
     milliseconds["hamming"] = since(started)
     started = time.perf_counter()
-    if values is None:
+    if hash_outputs is None:
         euclidean, order = np.full(rows.shape, np.nan, np.float32), np.arange(rows.shape[1])[None]
     else:
-        euclidean, order = index.reranked(values[None], rows, wanted.rerank_by)
+        euclidean, order = index.reranked(hash_outputs[None], rows, parameters.rerank_by)
     milliseconds["rerank"] = since(started)
-    place = np.argsort(order[0])  # of each candidate after the re-rank
-    best, nearest = order[0, : wanted.k].tolist(), range(min(wanted.k, rows.shape[1]))
+    reranked_ranks = np.argsort(order[0])  # of each candidate, from 0
+    best, nearest = order[0, : parameters.k].tolist(), range(min(parameters.k, rows.shape[1]))
     columns = sorted({*best, *nearest})
     items = dict(zip(columns, index.items(rows[0, columns].tolist(), codes=True), strict=True))
 
-    def hit(column, rank):
-        item, distance = items[column], float(euclidean[0, place[column]])
+    def hit(column: int, rank: int) -> Hit:
+        item, reranked_rank = items[column], int(reranked_ranks[column])
+        assert item.code is not None
         return Hit(
             rank=rank, id=item.id, path=item.path, label=item.label, labels=list(item.labels),
-            hamming=int(D[0, column]), euclidean=None if values is None else distance,
-            hamming_rank=column + 1, reranked_rank=int(place[column]) + 1, code=item.code.tobytes().hex(),
+            hamming=int(D[0, column]), hamming_rank=column + 1,
+            euclidean=None if hash_outputs is None else float(euclidean[0, reranked_rank]),
+            reranked_rank=reranked_rank + 1, code=item.code.tobytes().hex(),
         )  # fmt: skip
 
     return Answer(
         query=Query(
             code=code.tobytes().hex(),
-            values=None if values is None else values.tolist(),
+            values=None if hash_outputs is None else hash_outputs.tolist(),
             milliseconds=milliseconds,
             **query,
         ),
@@ -61,11 +66,12 @@ def answer(snapshot, code, values, wanted, **query):
     )
 
 
-def code_of(values):
-    """The code of hash-layer values: float32 (bits,) -> packed uint8 (w,)."""
-    return pack(binarize(values[None]))[0]
+def code_of(hash_outputs: HashOutputs) -> Codes:
+    """Return the packed code (w,) of hash outputs (bits,)."""
+    code: Codes = pack(binarize(hash_outputs[None]))[0]
+    return code
 
 
-def since(started):
-    """Milliseconds since a `time.perf_counter`."""
+def since(started: float) -> float:
+    """Return the milliseconds since a `time.perf_counter`."""
     return round(1000 * (time.perf_counter() - started), 3)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -13,11 +15,12 @@ from fastapi.staticfiles import StaticFiles
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 
 from .. import __version__
 from ..engines import EngineError
 from ..errors import DamagedIndex, HashretError
+from ..files import StrPath
 from ..names import shown, to_json
 from .batching import Batcher, Busy
 from .limits import BODY_SECONDS, SAFE_HEADERS, BodyLimit, EndsQuietly, HeadAsGet, OwnPages, SafeHeaders
@@ -30,31 +33,32 @@ from .uploads import Refused
 class NamesResponse(JSONResponse):
     """JSON whose names may hold any bytes, as `hashret.names` has them."""
 
-    def render(self, content):
-        return to_json(content, separators=(",", ":"), allow_nan=False).encode("ascii")
+    def render(self, content: Any) -> bytes:
+        text: str = to_json(content, separators=(",", ":"), allow_nan=False)
+        return text.encode("ascii")
 
 
 def create_app(
-    index,
-    model,
-    device="auto",
+    index: StrPath,
+    model: StrPath | None,
+    device: str = "auto",
     *,
-    values=None,
-    hosts=("*",),
-    max_upload=20 * 2**20,
-    max_pixels=50_000_000,
-    batch=32,
-    body_seconds=BODY_SECONDS,
-):
-    """Make the application.
+    values: StrPath | None = None,
+    hosts: Iterable[str] = ("*",),
+    max_upload: int = 20 * 2**20,
+    max_pixels: int = 50_000_000,
+    batch: int = 32,
+    body_seconds: float = BODY_SECONDS,
+) -> FastAPI:
+    """Return the application.
 
     Args:
         index, model, device, values: see `hashret.service.live.LiveIndex`.
         hosts: names that the service answers to, against DNS rebinding; "*" for all.
-        max_upload: bytes of a request.
-        max_pixels: of a photograph.
-        batch: photographs encoded together, at most.
-        body_seconds: for the body of a request to arrive.
+        max_upload: most bytes of a request.
+        max_pixels: most pixels of a photograph.
+        batch: most photographs encoded together.
+        body_seconds: time for the body of a request to arrive.
 
     Raises:
         HashretError: the index cannot be opened, or was built by another encoder.
@@ -87,59 +91,59 @@ def create_app(
 
 
 @contextlib.asynccontextmanager
-async def _lifespan(app):
-    service = app.state.service
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    service: Service = app.state.service
     watching = asyncio.create_task(_watch(service.live))
     yield
     watching.cancel()
     await run_in_threadpool(service.batcher.close)
 
 
-async def _watch(live):
+async def _watch(live: LiveIndex) -> None:
     while True:
         await asyncio.sleep(live.watch_seconds)
         await run_in_threadpool(live.refresh)
 
 
-def _add_problems(app):
-    """Every refusal is one line of JSON."""
+def _add_problems(app: FastAPI) -> None:
+    """Answer every refusal with one line of JSON."""
 
-    def problem(status, text, headers=None):
+    def problem(status: int, text: str, headers: Mapping[str, str] | None = None) -> NamesResponse:
         return NamesResponse({"error": shown(text)}, status, headers)
 
     @app.exception_handler(Refused)
-    async def refused(_, error):
+    async def refused(_: Request, error: Refused) -> NamesResponse:
         return problem(error.status, error.reason, error.headers)
 
     @app.exception_handler(HashretError)
-    async def mistaken(_, error):
-        return problem(422, str(error))
+    async def mistaken(_: Request, error: HashretError) -> NamesResponse:
+        return problem(422, error.message)  # the hint is for who started the service
 
     @app.exception_handler(DamagedIndex)
-    async def damaged(_, error):
+    async def damaged(_: Request, error: DamagedIndex) -> NamesResponse:
         return problem(503, str(error))
 
     @app.exception_handler(EngineError)
-    async def away(_, error):
+    async def away(_: Request, error: EngineError) -> NamesResponse:
         return problem(503, str(error), {"retry-after": "5"})
 
     @app.exception_handler(Busy)
-    async def busy(*_):
+    async def busy(*_: object) -> NamesResponse:
         return problem(503, "too many photographs wait to be encoded; try again", {"retry-after": "1"})
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_, error):
+    async def invalid(_: Request, error: RequestValidationError) -> NamesResponse:
         first = error.errors()[0]
         return problem(422, f"{'.'.join(map(str, first['loc'][1:])) or 'the request'}: {first['msg'].lower()}")
 
     @app.exception_handler(HTTPException)
-    async def plain(_, error):
+    async def plain(_: Request, error: HTTPException) -> NamesResponse:
         return problem(error.status_code, str(error.detail).lower(), error.headers)
 
     @app.exception_handler(ClientDisconnect)
-    async def cut_off(*_):
+    async def cut_off(*_: object) -> NamesResponse:
         return problem(400, "the request was cut off")  # which nobody reads, but is counted
 
     @app.exception_handler(Exception)
-    async def failed(*_):
+    async def failed(*_: object) -> NamesResponse:
         return problem(500, "the service failed; its log says more", SAFE_HEADERS)

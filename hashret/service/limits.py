@@ -1,14 +1,19 @@
-"""What keeps a stranger's request from harming: limits of bytes and seconds, of hosts, and of what a page may load."""
+"""Limits that keep a stranger's request from harming: bytes, seconds, host names, and what a page may load.
+
+Starlette's own limit of bytes answers in plain text and knows no deadline, so `BodyLimit` stands here.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from contextlib import suppress
 from urllib.parse import urlsplit
 
 from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # The page needs only its own script, style and pictures; blob: and data: are the upload's preview and its map.
 SAFE_HEADERS = {
@@ -25,38 +30,40 @@ BODY_SECONDS = 60  # for a body to arrive
 class TooLarge(HTTPException):
     """A request body beyond the limit."""
 
-    def __init__(self, limit):
+    def __init__(self, limit: int) -> None:
         super().__init__(413, f"the request is too large: more than {limit:,} bytes", {"connection": "close"})
 
 
 class TooSlow(HTTPException):
     """A request body that did not arrive in time."""
 
-    def __init__(self, seconds):
+    def __init__(self, seconds: float) -> None:
         super().__init__(408, f"the request did not arrive within {seconds:g} seconds", {"connection": "close"})
 
 
 class BodyLimit:
-    """ASGI middleware: raises TooLarge as soon as a body is, or says it is, longer than ``limit`` bytes, and TooSlow
-    where it is not there after so many ``seconds``.
+    """ASGI middleware that raises TooLarge for a body of more than ``limit`` bytes, and TooSlow for one that has not
+    arrived after ``seconds``.
 
-    Counting what is received covers bodies that do not say how long they are.
+    The length that a request declares counts at once; the bytes that arrive are counted as well, because a request may
+    declare none.
     """
 
-    def __init__(self, app, limit, seconds=BODY_SECONDS):
+    def __init__(self, app: ASGIApp, limit: int, seconds: float = BODY_SECONDS) -> None:
         self.app, self.limit, self.seconds = app, limit, seconds
 
-    async def __call__(self, scope, receive, send):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         declared = dict(scope["headers"]).get(b"content-length", b"")
         received, end = 0, asyncio.get_running_loop().time() + self.seconds
+        arrived = False
 
-        async def limited():
-            nonlocal received, end
+        async def limited() -> Message:
+            nonlocal received, arrived
             try:
-                async with asyncio.timeout_at(end):
+                async with asyncio.timeout_at(None if arrived else end):
                     message = await receive()
             except TimeoutError:
                 raise TooSlow(self.seconds) from None
@@ -64,19 +71,19 @@ class BodyLimit:
             if received > self.limit or (declared.isdigit() and int(declared) > self.limit):
                 raise TooLarge(self.limit)
             if not message.get("more_body"):
-                end = None  # what follows is the end of the connection, whenever that comes
+                arrived = True  # the next message is the end of the connection, whenever that comes
             return message
 
         await self.app(scope, limited, send)
 
 
 class EndsQuietly:
-    """ASGI middleware: what is given up because the service ends gets HTTP's 503, and no traceback in the log."""
+    """ASGI middleware that answers 503, without a traceback in the log, where the service ends amid a request."""
 
-    def __init__(self, app):
+    def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
-    async def __call__(self, scope, receive, send):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await self.app(scope, receive, send)
         except asyncio.CancelledError:
@@ -87,20 +94,20 @@ class EndsQuietly:
 
 
 class OwnPages:
-    """ASGI middleware: refuses what a browser sends for a page of somebody else.
+    """ASGI middleware that refuses requests which a browser sends for a page of another origin.
 
-    A page from elsewhere may open this service's page in its place, and nothing more: it may neither send anything nor
-    load anything from here. Programs, which say nothing of pages, are answered.
+    Such a page may link to this service's page, but may neither send anything here nor load anything from here.
+    Programs, whose requests name no page, are answered.
 
     Args:
         hosts: names that the service answers to, against DNS rebinding; "*" for all.
     """
 
-    def __init__(self, app, hosts):
+    def __init__(self, app: ASGIApp, hosts: Iterable[str]) -> None:
         self.app, self.hosts = app, None if "*" in hosts else {host.lower() for host in hosts}
 
-    async def __call__(self, scope, receive, send):
-        app = self.app
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app: ASGIApp = self.app
         if scope["type"] == "http":
             headers = Headers(scope=scope)
             if self.hosts is not None and _name_of(headers.get("host", "")) not in self.hosts:
@@ -111,19 +118,19 @@ class OwnPages:
         await app(scope, receive, send)
 
 
-def _name_of(host):
-    """The name in a Host header, without its port."""
+def _name_of(host: str) -> str | None:
+    """Return the name in a Host header, without its port."""
     try:
         return urlsplit(f"//{host}").hostname
     except ValueError:
         return None
 
 
-def _is_foreign(method, headers):
-    """Whether a browser says that it asks for a page of another origin.
+def _is_foreign(method: str, headers: Headers) -> bool:
+    """Whether a browser says that a page of another origin asks.
 
-    Sec-Fetch-Site, which no page can set, comes from browsers where the service is at this machine or behind https;
-    elsewhere the origin is compared with the host that was asked.
+    Browsers send Sec-Fetch-Site, which no page can set, to services on this machine or behind https. Without it the
+    origin is compared with the host that was asked.
     """
     site = headers.get("sec-fetch-site")
     if site is not None:
@@ -134,13 +141,13 @@ def _is_foreign(method, headers):
 
 
 class SafeHeaders:
-    """ASGI middleware: adds the headers that keep a browser from loading or running anything else."""
+    """ASGI middleware that adds the headers by which a browser loads and runs nothing from elsewhere."""
 
-    def __init__(self, app):
+    def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
-    async def __call__(self, scope, receive, send):
-        async def safe(message):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def safe(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in SAFE_HEADERS.items():
@@ -151,14 +158,14 @@ class SafeHeaders:
 
 
 class HeadAsGet:
-    """ASGI middleware: answers HEAD as GET without the body, which FastAPI's routes do not do by themselves."""
+    """ASGI middleware that answers HEAD as GET without the body, which FastAPI's routes do not do by themselves."""
 
-    def __init__(self, app):
+    def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
-    async def __call__(self, scope, receive, send):
-        async def bodiless(message):
-            await send(message | {"body": b""} if message["type"] == "http.response.body" else message)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def bodiless(message: Message) -> None:
+            await send({**message, "body": b""} if message["type"] == "http.response.body" else message)
 
         is_head = scope["type"] == "http" and scope["method"] == "HEAD"
-        await self.app(scope | {"method": "GET"} if is_head else scope, receive, bodiless if is_head else send)
+        await self.app({**scope, "method": "GET"} if is_head else scope, receive, bodiless if is_head else send)

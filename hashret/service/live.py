@@ -1,44 +1,48 @@
-"""The index that is served now: a newer one is taken up while requests go on with the one they began with."""
+"""The index that is served, which is exchanged for a newer one while requests finish with the one they began with."""
 
 from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from ..engines import EngineError, is_engine, shown
+from ..engines.collection import Collection
 from ..errors import HashretError
+from ..files import StrPath
 from ..index import Database
 from ..models.checkpoint import load_encoder, read_meta
 from ..models.encoder import Encoder
 from ..names import shown as shown_line
 from ..opening import open_database
 
-_SELECTIONS = 16  # label filters whose codes are kept
+_SELECTIONS = 16  # labels whose codes are kept
 _WATCH_SECONDS, _WATCH_ENGINE_SECONDS = 1, 10
-_RETRY_SECONDS, _RETRY_SECONDS_AT_MOST = 1, 60  # a newer index that could not be taken up and has not changed since
+_RETRY_SECONDS, _RETRY_SECONDS_AT_MOST = 1, 60  # pause before the same newer index is tried again
 _log = logging.getLogger("hashret.service")
 
 
-@dataclass(frozen=True)
 class Snapshot:
-    """An opened index with its ``encoder``, None where only what is indexed can be searched by."""
+    """An opened index with its encoder, as one request sees both from its beginning to its end.
 
-    index: Database
-    encoder: Encoder | None
-    selection: object = field(init=False, repr=False)
+    Attributes:
+        index: the database.
+        encoder: None where only indexed photographs can be searched by.
+    """
 
-    def __post_init__(self):
-        object.__setattr__(self, "selection", lru_cache(_SELECTIONS)(self._select))
+    def __init__(self, index: Database, encoder: Encoder | None) -> None:
+        self.index, self.encoder = index, encoder
+        self._select = lru_cache(_SELECTIONS)(lambda label: index.select(label=label))
 
-    def _select(self, label):
-        return self.index.select(label=label)
+    def among(self, label: str | None) -> Any:
+        """Return the photographs of a label, kept for later requests; None, which means all, without a label.
 
-    def among(self, label):
-        """Photographs of a label, kept for the next request; None for all. Raises HashretError: no such class."""
-        return self.selection(label) if label else None
+        Raises:
+            HashretError: there is no such class.
+        """
+        return self._select(label) if label else None
 
 
 class LiveIndex:
@@ -62,41 +66,47 @@ class LiveIndex:
         HashretError: as `hashret.Searcher`.
     """
 
-    def __init__(self, index, model, device="auto", values=None):
+    def __init__(
+        self, index: StrPath, model: StrPath | None, device: str = "auto", values: StrPath | None = None
+    ) -> None:
         self.index, self.model, self.device, self.values = index, model, device, values
         self.watch_seconds = _WATCH_ENGINE_SECONDS if is_engine(index) else _WATCH_SECONDS
-        self.stale, self.away, self.reloads, self.failures = None, None, 0, 0
-        self._said = None  # the problem that the log has
-        self._tried, self._again, self._pause = object(), 0.0, _RETRY_SECONDS  # what was tried last, and when to again
+        self.stale: str | None = None
+        self.away: str | None = None
+        self.reloads, self.failures = 0, 0
+        self._logged: str | None = None  # the problem that the log names
+        self._tried: Any = object()  # signature of the newer index that was tried last
+        self._try_again, self._pause = 0.0, _RETRY_SECONDS
         self.signature = None if is_engine(index) else self._signature()
         self.current = self._open(None)
         if is_engine(index):
             self.signature = self.current.index.meta
 
     @property
-    def problem(self):
-        """What is wrong, one line, or None."""
+    def problem(self) -> str | None:
+        """What keeps the service from answering from the newest index, one line, or None."""
         return self.current.index.damage or self.away or self.stale
 
-    def refresh(self):
-        """Take up a newer index where there is one. Raises nothing: what is wrong is `problem`, and in the log once.
+    def refresh(self) -> None:
+        """Exchange the index for a newer one where there is one.
 
-        What could not be taken up is tried again when it has changed, and after a while, twice as long each time.
+        Raises nothing: `problem` says what is wrong, and the log says it once. A newer index that cannot be opened is
+        tried again when it has changed, or after a pause, which doubles each time.
         """
         try:
             self._refresh()
-        except Exception as error:  # whatever lies in the folder, the index that is served goes on
+        except Exception as error:  # the index that is served goes on, whatever lies in the folder
             self.stale = str(error) if isinstance(error, HashretError) else f"it cannot be opened: {error!r}"
             self.failures += 1
         problem = self.problem
-        if problem != self._said:
-            self._said = problem
-            found = f"still served as it was: {problem}" if problem else "served as it is now"
+        if problem != self._logged:
+            self._logged = problem
+            state = f"still served as it was: {problem}" if problem else "served as it is now"
             if self.current.index.damage:
-                found = f"not searched any more: {problem}"
-            _log.warning("%s", shown_line(f"note: the index {shown(self.index)} is {found}"))
+                state = f"not searched any more: {problem}"
+            _log.warning("%s", shown_line(f"note: the index {shown(self.index)} is {state}"))
 
-    def _refresh(self):
+    def _refresh(self) -> None:
         try:
             signature, self.away = self._signature(), None
         except EngineError as error:
@@ -107,25 +117,26 @@ class LiveIndex:
             return
         if signature != self._tried:
             self._pause = _RETRY_SECONDS
-        elif time.monotonic() < self._again:
+        elif time.monotonic() < self._try_again:
             return
-        self._tried, self._again = signature, time.monotonic() + self._pause
+        self._tried, self._try_again = signature, time.monotonic() + self._pause
         self._pause = min(2 * self._pause, _RETRY_SECONDS_AT_MOST)
         self.current = self._open(self.current.encoder)
         self.signature, self.stale = signature, None
         self.reloads += 1
 
-    def _signature(self):
-        """Changes whenever `index.json`, or the record of the collection, is replaced."""
+    def _signature(self) -> Any:
+        """Return a value that changes whenever `index.json`, or the record of a collection, is replaced."""
         if is_engine(self.index):
+            assert isinstance(self.current.index, Collection)
             return self.current.index.engine.read_record()
         try:
-            found = Path(self.index, "index.json").stat()
+            file = Path(self.index, "index.json").stat()
         except OSError:
             return None
-        return found.st_ino, found.st_mtime_ns, found.st_size
+        return file.st_ino, file.st_mtime_ns, file.st_size
 
-    def _open(self, encoder):
+    def _open(self, encoder: Encoder | None) -> Snapshot:
         index = open_database(self.index, self.device, self.values).warm()
         if self.model is None:
             return Snapshot(index, None)
@@ -133,8 +144,8 @@ class LiveIndex:
         if encoder is None or encoder.fingerprint != wanted or encoder.precision != index.meta["precision"]:
             if read_meta(self.model)["fingerprint"] != wanted:
                 raise HashretError(
-                    f"the index {shown(self.index)} was built by another encoder than {self.model}; "
-                    "name its own with --model"
+                    f"the index {shown(self.index)} was built by another encoder than {self.model}",
+                    hint="name its own with --model",
                 )
             encoder = load_encoder(self.model, self.device, index.meta["precision"])
         return Snapshot(index, encoder)

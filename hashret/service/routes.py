@@ -7,7 +7,7 @@ import os
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path as Folder
-from typing import Annotated, Literal
+from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
 import numpy as np
@@ -17,26 +17,30 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.concurrency import run_in_threadpool
 
 from .. import __version__
+from ..bits import Codes, HashOutputs
 from ..data.images import UnreadableImage, read_image
 from ..engines import EngineError
 from ..errors import HashretError
+from ..index import Database
+from ..index.database import Item
 from . import schema, uploads
 from .answers import answer, code_of, since
 from .batching import Batcher
-from .live import LiveIndex
+from .live import LiveIndex, Snapshot
 from .maps import maps
 from .prometheus import Metrics
+from .schema import MAX_CANDIDATES, MAX_K, SearchParameters
 from .thumbnails import SIZES, thumbnail
 from .uploads import Refused
 
 STATIC = Folder(__file__).parent / "static"
-MAX_K, MAX_CANDIDATES, MAX_SAMPLE = 1000, 100_000, 100
+MAX_SAMPLE = 100
 _DECODING = 2  # uploads decoded at a time, each of up to max_pixels
 _FORM = {"type": "object", "properties": {"photo": {"type": "string", "format": "binary"}}, "required": ["photo"]}
 _PHOTO = {
     "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}, "multipart/form-data": {"schema": _FORM}}
 }
-_PROBLEMS = {
+_PROBLEMS: dict[int, dict[str, Any]] = {
     status: {"model": schema.Problem, "description": text}
     for status, text in {
         400: "not an HTTP request that can be read, or to another host's name",
@@ -52,14 +56,14 @@ _PROBLEMS = {
 }
 
 
-def problems(*statuses):
-    """What a route may refuse with, for the OpenAPI description; some is common to all."""
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the refusals of a route for the OpenAPI description: these and the ones that all routes have."""
     return {status: _PROBLEMS[status] for status in sorted({400, 403, 500, 503, *statuses})}
 
 
 @dataclass
 class Service:
-    """What the routes share."""
+    """What all routes need: the index, the encoder's queue, the figures and the limits."""
 
     live: LiveIndex
     batcher: Batcher
@@ -69,47 +73,31 @@ class Service:
     decoding: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_DECODING))
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """Parameters of a search."""
-
-    k: Annotated[int, Query(ge=1, le=MAX_K, description="answers")] = 20
-    candidates: Annotated[
-        int | None,
-        Query(
-            ge=1,
-            le=MAX_CANDIDATES,
-            description="nearest codes that are re-ranked; default: 1,000, and all that tie with the k-th nearest",
-        ),
-    ] = None
-    label: Annotated[str | None, Query(description="search among this class only")] = None
-    rerank_by: Annotated[
-        Literal["values", "directions", "asymmetric", "none"], Query(description="what the re-rank compares")
-    ] = "values"
-
-
 def the_service(request: Request) -> Service:
-    return request.app.state.service
+    """Return the `Service` of the application."""
+    service: Service = request.app.state.service
+    return service
 
 
 Id = Annotated[int, Path(ge=0, le=2**63 - 1)]
 Shared = Annotated[Service, Depends(the_service)]
 
 
-def with_exact_label(request: Request, wanted: Annotated[Wanted, Depends()]) -> Wanted:
-    """`Wanted`, its label by the bytes of the address: a class may have a name that is not UTF-8."""
+def with_exact_label(request: Request, parameters: Annotated[SearchParameters, Depends()]) -> SearchParameters:
+    """Return the parameters with the label by the bytes of the address: a class may have a name that is not UTF-8."""
     exact = dict(parse_qsl(request.scope["query_string"].decode("latin-1"), errors="surrogateescape"))
-    return replace(wanted, label=exact.get("label"))
+    return replace(parameters, label=exact.get("label"))
 
 
-Parameters = Annotated[Wanted, Depends(with_exact_label)]
+Parameters = Annotated[SearchParameters, Depends(with_exact_label)]
 
 
 router = APIRouter()
 
 
 @router.get("/", include_in_schema=False)
-async def page():
+async def page() -> FileResponse:
+    """Serve the page itself."""
     return FileResponse(STATIC / "page.html", headers={"cache-control": "no-cache"})
 
 
@@ -118,7 +106,7 @@ async def about(service: Shared) -> schema.About:
     """The index that is served, and the limits of a request."""
     snapshot = service.live.current
     meta, encoder = snapshot.index.meta, snapshot.encoder
-    known = encoder and {name: encoder.meta.get(name) for name in ("method", "image_size", "attention")}
+    known = {name: encoder.meta.get(name) for name in ("method", "image_size", "attention")} if encoder else None
     return schema.About(
         count=len(snapshot.index), bits=snapshot.index.bits, classes=meta["classes"], encoder=known,
         values=snapshot.index.has_values, generation=meta["generation"], max_upload_bytes=service.max_upload,
@@ -128,7 +116,7 @@ async def about(service: Shared) -> schema.About:
 
 @router.post("/api/query", responses=problems(408, 413, 415, 422), openapi_extra={"requestBody": _PHOTO})
 async def query_by_photograph(
-    request: Request, service: Shared, wanted: Parameters, with_maps: Annotated[bool, Query(alias="maps")] = False
+    request: Request, service: Shared, parameters: Parameters, with_maps: Annotated[bool, Query(alias="maps")] = False
 ) -> schema.Answer:
     """The photographs most like an upload: an image as the request's body, or as the field `photo` of a form."""
     snapshot = service.live.current
@@ -141,30 +129,32 @@ async def query_by_photograph(
     started = time.perf_counter()
     encoded = await service.batcher.encode(snapshot.encoder, pixels)
     milliseconds["encode"] = since(started)
-    found = await _search(service, snapshot, encoded.values, wanted, name=upload.name, milliseconds=milliseconds)
+    answered = await _search(
+        service, snapshot, encoded.hash_outputs, parameters, name=upload.name, milliseconds=milliseconds
+    )
     if with_maps:
-        found.query.maps = await run_in_threadpool(maps, snapshot.encoder, encoded.features)
-    return found
+        answered.query.maps = await run_in_threadpool(maps, snapshot.encoder, encoded.feature_map)
+    return answered
 
 
 @router.post("/api/query/values", responses=problems(408, 413, 422))
-async def query_by_values(body: schema.Values, service: Shared, wanted: Parameters) -> schema.Answer:
+async def query_by_values(body: schema.Values, service: Shared, parameters: Parameters) -> schema.Answer:
     """The same for a photograph that was encoded before, by the values of that answer's query."""
     snapshot = service.live.current
     values = np.asarray(body.values, np.float32)
     if values.shape != (snapshot.index.bits,) or not ((values >= 0) & (values <= 1)).all():
         raise Refused(422, f"values are {snapshot.index.bits} numbers from 0 to 1")
-    return await _search(service, snapshot, values, wanted)
+    return await _search(service, snapshot, values, parameters)
 
 
 @router.get("/api/items/{id}/query", responses=problems(404, 422))
-async def query_by_item(id: Id, service: Shared, wanted: Parameters) -> schema.Answer:
+async def query_by_item(id: Id, service: Shared, parameters: Parameters) -> schema.Answer:
     """The photographs most like an indexed one, itself among them."""
     snapshot = service.live.current
     row, found = await run_in_threadpool(_found, snapshot.index, id)
     values = await run_in_threadpool(snapshot.index.value, row)
     named = {"id": id, "label": found.label, "name": os.path.basename(found.path)}
-    return await _search(service, snapshot, values, wanted, code=found.code, **named)
+    return await _search(service, snapshot, values, parameters, code=found.code, **named)
 
 
 @router.get("/api/items/{id}", responses=problems(404, 422))
@@ -189,7 +179,7 @@ async def items(
     response_class=Response,
     responses={200: {"content": {"image/webp": {}}}, **problems(404, 422)},
 )
-async def picture(id: Id, service: Shared, size: int = 256):
+async def picture(id: Id, service: Shared, size: int = 256) -> Response:
     """A small picture of an indexed photograph."""
     if size not in SIZES:
         raise Refused(422, f"size is one of {', '.join(map(str, SIZES))}")
@@ -213,7 +203,7 @@ async def item_maps(id: Id, service: Shared) -> schema.Maps:
     except UnreadableImage:
         raise _gone(id) from None
     encoded = await service.batcher.encode(snapshot.encoder, pixels)
-    return await run_in_threadpool(maps, snapshot.encoder, encoded.features)
+    return await run_in_threadpool(maps, snapshot.encoder, encoded.feature_map)
 
 
 @router.get("/healthz", responses=problems())
@@ -230,7 +220,8 @@ async def health(service: Shared) -> schema.Health:
 
 
 @router.get("/metrics", include_in_schema=False)
-async def metrics(service: Shared):
+async def metrics(service: Shared) -> Response:
+    """Return the figures for Prometheus."""
     figures, live = service.metrics, service.live
     figures.items.set(len(live.current.index))
     figures.generation.set(live.current.index.meta["generation"])
@@ -241,31 +232,42 @@ async def metrics(service: Shared):
     return Response(generate_latest(figures.registry), media_type=CONTENT_TYPE_LATEST)
 
 
-async def _search(service, snapshot, values, wanted, code=None, **query):
-    if values is not None and code is None:
-        code = code_of(values)
-    if wanted.rerank_by == "none" or (wanted.rerank_by != "asymmetric" and not snapshot.index.has_values):
-        values = None
-    found = await run_in_threadpool(answer, snapshot, code, values, wanted, **query)
-    service.metrics.query(found.query.milliseconds)
-    return found
+async def _search(
+    service: Service,
+    snapshot: Snapshot,
+    hash_outputs: HashOutputs | None,
+    parameters: SearchParameters,
+    code: Codes | None = None,
+    **query: Any,
+) -> schema.Answer:
+    """Search by the hash outputs of a query, or by its code alone where the index keeps no hash outputs."""
+    if code is None:
+        assert hash_outputs is not None
+        code = code_of(hash_outputs)
+    if parameters.rerank_by == "none" or (parameters.rerank_by != "asymmetric" and not snapshot.index.has_values):
+        hash_outputs = None
+    answered = await run_in_threadpool(answer, snapshot, code, hash_outputs, parameters, **query)
+    service.metrics.query(answered.query.milliseconds)
+    return answered
 
 
-def _found(index, id):
-    """`hashret.index.Database.find`, where nothing found is HTTP's 404."""
+def _found(index: Database, id: int) -> tuple[Any, Item]:
+    """Return what `hashret.index.Database.find` does, or refuse with 404 where it finds nothing."""
     try:
-        return index.find(id)
+        row, found = index.find(id)
     except EngineError:
         raise
     except HashretError as error:
-        raise Refused(404, str(error)) from None
+        raise Refused(404, error.message) from None
+    return row, found
 
 
-def _gone(id):
+def _gone(id: int) -> Refused:
     return Refused(404, f"the file of photograph {id} is gone, or no longer an image")
 
 
-def _item(found):
+def _item(found: Item) -> schema.Item:
+    assert found.code is not None
     return schema.Item(
         id=found.id, path=found.path, label=found.label, labels=list(found.labels), code=found.code.tobytes().hex(),
         there=os.path.isfile(found.path),

@@ -2,7 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from fastapi import Query as Parameter
 from pydantic import BaseModel, ConfigDict, Field
+
+MAX_K, MAX_CANDIDATES = 1000, 100_000
+
+
+@dataclass(frozen=True)
+class SearchParameters:
+    """Parameters of a search."""
+
+    k: Annotated[int, Parameter(ge=1, le=MAX_K, description="answers")] = 20
+    candidates: Annotated[
+        int | None,
+        Parameter(
+            ge=1,
+            le=MAX_CANDIDATES,
+            description="nearest codes that are re-ranked; default: 1,000, and all that tie with the k-th nearest",
+        ),
+    ] = None
+    label: Annotated[str | None, Parameter(description="search among this class only")] = None
+    rerank_by: Annotated[
+        Literal["values", "directions", "asymmetric", "none"], Parameter(description="what the re-rank compares")
+    ] = "values"
 
 
 class Hit(BaseModel):
@@ -77,7 +102,7 @@ class About(BaseModel):
     count: int
     bits: int
     classes: list[str]
-    encoder: dict | None = Field(description="method, image_size and whether it has attention; null without a model")
+    encoder: dict[str, Any] | None = Field(description="method, image_size, attention or not; null without a model")
     values: bool = Field(description="whether the index can re-rank")
     generation: int
     max_upload_bytes: int

@@ -6,41 +6,48 @@ import contextlib
 import ipaddress
 import socket
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import HashretError
+from ..files import StrPath
 from ..progress import is_quiet, takes_quiet
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 _BACKLOG = 128
 
 
 @takes_quiet
 def serve(
-    index="index",
-    model=None,
+    index: StrPath = "index",
+    model: StrPath | None = None,
     *,
-    values=None,
-    host="127.0.0.1",
-    port=8000,
-    device="auto",
-    max_upload=20,
-    max_pixels=50,
-    batch=32,
-):
+    values: StrPath | None = None,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    device: str = "auto",
+    max_upload: int = 20,
+    max_pixels: int = 50,
+    batch: int = 32,
+) -> None:
     """Serve an index until Ctrl-C.
 
     Args:
-        index: folder of an index, or a collection in an engine; a newer one in its place is taken up.
-        model: checkpoint of its encoder; None for model.safetensors where there is one, else only indexed photographs
+        index: folder of an index, or a collection in an engine. A newer one in its place is served as soon as it is
+            there.
+        model: checkpoint of the encoder. None takes model.safetensors; where there is none, only indexed photographs
             can be searched by.
         values: see `hashret.Searcher`.
-        host, port: to listen at; port 0 takes a free one.
+        host: address to listen at.
+        port: port to listen at; 0 takes a free one.
         device: "auto", "cpu" or "cuda".
-        max_upload: megabytes of an upload.
-        max_pixels: megapixels of an upload.
-        batch: photographs encoded together, at most.
+        max_upload: most megabytes of an upload.
+        max_pixels: most megapixels of an upload.
+        batch: most photographs encoded together.
 
     Raises:
-        HashretError: nothing there to serve, a port that is taken, or the extra ``serve`` is not installed.
+        HashretError: there is nothing to serve, the port is taken, or the extra ``serve`` is not installed.
     """
     try:
         import uvicorn
@@ -48,7 +55,7 @@ def serve(
         from .app import create_app
         from .connections import settings
     except ImportError as error:
-        raise HashretError(f"serving needs {error.name}: pip install 'hashret[serve]'") from None
+        raise HashretError(f"serving needs {error.name}", hint="pip install 'hashret[serve]'") from None
     default = Path("model.safetensors")
     if model is None and default.is_file():
         model = default
@@ -67,7 +74,7 @@ def serve(
         print("stopped")
 
 
-def _listen(host, port):
+def _listen(host: str, port: int) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, protocol)
@@ -76,11 +83,12 @@ def _listen(host, port):
         listening.listen(_BACKLOG)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise HashretError(f"cannot listen at {host}:{port}: {reason}; name others with --host and --port") from None
+        hint = "name others with --host and --port"
+        raise HashretError(f"cannot listen at {host}:{port}: {reason}", hint=hint) from None
     return listening
 
 
-def _greet(app, host, port, model):
+def _greet(app: FastAPI, host: str, port: int, model: StrPath | None) -> None:
     index = app.state.service.live.current.index
     print(
         f"{len(index):,} photographs at http://{f'[{host}]' if ':' in host else host}:{port}; Ctrl-C ends it",
@@ -92,7 +100,7 @@ def _greet(app, host, port, model):
         print("note: whoever reaches this machine can search, and see every indexed photograph", flush=True)
 
 
-def _is_loopback(host):
+def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

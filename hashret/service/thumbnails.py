@@ -13,12 +13,12 @@ SIZES = (96, 160, 256, 512, 1024)
 _KEPT = 2048  # pictures, of some 10 kB each
 
 
-def thumbnail(path, size):
-    """A photograph that fits into ``size`` pixels a side, as WebP without its metadata: -> bytes.
+def thumbnail(path: str, size: int) -> bytes:
+    """Return a photograph as WebP without its metadata, at most ``size`` pixels a side.
 
     Raises:
         UnreadableImage: the file is gone, or no image.
-        OSError: the file cannot be looked at, or is none.
+        OSError: there is no file, or it cannot be looked at.
     """
     found = os.stat(path)
     if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for
@@ -27,7 +27,7 @@ def thumbnail(path, size):
 
 
 @lru_cache(_KEPT)
-def _made(path, size, *_):
+def _made(path: str, size: int, *_changes: int) -> bytes:
     picture = open_rgb(path, at_least=size)
     picture.thumbnail((size, size))
     buffer = io.BytesIO()

@@ -17,7 +17,7 @@ from hashret.index.resident import Resident
 from hashret.opening import open_database
 from hashret.service.answers import answer
 from hashret.service.live import Snapshot
-from hashret.service.routes import Wanted
+from hashret.service.schema import SearchParameters
 from hashret.shards import MANIFEST, Shard, encode_paths, shard_name, write_shard
 
 BITS, ONE_CODE, OTHERS = 16, 3000, 500
@@ -108,7 +108,7 @@ def test_more_than_can_be_taken_is_said(index, monkeypatch):
 def test_the_service_takes_the_same_candidates(index):
     codes, values = asked(index)
     for candidates, found, cut in ((None, 2999, False), (1000, None, True)):
-        got = answer(Snapshot(index, None), codes[0], values[0], Wanted(k=10, candidates=candidates))
+        got = answer(Snapshot(index, None), codes[0], values[0], SearchParameters(k=10, candidates=candidates))
         assert got.ties_cut == cut
         assert got.candidates == (1000 if cut else ONE_CODE)
         assert (got.hits[0].id == 2999) == (found == 2999)

@@ -79,7 +79,7 @@ def test_whatever_goes_wrong_the_index_is_watched_further(own, monkeypatch, erro
             patch.setattr(live, name, fail)
             live.refresh()
             assert type(error).__name__ in live.problem
-        monkeypatch.setattr(live, "_again", 0)
+        monkeypatch.setattr(live, "_try_again", 0)
         live.refresh()
         assert live.problem is None
     assert (len(live.current.index), live.reloads) == (34, 2)

@@ -416,7 +416,7 @@ def test_photographs_that_wait_are_encoded_together():
         if number == 4:
             assert isinstance(one, asyncio.CancelledError)
         else:
-            assert np.array_equal(one.values, np.full(3, number, np.float32))
+            assert np.array_equal(one.hash_outputs, np.full(3, number, np.float32))
 
 
 def test_the_encoder_that_fails_fails_its_requests_alone():
@@ -430,7 +430,7 @@ def test_the_encoder_that_fails_fails_its_requests_alone():
     batcher, image = Batcher(), np.ones((3, 2, 2), np.float32)
     with pytest.raises(ValueError, match="no"):
         run_async(batcher.encode(bad, image))
-    assert run_async(batcher.encode(good, image)).values.tolist() == [1, 1, 1]
+    assert run_async(batcher.encode(good, image)).hash_outputs.tolist() == [1, 1, 1]
     batcher.close()
     with pytest.raises(Busy):
         run_async(batcher.encode(good, image))
