@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,7 +13,7 @@ from .options import MAX_PIXELS, talk
 from .output import say
 
 if TYPE_CHECKING:
-    from ..near_duplicates.groups import Photograph
+    from ..near_duplicates.groups import Duplicates
     from ..near_duplicates.moving import Move
 
 
@@ -70,7 +70,7 @@ def duplicates(index: str, as_json: bool, html: str | None, move_to: str | None,
         _set_aside(groups, move_to, yes, index)
 
 
-def _print_groups(groups: Sequence[Sequence[Photograph]], as_json: bool) -> None:
+def _print_groups(groups: Duplicates, as_json: bool) -> None:
     from ..rendering.text import duplicates_table
 
     for group in groups.as_dict()["groups"] if as_json else ():
@@ -79,7 +79,7 @@ def _print_groups(groups: Sequence[Sequence[Photograph]], as_json: bool) -> None
         click.echo(duplicates_table(groups) if groups else "no duplicates")
 
 
-def _set_aside(groups: Sequence[Sequence[Photograph]], folder: str, yes: bool, index: str) -> None:
+def _set_aside(groups: Duplicates, folder: str, yes: bool, index: str) -> None:
     from ..near_duplicates.moving import set_aside
 
     moves = set_aside(groups, folder, yes)
