@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from hashret.results import WasDict, WasInt, WasTuple
+from hashret.results import ResultList, WasDict, WasInt, WasTuple
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,22 @@ class Compacted(WasTuple):
 @dataclass(frozen=True, eq=False)
 class Removed(WasInt):
     count: int
+
+
+@dataclass(frozen=True, eq=False)
+class Found(ResultList[str]):
+    names: list[str]
+    radius: int = 1
+
+
+def test_what_is_a_list(recwarn):
+    result = Found(["b", "a"])
+    assert (len(result), result[-1], result[:1], [*result], "b" in result) == (2, "a", ["b"], ["b", "a"], True)
+    assert result == ["b", "a"] == Found(["b", "a"], 2)
+    assert result != []
+    assert not Found([])
+    assert result.as_dict() == {"names": ["b", "a"], "radius": 1}
+    assert not recwarn
 
 
 def test_what_was_a_dict():

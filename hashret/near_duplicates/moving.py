@@ -40,7 +40,7 @@ class Move(Result):
 
     Attributes:
         path: where the photograph was.
-        to: where it is now; None where it stays.
+        to: where it was moved, or would be; None where it stays.
         why: the reason why it stays.
     """
 
@@ -57,7 +57,7 @@ class Moves(ResultList[Move]):
 
     @property
     def moved(self) -> int:
-        """How many photographs have another place now."""
+        """How many photographs were moved, or would be."""
         return sum(move.to is not None for move in self.moves)
 
 

@@ -82,6 +82,15 @@ def test_a_smaller_distance_finds_less(copied):
     assert names(duplicates(copied / "index", radius=ALL, distance=0)) == [["0", "0-exact"]]
 
 
+def test_groups_say_how_they_were_found(copied):
+    groups = duplicates(copied / "index", radius=ALL)
+    assert groups.criterion == "codes within 24 bits, pixels within 6 grey levels"
+    found = groups.as_dict()
+    assert (found["radius"], found["by"], found["distance"], len(found["groups"])) == (ALL, "pixels", 6.0, 3)
+    assert found["groups"][1] == {"group": 2, "photographs": [photograph.as_dict() for photograph in groups[1]]}
+    assert duplicates(copied / "index", radius=0, by="codes").criterion == "codes within 0 bits"
+
+
 def reference(index, by, radius, distance):
     """Groups by the definition: pairs, what they link, and of it what is within reach of the best photograph left."""
     rows = np.flatnonzero(index.alive)

@@ -38,6 +38,8 @@ def test_copies_are_moved_logged_and_brought_back(photos, tmp_path):
     folder, groups, before = photos
     aside = tmp_path / "new" / "aside"
     planned = set_aside(groups, aside)
+    assert planned.moved == 4
+    assert planned.as_dict()["moves"][0] == planned[0].as_dict()
     assert tree_bytes(folder) == before
     assert not aside.exists()
     moves = set_aside(groups, aside, yes=True)
