@@ -1,0 +1,151 @@
+"""Names of the package take the field's standard terms: a word that meant several things is in no new public name."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import hashret
+
+PACKAGE = Path(hashret.__file__).parent
+# Retired words, and what to call the thing instead.
+RETIRED = {
+    "alike": "relevant, similar or duplicate",
+    "engine": "backend, where it is no database",
+    "features": "backbone, feature_map, fc_features or query_features",
+    "found": "hits, or what it is",
+    "Flat": "DeviceCodes",
+    "Joined": "ConcatRows",
+    "left": "remaining, unresolved, or what it is",
+    "like": "similar",
+    "likeness": "duplicate_distance",
+    "part": "segment, block, or what it is",
+    "Part": "SegmentOnDevice",
+    "parts": "segments, blocks, or what they are",
+    "place": "position, cell or address",
+    "places": "positions or cells",
+    "Places": "SortedPhotos",
+    "precision": "compute_dtype, where it is a number format",
+    "row": "position, source_row or id",
+    "rows": "positions, source_rows or ids",
+    "Run": "TrainingRun or RunFiles",
+    "share": "fraction",
+    "some": "block, batch, or what it is",
+    "split": "subset",
+    "there": "exists, or what it is",
+    "Trial": "EvaluationSet",
+    "values": "hash_outputs",
+    "wanted": "what is wanted",
+}
+# Keywords of the public verbs are the options of the command line, which users have in their scripts, and names in JSON
+# are in their programs.
+FOR_USERS = {
+    "cli.searching.query(values)",
+    "data.__init__.open_data(split)",
+    "data.feature_cache.CacheInfo.precision",
+    "encoding.encode(features)",
+    "encoding.encode(precision)",
+    "encoding.encode(split)",
+    "evaluation.evaluate(split)",
+    "evaluation.evaluate(values)",
+    "index.changes.build_index(values)",
+    "models.checkpoint.load_encoder(precision)",
+    "opening.open_database(values)",
+    "search.Searcher.__init__(values)",
+    "search.add(split)",
+    "search.query(values)",
+    "service.app.create_app(values)",
+    "service.live.LiveIndex.__init__(values)",
+    "service.schema.About.values",
+    "service.schema.Item.there",
+    "service.schema.Maps.places",
+    "service.schema.Query.values",
+    "service.schema.Values.values",
+    "service.server.serve(values)",
+    "training.settings.Settings.precision",
+    "training.settings.Settings.split",
+    "training.start.train(precision)",
+    "training.start.train(split)",
+}
+# Names that are still to be changed; the list only shrinks.
+PENDING = """
+data.batches.Batch.rows data.batches.split_rows(rows) data.cifar10.open_cifar10(split)
+data.feature_cache.CachedRows.__init__(features) data.feature_cache.CachedRows.__init__(rows)
+data.feature_cache.FeatureCache.__init__(precision) data.feature_cache.FeatureCache.extend(rows)
+data.feature_cache.weights_fingerprint(features) data.folder.open_folder(split) data.levels.Levels.see(values)
+data.levels.Levels.to_bytes(values) data.lists.open_list(split) data.protocols.Protocol.split
+data.protocols.format_rows(rows) data.protocols.open_protocol(split) data.source.ImageSource.rows
+data.source.ImageSource.subset(rows) engines.collection.Collection.__init__(engine)
+engines.collection.Collection.items(rows) engines.collection.Collection.reranked(features)
+engines.collection.Collection.reranked(rows) engines.collection.Collection.reranked(values)
+engines.collection.Collection.value(row) engines.collection.open_collection(values)
+engines.engine.Engine.__init__(place) engines.engine.Engine.write(rows) engines.engine.Rows.take(places)
+engines.engine.Rows.values engines.engine.connect(place) engines.engine.joined(parts) engines.exporting.Export.place
+engines.milvus.Milvus.__init__(place) engines.milvus.Milvus.write(rows) engines.milvus.open_engine(place)
+engines.postgres.Postgres.__init__(place) engines.postgres.Postgres.write(rows) engines.postgres.open_engine(place)
+engines.text.like evaluation.Trial evaluation.Trial.rows evaluation.open_trial(split) evaluation.open_trial(values)
+explanation.concentration(places) explanation.contribution_caption(places) index.calibration.calibrate(features)
+index.calibration.calibrate(values) index.calibration.kth_distances(rows) index.calibration.kth_distances(values)
+index.database.Database.items(rows) index.database.Database.reranked(features)
+index.database.Database.reranked(rows) index.database.Database.reranked(values)
+index.database.Database.search(features) index.database.Database.search(values) index.database.Database.value(row)
+index.database.Hits.rows index.database.joined(parts) index.distinct.CodeTable.share index.distinct.expand(rows)
+index.distinct.expand_one(rows) index.distinct.in_order(rows) index.folder.Index.code(row)
+index.folder.Index.items(rows) index.folder.Index.label(row) index.folder.Index.label_names(row)
+index.folder.Index.path(row) index.folder.Index.reranked(features) index.folder.Index.reranked(rows)
+index.folder.Index.reranked(values) index.folder.Index.row index.folder.Index.rows index.folder.Index.value(row)
+index.folder.Index.values index.folder.open_index(engine) index.hamming.HammingStage.__init__(engine)
+index.hamming.HammingStage.from_codes(engine) index.paths.Paths.cut(rows) index.rerank.check_features(features)
+index.rerank.directions(values) index.rerank.rerank(features) index.rerank.squared(features)
+index.resident.Resident.search(features) index.resident.Resident.search(values) index.rows.Joined
+index.rows.Joined.__init__(parts) index.rows.joined(parts) index.segment.Segment.__init__(engine)
+index.segment.Segment.compared(features) index.segment.Segment.rows index.segment.save_rows(rows)
+index.torch_nearest.Flat index.torch_nearest.Part methods.cnnh.CNNH.begin(rows) methods.cnnh.CNNH.loss(rows)
+methods.cnnh.CNNHPlus.loss(rows) methods.codewords.VGGHPlus.begin(rows) methods.codewords.VGGHPlus.loss(rows)
+methods.dnnh.DNNH.loss(rows) methods.dnnh.piecewise_threshold(values) methods.dpsh.DPSH.loss(rows)
+methods.method.Method.begin(rows) methods.method.Method.loss(rows) methods.similarity.alike
+methods.vggh.VGGH.loss(rows) methods.vggh.VGGH.regularization(values) metrics.separation(alike)
+models.attention.CBAM.attend(features) models.attention.CBAM.forward(features)
+models.attention.ChannelGate.weights(features) models.attention.SpatialGate.weights(features)
+models.attribution.Attribution.places models.attribution.Attribution.values models.attribution.attribute(features)
+models.encoder.Convolutions.__init__(features) models.encoder.Convolutions.__init__(precision)
+models.encoder.Encoder.__init__(precision) models.encoder.Encoder.outputs(features)
+models.encoder.Encoder.padded(features) models.encoder.Encoder.values models.heads.Head.forward(features)
+models.heads.HeadOutput.features models.heads.HeadOutput.values models.heads.KernelHead.read(features)
+models.heads.ProjectionHead.read(features) models.heads.descriptor(features) opening.open_database(engine)
+records.plain(place) reporting.records.Block.rows reporting.svg.plot(rows) search.Searcher.__init__(engine)
+search.Searcher.hits(features) search.Searcher.hits(values) training.feed.Augment.__call__(row)
+training.feed.FeatureFeed.__init__(features) training.feed.FeatureFeed.__init__(precision)
+training.feed.FeatureFeed.descriptors(rows) training.feed.FeatureFeed.values
+training.feed.FeatureFeed.values(precision) training.feed.FeatureFeed.values(rows) training.feed.ImageFeed.values
+training.feed.ImageFeed.values(precision) training.feed.ImageFeed.values(rows) training.held_out.hold_out(share)
+training.loop.Run training.parallel.Share.computed(rows) training.parallel.Share.take(rows)
+training.parallel.SharedDropout.__init__(share)
+"""
+
+
+def public_names(path: Path) -> Iterator[tuple[str, str]]:
+    """Every public function, class, parameter and field of a module, as (where it stands, its name)."""
+    module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+    def of(body: list[ast.stmt], prefix: str) -> Iterator[tuple[str, str]]:
+        for node in body:
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                if node.name.startswith("_") and node.name not in ("__init__", "__call__"):
+                    continue
+                yield f"{prefix}.{node.name}", node.name
+                for one in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs):
+                    yield f"{prefix}.{node.name}({one.arg})", one.arg
+            elif isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                yield f"{prefix}.{node.name}", node.name
+                yield from of(node.body, f"{prefix}.{node.name}")
+            elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                yield f"{prefix}.{node.target.id}", node.target.id
+
+    return of(ast.parse(path.read_text(encoding="utf-8")).body, module)
+
+
+def test_no_public_name_is_a_retired_word():
+    named = [pair for path in sorted(PACKAGE.rglob("*.py")) for pair in public_names(path)]
+    retired = {where: f"take {RETIRED[name]}" for where, name in named if name in RETIRED}
+    assert {where: advice for where, advice in retired.items() if where not in FOR_USERS | set(PENDING.split())} == {}
+    assert set(retired) >= FOR_USERS, "no longer there; take it out of the list"
