@@ -13,7 +13,7 @@ from itertools import islice
 import numpy as np
 
 from .bits import binarize, pack
-from .data import ImageSource, open_data
+from .data import open_data
 from .data.batches import batch_size, batches, split_rows
 from .data.feature_cache import PRESENT, FeatureCache
 from .data.walk import PassedOver
@@ -89,7 +89,7 @@ def encode(
     reports. Once a process is lost, the others end, and the next run writes the shards that are missing then.
 
     Args:
-        data, split, download, exclude, include: see `hashret.data.open_data`; ``data`` may be an `ImageSource` as well.
+        data, split, download, exclude, include: see `hashret.data.open_data`; ``data`` may be an open source as well.
         model: checkpoint.
         out: folder of the shards, `codes.json`, `skipped.jsonl`, which names every unreadable photograph, and, where
             there is more among the photographs, `passed_over.jsonl`, which names that.
@@ -110,7 +110,10 @@ def encode(
     if shard_size < 1:
         raise HashretError(f"a shard holds at least 1 photograph, not {shard_size}")
     with main_first():  # what is downloaded or unpacked is so once
-        source = data if isinstance(data, ImageSource) else open_data(data, split, download, exclude, include)
+        if isinstance(data, str | os.PathLike):
+            source = open_data(data, split, download=download, exclude=exclude, include=include)
+        else:
+            source = data
     device = local_device(pick_device(device))
     encoder = load_encoder(model, device, precision)
     if features and not encoder.feature_width:
@@ -297,7 +300,7 @@ class _Run:
             inner[places] = full
 
     def _path(self, row):
-        return os.path.abspath(self.source.file(row))
+        return self.source.reference(row)
 
     def _finish(self, rate):
         """Name what was skipped, from all shards, whichever run wrote them; this file ends the run."""

@@ -42,8 +42,10 @@ def _shown(letter):
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
-def shown_path(path):
-    """A path as a reader wants it: relative below the working folder, else whole; `shown`."""
+def shown_path(path: str | os.PathLike[str]) -> str:
+    """Return a path, or an address, as a reader wants it: relative below the working folder, else whole; `shown`."""
+    if "://" in str(path):
+        return shown(path)
     try:
         relative = os.path.relpath(path)
     except (OSError, ValueError):  # the working folder is gone, or the path is empty

@@ -16,6 +16,7 @@ from .bits import binarize, pack
 from .data import ImageSource, open_data, warn_passed_over
 from .data.batches import split_rows
 from .data.images import UnreadableImage, read_image
+from .data.references import is_there, kind_of
 from .data.walk import LINKED_TO_NOTHING, SPECIAL, summary, walk
 from .engines import refuse_engine, shown
 from .errors import HashretError, warn
@@ -442,7 +443,7 @@ def _new_photographs(index, sources, again):
     """Of some sources, the photographs whose file is not in the index yet, each once, as sources that are not empty."""
     folders, seen, new = {}, set(), []
     for source in sources:
-        paths = [os.path.abspath(source.file(row)) for row in range(len(source))]
+        paths = [source.reference(row) for row in range(len(source))]
         known = set() if again else index.known_files(paths)
         rows = []
         for row, path in enumerate(paths):
@@ -458,11 +459,11 @@ def _new_photographs(index, sources, again):
 def _sources(photos, split, exclude, include):
     """Data sources of what a user names: files together as one, each folder or data set on its own."""
     photos = [photos] if isinstance(photos, (str, Path)) else photos
-    files = [photo for photo in photos if Path(photo).is_file()]
+    files = [photo for photo in photos if is_there(photo)]
     if files:
         yield ImageSource(Path("."), tuple(str(file) for file in files), spec=str(files[0]))
     for photo in photos:
-        if not Path(photo).is_file():
+        if photo not in files:
             yield open_data(photo, split, exclude=exclude, include=include)
 
 
@@ -479,7 +480,7 @@ def expand(photos, exclude=(), include=(), unreadable=None):
     """
     files, missing = [], {}
     for photo in photos:
-        inside, reason = _inside(Path(photo), exclude, include)
+        inside, reason = _inside(photo, exclude, include)
         files += inside
         if reason:
             missing[str(photo)] = reason
@@ -491,8 +492,11 @@ def expand(photos, exclude=(), include=(), unreadable=None):
     return files
 
 
-def _inside(path, exclude, include):
+def _inside(photo, exclude, include):
     """The image files that a path stands for, and why there are none."""
+    path = Path(photo)
+    if kind_of(photo):
+        return [str(photo)], None
     if path.is_dir():
         inside, passed_over = walk(path, exclude, include)
         if inside:

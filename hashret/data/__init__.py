@@ -3,36 +3,53 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from ..distributed import is_main
 from ..errors import HashretError, warn
+from ..files import StrPath
 from .cifar10 import open_cifar10
 from .folder import open_folder
 from .formats import is_image_name, reason_passed_over
 from .images import UnreadableImage, open_rgb, read_image
 from .lists import open_list
 from .protocols import PROTOCOLS, open_protocol
-from .source import ImageSource
-from .walk import LINKED_TO_NOTHING, SPECIAL, summary
+from .references import ReferenceKind, register_references
+from .source import SOURCES, ImageSource, Source, SourceRequest, register
+from .walk import LINKED_TO_NOTHING, SPECIAL, PassedOver, summary
 
 __all__ = [
+    "SOURCES",
     "ImageSource",
+    "ReferenceKind",
+    "Source",
+    "SourceRequest",
     "UnreadableImage",
     "is_image_name",
     "open_data",
     "open_rgb",
     "read_image",
     "reason_passed_over",
+    "register",
+    "register_references",
 ]
 
 
-def open_data(spec, split=None, download=False, exclude=(), include=()):
-    """Open a data source by its name: -> ImageSource. Warns of what lies there and is passed over.
+def open_data(
+    spec: StrPath,
+    split: str | None = None,
+    *,
+    download: bool = False,
+    exclude: Sequence[str] = (),
+    include: Sequence[str] = (),
+) -> Source:
+    """Open a data source by its name, and warn of what lies there and is passed over.
 
     Args:
-        spec: ``folder:DIR`` or just ``DIR``, ``cifar10:DIR``, ``list:FILE`` or ``list:FILE,root=DIR``, or a protocol of
-            `hashret.data.protocols` as ``NAME:DIR``.
+        spec: ``folder:DIR`` or just ``DIR``, ``cifar10:DIR``, ``list:FILE`` or ``list:FILE,root=DIR``, a protocol of
+            `hashret.data.protocols` as ``NAME:DIR``, or another kind of `SOURCES`.
         split: train, database, test; None where the source is not split.
         download: let torchvision fetch CIFAR-10 where it is missing.
         exclude, include: patterns of what is left out of a folder and what is not, see `hashret.data.walk.walk`.
@@ -40,39 +57,54 @@ def open_data(spec, split=None, download=False, exclude=(), include=()):
     Raises:
         HashretError: unknown kind of source, or nothing there.
     """
-    source = _open(str(spec), split, download, tuple(exclude), tuple(include))
-    warn_passed_over(source.root, source.passed_over)
+    name = os.fspath(spec)
+    kind, where = _kind_and_where(name)
+    if (exclude or include) and not SOURCES[kind].patterns:
+        raise HashretError(
+            f"{name} names each photograph", hint="--exclude and --include choose among the files of a folder"
+        )
+    asked = SourceRequest(name, where, split, download, tuple(exclude), tuple(include))
+    source = SOURCES[kind].opener(asked)
+    warn_passed_over(source.root, source.files_passed_over())
     return source
 
 
-def warn_passed_over(folder, passed_over):
+def warn_passed_over(folder: StrPath, passed_over: Sequence[PassedOver]) -> None:
     """Warn of what was passed over in a folder, by reason, where anything was."""
     if passed_over and is_main():
         warn(f"{folder}: {summary(passed_over)}; hashret info {folder} names them")
 
 
-def _open(spec, split, download, exclude, include):
-    kind, colon, where = spec.partition(":")
-    if not colon or kind not in ("folder", "cifar10", "list", *PROTOCOLS):
-        kind, where = "folder", spec
-        if Path(where).is_file():
-            raise HashretError(f"{where} is a file, not a folder; if it lists photographs, name it list:{where}")
-        if os.path.lexists(where) and not Path(where).is_dir():
-            raise HashretError(f"{SPECIAL if Path(where).exists() else LINKED_TO_NOTHING}, no folder: {where}")
-        if not Path(where).is_dir():
-            raise HashretError(
-                f"no such folder: {where} (data are named DIR, folder:DIR, cifar10:DIR, list:FILE, or "
-                f"{', '.join(PROTOCOLS)} with :DIR)"
-            )
-    if not where:
-        raise HashretError(f"{spec!r} names no place; write {kind}:PATH")
-    if (exclude or include) and kind != "folder":
-        raise HashretError(f"--exclude and --include choose among the files of a folder; {spec} names each photograph")
-    if kind in PROTOCOLS:
-        return open_protocol(kind, where, split, download)
-    if kind == "cifar10":
-        return open_cifar10(where, split, download, spec)
-    if kind == "list":
-        file, _, root = where.partition(",root=")
-        return open_list(file, split, root or None, spec)
-    return open_folder(where, split, spec, exclude, include)
+def _kind_and_where(name: str) -> tuple[str, str]:
+    """Split the name of a source: "list:photos.txt" -> "list", "photos.txt". A name of no kind is that of a folder."""
+    kind, colon, where = name.partition(":")
+    if colon and kind in SOURCES:
+        if not where:
+            raise HashretError(f"{name!r} names no place; write {kind}:PATH")
+        return kind, where
+    if Path(name).is_file():
+        raise HashretError(f"{name} is a file, not a folder", hint=f"if it lists photographs, name it list:{name}")
+    if os.path.lexists(name) and not Path(name).is_dir():
+        raise HashretError(f"{SPECIAL if Path(name).exists() else LINKED_TO_NOTHING}, no folder: {name}")
+    if not Path(name).is_dir():
+        forms = ", ".join(kind.help for kind in SOURCES.values())
+        raise HashretError(f"no such folder: {name}", hint=f"data are named DIR, {forms}")
+    return "folder", name
+
+
+def _open_list(asked: SourceRequest) -> ImageSource:
+    """Open the source ``list:FILE`` or ``list:FILE,root=DIR``."""
+    file, _, root = asked.where.partition(",root=")
+    return open_list(file, asked.subset, root or None, asked.spec)
+
+
+register(
+    "folder",
+    lambda asked: open_folder(asked.where, asked.subset, asked.spec, asked.exclude, asked.include),
+    "folder:DIR",
+    patterns=True,
+)
+register("cifar10", lambda asked: open_cifar10(asked.where, asked.subset, asked.download, asked.spec), "cifar10:DIR")
+register("list", _open_list, "list:FILE")
+for _name in PROTOCOLS:
+    register(_name, partial(open_protocol, _name), f"{_name}:DIR")

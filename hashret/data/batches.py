@@ -7,35 +7,50 @@ import os
 import signal
 import threading
 import warnings
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing.connection import Connection
+from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
+from ..bits import Positions
 from ..distributed import local_world, world
 from ..errors import HashretError
-from .images import UnreadableImage
+from .images import UnreadableImage, read_image
+from .source import Source
+
+Pixels = npt.NDArray[np.uint8]  # (3, s, s)
+Transform = Callable[[int, Pixels], Pixels]
+Rows = TypeVar("Rows", Positions, list[int], list[str], range)
 
 
 @dataclass
 class Batch:
-    """Decoded photographs: ``rows`` (n,) their places in the source, ``images`` uint8 (n, 3, s, s), and
-    ``skipped``, pairs (row, reason) of those that could not be read.
+    """Decoded photographs: ``rows`` (n,) of the source, ``images`` uint8 (n, 3, s, s), and ``skipped``, pairs (row,
+    reason) of those that could not be read.
     """
 
-    rows: np.ndarray
-    images: np.ndarray
+    rows: Positions
+    images: Pixels
     skipped: list[tuple[int, str]]
 
 
-def batches(source, size, row_batches, workers=None, transform=None):
+def batches(
+    source: Source,
+    size: int,
+    row_batches: Iterable[list[int]],
+    workers: int | None = None,
+    transform: Transform | None = None,
+) -> Iterator[Batch]:
     """Yield a `Batch` for each list of rows in ``row_batches``, in order.
 
     At most two batches a worker are in memory, however many photographs there are.
 
     Args:
-        source: an ImageSource.
         size: side of the decoded images in pixels.
         row_batches: a list of lists of rows.
         workers: decoding processes; None for one a core, at most eight, shared among the processes of torchrun; 0 to
@@ -44,15 +59,15 @@ def batches(source, size, row_batches, workers=None, transform=None):
     """
     from torch.utils.data import DataLoader
 
-    row_batches = list(row_batches)
+    some = list(row_batches)
     if workers is None:
-        workers = min(8, max(1, (os.cpu_count() or 1) // local_world()), len(row_batches))
+        workers = min(8, max(1, (os.cpu_count() or 1) // local_world()), len(some))
     heard, told = multiprocessing.Pipe(duplex=False)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "This DataLoader will create")  # more than cores, which were asked for
-        loader = DataLoader(
-            _Decoder(source, size, transform),
-            batch_sampler=row_batches,
+        loader: DataLoader[Batch] = DataLoader(
+            _Decoder(source, size, transform),  # type: ignore[arg-type]  # it has what a Dataset must have
+            batch_sampler=some,
             collate_fn=_collate,
             num_workers=workers,
             prefetch_factor=2 if workers else None,
@@ -72,17 +87,17 @@ def batches(source, size, row_batches, workers=None, transform=None):
         heard.close()
 
 
-def split_rows(rows, size):
+def split_rows(rows: Rows, size: int) -> list[Rows]:
     """Cut a sequence of rows into lists of at most ``size``."""
     return [rows[i : i + size] for i in range(0, len(rows), size)]
 
 
-def batch_size(image_size, memory_mb=16):
-    """Images a batch so that decoded pixels stay below ``memory_mb``, at most 256."""
+def batch_size(image_size: int, memory_mb: int = 16) -> int:
+    """Return how many images make a batch so that decoded pixels stay below ``memory_mb``, at most 256."""
     return int(max(8, min(256, memory_mb * 2**20 // (3 * image_size**2))))
 
 
-def _begin(heard, told, _worker):
+def _begin(heard: Connection, told: Connection, _worker: int) -> None:
     """Make a decoding process end when it is told to, or when the process that it decodes for is gone, however that
     ended. Ctrl-C, and SIGTERM under torchrun, are for that process, which ends its workers itself.
     """
@@ -93,7 +108,7 @@ def _begin(heard, told, _worker):
     threading.Thread(target=_end, args=(heard,), daemon=True).start()
 
 
-def _end(heard):
+def _end(heard: Connection) -> None:
     # A byte for each process, as several that read a longer message would take parts of it from one another.
     with suppress(OSError):
         os.read(heard.fileno(), 1)
@@ -103,21 +118,21 @@ def _end(heard):
 class _Decoder:
     """Dataset whose items are pixels, or the reason why there are none."""
 
-    def __init__(self, source, size, transform):
+    def __init__(self, source: Source, size: int, transform: Transform | None) -> None:
         self.source, self.size, self.transform = source, size, transform
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, row):
+    def __getitem__(self, row: int) -> tuple[int, Pixels | str]:
         try:
-            image = self.source.pixels(row, self.size)
+            image = read_image(self.source.reference(row), self.size)
         except UnreadableImage as error:
             return int(row), str(error)
         return int(row), image if self.transform is None else self.transform(row, image)
 
 
-def _collate(items):
+def _collate(items: list[tuple[int, Pixels | str]]) -> Batch:
     good = [(row, image) for row, image in items if not isinstance(image, str)]
     return Batch(
         rows=np.array([row for row, _ in good], np.int64),

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import struct
 import zlib
+from collections.abc import Iterator
+from typing import IO
 
 from .formats import has_plugin, reason_passed_over
+from .references import Readable
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
@@ -17,9 +21,9 @@ _JXL_RATIOS = ((1, 1), (6, 5), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))  # width
 
 
 @contextlib.contextmanager
-def opened(file):
-    """A path or a `BytesIO` as a stream from its beginning; a `BytesIO` stays open."""
-    if hasattr(file, "seek"):
+def opened(file: Readable | IO[bytes]) -> Iterator[IO[bytes]]:
+    """Yield a path or a stream as a stream from its beginning; what was a stream stays open."""
+    if not isinstance(file, str | os.PathLike):
         file.seek(0)
         yield file
     else:
@@ -27,8 +31,8 @@ def opened(file):
             yield stream
 
 
-def unread_kind(file):
-    """Why a picture is not read that is one by its first bytes, in one line; None for other files."""
+def unread_kind(file: Readable) -> str | None:
+    """Return why a picture is not read that is one by its first bytes, in one line; None for other files."""
     with opened(file) as stream:
         head = stream.read(32)
     if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
@@ -40,7 +44,7 @@ def unread_kind(file):
     return None
 
 
-def without_extras(file):
+def without_extras(file: Readable) -> Iterator[io.BytesIO]:
     """Yield copies of a PNG or JPEG without what is not its pixels: texts, colour profiles, thumbnails, indexes.
 
     Pillow refuses a picture whose texts are too long when decompressed, or whose checksum of a comment is wrong, while
@@ -52,14 +56,14 @@ def without_extras(file):
         return
     if data.startswith(_PNG):
         frames = (b"acTL", b"fcTL", b"fdAT")
-        for kept in ((b"tRNS", b"eXIf", *frames), (b"tRNS", b"eXIf"), ()):
-            yield io.BytesIO(_png_pixels(data, kept))
+        for chunks in ((b"tRNS", b"eXIf", *frames), (b"tRNS", b"eXIf"), ()):
+            yield io.BytesIO(_png_pixels(data, chunks))
     elif data.startswith(b"\xff\xd8\xff"):
-        for kept in ((_ADOBE, _JFIF, _EXIF), (_ADOBE,)):
-            yield io.BytesIO(_jpeg_pixels(data, kept))
+        for markers in ((_ADOBE, _JFIF, _EXIF), (_ADOBE,)):
+            yield io.BytesIO(_jpeg_pixels(data, markers))
 
 
-def _png_chunks(data):
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Yield each chunk of a PNG as its kind and where it starts and ends, checksum included."""
     start = len(_PNG)
     while start + 8 <= len(data):
@@ -68,8 +72,8 @@ def _png_chunks(data):
         start += 12 + length
 
 
-def _png_pixels(data, kept):
-    """A PNG with no chunks but those of its pixels, and the ``kept`` ones where their checksum is right."""
+def _png_pixels(data: bytes, kept: tuple[bytes, ...]) -> bytes:
+    """Return a PNG with no chunks but those of its pixels, and the ``kept`` ones where their checksum is right."""
     parts = [_PNG]
     for kind, start, end in _png_chunks(data):
         critical = not kind[0] & 0x20
@@ -79,8 +83,8 @@ def _png_pixels(data, kept):
     return b"".join(parts)
 
 
-def _jpeg_pixels(data, kept):
-    """A JPEG with no application segments but ``kept``, and no comments."""
+def _jpeg_pixels(data: bytes, kept: tuple[int, ...]) -> bytes:
+    """Return a JPEG with no application segments but ``kept``, and no comments."""
     parts, start = [data[:2]], 2
     while start + 4 <= len(data):
         if data[start] != 0xFF or data[start + 1] == 0xDA:  # not a marker, or where the pixels begin
@@ -98,8 +102,8 @@ def _jpeg_pixels(data, kept):
     return b"".join([*parts, data[start:]])
 
 
-def significant_bits(file):
-    """The largest number of significant bits of a channel that a PNG's sBIT chunk names, None without one."""
+def significant_bits(file: IO[bytes]) -> int | None:
+    """Return the largest number of significant bits of a channel that a PNG's sBIT chunk names, None without one."""
     with opened(file) as stream:
         head = stream.read(2**16)
     for kind, start, end in _png_chunks(head) if head.startswith(_PNG) else ():
@@ -110,16 +114,16 @@ def significant_bits(file):
     return None
 
 
-def jpeg_2000_bits(file):
-    """Bits of the first channel of a JPEG 2000 picture, None where its header is not found."""
+def jpeg_2000_bits(file: IO[bytes]) -> int | None:
+    """Return the bits of the first channel of a JPEG 2000 picture, None where its header is not found."""
     with opened(file) as stream:
         head = stream.read(2**16)
     start = head.find(b"\xff\x4f\xff\x51")  # the codestream and its SIZ segment, whose 39th byte says it
     return (head[start + 42] & 0x7F) + 1 if 0 <= start < len(head) - 42 else None
 
 
-def jpeg_xl_size(file):
-    """Width and height of a JPEG XL picture by its header, None where it is none: its plugin decodes when it opens."""
+def jpeg_xl_size(file: Readable) -> tuple[int, int] | None:
+    """Read the size of a JPEG XL picture from its header, since its plugin decodes when it opens; None for others."""
     with opened(file) as stream:
         head = stream.read(2**16)
     if head[4:8] == b"JXL ":
@@ -128,14 +132,14 @@ def jpeg_xl_size(file):
         return None
     bits = int.from_bytes(head[2:16], "little")
 
-    def take(count):
+    def take(count: int) -> int:
         nonlocal bits
-        found, bits = bits & ((1 << count) - 1), bits >> count
-        return found
+        taken, bits = bits & ((1 << count) - 1), bits >> count
+        return taken
 
     small = take(1)
 
-    def side():
+    def side() -> int:
         return 8 * (take(5) + 1) if small else take((9, 13, 18, 30)[take(2)]) + 1
 
     height = side()
@@ -146,8 +150,8 @@ def jpeg_xl_size(file):
     return height * across // down, height
 
 
-def _jpeg_xl_codestream(head):
-    """The beginning of the codestream within the boxes of a JPEG XL file."""
+def _jpeg_xl_codestream(head: bytes) -> bytes:
+    """Return the beginning of the codestream within the boxes of a JPEG XL file."""
     start = 0
     while start + 16 <= len(head):
         length, kind = struct.unpack_from(">I4s", head, start)

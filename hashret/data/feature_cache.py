@@ -280,7 +280,7 @@ class FeatureCache:
         if len(state) != len(self.whole) or (found / _FEATURES).stat().st_size != len(state) * _bytes(shape):
             return
         for row in np.flatnonzero(state == PRESENT):
-            if not _is_read_as_before(self.whole.file(row)):
+            if not _is_read_as_before(self.whole.reference(row)):
                 state[row] = MISSING
         table = np.zeros(len(self.whole), _RECORD)
         table["path"] = np.array(self.paths, "V16")

@@ -2,40 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import HashretError
+from ..files import StrPath
 from .source import ImageSource
 from .walk import summary, walk
 
-SPLITS = ("train", "database", "test")
+SUBSETS = ("train", "database", "test")
 
 
-def open_folder(folder, split=None, spec=None, exclude=(), include=()):
+def open_folder(
+    folder: StrPath,
+    subset: str | None = None,
+    spec: str = "",
+    exclude: Sequence[str] = (),
+    include: Sequence[str] = (),
+) -> ImageSource:
     """List the images below ``folder``.
 
-    A split is a subfolder named train, database or test; a folder without any of these is one set, whatever the
-    split. The first folder below is the class, unless images lie beside the folders. What is not read, by ``exclude``
+    A subset is a subfolder named train, database or test; a folder without any of these is one set, whatever the
+    subset. The first folder below is the class, unless images lie beside the folders. What is not read, by ``exclude``
     and ``include`` or else, see `hashret.data.walk.walk`, is named in the source's ``passed_over``.
 
     Raises:
-        HashretError: no such folder, no such split, no image in it.
+        HashretError: no such folder, no such subset, no image in it.
     """
     root = Path(folder)
     spec = spec or f"folder:{folder}"
     if not root.is_dir():
         raise HashretError(f"no such folder: {root}")
-    present = [name for name in SPLITS if (root / name).is_dir()]
-    if split == "database" and "database" not in present:
-        split = "train"  # by the field's custom the database is what was trained on
-    if present and split is not None:
-        if split not in present:
-            raise HashretError(f"{root} has no {split}/ folder; there is {', '.join(present)}")
-        root = root / split
+    present = [name for name in SUBSETS if (root / name).is_dir()]
+    if subset == "database" and "database" not in present:
+        subset = "train"  # by the field's custom the database is what was trained on
+    if present and subset is not None:
+        if subset not in present:
+            raise HashretError(f"{root} has no {subset}/ folder; there is {', '.join(present)}")
+        root = root / subset
     elif present:
-        raise HashretError(f"{root} is split into {', '.join(present)}; say which with --split")
+        raise HashretError(f"{root} is split into {', '.join(present)}", hint="say which with --split")
     paths, passed_over = walk(root, exclude, include)
     if not paths:
         raise HashretError(f"no images in {root}" + (f"; {summary(passed_over)}" if passed_over else ""))
@@ -47,7 +55,7 @@ def open_folder(folder, split=None, spec=None, exclude=(), include=()):
     return ImageSource(root, tuple(paths), labels, tuple(classes), spec, passed_over=tuple(passed_over))
 
 
-def _class_names(paths):
+def _class_names(paths: Sequence[str]) -> list[str]:
     if any("/" not in path for path in paths):
         return []
     return sorted({path.split("/", 1)[0] for path in paths})

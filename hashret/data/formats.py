@@ -49,14 +49,14 @@ _OTHERS = {
 _REASONS = {suffix: reason for reason, suffixes in _OTHERS.items() for suffix in suffixes.split()}
 
 
-def is_image_name(name):
+def is_image_name(name: str) -> bool:
     """Whether a file name ends like that of an image that can be read here."""
     suffix = _suffix(name)
     return suffix in IMAGE_SUFFIXES or (suffix in _BY_PLUGIN and has_plugin(_BY_PLUGIN[suffix]))
 
 
-def reason_passed_over(name):
-    """Why a file with the name of a picture cannot be read here, in one line: "HEIC: install hashret[heic]".
+def reason_passed_over(name: str) -> str | None:
+    """Return why a file with the name of a picture cannot be read here, in one line: "HEIC: install hashret[heic]".
 
     None for a name that `is_image_name` takes, and for one that is not a picture's.
     """
@@ -66,14 +66,14 @@ def reason_passed_over(name):
     return _REASONS.get(suffix)
 
 
-def has_plugin(format):
+def has_plugin(format: str) -> bool:
     """Whether the plugin for Pillow's format "HEIF" or "JXL" is installed; it is not imported."""
     return find_spec(_PLUGINS[format][0]) is not None
 
 
 @cache
-def formats():
-    """Pillow's names of the formats that it reads itself: AVIF and others are not in every Pillow."""
+def formats() -> tuple[str, ...]:
+    """Return Pillow's names of the formats that it reads itself: AVIF and others are not in every Pillow."""
     from PIL import Image, TiffImagePlugin
 
     Image.init()
@@ -83,7 +83,7 @@ def formats():
 
 
 @cache
-def plugin_formats():
+def plugin_formats() -> tuple[str, ...]:
     """Load the plugins that are installed: -> Pillow's names of their formats."""
     from PIL import Image
 
@@ -96,5 +96,5 @@ def plugin_formats():
     return tuple(name for name in _PLUGINS if name in Image.OPEN)
 
 
-def _suffix(name):
+def _suffix(name: str) -> str:
     return os.path.splitext(name)[1].lower()

@@ -9,13 +9,24 @@ import math
 import os
 import stat
 import warnings
+from collections.abc import Callable
+from io import BytesIO
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from ..errors import HashretError
 from .containers import jpeg_xl_size, unread_kind, without_extras
 from .formats import formats, is_image_name, plugin_formats, reason_passed_over
 from .pixels import to_rgb
+from .references import Readable, open_reference
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+    from PIL.Image import Resampling, Transpose
+
+T = TypeVar("T")
 
 __all__ = ["UnreadableImage", "fit", "image_size", "is_image_name", "open_rgb", "read_image", "reason_passed_over"]
 
@@ -33,8 +44,8 @@ class TooLargeImage(UnreadableImage):
     """An image with more pixels than the limit, or with too long a side."""
 
 
-def max_pixels():
-    """Pixels that an image may have: `MAX_PIXELS`, unless the environment variable HASHRET_MAX_PIXELS says otherwise.
+def max_pixels() -> int:
+    """Return the pixels that an image may have: `MAX_PIXELS`, or what the variable HASHRET_MAX_PIXELS says.
 
     Raises:
         HashretError: the variable is not a number of megapixels.
@@ -47,8 +58,8 @@ def max_pixels():
     return int(megapixels) * 10**6
 
 
-def read_image(file, size, max_pixels=None):
-    """Read one image, from a path or a `BytesIO`: -> uint8 (3, size, size), RGB.
+def read_image(file: Readable, size: int, max_pixels: int | None = None) -> npt.NDArray[np.uint8]:
+    """Read one image, by a reference or from a `BytesIO`: -> uint8 (3, size, size), RGB.
 
     EXIF rotation is applied, transparency is laid over white (over black where the picture is white itself), deep
     pixels are scaled to 8 bits, of an animation the first frame is taken, and the whole picture is squeezed into the
@@ -63,11 +74,11 @@ def read_image(file, size, max_pixels=None):
     return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
 
 
-def open_rgb(file, at_least=None, max_pixels=None):
-    """Open an image, a path or a `BytesIO`, as an upright RGB Pillow image.
+def open_rgb(file: Readable, at_least: int | None = None, max_pixels: int | None = None) -> Picture:
+    """Open an image as an upright RGB Pillow image.
 
     Args:
-        file: path, or `BytesIO`.
+        file: reference, see `hashret.data.references`, or `BytesIO`.
         at_least: decode a JPEG at reduced scale, but not below twice this number of pixels a side.
         max_pixels: pixels the image may have; None for `max_pixels()`.
 
@@ -77,23 +88,23 @@ def open_rgb(file, at_least=None, max_pixels=None):
     return with_reasons(file, max_pixels, lambda file, limit: _decoded(file, at_least, limit))
 
 
-def upright_rgb(image, again):
-    """The frame or page of an image that `open_image` gave, as an upright RGB image; for ``again`` see `to_rgb`."""
+def upright_rgb(image: Picture, again: Callable[[], Picture]) -> Picture:
+    """Return the frame or page of an image of `open_image` as an upright RGB image; for ``again`` see `to_rgb`."""
     return _turned(to_rgb(image, again), _turn(image))
 
 
-def image_size(file, max_pixels=None):
-    """Width and height of an image in pixels, as stored, without decoding it. Raises UnreadableImage."""
+def image_size(file: Readable, max_pixels: int | None = None) -> tuple[int, int]:
+    """Return width and height of an image in pixels, as stored, without decoding it. Raises UnreadableImage."""
 
-    def size(file, limit):
+    def size(file: Readable, limit: int) -> tuple[int, int]:
         with open_image(file, limit) as image:
             return image.size
 
     return with_reasons(file, max_pixels, size)
 
 
-def resized(image, size, resample):
-    """`PIL.Image.Image.resize`, of an image that is much longer than it is wide in the order that needs less memory.
+def resized(image: Picture, size: tuple[int, int], resample: Resampling) -> Picture:
+    """Do `PIL.Image.Image.resize`, of an image that is much longer than it is wide in the order that needs less memory.
 
     Pillow resizes the rows first: of 10 x 1,000,000 pixels to 224 x 224 it would make 224 x 1,000,000 in between.
     """
@@ -103,23 +114,24 @@ def resized(image, size, resample):
     return image.resize(size, resample)
 
 
-def fit(size, side):
-    """Width and height of the same shape as ``size``, the longer one ``side``, neither less than 1."""
+def fit(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """Return width and height of the same shape as ``size``, the longer one ``side``, neither less than 1."""
     width, height = size
     if width >= height:
         return side, max(1, round(height / width * side))
     return max(1, round(width / height * side)), side
 
 
-def with_reasons(file, limit, read):
-    """Call ``read(file, limit)``, if it fails also with the pixels of the file alone, see `without_extras`.
+def with_reasons(file: Readable, limit: int | None, read: Callable[[Readable, int], T]) -> T:
+    """Open a reference and call ``read(file, limit)``, if it fails also with the pixels alone, see `without_extras`.
 
     Whatever it raises becomes an UnreadableImage of one line.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     limit = max_pixels() if limit is None else limit
     try:
+        file = open_reference(file)
         if _is_empty(file):
             raise UnreadableImage("empty file")
         with warnings.catch_warnings():
@@ -131,7 +143,7 @@ def with_reasons(file, limit, read):
         raise TooLargeImage(f"too large: {error}") from error
     except MemoryError as error:
         raise UnreadableImage("too large for the memory that is free") from error
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise UnreadableImage(unread_kind(file) or "not an image, or of an unknown format") from error
     except FileNotFoundError as error:
         raise UnreadableImage("no such file") from error
@@ -142,7 +154,7 @@ def with_reasons(file, limit, read):
         raise UnreadableImage(f"damaged: {type(error).__name__}: {line}") from error
 
 
-def _read_whole(file, limit, read):
+def _read_whole(file: Readable, limit: int, read: Callable[[Readable, int], T]) -> T:
     """Read a file, and if that fails, read its pixels alone: texts and profiles may be what is damaged."""
     from PIL import Image
 
@@ -162,7 +174,7 @@ def _read_whole(file, limit, read):
     raise first
 
 
-def _decoded(file, at_least, limit):
+def _decoded(file: Readable, at_least: int | None, limit: int) -> Picture:
     with open_image(file, limit) as image:
         if at_least:
             image.draft(None, (2 * at_least, 2 * at_least))
@@ -171,27 +183,27 @@ def _decoded(file, at_least, limit):
     return _turned(rgb, turn)
 
 
-def open_image(file, limit=None):
-    """`PIL.Image.open` of the formats that hashret reads; plugins are loaded for a file that needs one.
+def open_image(file: Readable, limit: int | None = None) -> Picture:
+    """Do `PIL.Image.open` for the formats that hashret reads; plugins are loaded for a file that needs one.
 
     Raises:
         TooLargeImage: before any pixel is decoded.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     limit = max_pixels() if limit is None else limit
     if Image.MAX_IMAGE_PIXELS is not None and limit > 2 * Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = -(-limit // 2)  # the user asked for more than Pillow would open
-    if hasattr(file, "seek"):
+    if isinstance(file, BytesIO):
         file.seek(0)
     try:
         image = Image.open(file, formats=formats())
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         if not plugin_formats():
             raise
         if size := jpeg_xl_size(file):
             _check_size(size, limit)
-        if hasattr(file, "seek"):
+        if isinstance(file, BytesIO):
             file.seek(0)
         image = Image.open(file, formats=plugin_formats())
     try:
@@ -202,7 +214,7 @@ def open_image(file, limit=None):
     return image
 
 
-def _check_size(size, limit):
+def _check_size(size: tuple[int, int], limit: int) -> None:
     width, height = size
     if width * height > limit:
         raise TooLargeImage(
@@ -213,8 +225,8 @@ def _check_size(size, limit):
         raise TooLargeImage(f"too large: {width}x{height} pixels, limit {MAX_SIDE} a side")
 
 
-def _is_empty(file):
-    if hasattr(file, "getbuffer"):
+def _is_empty(file: Readable) -> bool:
+    if isinstance(file, BytesIO):
         return file.getbuffer().nbytes == 0
     status = os.stat(file)
     if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
@@ -222,21 +234,25 @@ def _is_empty(file):
     return status.st_size == 0
 
 
-def _turn(image):
-    """How an image must be turned to stand upright, as Pillow's `Transpose`; None where it does already."""
+def _turn(image: Picture) -> Transpose | None:
+    """Return how an image must be turned to stand upright, as Pillow's `Transpose`; None where it does already."""
     from PIL import Image
 
-    if image.format == "JXL" and not image.jpeg:  # its decoder turns it; that of a JPEG within does not
+    if image.format == "JXL" and not getattr(
+        image, "jpeg", False
+    ):  # its decoder turns it; that of a JPEG within does not
         return None
     try:
-        orientation = image.getexif().get(0x0112)
+        orientation = image.getexif().get(0x0112) or 1
     except Exception:  # damaged metadata, of as many kinds as there are readers; the pixels are whole
         return None
     turns = ("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90")
-    return Image.Transpose[turns[orientation - 2]] if orientation in range(2, 9) else None
+    if orientation not in range(2, 9):
+        return None
+    return Image.Transpose[turns[orientation - 2]]
 
 
-def _turned(rgb, turn):
+def _turned(rgb: Picture, turn: Transpose | None) -> Picture:
     if turn is None:
         return rgb
     turned = rgb.transpose(turn)

@@ -9,8 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+
+Values = npt.NDArray[Any]  # pixels of any number type, of any shape
 
 _DEPTHS = (8, 10, 12, 14, 16)  # bits of cameras, scanners and microscopes
 # 8 and 16 bits are scaled up to 16 and 32 by shifting them, or by repeating them: all values are multiples of one of
@@ -43,14 +47,14 @@ class Declared:
 class Levels:
     """Sees all values of a picture, in strips, and then turns them into 8 bits."""
 
-    def __init__(self, declared):
+    def __init__(self, declared: Declared) -> None:
         self.declared = declared
-        self.least, self.most = np.inf, -np.inf
+        self.least, self.most = float(np.inf), float(-np.inf)
         self.whole = True
         self.factors = {factor for factors in _SCALED_UP.values() for factor in factors}
-        self.samples = []
+        self.samples: list[Values] = []
 
-    def see(self, values):
+    def see(self, values: Values) -> None:
         """Take note of some of the values, an array of any shape."""
         values = values.ravel()
         if values.dtype.kind == "f" or self.declared.missing is not None:
@@ -64,8 +68,8 @@ class Levels:
             self.factors = {factor for factor in self.factors if not (numbers % factor).any()}
         self.samples.append(values[:: -(-values.size // _SAMPLES)].copy())
 
-    def bounds(self):
-        """The values of black and of white."""
+    def bounds(self) -> tuple[float, float]:
+        """Return the values of black and of white."""
         least, most, declared = self.least, self.most, self.declared
         if most < least:  # not one value
             return 0, 1
@@ -77,41 +81,43 @@ class Levels:
             return 0, 1
         return (0, self._whole_white(most)) if self.whole and most < 2**32 else self._own(0, most)
 
-    def to_bytes(self, values):
-        """Values of any shape -> uint8 of that shape; missing ones become black."""
+    def to_bytes(self, values: Values) -> npt.NDArray[np.uint8]:
+        """Turn values of any shape into uint8 of that shape; missing ones become black."""
         if values.dtype == np.uint16 and values.size > 2**16:
-            return self._table[values]
+            return np.asarray(self._table[values], np.uint8)
         black, white = self.bounds()
         scaled = (values.astype(np.float64) - black) * (255 / (white - black or 1))
         if self.declared.inverted:
             scaled = 255 - scaled
         scaled[~_is_value(values, self.declared.missing) & ~np.isinf(values)] = 0
-        return np.rint(scaled.clip(0, 255)).astype(np.uint8)
+        rounded: npt.NDArray[np.float64] = np.rint(scaled.clip(0, 255))
+        return rounded.astype(np.uint8)
 
     @cached_property
-    def _table(self):
+    def _table(self) -> npt.NDArray[np.uint8]:
         return self.to_bytes(np.arange(2**16, dtype=np.uint16))
 
-    def _signed(self, least, most):
-        """With values below zero: the whole type where the picture spans a quarter of it, as photographs do."""
+    def _signed(self, least: float, most: float) -> tuple[float, float]:
+        """Return bounds with values below zero: the whole type where a quarter of it is there, as of photographs."""
         limits = self.declared.limits
-        whole = limits and (limits[1] < 256 or 4 * (most - least) > limits[1] - limits[0])
-        return limits if whole else self._own(least, most)
+        if limits and (limits[1] < 256 or 4 * (most - least) > limits[1] - limits[0]):
+            return limits
+        return self._own(least, most)
 
-    def _whole_white(self, most):
-        """White of whole numbers from 0 to ``most``: of the depth that they were scaled up to, else of the smallest."""
+    def _whole_white(self, most: float) -> float:
+        """Return the white of whole numbers up to ``most``: of the depth they were scaled to, else of the smallest."""
         for white, factors in _SCALED_UP.items():
             if most <= white and most > 255 and self.factors.intersection(factors):
                 return white
-        depths = _DEPTHS
+        depths: tuple[int, ...] = _DEPTHS
         if self.declared.limits:
             own = self.declared.limits[1].bit_length()
             depths = (*(depth for depth in depths if depth < own), min(own, 16))
-        white = next((2**depth - 1 for depth in depths if most < 2**depth), None)
-        return white or self._own(0, most)[1]
+        fitting = [2**depth - 1 for depth in depths if most < 2**depth]
+        return fitting[0] if fitting else self._own(0, most)[1]
 
-    def _own(self, least, most):
-        """From the smallest to the largest value, or nearly, where a few values lie far beyond all others."""
+    def _own(self, least: float, most: float) -> tuple[float, float]:
+        """Return the smallest and largest value, or nearly, where a few values lie far beyond all others."""
         low, high = np.percentile(np.concatenate(self.samples), (_TAIL, 100 - _TAIL)).tolist()
         low = low if least < 0 else 0
         far = 3 * (high - low)
@@ -120,7 +126,7 @@ class Levels:
         return low if least < low - far else least, high if most > high + far else most
 
 
-def _is_value(values, missing):
-    """Which values are numbers of a picture, and stand for no missing one."""
+def _is_value(values: Values, missing: float | None) -> npt.NDArray[np.bool_]:
+    """Return which values are numbers of a picture, and stand for no missing one."""
     kept = np.ones(values.shape, bool) if values.dtype.kind != "f" else np.abs(values) < _NO_VALUE
     return kept if missing is None else kept & (values != missing)

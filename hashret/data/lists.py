@@ -17,11 +17,15 @@ from __future__ import annotations
 import codecs
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
+from ..bits import Labels
 from ..errors import HashretError, warn
+from ..files import StrPath
 from .formats import READABLE_SUFFIXES
 from .source import ImageSource
 
@@ -33,10 +37,18 @@ _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
 }  # fmt: skip
+Columns = npt.NDArray[np.float64]  # labels as they stand in a list, (n, columns)
+Names = tuple[Path, list[str], list[str]]  # a file of names, its lines and its words
 _LOOKED_FOR = 100  # photographs, to find the folder that paths start from
 
 
-def open_list(file, split=None, root=None, spec=None, check_images=True):
+def open_list(
+    file: StrPath,
+    subset: str | None = None,
+    root: StrPath | None = None,
+    spec: str = "",
+    check_images: bool = True,
+) -> ImageSource:
     """Read a label list. ``file`` may be a folder that holds ``train.txt``, ``test.txt``, ``database.txt``.
 
     ``root`` is where the paths start; by default the list's folder or the one above it, whichever holds one of the
@@ -49,27 +61,27 @@ def open_list(file, split=None, root=None, spec=None, check_images=True):
     path = Path(file)
     spec = spec or f"list:{file}"
     if path.is_dir():
-        path = _split_file(path, split)
-    numbers, paths, labels = _parse(path, _lines(path))
+        path = _subset_file(path, subset)
+    numbers, paths, fields = _parse(path, _lines(path))
     if root:
         _check_below(root, paths, path)
-    root = Path(root) if root else _find_root(path, paths, check_images)
-    _refuse_heading(path, numbers[0], root, paths)
-    labels, classes = _named(path, numbers, labels)
+    folder = Path(root) if root else _find_root(path, paths, check_images)
+    _refuse_heading(path, numbers[0], folder, paths)
+    labels, classes = _named(path, numbers, fields)
     _warn_of_repeats(path, numbers, paths, labels)
-    return ImageSource(root, tuple(paths), labels if classes else None, classes, spec)
+    return ImageSource(folder, tuple(paths), labels if classes else None, classes, spec)
 
 
-def _split_file(folder, split):
+def _subset_file(folder: Path, subset: str | None) -> Path:
     present = sorted(file.stem for file in folder.glob("*.txt") if file.stem != "labels")
-    if split is None or split not in present:
-        wanted = f"no {split}.txt" if split else "several lists: say which with --split"
-        raise HashretError(f"{folder}: {wanted}; there is {', '.join(present) or 'nothing'}")
-    return folder / f"{split}.txt"
+    if subset is None or subset not in present:
+        wrong = f"no {subset}.txt" if subset else "several lists: say which with --split"
+        raise HashretError(f"{folder}: {wrong}; there is {', '.join(present) or 'nothing'}")
+    return folder / f"{subset}.txt"
 
 
-def _lines(file):
-    """Lines of a text file. Bytes that are not UTF-8 are kept, as they may be of names."""
+def _lines(file: Path) -> list[str]:
+    """Read the lines of a text file. Bytes that are not UTF-8 are kept, as they may be of names."""
     if file.exists() and not file.is_file():
         raise HashretError(f"cannot read the list {file}: not a file")
     try:
@@ -87,12 +99,15 @@ def _lines(file):
     return text.split("\n" if "\n" in text else "\r")
 
 
-def _parse(file, lines):
-    """Lines -> number of each line that has a photograph, its path, and the labels as they stand there.
+def _parse(file: Path, lines: Sequence[str]) -> tuple[list[int], list[str], list[str] | Columns]:
+    """Return the number of each line that has a photograph, its path, and the labels as they stand there.
 
     The labels are float64 (n, columns), or a list of n names of classes.
     """
-    numbers, paths, fields, numeric = [], [], [], set()
+    numbers: list[int] = []
+    paths: list[str] = []
+    fields: list[str | list[str]] = []
+    numeric: set[str] = set()
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -100,42 +115,44 @@ def _parse(file, lines):
         if match is None:
             raise HashretError(f"{file}:{number}: a line must be {_EXAMPLE}, and begin with the path")
         quoted, plain, separator, rest = match.groups()
-        tokens = rest.replace(",", " ").replace(";", " ").split() if rest else []
-        if not numeric.issuperset(tokens):
-            numeric.update(token for token in tokens if _NUMBER.fullmatch(token))
-            if not numeric.issuperset(tokens):
-                tokens = _class_name(rest, len(tokens) if separator.isspace() and "\t" not in separator else 1)
-                if tokens is None:
+        words = rest.replace(",", " ").replace(";", " ").split() if rest else []
+        labels: str | list[str] = words
+        if not numeric.issuperset(words):
+            numeric.update(word for word in words if _NUMBER.fullmatch(word))
+            if not numeric.issuperset(words):
+                name = _class_name(rest, len(words) if separator.isspace() and "\t" not in separator else 1)
+                if name is None:
                     raise HashretError(
                         f"{file}:{number}: a line must be {_EXAMPLE}; a class name of several words has a tab before it"
                     )
-        if fields and type(tokens) is not type(fields[0]):
+                labels = name
+        if fields and type(labels) is not type(fields[0]):
             first = "a class name" if isinstance(fields[0], str) else f"{len(fields[0])} numbers"
             raise HashretError(f"{file}:{number}: {rest or 'nothing'} follows the path, but {first} in the first line")
-        if fields and isinstance(tokens, list) and len(tokens) != len(fields[0]):
+        if fields and isinstance(labels, list) and len(labels) != len(fields[0]):
             raise HashretError(
-                f"{file}:{number}: {len(tokens)} label columns, but {len(fields[0])} in the first line; "
+                f"{file}:{number}: {len(labels)} label columns, but {len(fields[0])} in the first line; "
                 f"a line must be {_EXAMPLE}"
             )
         numbers.append(number)
         paths.append(plain if quoted is None else quoted.replace('""', '"'))
-        fields.append(tokens)
+        fields.append(labels)
     if not paths:
         raise HashretError(f"the list {file} is empty")
     if isinstance(fields[0], str):
-        return numbers, paths, fields
-    value = {token: float(token) for token in numeric}
-    flat = np.array([value[token] for tokens in fields for token in tokens])
+        return numbers, paths, [str(name) for name in fields]
+    value = {word: float(word) for word in numeric}
+    flat = np.array([value[word] for words in fields for word in words])
     return numbers, paths, flat.reshape(len(paths), -1)
 
 
-def _class_name(text, words):
-    """The name of a class; None where several words are no name."""
+def _class_name(text: str, words: int) -> str | None:
+    """Return the name of a class; None where several words are no name."""
     names = [name.strip().removeprefix('"').removesuffix('"') for name in re.split("[\t,;]", text) if name.strip()]
     return names[0] if words == 1 and len(names) == 1 else None
 
 
-def _check_below(root, paths, file):
+def _check_below(root: StrPath, paths: Sequence[str], file: Path) -> None:
     """Refuse absolute paths elsewhere than below ``root``, which would be followed regardless of it."""
     above = os.path.join(os.path.abspath(root), "")
     other = next((path for path in paths if os.path.isabs(path) and not os.path.normpath(path).startswith(above)), None)
@@ -143,7 +160,7 @@ def _check_below(root, paths, file):
         raise HashretError(f"{file} names whole paths, as {other}, which root={root} cannot change; leave root= out")
 
 
-def _refuse_heading(file, number, root, paths):
+def _refuse_heading(file: Path, number: int, root: Path, paths: Sequence[str]) -> None:
     """Refuse a list that begins with the names of its columns, which would become a photograph and a class."""
     ending = re.compile(rf".*(?:{_ENDING})", re.I | re.S)
     others = paths[1 : 1 + _LOOKED_FOR]
@@ -156,10 +173,10 @@ def _refuse_heading(file, number, root, paths):
         raise HashretError(f"{file}:{number}: {paths[0]} is no photograph; if this line names the columns, remove it")
 
 
-def _find_root(file, paths, check_images):
-    some = paths[:_LOOKED_FOR]
+def _find_root(file: Path, paths: Sequence[str], check_images: bool) -> Path:
+    first = paths[:_LOOKED_FOR]
     for root in (file.parent, file.parent.parent):
-        if any((root / path).exists() for path in some):
+        if any((root / path).exists() for path in first):
             return root
     if not check_images:
         return file.parent
@@ -170,15 +187,17 @@ def _find_root(file, paths, check_images):
     )
 
 
-def _named(file, numbers, labels):
-    """Labels as they stand in a list -> labels as of `ImageSource`, and the names of the classes."""
+def _named(
+    file: Path, numbers: Sequence[int], labels: list[str] | Columns
+) -> tuple[npt.NDArray[np.int64] | npt.NDArray[np.uint8], tuple[str, ...]]:
+    """Return labels, as `_parse` has them, as `ImageSource` has them, and the names of the classes."""
     if isinstance(labels, list):
         classes = tuple(sorted(set(labels)))
-        place = {name: i for i, name in enumerate(classes)}
-        return np.array([place[name] for name in labels], np.int64), classes
+        number = {name: i for i, name in enumerate(classes)}
+        return np.array([number[name] for name in labels], np.int64), classes
     columns = labels.shape[1]
-    named = [_names(folder / "labels.txt") for folder in (file.parent, file.parent.parent)]
-    named = [names for names in named if names]
+    looked_at = [_names(folder / "labels.txt") for folder in (file.parent, file.parent.parent)]
+    named = [names for names in looked_at if names]
     if columns == 1 and not any(len(words) == 1 for _, _, words in named):
         return _class_numbers(file, numbers, labels[:, 0], named)
     flags = _flags(file, numbers, labels)
@@ -195,8 +214,8 @@ def _named(file, numbers, labels):
     return flags, tuple(map(str, range(columns)))
 
 
-def _flags(file, numbers, labels):
-    """Columns of 0 and 1, or of -1 and 1: float64 (n, columns) -> uint8, 1 where a photograph has the label."""
+def _flags(file: Path, numbers: Sequence[int], labels: Columns) -> npt.NDArray[np.uint8]:
+    """Turn columns of 0 and 1, or of -1 and 1: float64 (n, columns) -> uint8, 1 where a photograph has the label."""
     negative = bool((labels < 0).any())
     _check_each(
         file, numbers, labels, ~np.isin(labels, (-1, 1) if negative else (0, 1)), " beside -1" if negative else ""
@@ -204,12 +223,14 @@ def _flags(file, numbers, labels):
     return (labels > 0).astype(np.uint8)
 
 
-def _class_numbers(file, numbers, labels, named):
-    """One column of class numbers, float64 (n,) -> int64 (n,), and the names of the classes."""
+def _class_numbers(
+    file: Path, numbers: Sequence[int], column: npt.NDArray[np.float64], named: Sequence[Names]
+) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
+    """Return one column of class numbers, float64 (n,), as int64 (n,), and the names of the classes."""
     _check_each(
-        file, numbers, labels[:, None], ((labels < 0) | (labels >= 2**53) | (labels != labels.round()))[:, None]
+        file, numbers, column[:, None], ((column < 0) | (column >= 2**53) | (column != column.round()))[:, None]
     )
-    labels = labels.astype(np.int64)
+    labels = column.astype(np.int64)
     for path, lines, words in named:
         names = lines if len(lines) > 1 else words
         if len(names) > labels.max():
@@ -221,7 +242,9 @@ def _class_numbers(file, numbers, labels, named):
     return labels.astype(np.int64), tuple(map(str, present.tolist()))
 
 
-def _check_each(file, numbers, labels, wrong, beside=""):
+def _check_each(
+    file: Path, numbers: Sequence[int], labels: Columns, wrong: npt.NDArray[np.bool_], beside: str = ""
+) -> None:
     """Refuse a list in which labels (n, columns) are ``wrong``, naming the first of them."""
     if wrong.any():
         row, column = np.argwhere(wrong)[0]
@@ -230,8 +253,8 @@ def _check_each(file, numbers, labels, wrong, beside=""):
         )
 
 
-def _names(file):
-    """File, lines and words of a `labels.txt`, or of one line the parts between commas; None where there is none."""
+def _names(file: Path) -> Names | None:
+    """Read file, lines and words of a `labels.txt`, of one line the parts between commas; None where there is none."""
     if not file.is_file():
         return None
     lines = [line.strip() for line in _lines(file) if line.strip()]
@@ -241,16 +264,16 @@ def _names(file):
     return file, lines, words
 
 
-def _distinct(file, names):
+def _distinct(file: Path, names: Sequence[str]) -> tuple[str, ...]:
     again = {name for name in names if names.count(name) > 1}
     if again:
         raise HashretError(f"{file} has the name {min(again)} more than once")
     return tuple(names)
 
 
-def _warn_of_repeats(file, numbers, paths, labels):
+def _warn_of_repeats(file: Path, numbers: Sequence[int], paths: Sequence[str], labels: Labels) -> None:
     """Say how often a list names a photograph that it has named before; each time counts as a photograph."""
-    first = {}
+    first: dict[str, int] = {}
     for row, path in enumerate(paths):
         first.setdefault(path, row)
     again = [] if len(first) == len(paths) else [row for row, path in enumerate(paths) if first[path] != row]

@@ -7,11 +7,19 @@ memory is needed.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from .containers import jpeg_2000_bits, significant_bits
-from .levels import Declared, Levels
+from .levels import Declared, Levels, Values
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
+T = TypeVar("T")
+Opened = Any  # an image as Pillow opens it, of a class for its format, with attributes such as tag_v2
 
 _STRIP = 2**20  # pixels converted at a time
 _DEEP = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
@@ -28,12 +36,12 @@ _NATIVE = {
 }
 # A ground is seen through transparency, and what is nearly white would vanish on white.
 _NEARLY_WHITE = 224
-_WHITE_SHARE = 0.75
-_TRANSPARENT_SHARE = 0.01
+_WHITE_FRACTION = 0.75
+_TRANSPARENT_FRACTION = 0.01
 
 
-def to_rgb(image, again):
-    """A Pillow image, opened but not loaded, as a new RGB image, not turned.
+def to_rgb(image: Opened, again: Callable[[], Opened]) -> Picture:
+    """Return a Pillow image, opened but not loaded, as a new RGB image, not turned.
 
     Args:
         image: the image; its metadata are looked at.
@@ -54,7 +62,7 @@ def to_rgb(image, again):
     return rgb
 
 
-def strips(image):
+def strips(image: Picture) -> Iterator[tuple[int, Picture]]:
     """Yield where each strip of an image begins, and the strip; the whole image where it is small."""
     rows = max(1, _STRIP // image.width)
     if rows >= image.height:
@@ -64,28 +72,28 @@ def strips(image):
         yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
-def _by_strips(image, convert, mode="RGB"):
-    """A new image of what ``convert`` makes of each strip."""
+def _by_strips(image: Picture, convert: Callable[[Picture], Picture], mode: str = "RGB") -> Picture:
+    """Return a new image of what ``convert`` makes of each strip."""
     from PIL import Image
 
-    found = Image.new(mode, image.size)
+    whole = Image.new(mode, image.size)
     for top, strip in strips(image):
-        made = convert(strip)
-        if made.size == image.size:
-            return made
-        found.paste(made, (0, top))
-    return found
+        converted = convert(strip)
+        if converted.size == image.size:
+            return converted
+        whole.paste(converted, (0, top))
+    return whole
 
 
-def _raw_mode(image):
-    """What Pillow calls the layout of the file's pixels, "" where it does not say."""
+def _raw_mode(image: Opened) -> str:
+    """Return what Pillow calls the layout of the file's pixels, "" where it does not say."""
     arguments = image.tile[0].args if image.tile else ""
     first = arguments if isinstance(arguments, str) else (arguments or ("",))[0]
     return first if isinstance(first, str) else ""
 
 
-def _declared(image):
-    """What the file says of its values, see `Declared`."""
+def _declared(image: Opened) -> Declared:
+    """Return what the file says of its values, see `Declared`."""
     if image.format == "TIFF":
         return _declared_by_tiff(image.tag_v2)
     if image.format == "JPEG2000":  # scaled to 16 bits by Pillow, unless it has them
@@ -100,16 +108,16 @@ def _declared(image):
     return Declared()
 
 
-def _with_stream(image, read):
-    """What ``read`` finds in the image's file, which is then where it was."""
-    place = image.fp.tell()
+def _with_stream(image: Opened, read: Callable[[IO[bytes]], T]) -> T:
+    """Return what ``read`` finds in the image's file, which is then where it was."""
+    position = image.fp.tell()
     found = read(image.fp)
-    image.fp.seek(place)
+    image.fp.seek(position)
     return found
 
 
-def _declared_by_tiff(tags):
-    def number(tag, default=None):
+def _declared_by_tiff(tags: Any) -> Declared:
+    def number(tag: int, default: Any = None) -> Any:
         found = tags.get(tag, default)
         found = found[0] if isinstance(found, tuple) and found else found
         try:
@@ -128,6 +136,7 @@ def _declared_by_tiff(tags):
         white = white or 2**bits - 1
     if kind != 3 and white in (2**bits - 1, 2 ** (bits - 1) - 1) and bits >= 16:  # of the type, not of the picture
         white = None
+    missing: float | None
     try:
         missing = float(str(tags.get(42113, "")).strip("\0 "))  # GDAL_NODATA
     except ValueError:
@@ -135,7 +144,7 @@ def _declared_by_tiff(tags):
     return Declared(white, black or 0, limits, missing, number(262, 1) == 0)
 
 
-def _mend_layouts(image):
+def _mend_layouts(image: Opened) -> None:
     """Correct what Pillow expects of a TIFF's values.
 
     It reads uncompressed planes of 16 bits a value as if they had 8, and expects compressed values of big-endian files
@@ -152,7 +161,7 @@ def _mend_layouts(image):
         image.tile[number] = tile._replace(args=(layout, *tile.args[1:]))
 
 
-def _array(strip, declared):
+def _array(strip: Picture, declared: Declared) -> Values:
     values = np.asarray(strip)
     if declared.limits and values.dtype == np.uint8:
         return values.view(np.int8)
@@ -161,8 +170,8 @@ def _array(strip, declared):
     return values
 
 
-def _deep_grey(image, declared):
-    """Grey values beyond 8 bits as "L", or "LA" where one of them is transparent."""
+def _deep_grey(image: Opened, declared: Declared) -> Picture:
+    """Return grey values beyond 8 bits as "L", or "LA" where one of them is transparent."""
     from PIL import Image
 
     levels = Levels(declared)
@@ -176,8 +185,8 @@ def _deep_grey(image, declared):
     return grey
 
 
-def _deep_colour(high, declared, again):
-    """Colours of 16 bits, of which Pillow gives the ``high`` bytes only: they are all dark where 12 bits are meant."""
+def _deep_colour(high: Opened, declared: Declared, again: Callable[[], Opened]) -> Opened:
+    """Return colours of 16 bits, of which Pillow gives the ``high`` bytes: all are dark where 12 bits are meant."""
     from PIL import Image
 
     clear = high.info.get("transparency")
@@ -190,7 +199,7 @@ def _deep_colour(high, declared, again):
     if low is None:  # the high bytes alone look as if they had been scaled up
         colour.factors = alpha.factors = set()
 
-    def values(top, strip):
+    def values(top: int, strip: Picture) -> Values:
         below = np.asarray(low.crop((0, top, low.width, top + strip.height)), np.uint16) if low else 0
         return np.asarray(strip, np.uint16) * 256 + below
 
@@ -201,15 +210,15 @@ def _deep_colour(high, declared, again):
     made = Image.new(high.mode, high.size)
     for top, strip in strips(high):
         found = values(top, strip)
-        parts = colour.to_bytes(found[..., :3]), alpha.to_bytes(found[..., 3:])
-        made.paste(Image.fromarray(np.concatenate(parts, axis=2)), (0, top))
+        bands = colour.to_bytes(found[..., :3]), alpha.to_bytes(found[..., 3:])
+        made.paste(Image.fromarray(np.concatenate(bands, axis=2)), (0, top))
     if isinstance(clear, tuple):
         made.info["transparency"] = tuple(colour.to_bytes(np.array(clear)).tolist())
     return made
 
 
-def _low_bytes(again):
-    """The low bytes of a picture of 16 bits a value, as an image; None where Pillow cannot give them."""
+def _low_bytes(again: Callable[[], Opened]) -> Opened:
+    """Return the low bytes of a picture of 16 bits a value, as an image; None where Pillow cannot give them."""
     from PIL import Image
 
     with again() as image:
@@ -233,13 +242,13 @@ def _low_bytes(again):
         return image
 
 
-def _has_alpha(image):
+def _has_alpha(image: Opened) -> bool:
     if image.mode in ("RGBA", "LA"):
-        return image.getextrema()[-1][0] < 255
+        return bool(image.getextrema()[-1][0] < 255)
     return image.mode in _WITH_ALPHA or "transparency" in image.info
 
 
-def _over_ground(image):
+def _over_ground(image: Picture) -> Picture:
     """Lay an image with transparency over white, or over black where nearly all of it is white itself."""
     from PIL import Image, ImageChops
 
@@ -251,14 +260,14 @@ def _over_ground(image):
         seen += _sum(alpha)
         white += _sum(ImageChops.darker(nearly, alpha))
     clear = 1 - seen / (255 * image.width * image.height)
-    dark = clear > _TRANSPARENT_SHARE and white > _WHITE_SHARE * seen
+    dark = clear > _TRANSPARENT_FRACTION and white > _WHITE_FRACTION * seen
 
-    def laid(strip):
+    def laid(strip: Picture) -> Picture:
         rgba = strip.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "black" if dark else "white"), rgba).convert("RGB")
 
     return _by_strips(image, laid)
 
 
-def _sum(band):
+def _sum(band: Picture) -> int:
     return sum(level * count for level, count in enumerate(band.histogram()))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from ..errors import HashretError, warn
+from ..files import StrPath
 from .formats import is_image_name, reason_passed_over
 
 # Folders in which other programs keep previews, what was thrown away, and earlier states; compared without case.
@@ -37,16 +39,16 @@ class PassedOver(NamedTuple):
     reason: str
 
 
-def summary(passed_over):
-    """How much was passed over, by reason, in one line; "" where nothing was."""
+def summary(passed_over: Sequence[PassedOver]) -> str:
+    """Say how much was passed over, by reason, in one line; "" where nothing was."""
     counts = Counter(item.reason for item in passed_over)
     ordered = sorted(counts.items(), key=lambda item: (item[0] == OTHER_NAME, -item[1], item[0]))
     reasons = "; ".join(f"{count:,} {reason}" for reason, count in ordered)
     return f"{len(passed_over):,} passed over: {reasons}" if counts else ""
 
 
-def walk(root, exclude=(), include=()):
-    """Find the photographs below a folder: -> sorted paths relative to ``root``, and a list of `PassedOver`.
+def walk(root: StrPath, exclude: Iterable[str] = (), include: Iterable[str] = ()) -> tuple[list[str], list[PassedOver]]:
+    """Find the photographs below a folder: -> sorted paths relative to ``root``, and what was passed over.
 
     Links are followed, but not up, and every folder and every file is taken once: under its own name where that lies
     below ``root``, else under the first link to it in the order of the names. A folder that is left out counts once,
@@ -76,16 +78,18 @@ def walk(root, exclude=(), include=()):
 
 
 class _Walk:
-    def __init__(self, root, exclude, include):
+    def __init__(self, root: StrPath, exclude: Iterable[str], include: Iterable[str]) -> None:
         self.root = os.fspath(root)
         self.exclude, self.include = (_Patterns(patterns, self.root) for patterns in (exclude, include))
-        self.photos, self.passed_over = [], []
-        self.linked_folders, self.linked_files = [], []
-        self.entered = set()  # devices and inodes of folders
-        self.real = {}  # real path of each folder entered
-        self.kinds = {}  # why files of a suffix are no photographs; None for those that are
+        self.photos: list[str] = []
+        self.passed_over: list[PassedOver] = []
+        self.linked_folders: list[str] = []
+        self.linked_files: list[str] = []
+        self.entered: set[tuple[int, int] | str] = set()  # see `_identity`
+        self.real: dict[str, str] = {}  # real path of each folder entered
+        self.kinds: dict[str, str | None] = {}  # why files of a suffix are no photographs; None for those that are
 
-    def enter(self, path, real):
+    def enter(self, path: str, real: str) -> None:
         """Look at a folder and all below it but what links lead to. ``path`` is "" or ends with a slash."""
         waiting = [(path, real)]
         while waiting:
@@ -109,7 +113,7 @@ class _Walk:
                 if self.look(path + name, entries[name], entries, inside):
                     waiting.append((f"{path}{name}/", os.path.join(real, name)))
 
-    def look(self, path, entry, siblings, in_library):
+    def look(self, path: str, entry: os.DirEntry[str], siblings: Collection[str], in_library: bool) -> bool:
         """Take a photograph, note a link, or pass an entry over: -> whether it is a folder to enter now."""
         try:
             is_folder, is_file = entry.is_dir(), entry.is_file()
@@ -120,9 +124,8 @@ class _Walk:
             self.leave(path, LINKED_TO_NOTHING)
             return False
         excluded = self.exclude.match(path, entry.name, siblings)
-        if not is_folder and not is_file:
-            why = SPECIAL
-        else:
+        why: str | None = SPECIAL
+        if is_folder or is_file:
             why = f"excluded by {excluded!r}" if excluded else self.why_not(entry.name, is_folder, in_library)
             why = None if why and self.include.match(path, entry.name, siblings) else why
         if why:
@@ -135,8 +138,8 @@ class _Walk:
             self.photos.append(path)
         return False
 
-    def why_not(self, name, is_folder, in_library):
-        """Why a file or folder is left out by its name alone; None if it is not."""
+    def why_not(self, name: str, is_folder: bool, in_library: bool) -> str | None:
+        """Return why a file or folder is left out by its name alone; None if it is not."""
         suffix = os.path.splitext(name)[1].lower()
         if not is_folder and suffix not in self.kinds:
             self.kinds[suffix] = None if is_image_name(name) else reason_passed_over(name) or OTHER_NAME
@@ -148,10 +151,10 @@ class _Walk:
             return OTHER_PROGRAM
         return IN_LIBRARY if in_library and name.casefold() not in _ORIGINALS else None
 
-    def leave(self, path, reason):
+    def leave(self, path: str, reason: str) -> None:
         self.passed_over.append(PassedOver(path.rstrip("/"), reason))
 
-    def follow(self, path):
+    def follow(self, path: str) -> None:
         """Enter the folder that a link leads to, unless it was entered already."""
         real = os.path.realpath(os.path.join(self.root, path))
         try:
@@ -165,7 +168,7 @@ class _Walk:
         else:
             self.enter(path + "/", real)
 
-    def take_linked_files(self):
+    def take_linked_files(self) -> None:
         """Take the photographs that links lead to and that are not here already."""
         if not self.linked_files:
             return
@@ -182,16 +185,16 @@ class _Walk:
 class _Patterns:
     """Patterns as a user gives them. One that names what is there, as ``IMG[1].png`` may, matches nothing else."""
 
-    def __init__(self, patterns, root):
+    def __init__(self, patterns: Iterable[str], root: str) -> None:
         patterns = [pattern.rstrip("/") or pattern for pattern in patterns]
         self.root = root
         self.names = [pattern for pattern in patterns if "/" not in pattern]
         self.paths = [os.path.normpath(pattern) for pattern in patterns if "/" in pattern]
         self.there = {path for path in self.paths if any(map(os.path.lexists, (path, os.path.join(root, path))))}
-        self.used = set()
+        self.used: set[str] = set()
 
-    def match(self, path, name, siblings):
-        """The first pattern that matches an entry, by its name, its path from the root, or its path; or None."""
+    def match(self, path: str, name: str, siblings: Collection[str]) -> str | None:
+        """Return the first pattern that matches an entry, by its name, its path from the root, or its path; or None."""
         matching = [p for p in self.names if name == p or (p not in siblings and fnmatchcase(name, p))]
         for pattern in self.paths:
             for whole in (path, os.path.normpath(os.path.join(self.root, path))):
@@ -200,21 +203,21 @@ class _Patterns:
         self.used.update(matching)
         return matching[0] if matching else None
 
-    def unused(self):
-        """Patterns that have matched nothing so far."""
+    def unused(self) -> list[str]:
+        """Return the patterns that have matched nothing so far."""
         return [pattern for pattern in self.names + self.paths if pattern not in self.used]
 
 
-def _is_any(name, patterns):
+def _is_any(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(name.casefold(), pattern) for pattern in patterns)
 
 
-def _folder(path):
-    """The folder of a path: "" or with a slash at its end."""
+def _folder(path: str) -> str:
+    """Return the folder of a path: "" or with a slash at its end."""
     return path[: path.rfind("/") + 1]
 
 
-def _identity(folder):
-    """What tells a folder from others, whatever its path: device and inode, where the file system numbers its files."""
+def _identity(folder: str) -> tuple[int, int] | str:
+    """Return what tells a folder from others, whatever its path: device and inode, where the files have numbers."""
     status = os.stat(folder)
     return (status.st_dev, status.st_ino) if status.st_ino else folder

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..data.references import kind_of, status, whole_reference
 from ..errors import HashretError
 
 _FEW, _SHARE = 10, 0.1  # photographs, or a share of the index, that go without being asked for
@@ -31,7 +32,7 @@ def gone_rows(index, yes=False):
         HashretError: too many without ``yes``, or every photograph is out of reach.
     """
     rows = np.flatnonzero(index.alive)
-    paths = [os.path.abspath(index.path(row)) for row in rows]
+    paths = [whole_reference(index.path(row)) for row in rows]
     states = np.array([_state(path) for path in paths], np.uint8)
     if (states == _THERE).all():
         return np.zeros(index.offsets[-1], bool)
@@ -42,6 +43,9 @@ def gone_rows(index, yes=False):
     leaves = {}
     gone = np.zeros(len(rows), bool)
     for number in np.flatnonzero(states == _MISSING):
+        if kind_of(paths[number]):  # it says itself when a photograph is gone, see ReferenceKind
+            gone[number] = True
+            continue
         asked = folders[number], since[number]
         if asked not in leaves:
             leaves[asked] = _lets_go(*asked, living)
@@ -64,7 +68,7 @@ def gone_rows(index, yes=False):
 
 def _state(path):
     try:
-        os.lstat(path)
+        status(path) if kind_of(path) else os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return _MISSING
     except (OSError, ValueError):  # may not be looked at, or its disk does not answer

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from ..bits import Codes, Positions, hamming
 from ..data.images import UnreadableImage, image_size
+from ..data.references import status
 from ..errors import HashretError, warn
 from ..files import StrPath, identity
 from ..index import Index, open_index
@@ -288,7 +289,7 @@ def _photographs(
 def _looked_at(path: str) -> tuple[int | None, int | None, int | None, Pages]:
     """Return width and height in pixels and size in bytes, None where the file cannot be read; and its pages."""
     try:
-        return *image_size(path), os.path.getsize(path), pages(path)
+        return *image_size(path), status(path)[0], pages(path)
     except (OSError, UnreadableImage):
         return None, None, None, _SINGLE
 

@@ -23,6 +23,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..data.references import kind_of
 from ..errors import HashretError, warn
 from ..files import StrPath, flush, identity, locked, make_folder, partial_name, remove_leftovers
 from ..names import fitting
@@ -266,6 +267,8 @@ def _is_whole_copy(copy: StrPath, path: StrPath) -> bool:
 
 def _why_not(path: str, kept: str, folder: Path) -> str:
     """Return why a photograph cannot be set aside, "" where it can."""
+    if kind_of(path):
+        return "no file of its own"
     if not os.path.lexists(path):
         return "gone"
     if os.path.islink(path):

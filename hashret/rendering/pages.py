@@ -82,7 +82,7 @@ def data_uri(image: Image) -> str:
 
 def file_uri(path: StrPath) -> str:
     """Return a link to a photograph on this machine."""
-    return Path(path).absolute().as_uri()
+    return str(path) if "://" in str(path) else Path(path).absolute().as_uri()
 
 
 def duplicates_page(

@@ -19,6 +19,7 @@ from starlette.concurrency import run_in_threadpool
 from .. import __version__
 from ..bits import Codes, HashOutputs
 from ..data.images import UnreadableImage, read_image
+from ..data.references import is_there
 from ..engines import EngineError
 from ..errors import HashretError
 from ..index import Database
@@ -270,5 +271,5 @@ def _item(found: Item) -> schema.Item:
     assert found.code is not None
     return schema.Item(
         id=found.id, path=found.path, label=found.label, labels=list(found.labels), code=found.code.tobytes().hex(),
-        there=os.path.isfile(found.path),
+        there=is_there(found.path),
     )  # fmt: skip

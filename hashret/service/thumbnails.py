@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import io
-import os
-import stat
 from functools import lru_cache
 
 from ..data.images import open_rgb
+from ..data.references import status
 
 SIZES = (96, 160, 256, 512, 1024)
 _KEPT = 2048  # pictures, of some 10 kB each
@@ -18,12 +17,9 @@ def thumbnail(path: str, size: int) -> bytes:
 
     Raises:
         UnreadableImage: the file is gone, or no image.
-        OSError: there is no file, or it cannot be looked at.
+        OSError: the file cannot be looked at.
     """
-    found = os.stat(path)
-    if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for
-        raise OSError("not a file")
-    return _made(path, size, found.st_mtime_ns, found.st_size)
+    return _made(path, size, *status(path))
 
 
 @lru_cache(_KEPT)

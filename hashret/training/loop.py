@@ -124,7 +124,7 @@ class Run:
         s = self.settings
         readable = feed.readable()
         if len(readable) < len(source) and is_main():
-            first = source.file(np.setdiff1d(np.arange(len(source)), readable)[0])
+            first = source.reference(np.setdiff1d(np.arange(len(source)), readable)[0])
             warn(f"{len(source) - len(readable):,} of {len(source):,} train images cannot be read, as {first}")
         rows, held = readable, readable[:0]
         if source.labels is not None:

@@ -121,7 +121,7 @@ def train(
     names = Settings.__dataclass_fields__
     given = {name: value for name, value in locals().items() if name in names}
     with main_first():  # what is downloaded or unpacked is so once
-        source = open_data(data, split, download, exclude, include).single_label()
+        source = open_data(data, split, download=download, exclude=exclude, include=include).single_label()
     if method_class.needs_labels:
         source.require_labels()
     several_labels = source.labels is not None and source.labels.ndim == 2
