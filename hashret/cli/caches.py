@@ -28,9 +28,10 @@ def list_caches(cache: str | None, as_json: bool) -> None:
     from ..rendering.text import caches_table
 
     found = caches(cache)
-    for one in found if as_json else ():
-        click.echo(to_json(one.as_dict()))
-    if not as_json:
+    if as_json:
+        for cache_info in found:
+            click.echo(to_json(cache_info.as_dict()))
+    else:
         click.echo(caches_table(found) if found else "no feature caches")
 
 

@@ -58,25 +58,21 @@ def duplicates(index: str, as_json: bool, html: str | None, move_to: str | None,
     """
     from ..near_duplicates.groups import duplicates
     from ..rendering import pages, pictures
+    from ..rendering.text import duplicates_table
 
     pictures.check_suffix(html, ".html")
     if yes and not move_to:
         raise HashretError("--yes goes with --move-to FOLDER")
     groups = duplicates(index, **options)
-    _print_groups(groups, as_json)
+    if as_json:
+        for group in groups.as_dict()["groups"]:
+            click.echo(to_json(group))
+    else:
+        click.echo(duplicates_table(groups) if groups else "no duplicates")
     if html:
         pages.duplicates_page(groups, html, {"index": index, "duplicates": groups.criterion})
     if move_to:
         _set_aside(groups, move_to, yes, index)
-
-
-def _print_groups(groups: Duplicates, as_json: bool) -> None:
-    from ..rendering.text import duplicates_table
-
-    for group in groups.as_dict()["groups"] if as_json else ():
-        click.echo(to_json(group))
-    if not as_json:
-        click.echo(duplicates_table(groups) if groups else "no duplicates")
 
 
 def _set_aside(groups: Duplicates, folder: str, yes: bool, index: str) -> None:

@@ -82,8 +82,9 @@ def info(path: str, as_json: bool, verify: bool) -> None:
     found = info(path, verify or None)
     if as_json:
         click.echo(to_json(found, indent=2))
-    passed_over = found.pop("passed_over") if found["kind"] == "photographs" else ()
-    for item in passed_over if not as_json else ():
-        say(f"{item['path']}: {item['reason']}")
-    for name, value in found.items() if not as_json else ():
+        return
+    if found["kind"] == "photographs":
+        for item in found.pop("passed_over"):
+            say(f"{item['path']}: {item['reason']}")
+    for name, value in found.items():
         say(f"{name:<20} {', '.join(map(str, value)) if isinstance(value, list) else value}")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import click
 
@@ -26,9 +26,6 @@ from .options import (
     talk,
 )
 from .output import say
-
-if TYPE_CHECKING:
-    from ..search import HitList
 
 
 @click.command()
@@ -60,14 +57,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="a JSON object a photograph and line")
 @click.option("--grid", metavar="PNG", help="draw the hits into a picture")
 @click.option("--html", metavar="HTML", help="write the hits as a page")
-@click.option(
-    "--no-maps",
-    "maps",
-    is_flag=True,
-    default=True,
-    flag_value=False,
-    help="leave the maps of hashret explain out of the page",
-)
+@click.option("--no-maps", "maps", is_flag=True, default=True, flag_value=False, help="a page without maps of explain")
 @MAX_PIXELS
 @talk
 def query(
@@ -92,6 +82,7 @@ def query(
     """
     from .. import explanation
     from ..rendering import pages, pictures
+    from ..rendering.text import table
     from ..search import Searcher, expand, query
 
     pictures.check_suffix(grid, ".png")
@@ -100,25 +91,20 @@ def query(
     files = expand(_photos(photos, null), exclude, include, unreadable)
     searcher = Searcher(index, model, device, values=values)
     results = query(files, searcher=searcher, unreadable=unreadable, **options)
-    _print(results, as_json)
-    _print_unreadable("query", unreadable, as_json)
+    if as_json:
+        for path, hits in results:
+            cut = {"candidates": hits.candidates, "ties_cut": hits.ties_cut}
+            click.echo(to_json({"query": path, "hits": [hit.as_dict() for hit in hits]} | cut))
+        _print_unreadable("query", unreadable)
+    else:
+        for path, hits in results:
+            click.echo((f"{shown_path(path)}\n" if len(results) > 1 else "") + table(hits))
     if grid:
         pictures.grid(results, grid)
     if html:
         maps = maps and not options["together"]  # each hit's map is for the code of one query
         explained = explanation.explain_results(results, searcher.encoder) if maps else None
         pages.results_page(results, html, explained=explained)
-
-
-def _print(results: Sequence[tuple[str, HitList]], as_json: bool) -> None:
-    from ..rendering.text import table
-
-    for path, hits in results:
-        if as_json:
-            said = {"candidates": hits.candidates, "ties_cut": hits.ties_cut}
-            click.echo(to_json({"query": path, "hits": [hit.as_dict() for hit in hits]} | said))
-        else:
-            click.echo((f"{shown_path(path)}\n" if len(results) > 1 else "") + table(hits))
 
 
 @click.command()
@@ -148,17 +134,18 @@ def explain(photos: tuple[str, ...], as_json: bool, null: bool, **options: Any) 
 
     unreadable: dict[str, str] = {}
     explained = explain(_photos(photos, null), unreadable=unreadable, **options)
-    for one in explained if as_json else ():
-        click.echo(to_json(one.as_dict()))
-    _print_unreadable("path", unreadable, as_json)
-    if not as_json:
+    if as_json:
+        for explanation in explained:
+            click.echo(to_json(explanation.as_dict()))
+        _print_unreadable("path", unreadable)
+    else:
         click.echo(table(explained))
         say(options["out"])
 
 
-def _print_unreadable(key: str, unreadable: Mapping[str, str], as_json: bool) -> None:
-    """Print the photographs that could not be read as JSON; people have got a note of each."""
-    for path, reason in unreadable.items() if as_json else ():
+def _print_unreadable(key: str, unreadable: Mapping[str, str]) -> None:
+    """Print the photographs that could not be read as JSON, beside the note of each on stderr."""
+    for path, reason in unreadable.items():
         click.echo(to_json({key: path, "hits": [], "error": reason}))
 
 
