@@ -8,10 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..bits import Codes, Labels, pack, unpack
-from ..metrics import average_precision, count_by_distance
+from ..metrics import Floats, average_precision, count_by_distance, ratio
 from ..progress import Progress
-
-Floats = npt.NDArray[np.float64]
 
 COPY = 0.95  # correlation from which on a bit is nearly the copy of another
 RARE = 0.01  # a bit is nearly constant where a smaller fraction of the photographs has its rarer value
@@ -112,7 +110,7 @@ def _correlation(both: Floats, count: int) -> Floats:
     ones = both.diagonal()
     spread = np.sqrt(ones * (count - ones))
     product = np.outer(spread, spread)
-    phi: Floats = np.divide(count * both - np.outer(ones, ones), product, out=np.zeros_like(both), where=product > 0)
+    phi = ratio(count * both - np.outer(ones, ones), product)
     np.fill_diagonal(phi, 1)
     return phi
 

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..bits import Codes, Labels, hamming
-from ..metrics import Counts, is_relevant, unique_rows
+from ..metrics import Counts, Floats, is_relevant, ratio, unique_rows
 from ..progress import Progress
-from .bits import Floats, indicator
+from .bits import indicator
 
 _PAIRS_AT_ONCE = 2**22
 
@@ -56,8 +56,7 @@ def confusion(
         if progress:
             progress.add(int(same_q[block].sum()))
     count = min(k, int(same_b.sum()))
-    mean: Floats = np.divide(hits, count * queries[:, None], out=np.full_like(hits, np.nan), where=queries[:, None] > 0)
-    return mean
+    return ratio(hits, count * queries[:, None], np.nan)
 
 
 def chance_among_first(total: npt.NDArray[np.int64], k: int) -> Floats:
@@ -67,16 +66,13 @@ def chance_among_first(total: npt.NDArray[np.int64], k: int) -> Floats:
         total: number of items at each distance from each query, (nq, bits + 1), the shape of the result.
     """
     before = np.cumsum(total, axis=1) - total
-    mean: Floats = np.divide(np.clip(k - before, 0, total), total, out=np.zeros(total.shape), where=total > 0)
-    return mean
+    return ratio(np.clip(k - before, 0, total), total)
 
 
 def mean_by_label(scores: Floats, labels: Labels, classes: int) -> Floats:
     """Return the mean of the scores (nq,) over the queries of each label, (classes,), NaN where there is none."""
     has = indicator(labels, classes)
-    queries = has.sum(axis=0, dtype=np.float64)
-    mean: Floats = np.divide(scores @ has, queries, out=np.full(classes, np.nan), where=queries > 0)
-    return mean
+    return ratio(scores @ has, has.sum(axis=0, dtype=np.float64), np.nan)
 
 
 def extremes(

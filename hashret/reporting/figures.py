@@ -13,6 +13,7 @@ from ..evaluation import Scores, Trial, open_trial, score
 from ..index import Database, open_index
 from ..metrics import (
     Counts,
+    Floats,
     average_precision,
     count_by_distance,
     distance_histograms,
@@ -24,7 +25,7 @@ from ..metrics import (
 from ..progress import Progress
 from ..results import Result
 from ..shards import ShardFolder, decode_path
-from .bits import BitStatistics, Floats, average_precision_without, bit_statistics, indicator
+from .bits import BitStatistics, average_precision_without, bit_statistics, indicator
 from .confusion import confusion, extremes, mean_by_label
 from .run import RunFiles
 

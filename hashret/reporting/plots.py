@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .bits import BitStatistics, Floats
+from ..metrics import Floats
+from .bits import BitStatistics
 from .svg import FIRST, LINE, QUIET, SECOND, Plot, plot
 
 _POSITIVE, _NEGATIVE = (47, 111, 208), (221, 107, 32)  # seen on white and on black, and apart by the colour-blind
