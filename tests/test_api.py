@@ -2,11 +2,13 @@
 
 import ast
 import configparser
+import inspect
 from pathlib import Path
 
 import pytest
 
 import hashret
+from hashret.cli import main
 
 PACKAGE = Path(hashret.__file__).parent
 TOP = PACKAGE.parent
@@ -44,3 +46,22 @@ def test_stub_and_marker_of_types_are_installed():
     for name in setup["options.package_data"]["hashret"].split(", "):
         assert (PACKAGE / name).is_file()
     assert "py.typed" in setup["options.package_data"]["hashret"]
+
+
+# What the command line alone does with a result: print it as JSON, draw it, move the photographs.
+COMMAND_LINE_ALONE = {"as_json", "null", "grid", "html", "maps", "move_to", "yes"}
+PYTHON_ALONE = {"searcher", "unreadable"}
+
+
+@pytest.mark.parametrize("verb", sorted(set(main.commands) - {"methods", "demo", "cache"}))
+def test_the_options_of_a_verb_are_the_keywords_of_its_function(verb):
+    options = {param.name for param in main.commands[verb].params if param.expose_value}
+    keywords = set(inspect.signature(getattr(hashret, verb.replace("-", "_"))).parameters)
+    assert options - keywords <= COMMAND_LINE_ALONE
+    assert keywords - options <= PYTHON_ALONE
+
+
+def test_help_lists_the_sources_of_the_registry():
+    data = next(param for param in main.commands["train"].params if param.name == "data")
+    _, text = data.get_help_record(main.make_context("hashret", ["train"], resilient_parsing=True))
+    assert "cifar10:DIR, list:FILE" in text

@@ -19,13 +19,15 @@ from .options import (
     PRECISION,
     SPLIT,
     WORKERS,
+    ListedOption,
+    sources,
     talk,
 )
 from .output import say
 
 
 @click.command()
-@click.option("--data", required=True, help="DIR, cifar10:DIR, list:FILE[,root=DIR] or a protocol, cifar10-1:DIR ...")
+@click.option("--data", cls=ListedOption, names=sources, required=True, help="a folder, or: {}")
 @click.option("--out", default="model.safetensors", show_default=True, help="checkpoint to write")
 @click.option("--split", default="train", show_default=True, help="part of the data to learn from")
 @click.option("--method", default="am-vggh", show_default=True, help="one of those that hashret methods lists")

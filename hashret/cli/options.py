@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import click
@@ -45,6 +45,26 @@ def talk(verb: Verb) -> Verb:
         "-v", "--verbose", is_flag=True, expose_value=False, callback=_say_more, help="show more notes"
     )
     return quiet(verbose(verb))
+
+
+class ListedOption(click.Option):
+    """An option whose help lists a registry, in the place of ``{}``; the registry is imported for --help alone."""
+
+    def __init__(self, *declarations: Any, names: Callable[[], Iterable[str]], **attributes: Any) -> None:
+        super().__init__(*declarations, **attributes)
+        self.names = names
+
+    def get_help_record(self, context: click.Context) -> tuple[str, str] | None:
+        """Return the option and its help, as click shows them."""
+        self.help = (self.help or "").replace("{}", ", ".join(self.names()))
+        return super().get_help_record(context)
+
+
+def sources() -> list[str]:
+    """Return the forms of the names of data sources."""
+    from ..data import SOURCES
+
+    return [source.help for source in SOURCES.values()]
 
 
 MODEL = click.option("--model", default="model.safetensors", show_default=True, help="checkpoint of the encoder")

@@ -105,6 +105,6 @@ register(
     patterns=True,
 )
 register("cifar10", lambda asked: open_cifar10(asked.where, asked.subset, asked.download, asked.spec), "cifar10:DIR")
-register("list", _open_list, "list:FILE")
+register("list", _open_list, "list:FILE[,root=DIR]")
 for _name in PROTOCOLS:
     register(_name, partial(open_protocol, _name), f"{_name}:DIR")
