@@ -15,6 +15,7 @@ MIN_BITS, MAX_BITS = 8, 256
 
 Codes = npt.NDArray[np.uint8]  # packed codes (n, code_width(bits))
 HashOutputs = npt.NDArray[np.float32]  # what a hash layer gives, (n, bits), each from 0 to 1
+Distances = npt.NDArray[np.int32]  # Hamming distances, (queries, k)
 Positions = npt.NDArray[np.int64]  # positions in an index, ids or rows of a source, (n,)
 Labels = npt.NDArray[np.integer]  # class numbers (n,), -1 for none, or flags (n, classes)
 

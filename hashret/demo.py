@@ -90,7 +90,7 @@ def demo(
         with quieted():
             encode(f"folder:{data}", model, codes, split=split, device=device, overwrite=overwrite)
     _say(f"4. build the index of the train digits -> {index}")
-    build_index(out / "codes", index, overwrite)
+    build_index(out / "codes", index, overwrite=overwrite)
     photos = [sorted((data / "test" / str(digit)).iterdir())[0] for digit in range(10)]
     results = query(photos, index, model, k=7, device=device)
     _say(f"5. query with a held-out digit: {photos[3]}")

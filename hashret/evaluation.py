@@ -318,13 +318,15 @@ def _reranked(trial, counts, candidates, rerank_by):
         some = slice(start, start + _QUERIES_AT_ONCE)
         features = None if query.fc_features is None else query.fc_features[some]
         hits = database.search(
-            query.codes[some], query.hash_outputs[some], candidates, candidates, rerank_by, features=features
+            query.codes[some], query.hash_outputs[some], candidates, candidates, rerank_by, query_features=features
         )
-        n = len(hits.rows)
+        n = len(hits.positions)
         if query.labels.ndim == 1:
-            head = (labels[hits.rows] == query.labels[some, None]) & (query.labels[some, None] >= 0)
+            head = (labels[hits.positions] == query.labels[some, None]) & (query.labels[some, None] >= 0)
         else:
-            head = np.stack([is_relevant(query.labels[start + i, None], labels[hits.rows[i]])[0] for i in range(n)])
+            head = np.stack(
+                [is_relevant(query.labels[start + i, None], labels[hits.positions[i]])[0] for i in range(n)]
+            )
         cell = hits.hamming + (database.bits + 1) * np.arange(n)[:, None]
         for into, cells in ((total, cell.ravel()), (relevant, cell[head])):
             into[some] -= np.bincount(cells, minlength=into[some].size).reshape(n, -1)

@@ -57,9 +57,19 @@ NAMES = {
     "hashret.training": {"hashret.training.settings": "Settings", "hashret.training.start": "train"},
 }
 # Attributes and methods that have another name now, by the class that has them: see `old_attributes`.
-ATTRIBUTES: dict[str, dict[str, str]] = {}
+ATTRIBUTES: dict[str, dict[str, str]] = {
+    "hashret.index.database.Database": {"has_values": "has_hash_outputs", "value": "hash_outputs_at"},
+    "hashret.index.database.Hits": {"rows": "positions"},
+    "hashret.index.folder.Index": {"values": "hash_outputs", "row": "position", "rows": "positions"},
+}
 # Keywords that have another name now, by the function that takes them: see `old_keywords`.
-KEYWORDS: dict[str, dict[str, str]] = {}
+KEYWORDS: dict[str, dict[str, str]] = {
+    "hashret.index.database.Database.search": {"values": "hash_outputs", "features": "query_features"},
+    "hashret.index.opening.open_index": {"engine": "backend"},
+    "hashret.opening.open_database": {"engine": "backend"},
+    "hashret.search.Searcher.__init__": {"engine": "backend"},
+    "hashret.search.Searcher.hits": {"values": "hash_outputs", "features": "query_features"},
+}
 
 
 def old_attributes(cls: type[T]) -> type[T]:

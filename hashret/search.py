@@ -2,45 +2,76 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 import os
-from dataclasses import asdict, dataclass, replace
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Lock
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from . import __version__
-from .bits import binarize, pack
-from .data import ImageSource, open_data, warn_passed_over
+from .bits import HashOutputs, binarize, pack
+from .data import ImageSource, Source, open_data, warn_passed_over
 from .data.batches import split_rows
 from .data.images import UnreadableImage, read_image
 from .data.references import is_there, kind_of
 from .data.walk import LINKED_TO_NOTHING, SPECIAL, summary, walk
 from .engines import refuse_engine, shown
 from .errors import HashretError, warn
-from .files import partial_folder, remove_leftovers
-from .index import Database, Index, append, open_index
-from .index.hamming import gpus
+from .files import StrPath, partial_folder, remove_leftovers
+from .index import Database, Index, Item, append, open_index
+from .index.opening import on_device
 from .index.paths import file_key
-from .index.resident import Resident
+from .index.rerank import Vectors
 from .models.checkpoint import load_encoder, read_meta
-from .models.encoder import Encoder, pick_device
+from .models.encoder import Encoder
 from .names import to_json
 from .opening import open_database
 from .progress import takes_quiet
+from .renamed import old_keywords
+from .results import Result
 
+if TYPE_CHECKING:
+    from .encoding import EncodeReport
+
+P = ParamSpec("P")
+T = TypeVar("T")
 TOGETHER = ("mean", "union")
-_AT_ONCE = 64  # photographs decoded before they are encoded
+_PHOTOS_AT_ONCE = 64  # decoded before they are encoded
 _ITEMS_AT_ONCE = 1000  # photographs within a radius that are looked up together
 
 
+def _old_rerank(function: Callable[P, T]) -> Callable[P, T]:
+    """Let a method be called with ``rerank=False``, whose place ``rerank_by=None`` has taken, with a warning."""
+
+    @functools.wraps(function)
+    def called(*args: Any, rerank: bool | None = None, **options: Any) -> T:
+        if rerank is not None:
+            text = f"{function.__qualname__}(rerank=False) is now {function.__qualname__}(rerank_by=None)"
+            warnings.warn(text, DeprecationWarning, stacklevel=2)
+        return function(*args, **(options if rerank in (None, True) else options | {"rerank_by": None}))
+
+    return called  # type: ignore[return-value]
+
+
 @dataclass(frozen=True)
-class Hit:
-    """One answer: ``rank`` from 1, ``id`` and ``path`` of the photograph, its ``label`` (class names with spaces
-    between, "" where unknown), its ``hamming`` distance in bits, its ``euclidean`` distance (None without re-rank), and
-    ``labels``, the same class names one by one.
+class Hit(Result):
+    """One answer.
+
+    Attributes:
+        rank: from 1.
+        id: of the photograph.
+        path: of its file.
+        label: class names with spaces between, "" where unknown.
+        hamming: distance in bits.
+        euclidean: distance; None without re-rank.
+        labels: the same class names one by one.
     """
 
     rank: int
@@ -51,12 +82,8 @@ class Hit:
     euclidean: float | None
     labels: tuple[str, ...] = ()
 
-    def as_dict(self):
-        """The hit as plain types, for JSON."""
-        return asdict(self)
 
-
-class HitList(list):
+class HitList(list[Hit]):
     """The `Hit` of one query, best first.
 
     Attributes:
@@ -64,213 +91,284 @@ class HitList(list):
         ties_cut: whether photographs that are as near as the k-th nearest were not among them.
     """
 
-    def __init__(self, hits=(), candidates=0, ties_cut=False):
+    def __init__(self, hits: Iterable[Hit] = (), candidates: int = 0, ties_cut: bool = False) -> None:
         super().__init__(hits)
         self.candidates, self.ties_cut = candidates, ties_cut
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the hits, the number of candidates and whether ties were cut off, for JSON."""
+        return {"hits": [hit.as_dict() for hit in self], "candidates": self.candidates, "ties_cut": self.ties_cut}
+
+
+class QueryOutputs(NamedTuple):
+    """What the encoder gives for the photographs of a query that could be read.
+
+    ``numbers`` say which of the photographs these are, ``hash_outputs`` float32 (n, bits), and ``fc_features``
+    float32 (n, width) what the hash layer reads, where the re-rank compares that, else None.
+    """
+
+    numbers: list[int]
+    hash_outputs: HashOutputs
+    fc_features: Vectors | None
 
 
 class Searcher:
     """An index and the encoder it was built with.
 
-    On a GPU, the index is searched where it lies until that has taken about as long as copying it onto the card would;
-    from then on, the card holds it (`hashret.index.resident.Resident`).
-
     Args:
         index: folder of an index, see `hashret build-index`, a collection in an engine, see `hashret export`, or an
             opened `hashret.index.Database`.
         model: checkpoint of the encoder, or the loaded `Encoder`.
-        device: "auto", "cpu" or "cuda", for both.
-        engine: of the Hamming stage, see `hashret.index.hamming.HammingStage`.
-        values: with a collection, folder of the index that it was exported from, to take values for the re-rank from.
+        device: "auto", "cpu" or "cuda", for both; see `hashret.index.resident.Resident` for how a GPU searches.
+        backend: of the Hamming stage, see `hashret.index.hamming.HammingStage`.
+        values: with a collection, folder of the index that it was exported from, to take hash outputs for the re-rank
+            from.
+
+    Attributes:
+        index: the opened `hashret.index.Database`.
+        encoder: the loaded `Encoder`.
 
     Raises:
         HashretError: either is missing or damaged, or the index was built by another encoder.
     """
 
-    def __init__(self, index="index", model="model.safetensors", device="auto", engine="auto", values=None):
-        on_gpu = gpus() > 0 and pick_device(device).type == "cuda"
-        opened = isinstance(index, Database)
-        self.index = index if opened else open_database(index, "cpu" if on_gpu else device, values, engine)
-        self._resident, self._lock = None, Lock()
-        on_gpu &= isinstance(self.index, Index)
-        self._unpaid = 4 * self.index.bits * self.index.offsets[-1] if on_gpu else math.inf
+    @old_keywords
+    def __init__(
+        self,
+        index: StrPath | Database = "index",
+        model: StrPath | Encoder = "model.safetensors",
+        device: str = "auto",
+        *,
+        backend: str = "auto",
+        values: StrPath | None = None,
+    ) -> None:
+        if isinstance(index, Database):
+            self.index = on_device(index, device) if isinstance(index, Index) else index
+        else:
+            self.index = open_database(index, device, values, backend=backend)
         meta = model.meta if isinstance(model, Encoder) else read_meta(model)
         if meta["fingerprint"] != self.index.meta["encoder"]:
             raise HashretError(
-                f"the index {shown(index)} was built by another encoder than {model}; "
-                "name its own with --model, or encode and build the index again"
+                f"the index {shown(index)} was built by another encoder than {model}",
+                hint="name its own with --model, or encode and build the index again",
             )
-        loaded = isinstance(model, Encoder)
-        self.encoder = model if loaded else load_encoder(model, device, self.index.meta["precision"])
+        self.encoder = (
+            model if isinstance(model, Encoder) else load_encoder(model, device, self.index.meta["precision"])
+        )
 
-    def warm(self):
-        """Load now what the first searches would load: -> the searcher."""
-        if self._unpaid < math.inf:
-            self._unpaid = 0
-            self._place(0)
-        else:
-            self.index.warm()
+    def warm(self) -> Searcher:
+        """Load now what the first searches would load, and return the searcher."""
+        self.index.warm()
         return self
 
-    def _place(self, queries):
-        """What is to answer some queries: the index, or its copy on the GPU.
+    @_old_rerank
+    def search(
+        self,
+        photo: StrPath,
+        k: int = 10,
+        *,
+        candidates: int | None = None,
+        rerank_by: str | None = "values",
+        among: Any = None,
+        exclude_self: bool = False,
+    ) -> HitList:
+        """Answer one photograph; arguments as of `search_many`. Raises HashretError if it cannot be read."""
+        answers = self.search_many(
+            [photo], k, candidates=candidates, rerank_by=rerank_by, among=among, exclude_self=exclude_self
+        )
+        assert answers[0] is not None
+        return answers[0]
 
-        The CPU takes about as long for a comparison of codes as the card for a byte of the values to get there.
-        """
-        if self._unpaid == math.inf:
-            return self.index
-        with self._lock:
-            self._unpaid -= queries * sum(len(segment.stage.table.codes) for segment in self.index.segments)
-            if self._resident is None and self._unpaid <= 0:
-                self._resident = Resident(self.index, self.encoder.device)
-        return self._resident or self.index
-
-    def search(self, photo, k=10, candidates=None, rerank=True, rerank_by="values", **among):
-        """Answers to one photograph: path -> `HitList`. Raises HashretError if it cannot be read."""
-        return self.search_many([photo], k, candidates, rerank, rerank_by, **among)[0]
-
+    @_old_rerank
     def search_many(
         self,
-        photos,
-        k=10,
-        candidates=None,
-        rerank=True,
-        rerank_by="values",
-        among=None,
-        exclude_self=False,
-        unreadable=None,
-    ):
-        """Answers to several photographs: paths -> a `HitList` for each.
+        photos: Sequence[StrPath],
+        k: int = 10,
+        *,
+        candidates: int | None = None,
+        rerank_by: str | None = "values",
+        among: Any = None,
+        exclude_self: bool = False,
+        unreadable: dict[str, str] | None = None,
+    ) -> list[HitList | None]:
+        """Answer several photographs, each on its own.
 
         Args:
+            photos: paths.
             k, candidates, rerank_by, among: see `hashret.index.Database.search`.
-            rerank: False leaves the order of the Hamming distance.
             exclude_self: leave out the file that is asked for.
             unreadable: a dict, to which photographs that cannot be read are added, with the reason; their answer is
                 None then. Without it, one of them is an error.
         """
         extra = int(exclude_self)  # the file itself is one of the first, but may tie with others
-        rows, values, features = self._outputs(photos, rerank_by, unreadable)
-        answers, candidates = [None] * len(photos), candidates if candidates is None else candidates + extra
-        found = self.hits(values, k + extra, candidates, rerank, rerank_by, among, features) if rows else []
-        for row, hits in zip(rows, found, strict=True):
-            answers[row] = _without(photos[row], hits, k) if exclude_self else hits
+        answers: list[HitList | None] = [None] * len(photos)
+        outputs = self._outputs(photos, rerank_by, unreadable)
+        if outputs is None:
+            return answers
+        more = None if candidates is None else candidates + extra
+        found = self._hits(outputs, k + extra, more, rerank_by, among)
+        for number, hits in zip(outputs.numbers, found, strict=True):
+            answers[number] = _without(photos[number], hits, k) if exclude_self else hits
         return answers
 
+    @_old_rerank
     def search_together(
         self,
-        photos,
-        k=10,
-        candidates=None,
-        rerank=True,
-        rerank_by="values",
-        among=None,
-        by="mean",
-        unreadable=None,
-    ):
-        """Answers to several photographs as one query: paths -> `HitList`.
+        photos: Sequence[StrPath],
+        k: int = 10,
+        *,
+        candidates: int | None = None,
+        rerank_by: str | None = "values",
+        among: Any = None,
+        by: str = "mean",
+        unreadable: dict[str, str] | None = None,
+    ) -> HitList:
+        """Answer several photographs as one query.
 
-        ``by`` "mean": one query, the mean of their values; "union": what is near to any of them, by the least distance.
-        ``unreadable`` as of `search_many`: what cannot be read is left out of the query.
+        Args:
+            photos, k, candidates, rerank_by, among: as of `search_many`.
+            by: "mean": one query, the mean of their hash outputs; "union": what is near to any of them, by the least
+                distance.
+            unreadable: as of `search_many`; photographs that cannot be read are left out of the query.
 
         Raises:
             HashretError: another ``by``, or a photograph that cannot be read; with ``unreadable``, none that can.
         """
         if by not in TOGETHER:
             raise HashretError(f"photographs are taken together by {' or '.join(TOGETHER)}, not {by}")
-        rows, values, features = self._outputs(photos, rerank_by, unreadable)
-        if not rows:
-            raise nothing_read(unreadable)
+        outputs = self._outputs(photos, rerank_by, unreadable)
+        if outputs is None:
+            raise nothing_read(unreadable or {})
         if by == "mean":
-            values, features = (
-                part if part is None else part.mean(axis=0, keepdims=True) for part in (values, features)
+            features = outputs.fc_features
+            mean = QueryOutputs(
+                [0],
+                outputs.hash_outputs.mean(axis=0, keepdims=True),
+                None if features is None else features.mean(axis=0, keepdims=True),
             )
-            return self.hits(values, k, candidates, rerank, rerank_by, among, features)[0]
-        answers, best = self.hits(values, k, candidates, rerank, rerank_by, among, features), {}
+            return self._hits(mean, k, candidates, rerank_by, among)[0]
+        answers = self._hits(outputs, k, candidates, rerank_by, among)
+        best: dict[int, Hit] = {}
         for hits in answers:
             for hit in hits:
                 best[hit.id] = min(best.get(hit.id, hit), hit, key=_distance)
         most, cut = max(hits.candidates for hits in answers), any(hits.ties_cut for hits in answers)
         return HitList(_ranked(sorted(best.values(), key=_distance)[:k]), most, cut)
 
-    def within(self, photo, radius, among=None):
-        """All photographs within ``radius`` bits of one: yields `Hit` by Hamming distance, as they are asked for."""
+    def within(self, photo: StrPath, radius: int, among: Any = None) -> Iterator[Hit]:
+        """Yield all photographs within ``radius`` bits of one, by Hamming distance."""
         yield from self._within(self.encode([photo]), radius, among)
 
-    def _within(self, values, radius, among):
-        codes = pack(binarize(values))
-        for _, D, rows in self.index.within(codes, radius, among):
-            for start in range(0, len(rows), _ITEMS_AT_ONCE):
-                some = slice(start, start + _ITEMS_AT_ONCE)
-                items = self.index.items(rows[some].tolist())
-                yield from _hits(items, D[some].tolist(), [math.nan] * len(items), start + 1)
+    def _within(self, hash_outputs: HashOutputs, radius: int, among: Any) -> Iterator[Hit]:
+        codes = pack(binarize(hash_outputs))
+        for _, D, positions in self.index.within(codes, radius, among):
+            for start in range(0, len(positions), _ITEMS_AT_ONCE):
+                block = slice(start, start + _ITEMS_AT_ONCE)
+                items = self.index.items(positions[block].tolist())
+                yield from _hits(items, D[block].tolist(), [math.nan] * len(items), start + 1)
 
-    def encode(self, photos):
-        """Hash-layer values of photographs: paths -> float32 (n, bits). Raises HashretError if one cannot be read."""
-        return self._outputs(photos)[1]
+    def _all_within(
+        self, files: Sequence[str], radius: int, among: Any, unreadable: dict[str, str]
+    ) -> list[QueryAnswer]:
+        """Return for each file that can be read all photographs within a radius."""
+        outputs = self._outputs(files, unreadable=unreadable)
+        if outputs is None:
+            return []
+        return [
+            QueryAnswer(files[number], HitList(self._within(outputs.hash_outputs[row : row + 1], radius, among)))
+            for row, number in enumerate(outputs.numbers)
+        ]
 
-    def _outputs(self, photos, rerank_by="values", unreadable=None):
-        """Hash-layer values of photographs, and the features before it where the re-rank compares these.
+    def encode(self, photos: Sequence[StrPath]) -> HashOutputs:
+        """Return the hash outputs of photographs, float32 (n, bits). Raises HashretError if one cannot be read."""
+        outputs = self._outputs(photos)
+        assert outputs is not None
+        return outputs.hash_outputs
 
-        Returns:
-            Rows of the photographs that were read, a list; values and features of these, None where there are none.
-        """
+    def _outputs(
+        self, photos: Sequence[StrPath], rerank_by: str | None = "values", unreadable: dict[str, str] | None = None
+    ) -> QueryOutputs | None:
+        """Return what the encoder gives for photographs; None where none of them could be read."""
         if not len(photos):
             raise HashretError("no photographs to look for")
         full = rerank_by == "features"
         if full and not self.encoder.feature_width:
             raise HashretError(f"{self.encoder.meta['method']} has no features to re-rank by")
-        rows, outputs = [], []
-        for some in split_rows(range(len(photos)), _AT_ONCE):
-            images = {row: read_query(photos[row], self.encoder.image_size, unreadable) for row in some}
-            images = {row: image for row, image in images.items() if image is not None}
+        numbers: list[int] = []
+        outputs = []
+        for block in split_rows(range(len(photos)), _PHOTOS_AT_ONCE):
+            read = {number: read_query(photos[number], self.encoder.image_size, unreadable) for number in block}
+            images = {number: image for number, image in read.items() if image is not None}
             if images:
-                rows += images
+                numbers += images
                 outputs.append(self.encoder.outputs(self.encoder.convolutions(np.stack([*images.values()])), full))
-        if not rows:
-            return rows, None, None
-        values, features = zip(*outputs, strict=True)
-        return rows, np.concatenate(values), None if features[0] is None else np.concatenate(features)
+        if not numbers:
+            return None
+        features = np.concatenate([features for _, features in outputs]) if full else None
+        return QueryOutputs(numbers, np.concatenate([hash_outputs for hash_outputs, _ in outputs]), features)
 
-    def hits(self, values, k=10, candidates=None, rerank=True, rerank_by="values", among=None, features=None):
-        """Answers to encoded photographs: values (n, bits), features (n, width) or None -> `HitList` of each."""
-        codes = pack(binarize(values))
-        place = self._place(len(codes))
-        found = place.search(codes, values if rerank else None, k, candidates, rerank_by, among, features)
-        items, k = self.index.items(found.rows.ravel().tolist()), found.rows.shape[1]
-        distances = zip(found.hamming.tolist(), found.euclidean.tolist(), strict=True)
-        answers = [_hits(items[q * k : (q + 1) * k], *both) for q, both in enumerate(distances)]
-        return list(map(HitList, answers, found.candidates.tolist(), found.cut.tolist()))
+    @old_keywords
+    @_old_rerank
+    def hits(
+        self,
+        hash_outputs: HashOutputs,
+        k: int = 10,
+        *,
+        candidates: int | None = None,
+        rerank_by: str | None = "values",
+        among: Any = None,
+        query_features: Vectors | None = None,
+    ) -> list[HitList]:
+        """Answer encoded photographs: hash outputs (n, bits), and features (n, width) to re-rank by these."""
+        outputs = QueryOutputs(list(range(len(hash_outputs))), hash_outputs, query_features)
+        return self._hits(outputs, k, candidates, rerank_by, among)
+
+    def _hits(
+        self, outputs: QueryOutputs, k: int, candidates: int | None, rerank_by: str | None, among: Any
+    ) -> list[HitList]:
+        codes = pack(binarize(outputs.hash_outputs))
+        answers = self.index.search(codes, outputs.hash_outputs, k, candidates, rerank_by, among, outputs.fc_features)
+        items, k = self.index.items(answers.positions.ravel().tolist()), answers.positions.shape[1]
+        lists = [
+            _hits(items[query * k : (query + 1) * k], hamming, euclidean)
+            for query, (hamming, euclidean) in enumerate(
+                zip(answers.hamming.tolist(), answers.euclidean.tolist(), strict=True)
+            )
+        ]
+        return list(map(HitList, lists, answers.candidates.tolist(), answers.cut.tolist()))
 
 
-def _hits(items, hamming, euclidean, first=1):
-    found = enumerate(zip(items, hamming, euclidean, strict=True), first)
+def _hits(items: Sequence[Item], hamming: Sequence[int], euclidean: Sequence[float], first: int = 1) -> list[Hit]:
     return [
         Hit(rank, item.id, item.path, item.label, bits, None if math.isnan(distance) else distance, item.labels)
-        for rank, (item, bits, distance) in found
+        for rank, (item, bits, distance) in enumerate(zip(items, hamming, euclidean, strict=True), first)
     ]
 
 
-def _distance(hit):
+def _distance(hit: Hit) -> tuple[float, int, int]:
     return (hit.hamming if hit.euclidean is None else hit.euclidean, hit.hamming, hit.id)
 
 
-def _ranked(hits):
+def _ranked(hits: Iterable[Hit]) -> list[Hit]:
     return [replace(hit, rank=rank) for rank, hit in enumerate(hits, 1)]
 
 
-def _without(path, hits, k):
+def _without(path: StrPath, hits: HitList, k: int) -> HitList:
+    """Return hits without those of a file."""
     file = os.path.realpath(path)
     others = _ranked([hit for hit in hits if os.path.realpath(hit.path) != file][:k])
     return HitList(others, hits.candidates, hits.ties_cut)
 
 
-def read_query(photo, size, unreadable=None):
-    """One photograph as uint8 (3, size, size). One that cannot be read is an error, or, where a dict ``unreadable`` is
-    given, added to it with the reason, and None.
+def read_query(photo: StrPath, size: int, unreadable: dict[str, str] | None = None) -> NDArray[np.uint8] | None:
+    """Return one photograph as uint8 (3, size, size).
+
+    One that cannot be read is an error, or, where a dict ``unreadable`` is given, added to it with the reason, and
+    None.
     """
     try:
-        return read_image(photo, size)
+        image: NDArray[np.uint8] = read_image(photo, size)
+        return image
     except UnreadableImage as error:
         if unreadable is None:
             raise HashretError(f"cannot read {photo}: {error}") from None
@@ -278,37 +376,48 @@ def read_query(photo, size, unreadable=None):
         return None
 
 
-def nothing_read(unreadable):
-    """The error to raise where no photograph could be read."""
+def nothing_read(unreadable: dict[str, str]) -> HashretError:
+    """Return the error to raise where no photograph could be read."""
     photo, reason = next(iter(unreadable.items()))
     others = f", nor {len(unreadable) - 1:,} others" if len(unreadable) > 1 else ""
     return HashretError(f"cannot read {photo}: {reason}{others}")
 
 
+class QueryAnswer(NamedTuple):
+    """The ``hits`` of a photograph, which was asked for by its ``path``."""
+
+    path: str
+    hits: HitList
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the answer as plain types, for JSON."""
+        return {"query": self.path} | self.hits.as_dict()
+
+
 def query(
-    photos,
-    index="index",
-    model="model.safetensors",
+    photos: Iterable[StrPath],
+    index: StrPath | Database = "index",
+    model: StrPath | Encoder = "model.safetensors",
     *,
-    k=10,
-    candidates=None,
-    recall=None,
-    rerank=True,
-    rerank_by="values",
-    radius=None,
-    label=(),
-    path=(),
-    ids=(),
-    exclude_self=False,
-    together=None,
-    values=None,
-    device="auto",
-    searcher=None,
-    exclude=(),
-    include=(),
-    unreadable=None,
-):
-    """Look for photographs in an index: paths or folders -> list of (path, `HitList`).
+    k: int = 10,
+    candidates: int | None = None,
+    recall: float | None = None,
+    rerank: bool = True,
+    rerank_by: str | None = "values",
+    radius: int | None = None,
+    label: Iterable[str] = (),
+    path: Iterable[str] = (),
+    ids: Iterable[int] = (),
+    exclude_self: bool = False,
+    together: str | None = None,
+    values: StrPath | None = None,
+    device: str = "auto",
+    searcher: Searcher | None = None,
+    exclude: Sequence[str] = (),
+    include: Sequence[str] = (),
+    unreadable: dict[str, str] | None = None,
+) -> list[QueryAnswer]:
+    """Look for photographs in an index.
 
     Photographs that cannot be read are warned of, and left out.
 
@@ -318,9 +427,9 @@ def query(
         k: answers a photograph.
         candidates: nearest by Hamming distance that are re-ranked; None for 1,000 and, where more are as near as the
             k-th nearest, all of these, up to 10,000. Where some are left out even so, that is a warning.
-        recall: take as many candidates as give this share of the k nearest by Euclidean distance, instead.
-        rerank: False leaves the order of the Hamming distance.
-        rerank_by: one of `hashret.index.rerank.FEATURES`.
+        recall: take as many candidates as give this fraction of the k nearest by Euclidean distance, instead.
+        rerank: False leaves the order of the Hamming distance, as ``rerank_by`` None does.
+        rerank_by: one of `hashret.index.rerank.CHOICES`, or None.
         radius: all photographs within this many bits, instead of k.
         label, path, ids: search among photographs of these labels, path patterns and ids only.
         exclude_self: leave out the file that is asked for.
@@ -332,6 +441,7 @@ def query(
     Raises:
         HashretError: none of the photographs can be read, or what is asked for cannot be done.
     """
+    rerank_by = rerank_by if rerank else None
     unreadable = {} if unreadable is None else unreadable
     files = expand(photos, exclude, include, unreadable)
     searcher = searcher or Searcher(index, model, device, values=values)
@@ -343,25 +453,28 @@ def query(
     if exclude_self and (together or radius is not None):
         raise HashretError("--exclude-self goes with neither --together nor --radius")
     if radius is not None:
-        rows, encoded, _ = searcher._outputs(files, unreadable=unreadable)
-        near = (HitList(searcher._within(encoded[i : i + 1], radius, among)) for i in range(len(rows)))
-        results = list(zip([files[row] for row in rows], near, strict=True))
+        results = searcher._all_within(files, radius, among, unreadable)
     elif together:
-        hits = searcher.search_together(files, k, candidates, rerank, rerank_by, among, together, unreadable)
-        results = [(next(file for file in files if file not in unreadable), hits)]
+        one = searcher.search_together(
+            files, k, candidates=candidates, rerank_by=rerank_by, among=among, by=together, unreadable=unreadable
+        )
+        results = [QueryAnswer(next(file for file in files if file not in unreadable), one)]
     else:
-        hits = searcher.search_many(files, k, candidates, rerank, rerank_by, among, exclude_self, unreadable)
-        results = [(file, some) for file, some in zip(files, hits, strict=True) if some is not None]
+        answers = searcher.search_many(
+            files, k, candidates=candidates, rerank_by=rerank_by, among=among, exclude_self=exclude_self,
+            unreadable=unreadable,
+        )  # fmt: skip
+        results = [QueryAnswer(file, hits) for file, hits in zip(files, answers, strict=True) if hits is not None]
     if not results:
         raise nothing_read(unreadable)
     warn_unreadable(unreadable)
     if recall is None:  # which was measured with the ties cut off
-        _warn_of_cut_ties([hits for _, hits in results])
+        _warn_of_cut_ties([answer.hits for answer in results])
     return results
 
 
-def _warn_of_cut_ties(answers):
-    """Say where the order of ids, not the re-rank, decided what was among the candidates."""
+def _warn_of_cut_ties(answers: Sequence[HitList]) -> None:
+    """Warn where the order of ids, not the re-rank, decided what was among the candidates."""
     cut = [hits for hits in answers if hits.ties_cut]
     if cut:
         of = f" of {len(cut):,} of {len(answers):,} queries" if len(answers) > 1 else ""
@@ -371,7 +484,7 @@ def _warn_of_cut_ties(answers):
         )
 
 
-def warn_unreadable(unreadable):
+def warn_unreadable(unreadable: dict[str, str]) -> None:
     """Warn of each photograph of a dict from paths to reasons."""
     for photo, reason in unreadable.items():
         warn(f"cannot read {photo}: {reason}")
@@ -379,18 +492,18 @@ def warn_unreadable(unreadable):
 
 @takes_quiet
 def add(
-    index,
-    photos,
-    model="model.safetensors",
+    index: StrPath,
+    photos: StrPath | Iterable[StrPath],
+    model: StrPath = "model.safetensors",
     *,
-    split=None,
-    again=False,
-    device="auto",
-    workers=None,
-    exclude=(),
-    include=(),
-):
-    """Encode photographs and add them to an index: -> `EncodeReport` of what was new.
+    split: str | None = None,
+    again: bool = False,
+    device: str = "auto",
+    workers: int | None = None,
+    exclude: Sequence[str] = (),
+    include: Sequence[str] = (),
+) -> EncodeReport:
+    """Encode photographs, add those to an index that are new, and report what was added.
 
     A file is added once, by whatever path and however many processes at a time. When this was killed, the next call
     for the same photographs goes on where it stopped.
@@ -400,6 +513,7 @@ def add(
         photos: image files, or data sources as of `hashret.data.open_data`, which ``split``, ``exclude`` and
             ``include`` are for.
         again: add also photographs whose file is in the index already, which are left out otherwise.
+        workers: decoding processes, see `hashret.encoding.encode`.
 
     Raises:
         HashretError: nothing there, none of the photographs can be read, or the index is of another encoder.
@@ -409,15 +523,16 @@ def add(
     refuse_engine(index)
     opened = open_index(index, "cpu")
     if read_meta(model)["fingerprint"] != opened.meta["encoder"]:
-        raise HashretError(f"the index {index} was built by another encoder than {model}; name its own with --model")
-    keep_features = all(segment.fc_features is not None for segment in opened.segments)
+        raise HashretError(
+            f"the index {index} was built by another encoder than {model}", hint="name its own with --model"
+        )
     sources = list(_sources(photos, split, exclude, include))
     passed_over = tuple(item for source in sources for item in source.files_passed_over())
     new = _new_photographs(opened, sources, again)
     if not new:
         remove_leftovers(index, r"added-\w+")  # of a run that was killed when all was in the index
         return EncodeReport(0, 0, 0.0, (), passed_over)
-    said = [__version__, read_meta(model)["fingerprint"], opened.meta["precision"], keep_features]
+    said = [__version__, read_meta(model)["fingerprint"], opened.meta["precision"], opened.has_fc_features]
     said += [[source.fingerprint, source.classes, source.protocol] for source in new]
     name = hashlib.sha256(to_json(said).encode()).hexdigest()[:16]
     reports, shards = [], []
@@ -426,8 +541,8 @@ def add(
             shards.append(folder / str(number))
             (shards[-1] / SKIPPED).unlink(missing_ok=True)  # which a run that was killed later on has
             reports.append(encode(
-                source, model, shards[-1], device=device, precision=opened.meta["precision"], features=keep_features,
-                workers=workers,
+                source, model, shards[-1], device=device, precision=opened.meta["precision"],
+                features=opened.has_fc_features, workers=workers,
             ))  # fmt: skip
         unreadable = tuple(line for report in reports for line in report.unreadable)
         reasons = {line["path"]: line["reason"] for line in unreadable}
@@ -439,9 +554,10 @@ def add(
     return EncodeReport(added, len(unreadable), rate, unreadable, passed_over)
 
 
-def _new_photographs(index, sources, again):
-    """Of some sources, the photographs whose file is not in the index yet, each once, as sources that are not empty."""
-    folders, seen, new = {}, set(), []
+def _new_photographs(index: Index, sources: Iterable[Source], again: bool) -> list[Source]:
+    """Return the photographs whose file is not in the index yet, each once, as sources that are not empty."""
+    folders: dict[str, Any] = {}
+    seen, new = set(), []
     for source in sources:
         paths = [source.reference(row) for row in range(len(source))]
         known = set() if again else index.known_files(paths)
@@ -456,19 +572,26 @@ def _new_photographs(index, sources, again):
     return new
 
 
-def _sources(photos, split, exclude, include):
-    """Data sources of what a user names: files together as one, each folder or data set on its own."""
-    photos = [photos] if isinstance(photos, (str, Path)) else photos
-    files = [photo for photo in photos if is_there(photo)]
+def _sources(
+    photos: StrPath | Iterable[StrPath], split: str | None, exclude: Sequence[str], include: Sequence[str]
+) -> Iterator[Source]:
+    """Yield data sources of what a user names: files together as one, each folder or data set on its own."""
+    named = [photos] if isinstance(photos, (str, os.PathLike)) else list(photos)
+    files = [photo for photo in named if is_there(photo)]
     if files:
         yield ImageSource(Path("."), tuple(str(file) for file in files), spec=str(files[0]))
-    for photo in photos:
+    for photo in named:
         if photo not in files:
             yield open_data(photo, split, exclude=exclude, include=include)
 
 
-def expand(photos, exclude=(), include=(), unreadable=None):
-    """Image files of a list in which a folder stands for the images below it.
+def expand(
+    photos: Iterable[StrPath],
+    exclude: Sequence[str] = (),
+    include: Sequence[str] = (),
+    unreadable: dict[str, str] | None = None,
+) -> list[str]:
+    """Return the image files of a list in which a folder stands for the images below it.
 
     Args:
         photos: paths of files and folders.
@@ -478,22 +601,23 @@ def expand(photos, exclude=(), include=(), unreadable=None):
     Raises:
         HashretError: one of them is missing or no file, or a folder holds no image; with ``unreadable``, all of them.
     """
-    files, missing = [], {}
+    files: list[str] = []
+    missing: dict[str, str] = {}
     for photo in photos:
         inside, reason = _inside(photo, exclude, include)
         files += inside
         if reason:
             missing[str(photo)] = reason
     if missing and (unreadable is None or not files):
-        photo, reason = next(iter(missing.items()))
-        raise HashretError(f"{reason}: {photo}")
-    if missing:
+        named, reason = next(iter(missing.items()))
+        raise HashretError(f"{reason}: {named}")
+    if unreadable is not None:
         unreadable.update(missing)
     return files
 
 
-def _inside(photo, exclude, include):
-    """The image files that a path stands for, and why there are none."""
+def _inside(photo: StrPath, exclude: Sequence[str], include: Sequence[str]) -> tuple[list[str], str | None]:
+    """Return the image files that a path stands for, and why there are none."""
     path = Path(photo)
     if kind_of(photo):
         return [str(photo)], None

@@ -51,7 +51,7 @@ def test_figures_are_those_of_plain_rankings(query_codes, index_folder, candidat
     reranked, errors, first = [], [], []
     for q in range(12):
         nearest = np.argsort(D[q], kind="stable")[:candidates]
-        far = np.linalg.norm(index.values[nearest] - queries.hash_outputs[q].astype(np.float32), axis=1)
+        far = np.linalg.norm(index.hash_outputs[nearest] - queries.hash_outputs[q].astype(np.float32), axis=1)
         head = nearest[np.argsort(far, kind="stable")]
         tail = np.setdiff1d(np.arange(36), head)
         ap, e = shuffled_ap(D[q][tail], relevant[q][tail], relevant[q][head].tolist(), topk)

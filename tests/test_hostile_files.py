@@ -63,10 +63,10 @@ def change(path, start, values, dtype):
 
 def ask(opened):
     """Everything that reads an index."""
-    codes, values = np.asarray(opened.codes()[:50]), np.array(opened.values[:50])
+    codes, values = np.asarray(opened.codes()[:50]), np.array(opened.hash_outputs[:50])
     for by in ("values", "asymmetric", "directions"):
         hits = opened.search(codes, values, 20, 200, by)
-        opened.items(hits.rows[0].tolist(), codes=True)
+        opened.items(hits.positions[0].tolist(), codes=True)
     list(opened.within(codes[:3], 5))
     opened.search(codes, values, 20, among=opened.select("a", "*1.png"))
     opened.everything()
@@ -97,7 +97,7 @@ def test_numbers_that_cannot_be_are_told_in_one_line_without_checksums(index, da
     name, start, values, dtype = DAMAGED[damage]
     change(index / "000001" / name, start, values, dtype)
     with pytest.raises(HashretError, match=rf"is damaged: .*{name}.*; build it again"):
-        ask(open_index(index, "cpu", verify=False, engine=engine))
+        ask(open_index(index, "cpu", verify=False, backend=engine))
     with pytest.raises(HashretError, match="has changed"):
         open_index(index, "cpu")
 
@@ -129,7 +129,8 @@ def test_a_large_index_is_compared_with_its_checksums_while_it_is_searched(index
     for search in (opened.search, lambda codes: opened.nearest(codes, 1), lambda codes: list(opened.within(codes, 1))):
         with pytest.raises(DamagedIndex, match=line):
             search(opened.codes()[:1])
-    assert open_index(index, "cpu").search(opened.codes()[:1]).rows.shape == (1, 10)  # which was not asked to compare
+    hits = open_index(index, "cpu").search(opened.codes()[:1])  # which was not asked to compare
+    assert hits.positions.shape == (1, 10)
 
 
 def test_what_was_compared_is_said(index, monkeypatch):
@@ -217,7 +218,7 @@ def test_all_codes_together_with_too_few_items_end_the_search():
     from hashret.index.hamming import HammingStage
 
     with pytest.raises(HashretError, match=r"starts.npy"):
-        HammingStage(table, 24, engine="faiss").search(np.zeros((1, 3), np.uint8), 9)
+        HammingStage(table, 24, backend="faiss").search(np.zeros((1, 3), np.uint8), 9)
 
 
 def test_candidates_beyond_the_values_are_not_read():

@@ -119,7 +119,7 @@ def test_several_folders_make_one_index_by_the_names(tmp_path, several):
         shards(tmp_path / "2", ["tree", "cat", "dog"], second, several),
         shards(tmp_path / "3", [], [None]),
     ]
-    meta = build_index(folders, tmp_path / "index")
+    meta = build_index(folders, tmp_path / "index").meta
     assert meta["classes"] == ["cat", "dog", "tree"]
     wanted = [("dog",), ("cat",), ("tree",), ("cat", "dog") if several else ("dog",), ()]
     assert names_in(open_index(tmp_path / "index")) == wanted

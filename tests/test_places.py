@@ -66,9 +66,9 @@ from hashret.index import build_index, hamming, open_index
 hamming._CODES_TO_COMPILE = 0
 with warnings.catch_warnings(record=True) as said:
     warnings.simplefilter("always")
-    print(build_index({codes!r}, {out!r})["count"])
+    print(build_index({codes!r}, {out!r}).count)
     index = open_index({out!r}, "cpu").warm()
-    print(len(index.search(index.codes()[:1], None, 5).rows[0]), hamming.load_scan())
+    print(len(index.search(index.codes()[:1], None, 5).positions[0]), hamming.load_scan())
 for one in said:
     print(one.message)
 """

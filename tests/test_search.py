@@ -2,14 +2,13 @@ import json
 
 import numpy as np
 import pytest
-import torch
 from conftest import make_model
 
 import hashret
-from hashret import search as search_module
 from hashret.encoding import encode
 from hashret.errors import HashretError
 from hashret.index import build_index, open_index
+from hashret.index.resident import Resident
 from hashret.search import Searcher, expand, query
 
 
@@ -25,7 +24,7 @@ def test_a_photograph_of_the_database_finds_itself_with_its_bits(photos, searche
         hits = searcher.search(path, k=5)
         assert [hit.rank for hit in hits] == [1, 2, 3, 4, 5]
         assert (hits[0].id, hits[0].path, hits[0].hamming, hits[0].euclidean) == (row, path, 0, 0.0)
-        assert np.array_equal(searcher.encode([path])[0].astype(np.float32), searcher.index.values[row])
+        assert np.array_equal(searcher.encode([path])[0].astype(np.float32), searcher.index.hash_outputs[row])
 
 
 def test_many_photographs_give_what_each_gives_alone(photos, searcher):
@@ -33,22 +32,21 @@ def test_many_photographs_give_what_each_gives_alone(photos, searcher):
     assert searcher.search_many(paths, k=4) == [searcher.search(path, k=4) for path in paths]
 
 
-def test_a_gpu_holds_the_index_once_that_pays(photos, index_folder, model, searcher, monkeypatch):
+def test_a_gpu_holds_the_index_once_that_pays(photos, index_folder, model, searcher):
     """The CPU stands in for the GPU."""
-    other = Searcher(index_folder, model, "cpu")
-    assert other.warm()._resident is None
+    index = Resident(open_index(index_folder, "cpu"), "cpu", few_queries=0)
+    other = Searcher(index, model, "cpu")
+    assert index._comparisons_until_load == 36 * 24 * 4
+    index._comparisons_until_load = 100  # bytes, where 36 codes are compared with a query
     paths = [photos / "test" / colour / "01.png" for colour in ("red", "blue")]
-    other._unpaid = 100  # bytes, where 36 codes are compared with a query
-    for number, resident in ((1, False), (2, True)):
+    for number, on_device in ((1, False), (2, True)):
         for got, wanted in zip(*(s.search_many(paths[:number], k=4) for s in (other, searcher)), strict=True):
             assert [(hit.rank, hit.path, hit.hamming) for hit in got] == [(w.rank, w.path, w.hamming) for w in wanted]
             assert [hit.euclidean for hit in got] == pytest.approx([hit.euclidean for hit in wanted], abs=1e-6)
-        assert (other._resident is not None) == resident
-    monkeypatch.setattr(search_module, "gpus", lambda: 1)
-    monkeypatch.setattr(search_module, "pick_device", lambda name: torch.device("cuda"))
-    other = Searcher(index_folder, model, "cpu")
-    assert other._unpaid == 36 * 24 * 4
-    assert other.warm()._resident.index is other.index
+        assert (index.outputs_on_device is not None) == on_device
+    index = Resident(open_index(index_folder, "cpu"), "cpu")
+    Searcher(index, model, "cpu").warm()
+    assert index.outputs_on_device is not None
 
 
 def test_directions_find_the_photograph_itself_first(photos, searcher):
@@ -61,7 +59,7 @@ def test_directions_find_the_photograph_itself_first(photos, searcher):
 
 
 def test_without_rerank_the_order_is_by_hamming_distance(photos, searcher):
-    hits = searcher.search(photos / "test" / "red" / "00.png", k=36, rerank=False)
+    hits = searcher.search(photos / "test" / "red" / "00.png", k=36, rerank_by=None)
     assert [hit.euclidean for hit in hits] == [None] * 36
     assert (np.diff([hit.hamming for hit in hits]) >= 0).all()
     assert json.loads(json.dumps(hits[0].as_dict()))["rank"] == 1
@@ -127,12 +125,12 @@ def test_saturated_values_still_order_the_answers(photos, tmp_path):
     encode(photos, tmp_path / "m.safetensors", tmp_path / "codes", split="train", workers=0)
     build_index(tmp_path / "codes", tmp_path / "index")
     searcher = Searcher(tmp_path / "index", tmp_path / "m.safetensors", "cpu")
-    assert searcher.index.values.min() > 0.999
+    assert searcher.index.hash_outputs.min() > 0.999
     hits = searcher.search(searcher.index.path(20), k=36)
     assert hits[0].id == 20
     assert {hit.hamming for hit in hits} == {0}
     assert len({hit.euclidean for hit in hits}) > 20
-    assert len(np.unique(searcher.index.values.astype(np.float16), axis=0)) < 5
+    assert len(np.unique(searcher.index.hash_outputs.astype(np.float16), axis=0)) < 5
 
 
 def test_several_labels_are_named(index_folder):

@@ -89,9 +89,9 @@ def nearest(database, codes, values):
 
 def whole(database, codes, values):
     hits = database.search(codes, values, K, CANDIDATES)
-    items = database.items(hits.rows.ravel().tolist())
+    items = database.items(hits.positions.ravel().tolist())
     assert len(items) == K * len(codes)
-    return hits.euclidean, hits.rows
+    return hits.euclidean, hits.positions
 
 
 def measured(contenders, codes, values):

@@ -177,7 +177,7 @@ def opened(folder):
     from hashret.index import open_index
 
     faiss.omp_set_num_threads(1)
-    return open_index(folder, "cpu", verify=False, engine="compiled").warm()
+    return open_index(folder, "cpu", verify=False, backend="compiled").warm()
 
 
 def serve(folder, offset, connection):

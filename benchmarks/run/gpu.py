@@ -125,7 +125,7 @@ def make_values(codes, bits, seed):
 
 def make_index(codes, bits, grouped=None):
     """An index in memory that the CPU searches, compiled where numba is installed."""
-    stage = HammingStage(group(pad(codes, padded_width(bits)), grouped), bits, "cpu").warm()
+    stage = HammingStage(group(pad(codes, padded_width(bits)), grouped), bits).warm()
     return Index({"bits": bits}, [HeldSegment(stage, make_values(codes, bits, 2))])
 
 
@@ -145,21 +145,20 @@ def make_engines(codes, bits, device):
     index = make_index(codes, bits)
     stage = index.segments[0].stage
     distinct = len(stage.table.codes)
-    on_gpu = stage if device == "cpu" else HammingStage(stage.table, bits, device, flat=stage.flat)
-    resident = Resident(index, device)
+    resident = Resident(index, device, few_queries=0).warm()
 
     def hamming(place):
         return lambda queries, k: place.search(queries.codes, k)
 
     def first_stage(queries, k):
         hits = resident.search(queries.codes, None, k)
-        return hits.hamming, hits.rows
+        return hits.hamming, hits.positions
 
     def both_stages(queries, k):
         hits = resident.search(queries.codes, queries.values, k, CANDIDATES)
-        return hits.hamming, hits.rows, hits.euclidean
+        return hits.hamming, hits.positions, hits.euclidean
 
-    engines = {BASELINE: plain(codes, bits, device), "hashret-gpu": hamming(on_gpu)}
+    engines = {BASELINE: plain(codes, bits, device)}
     engines |= {"resident-hamming": first_stage, "resident": both_stages}
     engines |= {"hashret-cpu": hamming(stage), "faiss-cpu": plain(codes, bits, "cpu")}
     width = padded_width(bits)

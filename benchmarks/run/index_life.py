@@ -182,10 +182,10 @@ def search(work):
     index = open_index(work / "index", "cpu", verify=False).warm()
     rng = np.random.default_rng(3)
     rows = rng.integers(0, len(index), 1000)
-    if index.values is None:
+    if index.hash_outputs is None:
         values, by = unpack(np.stack([index.code(row) for row in rows]), index.bits), "asymmetric"
     else:
-        values, by = np.asarray(index.values[rows]), "values"
+        values, by = np.asarray(index.hash_outputs[rows]), "values"
     xq = np.clip(values + rng.normal(0, 0.05, (1000, index.bits)), 0, 1).astype(np.float32)
     codes, quantiles = pack(binarize(xq)), {}
     for candidates in CANDIDATES:
@@ -194,7 +194,7 @@ def search(work):
             started = time.perf_counter()
             some = slice(query, query + 1)
             hits = index.search(codes[some], xq[some], k=10, candidates=candidates, rerank_by=by)
-            found = [(int(index.ids[row]), index.path(row)) for row in hits.rows[0]]
+            found = [(int(index.ids[row]), index.path(row)) for row in hits.positions[0]]
             times.append(time.perf_counter() - started)
             assert len(found) == 10
             if query >= 300 and sum(times) > SECONDS:

@@ -165,17 +165,13 @@ def make_engines(xb, bits, table, planes, build, notes):
 
     engines = {"flat": made("flat", faiss.IndexBinaryFlat(8 * xb.shape[1])).search}
     engines["padded"] = over_padded(made("padded", faiss.IndexBinaryFlat(8 * width)))
-    stage = HammingStage(table, bits, "cpu", "faiss")
+    stage = HammingStage(table, bits, "faiss")
     built(build, "hashret-faiss", lambda: stage.flat)
     engines["hashret-faiss"] = stage.search
     if has_compiled():
-        engines["hashret"] = HammingStage(table, bits, "cpu", "compiled", planes=planes).warm().search
+        engines["hashret"] = HammingStage(table, bits, "compiled", planes=planes).warm().search
     else:
         notes.append("hashret left out: numba is not installed")
-    if getattr(faiss, "get_num_gpus", lambda: 0)():
-        gpu = HammingStage(table, bits, "cuda")
-        built(build, "hashret-gpu", lambda: gpu.search(xb[:1], 1))
-        engines["hashret-gpu"] = gpu.search
     engines["numpy"] = with_numpy(as_words(xb))
     try:
         from usearch.index import MetricKind, search
@@ -304,7 +300,7 @@ from hashret.index.distinct import CodeTable
 from hashret.index.hamming import HammingStage
 codes, planes = (np.load(f"{sys.argv[1]}/{name}.npy", mmap_mode="r") for name in ("codes", "planes"))
 started = time.perf_counter()
-HammingStage(CodeTable(codes), int(sys.argv[2]), "cpu", "compiled", planes=planes).search(codes[:1], 100)
+HammingStage(CodeTable(codes), int(sys.argv[2]), "compiled", planes=planes).search(codes[:1], 100)
 print(round(time.perf_counter() - started, 3))
 """
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.lib import common
 from hashret import evaluate
 from hashret.files import read_json
-from hashret.index.rerank import FEATURES
+from hashret.index.rerank import CHOICES
 
 CANDIDATES = (100, 1000, 5000)
 
@@ -28,8 +28,8 @@ def main():
     for run in options.runs:
         record = read_json(run / "model.json", "training record")
         row = {key: record[key] for key in ("method", "bits", "seed", "image_size", "finetune", "width")}
-        row |= {"run": run.name, "reranked": {by: {} for by in FEATURES}}
-        for by, candidates in itertools.product(FEATURES, CANDIDATES):
+        row |= {"run": run.name, "reranked": {by: {} for by in CHOICES}}
+        for by, candidates in itertools.product(CHOICES, CANDIDATES):
             result = evaluate(run / "test", run / "index", candidates=candidates, rerank_by=by)
             row["reranked"][by][str(candidates)] = result["reranked"]
         row |= {"hamming": {key: result["hamming"][key] for key in ("map", "precision_at")}}

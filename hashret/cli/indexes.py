@@ -25,8 +25,8 @@ def build_index(**options: Any) -> None:
     """
     from ..index import build_index
 
-    meta = build_index(**options)
-    say(f"{options['out']}: {meta['count']:,} photographs, {meta['bits']} bits")
+    built = build_index(**options)
+    say(f"{options['out']}: {built.count:,} photographs, {built.bits} bits")
 
 
 @click.command()
@@ -77,7 +77,7 @@ def remove(index: str, ids: tuple[int, ...], paths: tuple[str, ...], gone: bool,
     refuse_engine(index)
     if not ids and not paths and not gone:
         raise HashretError("say what to remove, with --id, --path or --gone")
-    say(f"{index}: {remove(index, ids, paths, gone, yes):,} photographs removed")
+    say(f"{index}: {remove(index, ids, paths, gone=gone, yes=yes).count:,} photographs removed")
 
 
 @click.command()
@@ -95,8 +95,8 @@ def compact(index: str) -> None:
     from ..index import compact
 
     refuse_engine(index)
-    count, before, after = compact(index)
-    say(f"{index}: {count:,} photographs, {before:,} -> {after:,} bytes")
+    done = compact(index)
+    say(f"{index}: {done.count:,} photographs, {done.bytes_before:,} -> {done.bytes_after:,} bytes")
 
 
 @click.command()

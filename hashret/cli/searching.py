@@ -92,9 +92,8 @@ def query(
     searcher = Searcher(index, model, device, values=values)
     results = query(files, searcher=searcher, unreadable=unreadable, **options)
     if as_json:
-        for path, hits in results:
-            cut = {"candidates": hits.candidates, "ties_cut": hits.ties_cut}
-            click.echo(to_json({"query": path, "hits": [hit.as_dict() for hit in hits]} | cut))
+        for answer in results:
+            click.echo(to_json(answer.as_dict()))
         _print_unreadable("query", unreadable)
     else:
         for path, hits in results:

@@ -72,8 +72,8 @@ class Collection(Database):
         return self.engine.most
 
     @property
-    def has_values(self):
-        return self.meta["values"] if self.beside is None else self.beside.has_values
+    def has_hash_outputs(self):
+        return self.meta["values"] if self.beside is None else self.beside.has_hash_outputs
 
     def nearest(self, codes, k, among=None):
         self.check(codes)
@@ -99,18 +99,18 @@ class Collection(Database):
         for query, code in enumerate(codes):
             yield query, *self.engine.within(code, radius, _where(among))
 
-    def reranked(self, values, rows, features="values"):
-        rerank.check_features(features)
+    def reranked(self, queries, positions, rerank_by="values"):
+        rerank.check_rerank_by(rerank_by)
         if self.beside is not None:
-            return self.beside.reranked(values, self._rows_beside(rows), features)
-        if features == "features":
+            return self.beside.reranked(queries, self._rows_beside(positions), rerank_by)
+        if rerank_by == "features":
             raise HashretError("an engine keeps no features; name the index that was exported with --values")
-        if features != "asymmetric" and not self.has_values:
+        if rerank_by != "asymmetric" and not self.has_hash_outputs:
             raise HashretError("this collection keeps no values; take --rerank-by asymmetric")
-        distinct, places = np.unique(rows, return_inverse=True)
-        field = "codes" if features == "asymmetric" else "values"
+        distinct, places = np.unique(positions, return_inverse=True)
+        field = "codes" if rerank_by == "asymmetric" else "values"
         compared = getattr(self.engine.fetch(distinct, field), field)
-        return rerank.rerank(values, compared, places.reshape(rows.shape), features)
+        return rerank.rerank(queries, compared, places.reshape(positions.shape), rerank_by)
 
     def _rows_beside(self, ids):
         return np.searchsorted(self.beside.ids, ids)  # the same index: all are there
@@ -163,10 +163,10 @@ class Collection(Database):
     def _names(self, numbers):
         return tuple(self.meta["classes"][number] for number in numbers)
 
-    def value(self, row):
+    def hash_outputs_at(self, position):
         if self.beside is not None:
-            return self.beside.value(int(self._rows_beside(row)))
-        return self.engine.fetch(np.array([row]), "values").values[0] if self.has_values else None
+            return self.beside.hash_outputs_at(int(self._rows_beside(position)))
+        return self.engine.fetch(np.array([position]), "values").values[0] if self.has_hash_outputs else None
 
     def sample(self, n, seed=0):
         n, next_id, rng = min(n, len(self)), self.meta["next_id"], np.random.default_rng(seed)

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..bits import code_width
 from ..errors import HashretError
 from ..index import open_index
 from ..progress import Progress, takes_quiet
@@ -93,7 +92,7 @@ def _record(index, approximate):
     labels = index.labels
     return {"format": FORMAT, "complete": False, "source": digest(index)} | {
         **{name: index.meta[name] for name in _KEPT},
-        "values": index.has_values,
+        "values": index.has_hash_outputs,
         "labels": None if labels is None else "one" if labels.ndim == 1 else "several",
         "approximate": approximate,
         "recall": None,
@@ -129,23 +128,11 @@ def _write(engine, index, resumed):
 
 def batches(index, size):
     """The photographs of an opened `Index`, by id: yields `Rows` of up to ``size``."""
-    width = code_width(index.bits)
-    for segment in index.segments:
-        alive, codes = np.flatnonzero(segment.alive), segment.stage.codes()
-        for start in range(0, len(alive), size):
-            some = alive[start : start + size]
-            values = np.asarray(segment.hash_outputs[some], np.float32) if index.has_values else None
-            paths = [segment.paths[row] for row in some.tolist()]
-            yield Rows(segment.ids[some], codes[some][:, :width], values, _numbers(segment.labels, some), paths)
-
-
-def _numbers(labels, rows):
-    """Class numbers of the photographs at rows, a tuple each."""
-    if labels is None:
-        return [()] * len(rows)
-    if labels.ndim == 1:
-        return [(number,) if number >= 0 else () for number in labels[rows].tolist()]
-    return [tuple(np.flatnonzero(flags).tolist()) for flags in labels[rows]]
+    for positions in index.blocks(size):
+        outputs = index.hash_outputs[positions] if index.has_hash_outputs else None
+        labels = [index.label_numbers(position) for position in positions.tolist()]
+        paths = [index.path(position) for position in positions.tolist()]
+        yield Rows(index.ids[positions], index.codes_at(positions), outputs, labels, paths)
 
 
 def _recall(engine, index):

@@ -8,10 +8,14 @@ of them at each opening would take longer than a search.
 from __future__ import annotations
 
 import re
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import HashretError
+from .blocks import ROWS_AT_ONCE
 
 _MAGIC = b"\x93NUMPY\x01\x00"
 _HEADER = re.compile(
@@ -19,19 +23,20 @@ _HEADER = re.compile(
 )
 
 
-def damaged(folder, name, why):
-    """The error of a file of an index that is not as it was written."""
+def damaged(folder: Path, name: str, why: str) -> HashretError:
+    """Return the error of a file of an index that is not as it was written."""
     return HashretError(f"the index {folder} is damaged: {name} {why}; build it again")
 
 
-def map_array(path, *kinds):
-    """Map an `.npy` file: -> memory map, read-only.
+def map_array(path: Path, *kinds: tuple[str, tuple[int | None, ...]]) -> NDArray[Any]:
+    """Map an `.npy` file, read-only.
 
     Args:
-        kinds: what it may be: pairs of the type ("<f4") and the shape, in which None is any length.
+        path: of the file.
+        kinds: what the array may be: pairs of the type ("<f4") and the shape, in which None is any length.
 
     Raises:
-        HashretError: it is none of these, or of another size than it says.
+        HashretError: the array is none of these, or the file of another size than its header says.
         FileNotFoundError: no such file.
     """
     with open(path, "rb") as file:
@@ -47,19 +52,17 @@ def map_array(path, *kinds):
             expected = start + bytes_of_row * int(np.prod(found[1], dtype=object))
             if fits and kind == found[0] and size == expected and expected > start:
                 return np.memmap(path, kind, "r", start, found[1])
-    wanted = " or ".join(
-        f"{kind} ({', '.join('any' if n is None else str(n) for n in shape)})" for kind, shape in kinds
-    )
-    raise damaged(path.parent.parent, path.name, f"is no array {wanted}")
+    names = [f"{kind} ({', '.join('any' if n is None else str(n) for n in shape)})" for kind, shape in kinds]
+    raise damaged(path.parent.parent, path.name, f"is no array {' or '.join(names)}")
 
 
-def ascends(array, low, high, strictly=False, block=2**18):
+def ascends(array: NDArray[np.integer[Any]], low: int, high: int, strictly: bool = False) -> bool:
     """Whether whole numbers ascend, from ``low`` or more to ``high`` or less; read a block at a time."""
     last = low - strictly
-    for start in range(0, len(array), block):
-        some = np.asarray(array[start : start + block])
-        steps = some[1:] > some[:-1] if strictly else some[1:] >= some[:-1]
-        if some[0] < last + strictly or not steps.all():
+    for start in range(0, len(array), ROWS_AT_ONCE):
+        block = np.asarray(array[start : start + ROWS_AT_ONCE])
+        steps = block[1:] > block[:-1] if strictly else block[1:] >= block[:-1]
+        if block[0] < last + strictly or not steps.all():
             return False
-        last = int(some[-1])
+        last = int(block[-1])
     return last <= high

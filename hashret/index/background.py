@@ -1,12 +1,15 @@
 """The checksums of an opened index, compared while it is searched already.
 
 Reading all files of a large index takes longer than opening it and answering a query. Damage that no other check sees,
-as a few bits of the values, is found once a process that goes on has read each file.
+as a few bits of the hash outputs, is found once a long-running process has read each file.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from threading import Thread
+from typing import Any
 
 from .segment import check_files
 
@@ -19,23 +22,23 @@ class BackgroundCheck:
         segments: what its `index.json` says of them.
 
     Attributes:
-        total: how many files there are.
-        done: how many were the same so far.
+        done: how many files were the same so far.
         damage: name of the first file that differs, after which no more are read; None until then.
     """
 
-    def __init__(self, folder, segments):
-        files = [(folder / part["name"], name, file) for part in segments for name, file in part["files"].items()]
+    def __init__(self, folder: Path, segments: Sequence[dict[str, Any]]) -> None:
+        files = [(folder / meta["name"], name, file) for meta in segments for name, file in meta["files"].items()]
         self._files = sorted(files, key=lambda file: file[2]["bytes"])
-        self.total, self.done, self.damage = len(files), 0, None
+        self.done = 0
+        self.damage: str | None = None
         self.thread = Thread(target=self._run, name="checksums", daemon=True)
         self.thread.start()
 
-    def _run(self):
+    def _run(self) -> None:
         for folder, name, file in self._files:
             try:
                 self.damage = check_files(folder, {name: file}, verify=True)
-            except FileNotFoundError:  # removed by a later change; the index that is open keeps what it mapped
+            except FileNotFoundError:  # removed by a later change; the open index keeps its memory map
                 continue
             except OSError as error:
                 self.damage = f"{name} cannot be read ({error.strerror}), it"

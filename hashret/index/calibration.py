@@ -6,20 +6,30 @@ from dataclasses import dataclass
 
 import faiss
 import numpy as np
+from numpy.typing import NDArray
 
-from ..bits import code_width
+from ..bits import HashOutputs, Positions, code_width
 from ..errors import HashretError
-from .rerank import check_features, rerank, squared_distances
+from ..results import Result
+from .blocks import PAIRS_AT_ONCE, ROWS_AT_ONCE
+from .hamming import HammingStage
+from .rerank import check_rerank_by, rerank, squared_distances
+from .rows import Rows
 
-_ROWS_AT_ONCE = 2**18
-_PAIRS_AT_ONCE = 2**22
-_QUERIES_AT_ONCE = 16  # from 20 on faiss takes |q|^2 - 2 qb + |b|^2, which blurs the small distances of close values
+_QUERIES_AT_ONCE = 16  # from 20 on faiss takes |q|^2 - 2 qb + |b|^2, which blurs the small distances of close outputs
 _WITHIN = 20  # the answer is the least number to within a twentieth
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """The least candidates that reach a recall of the k nearest, and the one they reach, over a sample of queries."""
+class Calibration(Result):
+    """How many candidates reach a recall.
+
+    Attributes:
+        candidates: the least number that reaches the recall.
+        recall: mean fraction of the k nearest that these find, over a sample of queries.
+        k: answers a query.
+        sample: how many queries were asked.
+    """
 
     candidates: int
     recall: float
@@ -27,85 +37,96 @@ class Calibration:
     sample: int
 
 
-def calibrate(stage, values, k=10, recall=0.99, sample=200, seed=0, features="values", codes=None):
-    """The least number of Hamming candidates whose re-rank finds the nearest values: -> `Calibration`.
+def calibrate(
+    stage: HammingStage,
+    hash_outputs: HashOutputs,
+    k: int = 10,
+    recall: float = 0.99,
+    sample: int = 200,
+    seed: int = 0,
+    rerank_by: str = "values",
+    codes: Rows | None = None,
+) -> Calibration:
+    """Find the least number of Hamming candidates whose re-rank finds the nearest hash outputs.
 
-    Items of the index are the queries, each left out of its own answers. Found is what the re-rank puts among its
-    first k and is no farther, by its values, than the k-th nearest of a full search. The number is doubled from k on
-    until the recall is reached, then bisected to within 5 %.
+    Items of the index are the queries, each left out of its own answers. An answer is right if the re-rank puts it
+    among its first k and it is no farther, by its hash outputs, than the k-th nearest of a full search. The number is
+    doubled from k on until the recall is reached, then bisected to within 5 %.
 
     Args:
         stage: a `HammingStage` of n items.
-        values: float32 (n, bits) of its items, read in blocks: a memory map will do.
-        k: answers wanted; all others where an index has no more.
-        recall: mean share of the k nearest that is to be found.
+        hash_outputs: float32 (n, bits) of its items, read in blocks: a memory map will do.
+        k: answers a query; all others where an index has no more.
+        recall: mean fraction of the k nearest that is to be found.
         sample: how many items to query, all where there are fewer.
         seed: of the drawing of them.
-        features: what the re-rank compares, one of `hashret.index.rerank.FEATURES`. With others than values, even all
-            candidates may not reach the recall: they are the answer then, with the recall that they reach.
+        rerank_by: one of `hashret.index.rerank.CHOICES`. With others than "values", even all candidates may not reach
+            the recall: they are the answer then, with the recall that they reach.
         codes: packed codes of the items, uint8 (n, w); None to ask the stage.
 
     Raises:
-        HashretError: k or sample below 1, recall not in (0, 1], other features, fewer than two items.
+        HashretError: k or sample below 1, recall not in (0, 1], another re-rank, fewer than two items.
     """
     if k < 1 or sample < 1:
         raise HashretError(f"k and the sample must be at least 1, not {min(k, sample)}")
     if not 0 < recall <= 1:
         raise HashretError(f"the recall to reach is above 0 and at most 1, not {recall}")
-    check_features(features)
-    n = len(values)
+    check_rerank_by(rerank_by)
+    n = len(hash_outputs)
     if n < 2:
         raise HashretError("an index of fewer than two photographs has nothing to calibrate")
     k = min(k, n - 1)
     rng = np.random.default_rng(seed)
     rows = np.sort(rng.choice(n, min(sample, n), replace=False, shuffle=False))
     codes = stage.codes() if codes is None else codes
-    xq, query_codes = values[rows], codes[rows][:, : code_width(stage.bits)]
-    farthest = kth_distances(values, rows, k)
+    xq, query_codes = hash_outputs[rows], codes[rows][:, : code_width(stage.bits)]
+    farthest = kth_distances(hash_outputs, rows, k)
 
-    def reached(candidates):
-        right, step = 0, max(1, _PAIRS_AT_ONCE // candidates)
+    def recall_of(candidates: int) -> float:
+        right, step = 0, max(1, PAIRS_AT_ONCE // candidates)
         for start in range(0, len(rows), step):
-            some = slice(start, start + step)
-            found = _others(stage.search(query_codes[some], candidates + 1)[1], rows[some])
-            _, order = rerank(xq[some], codes if features == "asymmetric" else values, found, features)
-            best = np.take_along_axis(found, order[:, :k], axis=1)
-            right += int(np.count_nonzero(squared_distances(xq[some], values, best) <= farthest[some, None]))
+            block = slice(start, start + step)
+            others = _without_query(stage.search(query_codes[block], candidates + 1)[1], rows[block])
+            _, order = rerank(xq[block], codes if rerank_by == "asymmetric" else hash_outputs, others, rerank_by)
+            best = np.take_along_axis(others, order[:, :k], axis=1)
+            right += int(np.count_nonzero(squared_distances(xq[block], hash_outputs, best) <= farthest[block, None]))
         return right / (k * len(rows))
 
     low, high = k - 1, k
-    while (share := reached(high)) < recall:
+    while (reached := recall_of(high)) < recall:
         if high == n:
-            return Calibration(n, share, k, len(rows))
+            return Calibration(n, reached, k, len(rows))
         low, high = high, min(2 * high, n)
     while high - low > max(1, high // _WITHIN):
         middle = (low + high) // 2
-        if (other := reached(middle)) >= recall:
-            high, share = middle, other
+        if (other := recall_of(middle)) >= recall:
+            high, reached = middle, other
         else:
             low = middle
-    return Calibration(high, share, k, len(rows))
+    return Calibration(high, reached, k, len(rows))
 
 
-def kth_distances(values, rows, k):
-    """Squared distance of each chosen row to the k-th nearest other: values float32 (n, d) -> float32 (len(rows),)."""
-    xq = np.ascontiguousarray(values[rows])
-    D, near = np.empty((len(rows), 0), np.float32), np.empty((len(rows), 0), np.int64)
-    for start in range(0, len(values), _ROWS_AT_ONCE):
-        block = np.ascontiguousarray(values[start : start + _ROWS_AT_ONCE])
-        found = [
+def kth_distances(hash_outputs: HashOutputs, chosen: NDArray[np.int64], k: int) -> NDArray[np.float32]:
+    """Return the squared distance of each chosen row to the k-th nearest other: (n, d) -> float32 (len(chosen),)."""
+    xq = np.ascontiguousarray(hash_outputs[chosen])
+    D, near = np.empty((len(chosen), 0), np.float32), np.empty((len(chosen), 0), np.int64)
+    for start in range(0, len(hash_outputs), ROWS_AT_ONCE):
+        block = np.ascontiguousarray(hash_outputs[start : start + ROWS_AT_ONCE])
+        nearest = [
             faiss.knn(xq[query : query + _QUERIES_AT_ONCE], block, min(k + 1, len(block)))
-            for query in range(0, len(rows), _QUERIES_AT_ONCE)
+            for query in range(0, len(chosen), _QUERIES_AT_ONCE)
         ]
-        D = np.hstack([D, np.vstack([distances for distances, _ in found])])
-        near = np.hstack([near, np.vstack([places for _, places in found]) + start])
+        D = np.hstack([D, np.vstack([distances for distances, _ in nearest])])
+        near = np.hstack([near, np.vstack([numbers for _, numbers in nearest]) + start])
         least = np.argsort(D, axis=1)[:, : k + 1]
         D, near = np.take_along_axis(D, least, axis=1), np.take_along_axis(near, least, axis=1)
-    return np.sort(squared_distances(xq, values, near), axis=1)[:, k]  # the row itself is at 0, before the k others
+    # The row itself is at 0, before the k others.
+    return np.sort(squared_distances(xq, hash_outputs, near), axis=1)[:, k]
 
 
-def _others(found, rows):
-    """Answers without the query itself, or without the last where it is not there: (nq, c) -> (nq, c - 1)."""
-    keep = found != rows[:, None]
+def _without_query(answers: Positions, rows: NDArray[np.int64]) -> Positions:
+    """Return answers without the query itself, or without the last where it is not there: (nq, c) -> (nq, c - 1)."""
+    keep = answers != rows[:, None]
     keep[:, -1] &= ~keep.all(axis=1)
-    return found[keep].reshape(len(found), -1)
+    others: Positions = answers[keep].reshape(len(answers), -1)
+    return others

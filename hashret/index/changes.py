@@ -9,12 +9,17 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import HashretError
 from ..files import (
+    StrPath,
     check_output,
     discard,
     flush,
@@ -28,39 +33,88 @@ from ..files import (
     write_json,
 )  # fmt: skip
 from ..labels import united
+from ..results import WasDict, WasInt, WasTuple
 from ..shards import ShardFolder, decode_path
+from .blocks import ROWS_AT_ONCE
 from .folder import (
     FORMAT,
     REMOVED,
     SEGMENT,
     SEGMENT_FILE,
     SHARED,
-    open_index,
+    Index,
     read_meta,
     segment_name,
     write_shards,
 )  # fmt: skip
-from .gone import gone_rows
+from .gone import gone_positions
 from .hamming import compile_for
-from .segment import SegmentWriter, describe, save_rows
+from .opening import open_index
+from .segment import Segment, SegmentWriter, describe, save_array
 
-_ROWS_AT_ONCE = 2**16
 _OUTPUTS = frozenset({"hash_outputs"})  # what an index that is built without values leaves out
+_Folders = StrPath | Iterable[StrPath]  # one folder, or several
 
 
-def build_index(codes=("codes",), out="index", overwrite=False, values=True):
+@dataclass(frozen=True)
+class BuiltIndex(WasDict):
+    """What `build_index` made.
+
+    Attributes:
+        folder: of the index.
+        count: photographs in it.
+        bits: length of their codes.
+        classes: names of their classes.
+        meta: all that `index.json` says, which `as_dict` returns.
+    """
+
+    folder: str
+    count: int
+    bits: int
+    classes: tuple[str, ...]
+    meta: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        return self.meta
+
+
+@dataclass(frozen=True, eq=False)
+class Removed(WasInt):
+    """What `remove` did: how many photographs it removed, ``count``."""
+
+    count: int
+
+
+@dataclass(frozen=True)
+class Compacted(WasTuple):
+    """What `compact` did: ``count`` photographs are in the index, whose files had ``bytes_before`` and now have
+    ``bytes_after``.
+    """
+
+    count: int
+    bytes_before: int
+    bytes_after: int
+
+
+def build_index(
+    codes: _Folders = ("codes",), out: StrPath = "index", *, overwrite: bool = False, values: bool = True
+) -> BuiltIndex:
     """Build an index folder from one or several folders of shards, a shard in memory at a time.
-
-    Returns the metadata written. With several folders, ids go on counting from one to the next, and their classes are
-    united by name. Without ``values``, the index is a tenth the size, and the re-rank can only be asymmetric.
 
     An index that is replaced stays as it is until `index.json` names the new segment, in one step; then its own files
     are removed, and others in the folder stay.
 
+    Args:
+        codes: folders of shards. Ids go on counting from one to the next, and their classes are united by name.
+        out: folder to write.
+        overwrite: replace an index that is there.
+        values: keep the hash outputs. Without them the index is a tenth the size, and the re-rank can only be
+            asymmetric.
+
     Raises:
         HashretError: damaged or incomplete shards, folders of different encoders, no photographs, ``out`` exists.
     """
-    folders = [ShardFolder(folder) for folder in ([codes] if isinstance(codes, (str, Path)) else codes)]
+    folders = _shard_folders(codes)
     meta = {name: folders[0].manifest[name] for name in SHARED}
     for folder in folders:
         if any(folder.manifest[name] != meta[name] for name in SHARED):
@@ -96,13 +150,19 @@ def build_index(codes=("codes",), out="index", overwrite=False, values=True):
         if made:
             with contextlib.suppress(OSError):
                 out.rmdir()  # where nothing came of it
-    return meta
+    return BuiltIndex(str(out), meta["count"], meta["bits"], tuple(meta["classes"]), meta)
 
 
-def append(index, codes, new_only=False):
-    """Add folders of shards to an index: -> how many photographs. Their ids count on from the highest ever given.
+def _shard_folders(codes: _Folders) -> list[ShardFolder]:
+    """Open one or several folders of shards."""
+    return [ShardFolder(folder) for folder in ([codes] if isinstance(codes, (str, os.PathLike)) else codes)]
 
-    Their classes are those of the index of the same name; new ones are put behind these.
+
+def append(index: StrPath, codes: _Folders, *, new_only: bool = False) -> int:
+    """Add folders of shards to an index, and return how many photographs that were.
+
+    Their ids count on from the highest ever given. Their classes are those of the index of the same name; new ones are
+    put behind these.
 
     Args:
         index, codes: folders.
@@ -111,7 +171,7 @@ def append(index, codes, new_only=False):
     Raises:
         HashretError: shards of another encoder.
     """
-    folders = [ShardFolder(folder) for folder in ([codes] if isinstance(codes, (str, Path)) else codes)]
+    folders = _shard_folders(codes)
     with _changing(index) as (folder, meta):
         for shards in folders:
             if any(shards.manifest[name] != meta[name] for name in SHARED):
@@ -126,74 +186,76 @@ def append(index, codes, new_only=False):
             generation = _next_generation(folder)
             segment = _placed(_finished(writer), writer, folder, generation)
         _switch(folder, meta | {"classes": classes}, [*meta["segments"], segment], next_id, generation)
-        return segment["count"]
+        return int(segment["count"])
 
 
-def _known_files(folder, codes):
-    """The paths in folders of shards whose files are in the index already."""
+def _known_files(folder: Path, codes: Sequence[ShardFolder]) -> set[str]:
+    """Return the paths in folders of shards whose files are in the index already."""
     paths = [decode_path(path) for shards in codes for path in shards.paths()]
     return open_index(folder, "cpu", verify=False).known_files(paths)
 
 
-def remove(index, ids=(), paths=(), gone=False, yes=False):
-    """Remove photographs by id or by path, see `hashret.index.folder.Index.matching`: -> how many.
+def remove(
+    index: StrPath, ids: Iterable[int] = (), paths: Iterable[str] = (), *, gone: bool = False, yes: bool = False
+) -> Removed:
+    """Remove photographs by id or by path.
 
     Args:
         index: folder.
-        ids, paths: what is removed.
-        gone: also those whose file is no longer there, see `hashret.index.gone.gone_rows`.
-        yes: remove what is ``gone`` also where that is a large share of the index.
+        ids: of photographs to remove.
+        paths: of photographs to remove, or patterns, see `hashret.index.folder.Index.matching`.
+        gone: also remove those whose file is no longer there, see `hashret.index.gone.gone_positions`.
+        yes: remove what is ``gone`` also where that is a large fraction of the index.
 
     Raises:
         HashretError: an id or a path that is not there, or ``gone`` where no file at all is; nothing is removed then.
     """
     with _changing(index) as (folder, meta):
         opened = open_index(folder, "cpu", verify=False)
-        leaving = _rows_of_ids(opened, ids) | _rows_of_paths(opened, paths)
+        leaving = _with_ids(opened, ids) | _with_paths(opened, paths)
         if gone:
-            leaving |= gone_rows(opened, yes)
+            leaving |= gone_positions(opened, yes)
         if not leaving.any():
-            return 0
+            return Removed(0)
         segments, generation = [], _next_generation(folder)
-        for number, part in enumerate(opened.segments):
+        for number, segment in enumerate(opened.segments):
             new = leaving[opened.offsets[number] : opened.offsets[number + 1]]
             if new.any():
-                rows = np.union1d(part.removed, np.flatnonzero(new)).astype(np.int64)
-                segments += [_with_removed(folder, part, rows, generation)]
+                rows = np.union1d(segment.removed, np.flatnonzero(new)).astype(np.int64)
+                segments += [_with_removed(folder, segment, rows, generation)]
             else:
-                segments += [part.meta]
+                segments += [segment.meta]
         _switch(folder, meta, segments, meta["next_id"], generation)
-        return int(leaving.sum())
+        return Removed(int(leaving.sum()))
 
 
-def compact(index):
-    """Merge all segments into one without what was removed: -> (photographs, bytes before, bytes after)."""
+def compact(index: StrPath) -> Compacted:
+    """Merge all segments into one without what was removed."""
     with _changing(index) as (folder, meta):
         before = _bytes(meta["segments"])
         if len(meta["segments"]) == 1 and not meta["segments"][0].get("removed"):
-            return meta["count"], before, before
+            return Compacted(meta["count"], before, before)
         opened = open_index(folder, "cpu", verify=True)
         common = set.intersection(*(set(segment.columns) for segment in opened.segments)) - {"labels"}
         with _new_segment(folder, meta["bits"]) as writer:
             labels = opened.labels
-            for number, segment in enumerate(opened.segments):
-                codes = segment.stage.codes()
-                alive = np.flatnonzero(segment.alive)
-                for start in range(0, len(alive), _ROWS_AT_ONCE):
-                    rows = alive[start : start + _ROWS_AT_ONCE]
+            for segment, offset in zip(opened.segments, opened.offsets, strict=False):
+                codes, alive = segment.stage.codes(), np.flatnonzero(segment.alive)
+                for start in range(0, len(alive), ROWS_AT_ONCE):
+                    rows = alive[start : start + ROWS_AT_ONCE]
                     columns = {"codes": codes[rows]} | {name: segment.columns[name][rows] for name in common}
                     if labels is not None:
-                        columns["labels"] = labels[rows + opened.offsets[number]]
-                    writer.add(columns, segment.paths.cut(rows))
+                        columns["labels"] = labels[rows + offset]
+                    writer.add(columns, segment.paths.cut_at(rows))
             if not len(writer):
                 raise HashretError(f"every photograph of {index} was removed; nothing is left to compact")
             generation = _next_generation(folder)
-            segment = _placed(_finished(writer), writer, folder, generation)
-        _switch(folder, meta, [segment], meta["next_id"], generation)
-        return segment["count"], before, _bytes([segment])
+            merged = _placed(_finished(writer), writer, folder, generation)
+        _switch(folder, meta, [merged], meta["next_id"], generation)
+        return Compacted(merged["count"], before, _bytes([merged]))
 
 
-def _check_output(out, overwrite):
+def _check_output(out: Path, overwrite: bool) -> None:
     """`check_output` of an index: what a build left that was killed before it wrote `index.json` is in nobody's way."""
     inside = list(out.iterdir()) if out.is_dir() else []
     begun = [path for path in inside if re.fullmatch(SEGMENT, path.name) and path.is_dir()]
@@ -204,18 +266,18 @@ def _check_output(out, overwrite):
 
 
 @contextlib.contextmanager
-def _changing(index):
+def _changing(index: StrPath) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Hold the index's lock: yields (folder, metadata); what no index.json names is removed before and after."""
     folder = Path(index)
     if not folder.is_dir():
-        raise HashretError(f"no index at {folder}; build one with hashret build-index")
+        raise HashretError(f"no index at {folder}", hint="build one with hashret build-index")
     read_meta(folder)
     try:
         with locked(folder):
-            for part in read_meta(folder)["segments"]:
-                if (folder / part["name"]).is_symlink():
+            for segment in read_meta(folder)["segments"]:
+                if (folder / segment["name"]).is_symlink():
                     raise HashretError(
-                        f"{folder / part['name']} is a link, and nothing outside the index is changed; "
+                        f"{folder / segment['name']} is a link, and nothing outside the index is changed; "
                         "put the folder that it leads to in its place"
                     )
             _clean(folder)
@@ -225,15 +287,15 @@ def _changing(index):
         raise HashretError(f"cannot change the index {index}: {_reason(error)}; it is as it was") from error
 
 
-def _reason(error):
+def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error).splitlines()[0]
 
 
-def _clean(folder):
+def _clean(folder: Path) -> None:
     """Remove what no `index.json` names: segments, and files in them, of names that hashret gives alone."""
     meta = read_meta(folder)
     remove_leftovers(folder, rf"index\.json|segment|{SEGMENT}|added-\w+")
-    used = {part["name"]: part["files"] for part in meta["segments"]}
+    used = {segment["name"]: segment["files"] for segment in meta["segments"]}
     for path in _own_segments(folder):
         with contextlib.suppress(OSError):
             if path.name in used:
@@ -246,8 +308,8 @@ def _clean(folder):
                 discard(path)
 
 
-def _own_segments(folder):
-    """The folders that have a segment's name; a link is none of hashret's making."""
+def _own_segments(folder: Path) -> list[Path]:
+    """Return the folders that have a segment's name; a link is none of hashret's making."""
     return [
         path
         for path in folder.iterdir()
@@ -255,16 +317,17 @@ def _own_segments(folder):
     ]
 
 
-def _state(folder):
-    """What `index.json` says, of whatever format; empty where there is none, or it is damaged."""
+def _state(folder: Path) -> dict[str, Any]:
+    """Return what `index.json` says, of whatever format; empty where there is none, or it is damaged."""
     try:
-        return read_json(folder / "index.json", "index")
+        state: dict[str, Any] = read_json(folder / "index.json", "index")
+        return state
     except HashretError:
         return {}
 
 
-def _next_generation(folder):
-    """A number above that of the index, by which no segment in the folder goes."""
+def _next_generation(folder: Path) -> int:
+    """Return a number above that of the index, by which no segment in the folder goes."""
     generation = _state(folder).get("generation")
     if not isinstance(generation, int):  # damaged: above those of its segments
         generation = max([0, *(int(path.name) for path in _own_segments(folder) if (path / "hamming.faiss").exists())])
@@ -274,65 +337,68 @@ def _next_generation(folder):
 
 
 @contextlib.contextmanager
-def _new_segment(folder, bits, without=frozenset()):
-    """A writer of a segment under a temporary name, which `_placed` gives its own."""
+def _new_segment(folder: Path, bits: int, without: Collection[str] = ()) -> Iterator[SegmentWriter]:
+    """Yield a writer of a segment under a temporary name, which `_placed` gives its own."""
     with partial_folder(folder / "segment") as partial:
         yield SegmentWriter(partial, bits, without)
 
 
-def _finished(writer):
-    """Write the rest of a segment, onto the disk: -> what `index.json` says of it."""
+def _finished(writer: SegmentWriter) -> dict[str, Any]:
+    """Write the rest of a segment, onto the disk, and return what `index.json` says of it."""
     segment = writer.close()
     flush_tree(writer.folder)
     return segment
 
 
-def _placed(segment, writer, folder, generation):
-    """Give a finished segment its name: -> what `index.json` says of it."""
+def _placed(segment: dict[str, Any], writer: SegmentWriter, folder: Path, generation: int) -> dict[str, Any]:
+    """Give a finished segment its name, and return what `index.json` says of it."""
     os.rename(writer.folder, folder / segment_name(generation))
     flush(folder)
     return segment | {"name": segment_name(generation)}
 
 
-def _with_removed(folder, segment, rows, generation):
+def _with_removed(folder: Path, segment: Segment, rows: NDArray[np.int64], generation: int) -> dict[str, Any]:
+    """Write which rows of a segment are removed, and return what `index.json` says of the segment then."""
     name = f"removed-{generation:06d}.npy"
     path = folder / segment.meta["name"] / name
-    save_rows(path, rows)
+    save_array(path, rows)
     flush(path)
     flush(path.parent)
     files = {file: value for file, value in segment.meta["files"].items() if file != segment.meta.get("removed")}
     return segment.meta | {"files": files | {name: describe(path)}, "removed": name, "removed_count": len(rows)}
 
 
-def _switch(folder, meta, segments, next_id, generation):
-    """The one step at which a change happens."""
-    count = sum(part["count"] - part.get("removed_count", 0) for part in segments)
+def _switch(folder: Path, meta: dict[str, Any], segments: list[dict[str, Any]], next_id: int, generation: int) -> None:
+    """Replace `index.json`: the one step at which a change happens."""
+    count = sum(segment["count"] - segment.get("removed_count", 0) for segment in segments)
     changes = {"count": count, "generation": generation, "next_id": next_id, "segments": segments}
     # What was changed is no longer the data set of a protocol.
     same = len(segments) == len(meta["segments"]) == 1 and count == meta["count"]
     write_json(folder / "index.json", meta | changes | {"protocol": meta["protocol"] if same else None})
 
 
-def _rows_of_ids(index, ids):
-    ids = np.asarray(list(ids), np.int64)
-    rows = index.rows(ids)
-    missing = np.setdiff1d(ids, index.ids[rows])
+def _with_ids(index: Index, ids: Iterable[int]) -> NDArray[np.bool_]:
+    """Return which positions have one of some ids. Raises HashretError where an id is missing."""
+    wanted = np.asarray(list(ids), np.int64)
+    positions = index.positions(wanted)
+    missing = np.setdiff1d(wanted, index.ids[positions])
     if len(missing):
         raise HashretError(f"no photograph with id {missing[0]} in the index")
-    found = np.zeros(index.offsets[-1], bool)
-    found[rows] = True
-    return found
+    mask = np.zeros(index.offsets[-1], bool)
+    mask[positions] = True
+    return mask
 
 
-def _rows_of_paths(index, patterns):
-    gone = np.zeros(index.offsets[-1], bool)
+def _with_paths(index: Index, patterns: Iterable[str]) -> NDArray[np.bool_]:
+    """Return which positions match one of some patterns. Raises HashretError where one matches none."""
+    mask = np.zeros(index.offsets[-1], bool)
     for pattern in sorted(patterns):
-        found = index.matching(pattern)
-        if not found.any():
+        matched = index.matching(pattern)
+        if not matched.any():
             raise HashretError(f"no photograph {pattern} in the index")
-        gone |= found
-    return gone
+        mask |= matched
+    return mask
 
 
-def _bytes(segments):
-    return sum(file["bytes"] for part in segments for file in part["files"].values())
+def _bytes(segments: Iterable[dict[str, Any]]) -> int:
+    return sum(file["bytes"] for segment in segments for file in segment["files"].values())

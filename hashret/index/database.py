@@ -1,119 +1,174 @@
-"""What a search needs of a database of encoded photographs, be it an index folder here or a collection in an engine."""
+"""What a search needs of a database of encoded photographs, be it an index folder here or a collection in an engine.
+
+The two stages of retrieval stand here once, in `Database.search`. A database gives the steps: `nearest`, the Hamming
+stage, and `reranked`, the re-rank stage.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ..bits import code_width
+from ..bits import Codes, Distances, HashOutputs, Labels, Positions, code_width
 from ..errors import HashretError
+from ..renamed import old_attributes, old_keywords
+from .calibration import Calibration
+from .rerank import Vectors
 
 CANDIDATES = 1000  # re-ranked where no number is asked for
 MOST_CANDIDATES = 10_000  # and where ties among the nearest go on beyond these, up to so many
 
 
+@old_attributes
 @dataclass(frozen=True)
 class Hits:
-    """Answers to nq queries, best first: ``rows`` (nq, k) int64 places in the database, ``hamming`` (nq, k) int32,
-    ``euclidean`` (nq, k) float32, NaN where there was no re-rank.
+    """Answers to nq queries, best first.
 
-    ``candidates`` (nq,) int64 of each were re-ranked, 0 without re-rank. ``cut`` (nq,) bool says that ties among the
-    nearest were cut off: photographs were left out that are as near as the k-th nearest, and might be better answers.
+    Attributes:
+        positions: int64 (nq, k), of the photographs in the database.
+        hamming: int32 (nq, k), distances in bits.
+        euclidean: float32 (nq, k), NaN where there was no re-rank.
+        candidates: int64 (nq,), how many were re-ranked, 0 without re-rank.
+        cut: bool (nq,), whether ties among the nearest were cut off: photographs were left out that are as near as the
+            k-th nearest, and might be better answers.
     """
 
-    rows: np.ndarray
-    hamming: np.ndarray
-    euclidean: np.ndarray
-    candidates: np.ndarray
-    cut: np.ndarray
+    positions: Positions
+    hamming: Distances
+    euclidean: NDArray[np.float32]
+    candidates: NDArray[np.int64]
+    cut: NDArray[np.bool_]
 
-    def put(self, queries, other):
-        """Replace the answers of some queries, by number or by a mask, by other `Hits`."""
-        for column in fields(self):
-            getattr(self, column.name)[queries] = getattr(other, column.name)
-
-
-def joined(parts):
-    """The `Hits` of one group of queries after the other, as one."""
-    return Hits(*(np.concatenate([getattr(part, column.name) for part in parts]) for column in fields(Hits)))
+    def take(self, queries: NDArray[np.integer[Any]]) -> Hits:
+        """Return the answers of some queries, by number."""
+        return Hits(*(getattr(self, column.name)[queries] for column in fields(self)))
 
 
-def ties_are_cut(D, k, candidates):
-    """Whether others than the candidates are as near as the k-th nearest: distances ascending (nq, c) -> bool (nq,)."""
-    return D[:, k - 1] == D[:, candidates] if D.shape[1] > candidates else np.zeros(len(D), bool)
+def _concatenated(groups: Sequence[Hits]) -> Hits:
+    """Return the `Hits` of one group of queries after the other, as one."""
+    return Hits(*(np.concatenate([getattr(group, column.name) for group in groups]) for column in fields(Hits)))
+
+
+class Candidates(NamedTuple):
+    """The candidates of some queries of a search, which have equally many.
+
+    ``queries`` int64 (m,) are the numbers of the queries, ``hamming`` int32 and ``positions`` int64 (m, c) the
+    candidates by (distance, position), and ``cut`` bool (m,) says as in `Hits` where ties were cut off.
+    """
+
+    queries: NDArray[np.int64]
+    hamming: Distances
+    positions: Positions
+    cut: NDArray[np.bool_]
 
 
 class Item(NamedTuple):
-    """A photograph: its ``id``, ``path``, ``label`` (class names with spaces between, "" where unknown), its ``code``,
-    packed uint8 (w,), where that was asked for, and its ``labels``, the same class names one by one.
+    """A photograph.
+
+    ``id``, ``path``, ``label`` (class names with spaces between, "" where unknown), ``code``, packed uint8 (w,), where
+    that was asked for, and ``labels``, the same class names one by one.
     """
 
     id: int
     path: str
     label: str
-    code: np.ndarray | None = None
-    labels: tuple = ()
+    code: NDArray[np.uint8] | None = None
+    labels: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, id, path, labels, code=None):
-        """A photograph by the names of its classes."""
-        return cls(id, path, " ".join(labels), code, tuple(labels))
+    def of(cls, id: int, path: str, labels: tuple[str, ...], code: NDArray[np.uint8] | None = None) -> Item:
+        """Return a photograph by the names of its classes."""
+        return cls(id, path, " ".join(labels), code, labels)
 
 
+@old_attributes
 class Database(ABC):
     """Encoded photographs, searched by Hamming distance and then by Euclidean distance: the paper's section 1.2.
 
-    A row is the number by which a database finds a photograph again: its place in an index folder, its id in an engine.
-    Rows ascend as ids do. Whatever takes several rows takes them in one step, so that an engine over a network is asked
-    once and not once a hit.
+    A position is the number by which a database finds a photograph again: in an index folder its place among all
+    photographs ever added, in an engine its id. Positions ascend as ids do. Whatever takes several positions takes them
+    in one step, so that an engine over a network is asked once and not once a hit.
 
     Attributes:
         meta: bits, count, encoder (fingerprint), precision, image_size, classes, generation, protocol.
         most: answers that `nearest` can give, None for any number.
-        damage: why no answer of it can be trusted, one line, or None.
-        checked: what of it was compared with its own record, in words.
+        damage: why no answer can be trusted, one line, or None.
+        checked: what was compared with the database's own record, in words.
     """
 
-    meta: dict
-    most: int | None = None
-    damage: str | None = None
-    checked: str = "nothing"
+    meta: dict[str, Any]
 
     @property
-    def bits(self):
-        return self.meta["bits"]
+    def most(self) -> int | None:
+        return None
+
+    @property
+    def damage(self) -> str | None:
+        return None
+
+    @property
+    def checked(self) -> str:
+        return "nothing"
+
+    @property
+    def bits(self) -> int:
+        """Length of the codes."""
+        return int(self.meta["bits"])
 
     @abstractmethod
-    def __len__(self):
-        """Photographs that can be found."""
+    def __len__(self) -> int:
+        """Return how many photographs can be found."""
 
     @property
     @abstractmethod
-    def has_values(self):
-        """Whether it can re-rank by hash-layer values."""
+    def has_hash_outputs(self) -> bool:
+        """Whether the database can re-rank by hash outputs."""
 
     @abstractmethod
-    def nearest(self, codes, k, among=None):
-        """The Hamming stage: codes packed uint8 (nq, w) -> D int32, rows int64, both (nq, min(k, count)), by
-        (distance, row); ``among``: what `select` gave, only its photographs can be answers.
+    def nearest(self, codes: Codes, k: int, among: Any = None) -> tuple[Distances, Positions]:
+        """Answer queries by Hamming distance: the first stage.
+
+        Args:
+            codes: packed uint8 (nq, w).
+            k: answers a query.
+            among: what `select` returned; only its photographs can be answers.
+
+        Returns:
+            Distances int32 and positions int64, both (nq, min(k, count)), by (distance, position).
         """
 
     @abstractmethod
-    def within(self, codes, radius, among=None):
-        """All photographs within a radius in bits: yields (query, D int32, rows int64) by (distance, row), as found."""
+    def within(self, codes: Codes, radius: int, among: Any = None) -> Iterator[tuple[int, Distances, Positions]]:
+        """Yield for each query its number and all photographs within a radius in bits: by (distance, position)."""
 
     @abstractmethod
-    def reranked(self, values, rows, features="values"):
-        """The re-rank stage: -> Euclidean distances float32 of candidates ``rows`` (nq, c), ascending, and their
-        columns in that order, see `hashret.index.rerank.rerank`.
+    def reranked(
+        self, queries: Vectors, positions: Positions, rerank_by: str = "values"
+    ) -> tuple[NDArray[np.float32], Positions]:
+        """Order candidates by Euclidean distance: the second stage.
+
+        Args:
+            queries: float32 (nq, bits), or (nq, width) with "features".
+            positions: int64 (nq, c), of the candidates.
+            rerank_by: one of `hashret.index.rerank.CHOICES`.
+
+        Returns:
+            Euclidean distances float32 (nq, c), ascending, and the columns of the candidates in that order.
         """
 
     @abstractmethod
-    def select(self, label=None, path=None, ids=None):
-        """Photographs to search among, for ``among``: -> an object with a length; what is None does not count.
+    def select(
+        self,
+        label: str | Iterable[str] | None = None,
+        path: str | Iterable[str] | None = None,
+        ids: Iterable[int] | None = None,
+    ) -> Any:
+        """Return photographs to search among, for ``among``: an object with a length. What is None does not count.
 
         Args:
             label: class name, or several, of which a photograph must have one.
@@ -125,99 +180,115 @@ class Database(ABC):
         """
 
     @abstractmethod
-    def find(self, id):
-        """A photograph by its id: -> its row, and its `Item` with the code. Raises HashretError where there is none."""
+    def find(self, id: int) -> tuple[int, Item]:
+        """Return the position of a photograph, and its `Item` with the code. Raises HashretError if there is none."""
 
     @abstractmethod
-    def items(self, rows, codes=False):
-        """The photographs at rows, (n,) in any order, repeated or not: -> list of `Item`, with the codes if wanted."""
+    def items(self, positions: Sequence[int], codes: bool = False) -> list[Item]:
+        """Return the photographs at positions (n,), in any order, repeated or not, with their codes if wanted."""
 
     @abstractmethod
-    def value(self, row):
-        """Hash-layer values of the photograph at ``row``, float32 (bits,), None where none are kept."""
+    def hash_outputs_at(self, position: int) -> NDArray[np.float32] | None:
+        """Return the hash outputs of a photograph, float32 (bits,), None where none are kept."""
 
     @abstractmethod
-    def sample(self, n, seed=0):
-        """Rows of min(n, count) photographs, drawn by the seed."""
+    def sample(self, n: int, seed: int = 0) -> Positions:
+        """Return positions of min(n, count) photographs, drawn by the seed."""
 
     @abstractmethod
-    def everything(self):
-        """All photographs: -> rows int64 (n,), packed codes uint8 (n, w), labels (n,) or (n, classes), or None."""
+    def everything(self) -> tuple[Positions, Codes, Labels | None]:
+        """Return of all photographs positions (n,), packed codes (n, w), and labels (n,) or (n, classes), or None."""
 
     @abstractmethod
-    def calibrate(self, k=10, recall=0.99, sample=200, seed=0):
-        """How many candidates give a wanted share of the k nearest by Euclidean distance, see `calibrate`."""
+    def calibrate(self, k: int = 10, recall: float = 0.99, sample: int = 200, seed: int = 0) -> Calibration:
+        """Return how many candidates give a recall of the k nearest by Euclidean distance, see `calibrate`."""
 
-    def warm(self):
-        """Load what the first searches would load: -> the database."""
+    def warm(self) -> Database:
+        """Load what the first searches would load, and return the database."""
         return self
 
-    def search(self, codes, values=None, k=10, candidates=None, rerank_by="values", among=None, features=None):
-        """The k best photographs for each query: -> `Hits`, min(k, count) columns.
+    @old_keywords
+    def search(
+        self,
+        codes: Codes,
+        hash_outputs: HashOutputs | None = None,
+        k: int = 10,
+        candidates: int | None = None,
+        rerank_by: str | None = "values",
+        among: Any = None,
+        query_features: Vectors | None = None,
+    ) -> Hits:
+        """Answer queries in two stages: the nearest codes, and these in the order of their Euclidean distance.
 
         Args:
             codes: packed query codes, uint8 (nq, w).
-            values: hash-layer values float32 (nq, bits); None leaves the Hamming order.
+            hash_outputs: of the queries, float32 (nq, bits); None leaves the Hamming order, as ``rerank_by`` None does.
             k: answers a query.
             candidates: nearest by Hamming distance that are re-ranked by Euclidean distance, at least k. None takes
                 1,000 and, where more are as near as the k-th nearest, all of these, up to 10,000: a photograph is then
                 found by itself wherever no more share its code.
-            rerank_by: one of `hashret.index.rerank.FEATURES`.
-            among: what `select` gave; only its photographs can be answers.
-            features: of the queries, float32 (nq, width), to re-rank by "features".
+            rerank_by: one of `hashret.index.rerank.CHOICES`, or None for no re-rank.
+            among: what `select` returned; only its photographs can be answers.
+            query_features: float32 (nq, width), to re-rank by "features".
+
+        Returns:
+            `Hits` of min(k, count) columns.
 
         Raises:
-            HashretError: k or candidates below 1, or codes of another width, or a database without values.
+            HashretError: k or candidates below 1, or codes of another width, or a database without hash outputs.
         """
+        if rerank_by is None or hash_outputs is None:
+            self.check(codes, k, 1 if candidates is None else candidates)
+            D, positions = self.nearest(codes, k, among)
+            none = np.zeros(len(positions), np.int64)
+            return Hits(positions, D, np.full(positions.shape, np.nan, np.float32), none, none.astype(bool))
+        queries = query_features if rerank_by == "features" else hash_outputs
+        if queries is None:
+            raise HashretError("a re-rank by features needs the features of the queries")
+        groups = self.candidates(codes, k, candidates, among)
+        hits = [self._best(queries, group, k, rerank_by) for group in groups]
+        if len(groups) == 1:
+            return hits[0]
+        return _concatenated(hits).take(np.argsort(np.concatenate([group.queries for group in groups])))
+
+    def _best(self, queries: Vectors, group: Candidates, k: int, rerank_by: str) -> Hits:
+        """Return the `Hits` among candidates."""
+        asked = queries if len(queries) == len(group.queries) else queries[group.queries]
+        euclidean, order = self.reranked(asked, group.positions, rerank_by)
+        best = np.arange(len(order))[:, None], order[:, :k]
+        counts = np.full(len(order), group.positions.shape[1])
+        return Hits(group.positions[best], group.hamming[best], euclidean[:, :k], counts, group.cut)
+
+    def candidates(self, codes: Codes, k: int, candidates: int | None = None, among: Any = None) -> list[Candidates]:
+        """Return the candidates of queries, as `search` takes them: of queries with equally many together."""
         self.check(codes, k, 1 if candidates is None else candidates)
-        if values is None:
-            D, rows = self.nearest(codes, k, among)
-            none = np.zeros(len(rows), np.int64)
-            return Hits(rows, D, np.full(rows.shape, np.nan, np.float32), none, none.astype(bool))
-        compared = features if rerank_by == "features" else values
         least = max(k, CANDIDATES if candidates is None else candidates)
-        D, rows = self._one_more(codes, least, among)
-        hits = self._best(compared, D[:, :least], rows[:, :least], k, rerank_by)
-        hits.cut[:] = ties_are_cut(D, k, least)
-        if candidates is None and hits.cut.any():
-            cut = np.flatnonzero(hits.cut)
-            found, still_cut = self._all_ties(codes[cut], k, least, among)
-            parts = zip(compared[cut, None], found, strict=True)
-            hits.put(cut, joined([self._best(values, *candidates, k, rerank_by) for values, candidates in parts]))
-            hits.cut[cut] = still_cut
-        return hits
-
-    def _one_more(self, codes, n, among):
-        """The n nearest, and one more where there is one, which says whether a tie ends with the n-th."""
-        return self.nearest(codes, n if n == self.most else n + 1, among)
-
-    def _best(self, values, D, rows, k, rerank_by):
-        """The `Hits` of candidates: their distances and rows (nq, c)."""
-        euclidean, order = self.reranked(values, rows, rerank_by)
-        best = np.arange(len(rows))[:, None], order[:, :k]
-        return Hits(rows[best], D[best], euclidean[:, :k], np.full(len(rows), rows.shape[1]), np.zeros(len(rows), bool))
-
-    def _all_ties(self, codes, k, least, among):
-        """All that are as near as the k-th nearest, up to `MOST_CANDIDATES`: -> for each query D, rows (1, c), and
-        whether even these cut a tie.
-        """
+        first = self._nearest_candidates(codes, least, k, among)
+        if candidates is not None or not first.cut.any():
+            return [first]
+        groups = []
+        if not first.cut.all():
+            ends = np.flatnonzero(~first.cut)
+            groups = [Candidates(ends, first.hamming[ends], first.positions[ends], first.cut[ends])]
+        goes_on = np.flatnonzero(first.cut)
         most = max(least, min(MOST_CANDIDATES, self.most or MOST_CANDIDATES))
-        D, rows = self._one_more(codes, most, among)
-        counts = (D[:, :most] <= D[:, k - 1 : k]).sum(axis=1).tolist()
-        found = [(D[[query], :count], rows[[query], :count]) for query, count in enumerate(counts)]
-        return found, ties_are_cut(D, k, most)
+        more = self._nearest_candidates(codes[goes_on], most, k, among)
+        counts = (more.hamming <= more.hamming[:, k - 1 : k]).sum(axis=1).tolist()
+        for number, count in enumerate(counts):
+            one = slice(number, number + 1)
+            groups.append(
+                Candidates(goes_on[one], more.hamming[one, :count], more.positions[one, :count], more.cut[one])
+            )
+        return groups
 
-    def candidates(self, code, k, candidates=None, among=None):
-        """The candidates of one query, as `search` takes them: code (1, w) -> D, rows (1, c), whether a tie was cut."""
-        self.check(code, k, 1 if candidates is None else candidates)
-        least = max(k, CANDIDATES if candidates is None else candidates)
-        D, rows = self._one_more(code, least, among)
-        found, cut = [(D[:, :least], rows[:, :least])], ties_are_cut(D, k, least)
-        if candidates is None and cut[0]:
-            found, cut = self._all_ties(code, k, least, among)
-        return *found[0], bool(cut[0])
+    def _nearest_candidates(self, codes: Codes, n: int, k: int, among: Any) -> Candidates:
+        """Return the n nearest of each query, and whether others are as near as the k-th nearest."""
+        fetched = n if n == self.most else n + 1  # one more says whether a tie ends with the n-th
+        D, positions = self.nearest(codes, fetched, among)
+        cut = D[:, k - 1] == D[:, n] if D.shape[1] > n else np.zeros(len(D), bool)
+        return Candidates(np.arange(len(D)), D[:, :n], positions[:, :n], cut)
 
-    def check(self, codes, k=1, candidates=1):
+    def check(self, codes: Codes, k: int = 1, candidates: int = 1) -> None:
         """Raise HashretError unless queries can be searched so, see `search`."""
         if k < 1 or candidates < 1:
             raise HashretError(f"k and candidates must be at least 1, not {min(k, candidates)}")
@@ -225,9 +296,9 @@ class Database(ABC):
         if codes.shape[1] != width:
             raise HashretError(f"queries of {codes.shape[1]} bytes do not fit an index of {self.bits} bits")
 
-    def _class_numbers(self, names):
-        """Numbers of classes by name, one or several. Raises HashretError where there is no such class."""
-        names, classes = [names] if isinstance(names, str) else names, self.meta["classes"]
+    def _class_numbers(self, label: str | Iterable[str]) -> list[int]:
+        """Return the numbers of classes by name, one or several. Raises HashretError where there is no such class."""
+        names, classes = [label] if isinstance(label, str) else list(label), self.meta["classes"]
         unknown = [name for name in names if name not in classes]
         if unknown:
             known = ", ".join(classes[:30]) or "none"

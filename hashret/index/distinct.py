@@ -7,109 +7,127 @@ items: of codes at one distance, one that first appears later than k others cann
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from ..bits import Codes, Distances, Positions
 from ..errors import HashretError
 from .arrays import ascends
+from .blocks import PAIRS_AT_ONCE, ROWS_AT_ONCE
+from .keys import make_query_keys, split_query_keys
 
-WORTH = 0.5  # share of distinct codes up to which a table of them pays
+WORTH = 0.5  # fraction of distinct codes up to which a table of them pays
 _FEW = 4096  # items that faiss searches faster than a table is looked up
-_GIVE_UP_AFTER, _GIVE_UP_SHARE = 2**18, 0.95
-_CHUNK = 2**20
-_PAIRS_AT_ONCE = 2**22
+_GIVE_UP_AFTER, _GIVE_UP_FRACTION = 2**18, 0.95
+_GROUPED_AT_ONCE = 2**20  # codes: each block is merged into all distinct codes so far, so few large ones are faster
 
 
 @dataclass
 class CodeTable:
-    """Codes uint8 (m, w) and their items: those of code c are ``items[starts[c]:starts[c + 1]]``, ascending.
+    """Distinct codes and their items.
 
-    Where codes are not grouped, ``starts`` and ``items`` are None, and a code's row is its item. ``numbers`` int32 (n,)
-    is the row of each item's code; None to make it when it is needed. Items are below ``end``; None where there are so
-    many.
+    The arrays may be mapped files that nobody has read yet. What is taken from them is checked as it is taken: lists
+    that cannot be, and items that are none of n, are a HashretError and never a place in memory.
 
-    The arrays may be mapped files that nobody has read yet. What is taken from them is looked at as it is taken: where
-    the lists of two codes cannot be, or an item is none of n, that is a HashretError, and never a place in memory.
+    Attributes:
+        codes: uint8 (m, w).
+        starts, items: int64 (m + 1,) and int32 (n,): the items of code c are ``items[starts[c]:starts[c + 1]]``,
+            ascending. None where codes are not grouped, and the row of a code is its item.
+        numbers: int32 (n,), the number of each item's code, counted from 0; None to make it when it is needed.
+        end: all items are below it; None where there are so many.
     """
 
-    codes: np.ndarray
-    starts: np.ndarray | None = None
-    items: np.ndarray | None = None
-    numbers: np.ndarray | None = None
+    codes: Codes
+    starts: NDArray[np.int64] | None = None
+    items: NDArray[np.int32] | None = None
+    numbers: NDArray[np.int32] | None = None
     end: int | None = None
 
-    def __post_init__(self):
-        self.codes = np.asarray(self.codes)  # of a memory map, each row that is taken would be made one, at some cost
-        self.starts, self.items, self.numbers = (
-            None if array is None else np.asarray(array) for array in (self.starts, self.items, self.numbers)
-        )
-        if self.end is None:
-            self.end = self.count
+    def __post_init__(self) -> None:
+        # Each row that is taken of a memory map would become one, at some cost; of an array it does not.
+        self.codes = np.asarray(self.codes)
+        self.starts = None if self.starts is None else np.asarray(self.starts)
+        self.items = None if self.items is None else np.asarray(self.items)
+        self.numbers = None if self.numbers is None else np.asarray(self.numbers)
+        self.item_end = self.count if self.end is None else self.end
 
     @property
-    def count(self):
+    def count(self) -> int:
         """How many items there are."""
         return len(self.codes) if self.items is None else len(self.items)
 
     @property
-    def grouped(self):
+    def grouped(self) -> bool:
         """Whether each distinct code is kept once."""
         return self.items is not None
 
-    def by_item(self):
-        """The code of each item: -> uint8 (n, w)."""
-        return self.codes[self.numbers_of(slice(None))] if self.grouped else self.codes
+    def lists(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """Return ``starts`` and ``items`` of a grouped table."""
+        assert self.starts is not None
+        assert self.items is not None
+        return self.starts, self.items
 
-    def numbers_of(self, items):
-        """The rows of the codes of some items, where codes are grouped: -> int32 of the shape of ``items``."""
+    def by_item(self) -> Codes:
+        """Return the code of each item, uint8 (n, w)."""
+        return self.codes[self.rows_of(slice(None))] if self.grouped else self.codes
+
+    def rows_of(self, items: Any) -> NDArray[np.int32]:
+        """Return the rows of the codes of some items of a grouped table: int32 of the shape of ``items``."""
         if self.numbers is None:
             self.check()
+            starts, all_items = self.lists()
             self.numbers = np.empty(self.count, np.int32)
-            self.numbers[self.items] = np.repeat(np.arange(len(self.codes), dtype=np.int32), np.diff(self.starts))
+            self.numbers[all_items] = np.repeat(np.arange(len(self.codes), dtype=np.int32), np.diff(starts))
         return _within(self.numbers[items], len(self.codes), "numbers.npy")
 
-    def check(self):
+    def check(self) -> None:
         """Raise HashretError unless all of ``starts`` and ``items`` can be; reads them whole."""
         if self.grouped:
-            last = len(self.items)
-            if self.starts[0] or self.starts[-1] != last or not ascends(self.starts, 0, last, strictly=True):
+            starts, items = self.lists()
+            last = len(items)
+            if starts[0] or starts[-1] != last or not ascends(starts, 0, last, strictly=True):
                 raise damaged_table("starts.npy")
-            for start in range(0, last, _CHUNK):
-                _within(self.items[start : start + _CHUNK], self.end, "items.npy")
+            for start in range(0, last, ROWS_AT_ONCE):
+                _within(items[start : start + ROWS_AT_ONCE], self.item_end, "items.npy")
 
-    def sizes(self, codes):
-        """How many items each of some codes has."""
+    def sizes(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return how many items each of some codes has."""
         if not self.grouped:
-            return np.ones(codes.shape, np.int64)
-        begin, end = self.starts[codes], self.starts[codes + 1]
-        if not ((begin >= 0) & (begin < end) & (end <= len(self.items))).all():
+            return np.ones(numbers.shape, np.int64)
+        starts, items = self.lists()
+        begin, end = starts[numbers], starts[numbers + 1]
+        if not ((begin >= 0) & (begin < end) & (end <= len(items))).all():
             raise damaged_table("starts.npy")
         return end - begin
 
-    def share(self, k):
-        """How many of the nearest codes hold the k nearest items, often enough: queries lie where items are."""
+    def codes_to_fetch(self, k: int) -> int:
+        """Return how many of the nearest codes usually hold the k nearest items: queries lie where items are."""
         return max(16, 2 * k * len(self.codes) // self.count)
 
-    def items_of(self, codes, sizes):
-        """The first ``sizes`` items of each of some codes, one list after the other: (c,), (c,) -> (sum of sizes,)."""
-        begin = self.starts[codes] - (np.cumsum(sizes) - sizes)
-        return _within(self.items[np.repeat(begin, sizes) + np.arange(sizes.sum())], self.end, "items.npy")
+    def items_of(self, numbers: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Return the first ``sizes`` items of each of some codes, one list after the other: (c,), (c,) -> (sum,)."""
+        starts, items = self.lists()
+        begin = starts[numbers] - (np.cumsum(sizes) - sizes)
+        return _within(items[np.repeat(begin, sizes) + np.arange(sizes.sum())], self.item_end, "items.npy")
 
-    def subset(self, mask):
-        """The table of the items of a mask, bool (n,), by their old numbers."""
+    def subset(self, mask: NDArray[np.bool_]) -> CodeTable:
+        """Return the table of the items of a mask, bool (n,), by their old numbers."""
         if not self.grouped:
-            items = np.flatnonzero(mask).astype(np.int32)
-            return CodeTable(np.ascontiguousarray(self.codes[items]), np.arange(len(items) + 1), items, end=self.end)
+            kept = np.flatnonzero(mask).astype(np.int32)
+            return CodeTable(np.ascontiguousarray(self.codes[kept]), np.arange(len(kept) + 1), kept, end=self.item_end)
         self.check()
-        keep = mask[self.items]
-        ends = np.concatenate([[0], np.cumsum(keep)])[self.starts]
-        codes = np.flatnonzero(np.diff(ends))
-        items, sizes = self.items[keep], np.diff(ends)[codes]
-        first = items[ends[codes]] if len(codes) else codes
+        old_starts, old_items = self.lists()
+        keep = mask[old_items]
+        ends = np.concatenate([[0], np.cumsum(keep)])[old_starts]
+        rows = np.flatnonzero(np.diff(ends))
+        items, sizes = old_items[keep], np.diff(ends)[rows]
+        first = items[ends[rows]] if len(rows) else rows
         order = np.argsort(first)  # by first appearance, anew
         starts = np.concatenate([[0], np.cumsum(sizes[order])])
-        places = np.repeat(ends[codes][order] - starts[:-1], sizes[order]) + np.arange(len(items))
-        return CodeTable(np.ascontiguousarray(self.codes[codes[order]]), starts, items[places], end=self.end)
+        sources = np.repeat(ends[rows][order] - starts[:-1], sizes[order]) + np.arange(len(items))
+        return CodeTable(np.ascontiguousarray(self.codes[rows[order]]), starts, items[sources], end=self.item_end)
 
 
 class Grouping:
@@ -119,67 +137,70 @@ class Grouping:
         grouped: True or False, or None to decide by the codes.
     """
 
-    def __init__(self, grouped=None):
+    def __init__(self, grouped: bool | None = None) -> None:
         self.grouped, self.count = grouped, 0
-        self.numbers = []  # of the code of each item, in blocks
-        self.keys, self.key_numbers = None, np.empty(0, np.int32)  # of the distinct codes, sorted
-        self.blocks = []  # the codes as they came, where they are not grouped
+        self.numbers: list[NDArray[np.int32]] = []  # of the code of each item, in blocks
+        self.keys: NDArray[Any] | None = None  # of the distinct codes, sorted
+        self.key_numbers = np.empty(0, np.int32)
+        self.blocks: list[Codes] = []  # the codes as they came, where they are not grouped
 
-    def add(self, codes):
+    def add(self, codes: Codes) -> None:
         """Append codes uint8 (n, w), w the same each time."""
-        for start in range(0, len(codes), _CHUNK):
-            self._add(np.ascontiguousarray(codes[start : start + _CHUNK]))
+        for start in range(0, len(codes), _GROUPED_AT_ONCE):
+            self._add(np.ascontiguousarray(codes[start : start + _GROUPED_AT_ONCE]))
 
-    def _add(self, codes):
+    def _add(self, codes: Codes) -> None:
         self.count += len(codes)
         if self.grouped is False:
             self.blocks.append(codes)
             return
         keys, first, inverse = np.unique(as_keys(codes), return_index=True, return_inverse=True)
-        if self.keys is None:
-            self.keys = keys[:0]
-        place = np.searchsorted(self.keys, keys)
+        known = keys[:0] if self.keys is None else self.keys
+        place = np.searchsorted(known, keys)
         old = np.zeros(len(keys), bool)
-        inside = place < len(self.keys)
-        old[inside] = self.keys[place[inside]] == keys[inside]
+        inside = place < len(known)
+        old[inside] = known[place[inside]] == keys[inside]
         number = np.empty(len(keys), np.int32)
         number[old] = self.key_numbers[place[old]]
         new = np.flatnonzero(~old)
-        number[new[np.argsort(first[new])]] = len(self.keys) + np.arange(len(new))
+        number[new[np.argsort(first[new])]] = len(known) + np.arange(len(new))
         self.numbers.append(number[inverse])
-        self.keys = np.insert(self.keys, place[new], keys[new])
+        self.keys = np.insert(known, place[new], keys[new])
         self.key_numbers = np.insert(self.key_numbers, place[new], number[new])
-        if self.grouped is None and self.count >= _GIVE_UP_AFTER and len(self.keys) > _GIVE_UP_SHARE * self.count:
+        if self.grouped is None and self.count >= _GIVE_UP_AFTER and len(self.keys) > _GIVE_UP_FRACTION * self.count:
             self._give_up()
 
-    def _give_up(self):
+    def _give_up(self) -> None:
         codes = self._distinct()
         self.blocks = [codes[number] for number in self.numbers]
         self.grouped, self.numbers, self.keys = False, [], None
 
-    def _distinct(self):
-        """The distinct codes by number, uint8 (m, w)."""
+    def _distinct(self) -> Codes:
+        """Return the distinct codes by number, uint8 (m, w)."""
+        assert self.keys is not None
         codes = np.empty_like(self.keys)
         codes[self.key_numbers] = self.keys
         return codes.view(np.uint8).reshape(len(codes), codes.itemsize)
 
-    def decide(self):
-        """Decide whether codes are grouped, if that is open: -> the decision. None can be added afterwards."""
+    def decide(self) -> bool:
+        """Decide whether codes are grouped, if that is open; none can be added afterwards."""
         if self.grouped is None:
-            self.grouped = self.count >= _FEW and len(self.keys) <= WORTH * self.count
+            distinct = 0 if self.keys is None else len(self.keys)
+            self.grouped = self.count >= _FEW and distinct <= WORTH * self.count
         if not self.grouped and self.numbers:
             self._give_up()
         return self.grouped
 
-    def table(self):
-        """All codes as a `CodeTable`."""
+    def table(self) -> CodeTable:
+        """Return all codes as a `CodeTable`."""
         if not self.decide() or not self.count:
-            codes = np.concatenate(self.blocks) if self.blocks else np.zeros((0, 1), np.uint8)
+            ungrouped = np.concatenate(self.blocks) if self.blocks else np.zeros((0, 1), np.uint8)
             self.blocks = []
-            return CodeTable(codes)
-        starts = np.zeros(len(self.keys) + 1, np.int64)
+            return CodeTable(ungrouped)
+        codes = self._distinct()
+        starts = np.zeros(len(codes) + 1, np.int64)
         for numbers in self.numbers:
-            starts[1:] += np.bincount(numbers, minlength=len(self.keys))
+            starts[1:] += np.bincount(numbers, minlength=len(codes))
         np.cumsum(starts, out=starts)
         items, first, filled = np.empty(self.count, np.int32), 0, starts[:-1].copy()
         for numbers in self.numbers:  # place the items of a block behind those of the blocks before
@@ -190,75 +211,85 @@ class Grouping:
             items[filled[ordered] + np.arange(len(ordered)) - np.repeat(run, sizes)] = first + order
             filled[ordered[run]] += sizes
             first += len(numbers)
-        return CodeTable(self._distinct(), starts, items)
+        return CodeTable(codes, starts, items)
 
 
-def group(codes, grouped=None):
-    """Codes uint8 (n, w) -> `CodeTable`; ``grouped`` as in `Grouping`."""
+def group(codes: Codes, grouped: bool | None = None) -> CodeTable:
+    """Return the `CodeTable` of codes uint8 (n, w); ``grouped`` as in `Grouping`."""
     grouping = Grouping(grouped)
     grouping.add(codes)
     return grouping.table()
 
 
-def damaged_table(name):
-    """The error of a table whose lists of items cannot be."""
+def damaged_table(name: str) -> HashretError:
+    """Return the error of a table whose lists of items cannot be."""
     return HashretError(f"the index is damaged: {name} is not as it was written; build it again")
 
 
-def _within(numbers, end, name):
+def _within(numbers: NDArray[Any], end: int, name: str) -> NDArray[Any]:
     """Return numbers from 0 to ``end`` - 1, which come from a file; HashretError where others are among them."""
     if numbers.size and not (numbers.min() >= 0 and numbers.max() < end):
         raise damaged_table(name)
     return numbers
 
 
-def as_keys(codes):
-    """Codes as one value each, equal where the codes are: uint8 (n, w) -> (n,)."""
+def as_keys(codes: Codes) -> NDArray[Any]:
+    """Return codes as one value each, equal where the codes are: uint8 (n, w) -> (n,)."""
     width = codes.shape[1]
-    kind = {4: np.uint32, 8: np.uint64}.get(width, f"S{width}")
-    return np.ascontiguousarray(codes).view(kind).ravel()
+    kind: Any = {4: np.uint32, 8: np.uint64}.get(width, f"S{width}")
+    keys: NDArray[Any] = np.ascontiguousarray(codes).view(kind).ravel()
+    return keys
 
 
-def in_order(D, rows):
-    """Codes by (distance, row), each query's: D, rows (nq, c) -> the same, int32 and int64."""
-    keys = D.astype(np.int64) << 32 | rows
-    keys.sort(axis=1)
-    return (keys >> 32).astype(np.int32), keys & 0xFFFFFFFF
+def expand_one(
+    D: Distances, numbers: NDArray[np.int64], table: CodeTable, k: int
+) -> tuple[Distances, Positions] | None:
+    """Find the k nearest items among the nearest codes of one query: `expand` without its cost for many queries.
 
+    Codes at the largest distance count only if none of them was cut off. That is certain only when all codes of the
+    table were returned.
 
-def expand_one(D, rows, table, k):
-    """The same for one query, without much ado: D, rows (c,) -> D, I (k,), or None where c codes do not hold k items.
-
-    The last distance counts only where the codes of it are all there, which c distinct codes of the table are.
+    Returns:
+        Distances and items (k,), by (distance, item), or None where these codes may not hold the k nearest items.
     """
-    starts, items, whole = table.starts, table.items, len(rows) == len(table.codes)
-    last, parts, distances, left, at = len(items), [], [], k, 0
-    while left:
-        if at == len(rows):
-            if whole:  # all codes together have fewer items than there are
+    starts, items = table.lists()
+    complete, last = len(numbers) == len(table.codes), len(items)
+    lists, distances, missing, at = [], [], k, 0
+    while missing:
+        if at == len(numbers):
+            if complete:  # all codes together have fewer items than there are
                 raise damaged_table("starts.npy")
             return None
         end = int(np.searchsorted(D, D[at], "right"))
-        if end == len(rows) and not whole and end - at < left:
+        if end == len(numbers) and not complete and end - at < missing:
             return None  # others at this distance may have been cut off
-        found = []
-        for row in rows[at:end].tolist():
+        tied = []
+        for row in numbers[at:end].tolist():
             start, stop = int(starts[row]), int(starts[row + 1])
             if not 0 <= start < stop <= last:
                 raise damaged_table("starts.npy")
-            found.append(items[start : min(stop, start + left)])
-        found = found[0] if len(found) == 1 else np.sort(np.concatenate(found))[:left]
-        parts.append(found)
-        distances.append(np.full(len(found), D[at], np.int32))
-        left, at = left - len(found), end
-    return np.concatenate(distances), _within(np.concatenate(parts).astype(np.int64), table.end, "items.npy")
+            tied.append(items[start : min(stop, start + missing)])
+        nearest = tied[0] if len(tied) == 1 else np.sort(np.concatenate(tied))[:missing]
+        lists.append(nearest)
+        distances.append(np.full(len(nearest), D[at], np.int32))
+        missing, at = missing - len(nearest), end
+    return np.concatenate(distances), _within(np.concatenate(lists).astype(np.int64), table.item_end, "items.npy")
 
 
-def expand(D, rows, table, k):
-    """Nearest codes -> nearest items: D, rows (nq, c), nearest first, holding k items -> D int32, I int64 (nq, k)."""
+def expand(D: Distances, numbers: NDArray[np.int64], table: CodeTable, k: int) -> tuple[Distances, Positions]:
+    """Turn nearest codes into nearest items.
+
+    Args:
+        D, numbers: (nq, c) of the nearest codes, nearest first, which hold the k nearest items.
+        table: `CodeTable` that the numbers are of.
+        k: items a query.
+
+    Returns:
+        Distances int32 and items int64 (nq, k), by (distance, item).
+    """
     if not table.grouped:
-        return D[:, :k], rows[:, :k]
-    sizes = np.minimum(table.sizes(rows), k)
+        return D[:, :k], numbers[:, :k]
+    sizes = np.minimum(table.sizes(numbers), k)
     before = np.cumsum(sizes, axis=1) - sizes
     fresh = np.ones(D.shape, bool)
     fresh[:, 1:] = D[:, 1:] != D[:, :-1]
@@ -267,18 +298,17 @@ def expand(D, rows, table, k):
     totals = sizes.sum(axis=1)
     if totals.min(initial=k) < k:
         raise damaged_table("starts.npy")
-    out_D, out_I = np.empty((len(D), k), np.int32), np.empty((len(D), k), np.int64)
+    distances, positions = np.empty((len(D), k), np.int32), np.empty((len(D), k), np.int64)
     start = 0
     while start < len(D):
-        stop = start + max(1, int(np.searchsorted(np.cumsum(totals[start:]), _PAIRS_AT_ONCE)))
-        some = slice(start, stop)
-        size = sizes[some].ravel()
-        item = table.items_of(rows[some].ravel(), size)
-        query = np.repeat(np.arange(len(totals[some])), totals[some])
-        key = (query.astype(np.int64) << 41) | (np.repeat(D[some].ravel(), size).astype(np.int64) << 32) | item
-        key.sort()
-        firsts = np.cumsum(totals[some]) - totals[some]
-        key = key[firsts[:, None] + np.arange(k)]
-        out_D[some], out_I[some] = (key >> 32) & 0x1FF, key & 0xFFFFFFFF
+        stop = start + max(1, int(np.searchsorted(np.cumsum(totals[start:]), PAIRS_AT_ONCE)))
+        block = slice(start, stop)
+        size = sizes[block].ravel()
+        item = table.items_of(numbers[block].ravel(), size).astype(np.int64)
+        query = np.repeat(np.arange(len(totals[block])), totals[block])
+        keys = make_query_keys(query, np.repeat(D[block].ravel(), size).astype(np.int64), item)
+        keys.sort()
+        firsts = np.cumsum(totals[block]) - totals[block]
+        distances[block], positions[block] = split_query_keys(keys[firsts[:, None] + np.arange(k)])
         start = stop
-    return out_D, out_I
+    return distances, positions

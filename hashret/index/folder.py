@@ -1,34 +1,38 @@
 """The index folder: segments of photographs, and `index.json`, which names those that count.
 
-Segments are never changed. A change writes new files beside them and then replaces `index.json`, in one step: a reader
-sees the old state or the new one, and so does who comes after a kill. What no `index.json` names is removed by the next
-change. Who has an index open keeps what it mapped.
+Segments are never changed. A change writes new files beside them and then replaces `index.json`, in one step. A reader
+sees either the old or the new state, also after a crash. The next change deletes files that index.json no longer lists.
+A process that has the index open keeps its memory-mapped files.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ..bits import MAX_BITS, MIN_BITS, code_width
+from ..bits import MAX_BITS, MIN_BITS, Codes, Distances, Labels, Positions, code_width
 from ..errors import DamagedIndex, HashretError
-from ..files import read_json
+from ..files import StrPath, read_json
 from ..labels import renumbered
 from ..records import checked, fields, list_of, one_of, or_none, table_of, text, whole
-from ..shards import PROTOCOL, read_shard
+from ..renamed import old_attributes
+from ..shards import PROTOCOL, ShardFolder, read_shard
 from . import rerank
-from .arrays import damaged
 from .background import BackgroundCheck
-from .calibration import calibrate
+from .calibration import Calibration, calibrate
 from .database import Database, Item
 from .distinct import damaged_table
+from .hamming import HammingStage
 from .paths import cut, file_key, folder_key, path_matches, readings
-from .rows import joined
-from .segment import MAX_ITEMS, ROW_COLUMNS, Segment, check_files
+from .rows import Rows, concatenated
+from .segment import MAX_ITEMS, ROW_COLUMNS, Segment, SegmentWriter
 
 FORMAT = 2
 SHARED = ("bits", "encoder", "precision", "image_size")  # what all shard folders of an index must agree on
@@ -54,74 +58,95 @@ _META = fields(
     },
     {"protocol": or_none(PROTOCOL)},
 )  # fmt: skip
-_VERIFY_BYTES = 2**26  # an index up to this size is compared with its checksums when it is opened
-_TRIES = 20
 
 
+@old_attributes
 class Index(Database):
-    """An opened index folder.
+    """An opened index folder, which the CPU searches; `hashret.index.resident.Resident` is one that a GPU searches.
 
-    A row is a place among all photographs ever added, segment after segment; ``alive`` says which were not removed.
+    A position is a photograph's place among all ever added, segment after segment; ``alive`` says which were not
+    removed.
 
     Attributes:
         meta: what `index.json` says: bits, count, encoder fingerprint, precision, classes ...
         segments: the `hashret.index.segment.Segment` it consists of.
+        offsets: position of each segment's first photograph, and behind them the number of all.
         folder: that it was opened from.
         verified: whether each file was compared with its sha256 when the index was opened.
     """
 
-    def __init__(self, meta, segments, folder=None, verified=False):
+    def __init__(
+        self, meta: dict[str, Any], segments: Sequence[Segment], folder: Path | None = None, verified: bool = False
+    ) -> None:
         self.meta, self.segments, self.folder, self.verified = meta, segments, folder, verified
-        self._background = None
+        self._background: BackgroundCheck | None = None
         self.offsets = [0, *accumulate(len(segment) for segment in segments)]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return sum(segment.count for segment in self.segments)
 
     @property
-    def checked(self):
+    def checked(self) -> str:
         """What was compared with `index.json` so far, in words."""
-        total = sum(len(part["files"]) for part in self.meta["segments"])
+        total = sum(len(meta["files"]) for meta in self.meta["segments"])
         done = total if self.verified else self._background.done if self._background else 0
         sums = f", sha256 of {done} of {total} files" if done < total else f", sha256 of {total} files"
         return "types, shapes and sizes" + (sums if done else "")
 
     @property
-    def damage(self):
+    def damage(self) -> str | None:
         """What `verify_in_background` found to have changed, one line, or None."""
-        found = self._background and self._background.damage
-        return f"the index {self.folder} is damaged: {found} has changed; build it again" if found else None
+        name = self._background and self._background.damage
+        return f"the index {self.folder} is damaged: {name} has changed; build it again" if name else None
 
-    def verify_in_background(self):
-        """Compare each file with its sha256 while the index is searched, unless that was done: -> the index.
+    def verify_in_background(self) -> Index:
+        """Compare each file with its sha256 while the index is searched, unless that was done, and return the index.
 
         From the first file on that has changed, every search raises `DamagedIndex`.
         """
         if not self.verified and self._background is None:
+            assert self.folder is not None
             self._background = BackgroundCheck(self.folder, self.meta["segments"])
         return self
 
-    def check(self, codes, k=1, candidates=1):
+    def check(self, codes: Codes, k: int = 1, candidates: int = 1) -> None:
         if self.damage:
             raise DamagedIndex(self.damage)
         super().check(codes, k, candidates)
 
     @property
-    def has_values(self):
+    def has_hash_outputs(self) -> bool:
         return all(segment.hash_outputs is not None for segment in self.segments)
 
-    @cached_property
-    def ids(self):
-        """The id of each row, int64 (n,), to read rows of, see `hashret.index.rows.joined`."""
-        return joined([segment.ids for segment in self.segments])
+    @property
+    def has_fc_features(self) -> bool:
+        """Whether the index keeps what the hash layer reads."""
+        return all(segment.fc_features is not None for segment in self.segments)
+
+    @property
+    def codes_compared(self) -> int:
+        """How many codes a query is compared with: distinct ones where they repeat."""
+        return sum(len(segment.stage.table.codes) for segment in self.segments)
 
     @cached_property
-    def values(self):
-        """Hash-layer values, float32 (n, bits), to read rows of, or None where the index keeps none."""
-        return joined([segment.hash_outputs for segment in self.segments]) if self.has_values else None
+    def ids(self) -> Any:
+        """The id at each position, int64 (n,), to read rows of, see `hashret.index.rows.concatenated`."""
+        return concatenated([segment.ids for segment in self.segments])
 
     @cached_property
-    def labels(self):
+    def hash_outputs(self) -> Any:
+        """Hash outputs, float32 (n, bits), to read rows of, or None where the index keeps none."""
+        outputs = [segment.hash_outputs for segment in self.segments if segment.hash_outputs is not None]
+        return concatenated(outputs) if self.has_hash_outputs else None
+
+    @cached_property
+    def fc_features(self) -> Any:
+        """What the hash layer reads, float32 (n, width), to read rows of, or None where the index keeps none."""
+        features = [segment.fc_features for segment in self.segments if segment.fc_features is not None]
+        return concatenated(features) if self.has_fc_features else None
+
+    @cached_property
+    def labels(self) -> Labels | None:
         """(n,) or (n, classes), or None where unknown; a photograph added without has -1, or zeros.
 
         Each segment has the labels that it was written with. Where photographs of any have several labels, all are
@@ -130,343 +155,354 @@ class Index(Database):
         known = [segment.labels for segment in self.segments if segment.labels is not None]
         if not known:
             return None
-        for part in known:
-            if part.ndim == 1 and not -1 <= part.min() <= part.max() < len(self.meta["classes"]):
+        classes = self.meta["classes"]
+        for labels in known:
+            if labels.ndim == 1 and not -1 <= labels.min() <= labels.max() < len(classes):
                 raise damaged_table("labels.npy")
-        several, classes, parts = any(part.ndim == 2 for part in known), self.meta["classes"], []
+        several, united = any(labels.ndim == 2 for labels in known), []
         for segment in self.segments:
-            part = np.full(len(segment), -1) if segment.labels is None else segment.labels
-            names = classes if part.ndim == 1 else classes[: part.shape[1]]
-            parts.append(renumbered(part, names, classes, several))
-        return _whole(parts)
+            labels = np.full(len(segment), -1) if segment.labels is None else segment.labels
+            names = classes if labels.ndim == 1 else classes[: labels.shape[1]]
+            united.append(renumbered(labels, names, classes, several))
+        return _whole(united)
 
     @cached_property
-    def alive(self):
-        """Which rows were not removed, bool (n,)."""
+    def alive(self) -> NDArray[np.bool_]:
+        """Which positions were not removed, bool (n,)."""
         return _whole([segment.alive for segment in self.segments])
 
-    def codes(self):
-        """Packed codes of all rows, uint8 (n, w), as the shards have them."""
-        return _whole([segment.stage.codes() for segment in self.segments])[:, : code_width(self.bits)]
+    def codes(self) -> Codes:
+        """Return the packed codes at all positions, uint8 (n, w), as the shards have them."""
+        return _whole([np.asarray(codes) for codes in self._padded_codes])[:, : code_width(self.bits)]
 
-    def row(self, id):
-        """The row of a photograph by its id. Raises HashretError where there is none, or it was removed."""
-        rows = self.rows([id])
-        if not len(rows):
+    def codes_at(self, positions: Positions) -> Codes:
+        """Return the packed codes at positions (m,), uint8 (m, w)."""
+        codes: Codes = concatenated(self._padded_codes)[positions][:, : code_width(self.bits)]
+        return codes
+
+    @property
+    def _padded_codes(self) -> list[Any]:
+        return [segment.stage.codes() for segment in self.segments]
+
+    def blocks(self, size: int) -> Iterator[Positions]:
+        """Yield the positions of all photographs, by id, at most ``size`` at a time."""
+        for segment, offset in zip(self.segments, self.offsets, strict=False):
+            positions = np.flatnonzero(segment.alive) + offset
+            for start in range(0, len(positions), size):
+                yield positions[start : start + size]
+
+    def position(self, id: int) -> int:
+        """Return the position of a photograph. Raises HashretError where there is none, or it was removed."""
+        positions = self.positions([id])
+        if not len(positions):
             raise HashretError(f"no photograph with id {id} in the index")
-        return int(rows[0])
+        return int(positions[0])
 
-    def rows(self, ids):
-        """The rows of those of some ids that are there and were not removed, int64, ascending."""
+    def positions(self, ids: Iterable[int]) -> Positions:
+        """Return the positions of those of some ids that were not removed, int64, ascending."""
+        ids = np.unique(np.asarray(ids if isinstance(ids, Sequence | np.ndarray) else list(ids), np.int64))
         parts = zip(self.segments, self.offsets, strict=False)
-        return np.concatenate([segment.rows(ids) + offset for segment, offset in parts])
+        return np.concatenate([segment.rows_of(ids) + offset for segment, offset in parts])
 
-    def code(self, row):
-        """Packed code of the photograph at ``row``, uint8 (w,)."""
-        segment, place = self._place(row)
-        return segment.stage.codes()[place][: code_width(self.bits)]
+    def code(self, position: int) -> NDArray[np.uint8]:
+        """Return the packed code of a photograph, uint8 (w,)."""
+        segment, row = self._segment_of(position)
+        code: NDArray[np.uint8] = segment.stage.codes()[row][: code_width(self.bits)]
+        return code
 
-    def value(self, row):
-        segment, place = self._place(row)
-        return None if segment.hash_outputs is None else np.array(segment.hash_outputs[place])
+    def hash_outputs_at(self, position: int) -> NDArray[np.float32] | None:
+        segment, row = self._segment_of(position)
+        return None if segment.hash_outputs is None else np.array(segment.hash_outputs[row])
 
-    def path(self, row):
-        """Path of the photograph at ``row``."""
-        segment, place = self._place(row)
-        return segment.paths[place]
+    def path(self, position: int) -> str:
+        """Return the path of a photograph."""
+        segment, row = self._segment_of(position)
+        return segment.paths[row]
 
-    def known(self, paths):
-        """Which of some paths are those of photographs in the index, as a set."""
-        found = set()
-        for segment in self.segments:
-            rows = segment.paths.find(paths)
-            found |= {path for row, path in rows if segment.alive[row]}
-        return found
+    def known(self, paths: Collection[str]) -> set[str]:
+        """Return those of some paths that photographs in the index have."""
+        return {path for segment in self.segments for row, path in segment.paths.find(paths) if segment.alive[row]}
 
-    def known_files(self, paths):
-        """Which of some paths are of files that photographs in the index are: as a set.
+    def known_files(self, paths: Collection[str]) -> set[str]:
+        """Return those of some paths that lead to files of photographs in the index.
 
         A file is its folder, by device and inode, and its name there: through a link to a folder, or a second mount of
         it, it is the same one. A link to a file is that file; but where the index has the link,
         the file itself is not known by it.
         """
-        folders = {}
+        folders: dict[str, Any] = {}
         names = {path: file_key(path, folders) for path in paths}
-        wanted = {key[0] for key in names.values()}
-        aliases = {}
-        for folder in set().union(*(segment.paths.folders() for segment in self.segments)):
+        keys = {key[0] for key in names.values()}
+        aliases: dict[Any, list[str]] = {}
+        for folder in set[str]().union(*(segment.paths.folders() for segment in self.segments)):
             key = folder_key(folder or "/", folders)
-            if key in wanted:
+            if key in keys:
                 aliases.setdefault(key, []).append(folder)
         asked = {path: {path, *(f"{a}/{name}" for a in aliases.get(key, ()))} for path, (key, name) in names.items()}
-        known = self.known(set().union(*asked.values()))
+        known = self.known(set[str]().union(*asked.values()))
         return {path for path, others in asked.items() if others & known}
 
-    def label(self, row):
-        """Class names of the photograph at ``row``, "" where unknown."""
-        return " ".join(self.label_names(row))
+    def label(self, position: int) -> str:
+        """Return the class names of a photograph with spaces between, "" where unknown."""
+        return " ".join(self.label_names(position))
 
-    def label_names(self, row):
-        """Class names of the photograph at ``row``, a tuple, empty where unknown."""
-        segment, place = self._place(row)
+    def label_names(self, position: int) -> tuple[str, ...]:
+        """Return the class names of a photograph, empty where unknown."""
+        return tuple(self.meta["classes"][number] for number in self.label_numbers(position))
+
+    def label_numbers(self, position: int) -> tuple[int, ...]:
+        """Return the numbers of a photograph's classes, empty where unknown."""
+        segment, row = self._segment_of(position)
         if segment.labels is None:
             return ()
-        label, classes = segment.labels[place], self.meta["classes"]
-        if not label.ndim and not -1 <= label < len(classes):
+        label = segment.labels[row]
+        if label.ndim:
+            return tuple(np.flatnonzero(label).tolist())
+        if not -1 <= label < len(self.meta["classes"]):
             raise damaged_table("labels.npy")
-        numbers = np.flatnonzero(label) if label.ndim else [label] if label >= 0 else []
-        return tuple(classes[number] for number in numbers)
+        return (int(label),) if label >= 0 else ()
 
-    def find(self, id):
-        row = self.row(id)
-        return row, self.items([row], codes=True)[0]
+    def find(self, id: int) -> tuple[int, Item]:
+        position = self.position(id)
+        return position, self.items([position], codes=True)[0]
 
-    def items(self, rows, codes=False):
+    def items(self, positions: Sequence[int], codes: bool = False) -> list[Item]:
         return [
-            Item.of(int(self.ids[row]), self.path(row), self.label_names(row), self.code(row) if codes else None)
-            for row in rows
+            Item.of(int(self.ids[one]), self.path(one), self.label_names(one), self.code(one) if codes else None)
+            for one in positions
         ]
 
-    def sample(self, n, seed=0):
-        rows = np.flatnonzero(self.alive)
-        return np.random.default_rng(seed).choice(rows, min(n, len(rows)), replace=False)
+    def sample(self, n: int, seed: int = 0) -> Positions:
+        positions = np.flatnonzero(self.alive)
+        return np.random.default_rng(seed).choice(positions, min(n, len(positions)), replace=False)
 
-    def everything(self):
+    def everything(self) -> tuple[Positions, Codes, Labels | None]:
         labels = None if self.labels is None else np.asarray(self.labels)[self.alive]
         return np.flatnonzero(self.alive), self.codes()[self.alive], labels
 
-    def _place(self, row):
-        number = bisect_right(self.offsets, row) - 1
-        return self.segments[number], int(row) - self.offsets[number]
+    def _segment_of(self, position: int) -> tuple[Segment, int]:
+        """Return the segment of a position, and the row there."""
+        number = bisect_right(self.offsets, position) - 1
+        return self.segments[number], int(position) - self.offsets[number]
 
-    def warm(self):
+    def warm(self) -> Index:
         for segment in self.segments:
             segment.stage.warm()
         return self
 
-    def select(self, label=None, path=None, ids=None):
-        mask = self.alive.copy()
+    def select(
+        self,
+        label: str | Iterable[str] | None = None,
+        path: str | Iterable[str] | None = None,
+        ids: Iterable[int] | None = None,
+    ) -> Selection:
+        mask: NDArray[np.bool_] = self.alive.copy()
         if label is not None:
             mask &= self._has_label(label)
         if ids is not None:
-            some = np.zeros(len(mask), bool)
-            some[self.rows(ids)] = True
-            mask &= some
+            named = np.zeros(len(mask), bool)
+            named[self.positions(ids)] = True
+            mask &= named
         if path is not None:
-            patterns = [path] if isinstance(path, str) else path
-            mask &= np.any([self.matching(pattern, mask) for pattern in patterns], axis=0)
+            matched = np.zeros(len(mask), bool)
+            for pattern in [path] if isinstance(path, str) else path:
+                matched |= self.matching(pattern, mask)
+            mask &= matched
         return Selection(self, mask)
 
-    def _has_label(self, names):
-        numbers = self._class_numbers(names)
+    def _has_label(self, label: str | Iterable[str]) -> NDArray[np.bool_]:
+        numbers = self._class_numbers(label)
         labels = np.full(len(self.alive), -1) if self.labels is None else np.asarray(self.labels)
-        return np.isin(labels, numbers) if labels.ndim == 1 else labels[:, numbers].any(axis=1)
+        flags: NDArray[np.bool_] = np.isin(labels, numbers) if labels.ndim == 1 else labels[:, numbers].sum(axis=1) > 0
+        return flags
 
-    def matching(self, pattern, among=None):
-        """Which rows a path or a pattern stands for: -> bool (n,), of ``among``, bool (n,), or of all that are there.
+    def matching(self, pattern: str, among: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
+        """Return which positions a path or a pattern stands for, bool (n,), of ``among``, bool (n,), or of all.
 
         Photographs of that very path, or of one that ends so, come first: with ``a/IMG[1].png`` in the index, that is
         the photograph, and ``a/IMG1.png`` is not. Only where there is none is it taken for a pattern, see
         `hashret.index.paths.readings`.
         """
-        found, among = np.zeros(self.offsets[-1], bool), self.alive if among is None else among
-        names, pattern = readings(pattern)
+        matched, among = np.zeros(self.offsets[-1], bool), self.alive if among is None else among
+        names, glob = readings(pattern)
         for name in names:
             for segment, offset in zip(self.segments, self.offsets, strict=False):
-                found[segment.paths.named(name) + offset] = True
-            found &= self.alive
-            if found.any():
-                return found & among
-        if pattern:
-            rows = np.flatnonzero(among)
-            found[rows] = [path_matches(self.path(row), pattern) for row in rows]
-        return found
+                matched[segment.paths.named(name) + offset] = True
+            matched &= self.alive
+            if matched.any():
+                return matched & among
+        if glob:
+            positions = np.flatnonzero(among)
+            matched[positions] = [path_matches(self.path(position), glob) for position in positions.tolist()]
+        return matched
 
-    def within(self, codes, radius, among=None):
+    def within(self, codes: Codes, radius: int, among: Any = None) -> Iterator[tuple[int, Distances, Positions]]:
         self.check(codes)
         for query in range(len(codes)):
-            parts = []
+            near = []
             for segment, offset in zip(self.segments, self.offsets, strict=False):
-                parts += [(D, I + offset) for _, D, I in segment.within(codes[query : query + 1], radius)]
-            D, rows = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+                near += [(D, I + offset) for _, D, I in segment.within(codes[query : query + 1], radius)]
+            D, positions = np.concatenate([D for D, _ in near]), np.concatenate([I for _, I in near])
             if among is not None:
-                keep = among.mask[rows]
-                D, rows = D[keep], rows[keep]
+                keep = among.mask[positions]
+                D, positions = D[keep], positions[keep]
             order = np.argsort(D, kind="stable")
-            yield query, D[order], rows[order]
+            yield query, D[order], positions[order]
 
-    def calibrate(self, k=10, recall=0.99, sample=200, seed=0):
+    def calibrate(self, k: int = 10, recall: float = 0.99, sample: int = 200, seed: int = 0) -> Calibration:
         if len(self.segments) > 1 or self.meta["count"] < self.offsets[-1]:
-            raise HashretError("candidates are calibrated on an index of one piece; run hashret compact first")
-        if self.values is None:
+            raise HashretError("candidates are calibrated on an index of one piece", hint="run hashret compact first")
+        if self.hash_outputs is None:
             raise HashretError("this index keeps no values to calibrate on")
-        return calibrate(self.segments[0].stage, self.segments[0].hash_outputs, k, recall, sample, seed)
+        return calibrate(self.segments[0].stage, self.hash_outputs, k, recall, sample, seed)
 
-    def nearest(self, codes, k, among=None):
+    def nearest(self, codes: Codes, k: int, among: Any = None) -> tuple[Distances, Positions]:
         self.check(codes)
-        parts = self.segments if among is None else among.stages
-        found = [part.search(codes, k) for part in parts]
-        if len(found) == 1:
-            return found[0]
-        D = np.concatenate([D for D, _ in found], axis=1)
-        rows = np.concatenate([I + offset for (_, I), offset in zip(found, self.offsets, strict=False)], axis=1)
+        stages = self.segments if among is None else among.stages
+        nearest = [stage.search(codes, k) for stage in stages]
+        if len(nearest) == 1:
+            return nearest[0]
+        D = np.concatenate([D for D, _ in nearest], axis=1)
+        positions = np.concatenate([I + offset for (_, I), offset in zip(nearest, self.offsets, strict=False)], axis=1)
         order = np.argsort(D, axis=1, kind="stable")[:, :k]
-        return np.take_along_axis(D, order, 1), np.take_along_axis(rows, order, 1)
+        return np.take_along_axis(D, order, 1), np.take_along_axis(positions, order, 1)
 
-    def reranked(self, values, rows, features="values"):
-        rerank.check_features(features)
-        if features == "features" and any(segment.fc_features is None for segment in self.segments):
-            raise HashretError("this index keeps no features; encode its photographs with --features")
-        if features in ("values", "directions") and not self.has_values:
-            raise HashretError("this index keeps no values; take --rerank-by asymmetric")
-        squared = None
+    def reranked(
+        self, queries: rerank.Vectors, positions: Positions, rerank_by: str = "values"
+    ) -> tuple[NDArray[np.float32], Positions]:
+        rerank.check_rerank_by(rerank_by)
+        if rerank_by == "features" and not self.has_fc_features:
+            raise HashretError("this index keeps no features", hint="encode its photographs with --features")
+        if rerank_by in ("values", "directions") and not self.has_hash_outputs:
+            raise HashretError("this index keeps no values", hint="take --rerank-by asymmetric")
+        if len(self.segments) == 1:
+            return rerank.rerank(queries, _compared(self.segments[0], rerank_by), positions, rerank_by)
+        squared = np.full(positions.shape, np.inf, np.float32)
         for segment, offset in zip(self.segments, self.offsets, strict=False):
-            inside = (rows >= offset) & (rows < offset + len(segment))
-            places = rows if len(self.segments) == 1 else np.where(inside, rows - offset, -1)
-            part = rerank.squared(values, segment.compared(features), places, features)
-            squared = part if squared is None else np.minimum(squared, part)
+            inside = (positions >= offset) & (positions < offset + len(segment))
+            rows = np.where(inside, positions - offset, -1)
+            np.minimum(squared, rerank.squared(queries, _compared(segment, rerank_by), rows, rerank_by), out=squared)
         return rerank.by_distance(squared)
 
 
-class Selection:
-    """Photographs of an index to search among: ``mask`` bool (n,) over its rows."""
+def _compared(segment: Segment, rerank_by: str) -> Rows:
+    """Return what a re-rank by one of `hashret.index.rerank.CHOICES` compares the query with."""
+    if rerank_by == "asymmetric":
+        return segment.stage.codes()
+    compared = segment.fc_features if rerank_by == "features" else segment.hash_outputs
+    assert compared is not None
+    return compared
 
-    def __init__(self, index, mask):
+
+class Selection:
+    """Photographs of an index to search among: ``mask`` bool (n,) over its positions."""
+
+    def __init__(self, index: Index, mask: NDArray[np.bool_]) -> None:
         self.index, self.mask = index, mask
 
-    def __len__(self):
+    def __len__(self) -> int:
         return int(self.mask.sum())
 
     @cached_property
-    def stages(self):
+    def stages(self) -> list[HammingStage]:
         """The Hamming stage of each segment, of these photographs alone."""
         offsets = self.index.offsets
         parts = zip(self.index.segments, offsets[:-1], offsets[1:], strict=True)
         return [segment.stage.subset(self.mask[start:end]) for segment, start, end in parts]
 
 
-def segment_name(generation):
-    """Folder of the segment that a generation of the index adds."""
+def segment_name(generation: int) -> str:
+    """Return the folder of the segment that a generation of the index adds."""
     return f"{generation:06d}"
 
 
-def write_shards(writer, folders, classes, first_id=0, known=frozenset()):
-    """Copy shards into a segment, ids counting on from ``first_id``, labels by their numbers in ``classes``: -> the
-    next id. Where photographs of any folder have several labels, those of all get flags. Those whose paths are in the
-    set ``known`` are left out.
+def write_shards(
+    writer: SegmentWriter,
+    folders: Sequence[ShardFolder],
+    classes: Sequence[str],
+    first_id: int = 0,
+    known: Collection[str] = frozenset(),
+) -> int:
+    """Copy shards into a segment and return the next id.
+
+    Where photographs of any folder have several labels, those of all get flags.
+
+    Args:
+        writer: of the segment.
+        folders: of shards.
+        classes: the labels become numbers in this list.
+        first_id: ids count on from it.
+        known: paths of photographs that are left out.
     """
     columns = [shards.optional_columns() for shards in folders if shards.manifest["shards"]]
-    carried = set.intersection(*columns) - {"labels"} if columns else set()  # what all of them have
+    carried = set.intersection(*columns) - {"labels"} if columns else set[str]()  # what all folders have
     dimensions = [_label_dimensions(shards) for shards in folders]
     labelled, several = any(dimensions), 2 in dimensions
     for shards in folders:
         next_id, names = first_id, shards.manifest["classes"]
         for shard in shards:
             if known:
-                shard = shard.without(known)
+                shard = shard.without(set(known))
             if not len(shard):
                 continue
             ids = shard.ids + first_id
             next_id = int(ids.max()) + 1
-            columns = {"codes": shard.codes, "hash_outputs": shard.hash_outputs, "ids": ids}
-            columns |= {name: array for name, array in shard.columns().items() if name in carried}
+            written: dict[str, NDArray[Any]] = {"codes": shard.codes, "hash_outputs": shard.hash_outputs, "ids": ids}
+            written |= {name: array for name, array in shard.columns().items() if name in carried}
             if labelled:
                 labels = np.full(len(shard), -1) if shard.labels is None else shard.labels
-                columns["labels"] = renumbered(labels, names, classes, several)
-            writer.add(columns, cut(shard.paths))
+                written["labels"] = renumbered(labels, names, classes, several)
+            writer.add(written, cut(shard.paths))
         first_id = next_id
     return first_id
 
 
-def _label_dimensions(shards):
-    """0 where the photographs of a folder of shards have no labels, 1 where one each, 2 where several."""
+def _label_dimensions(shards: ShardFolder) -> int:
+    """Return 0 where the photographs of a folder of shards have no labels, 1 where one each, 2 where several."""
     if not shards.manifest["shards"]:
         return 0
     labels = read_shard(shards.shard_path(0), verify=False)[0].labels
     return 0 if labels is None else labels.ndim
 
 
-def open_index(folder="index", device="auto", verify=None, engine="auto"):
-    """Open an index folder: -> `Index`. Files are mapped, not read, and shared between processes.
-
-    Args:
-        folder: written by `build_index`.
-        device: "auto" for the Hamming stage on a GPU where there is one, "cpu" or "cuda".
-        verify: compare each file with its sha256; None does so for an index below 64 MiB, and for a larger one there is
-            `Index.verify_in_background`. Every file's type, shape and size are compared with `index.json` in any case,
-            and what one file says of another when it is used.
-        engine: of the Hamming stage, see `hashret.index.hamming.HammingStage`.
-
-    Raises:
-        HashretError: no index there, damaged, or of another format.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise HashretError(f"no index at {folder}; build one with hashret build-index, or name one with --index")
-    for attempt in range(_TRIES):
-        meta = read_meta(folder)
-        sizes = [file["bytes"] for part in meta["segments"] for file in part["files"].values()]
-        verified = sum(sizes) <= _VERIFY_BYTES if verify is None else verify
-        try:
-            segments = [_open_segment(folder, meta, part, device, verified, engine) for part in meta["segments"]]
-            bounds = [id for segment in segments for id in (int(segment.ids[0]) - 1, int(segment.ids[-1]))]
-            if bounds != sorted(bounds) or bounds[-1] >= meta["next_id"]:
-                raise damaged(folder, "ids.npy", "is not as it was written")
-            return Index(meta, segments, folder, verified)
-        except FileNotFoundError as error:
-            # Another process may have replaced the files between our reading index.json and opening them.
-            if attempt + 1 == _TRIES or read_meta(folder)["generation"] == meta["generation"]:
-                name = Path(error.filename).name
-                raise HashretError(f"the index {folder} is damaged: {name} is missing; build it again") from None
-    raise AssertionError
-
-
-def read_meta(folder):
-    """What `index.json` says. Raises HashretError where there is none, or it is of another format."""
+def read_meta(folder: StrPath) -> dict[str, Any]:
+    """Return what `index.json` says. Raises HashretError where there is none, or it is of another format."""
     meta = read_json(Path(folder) / "index.json", "index")
-    found = meta.get("format", 0)
-    checked(found, whole(), f"the format of the index {folder}")
-    if found > FORMAT:
-        raise HashretError(f"{folder} was written by a later hashret (format {found}); upgrade")
-    if found < FORMAT:
+    version = meta.get("format", 0)
+    checked(version, whole(), f"the format of the index {folder}")
+    if version > FORMAT:
+        raise HashretError(f"{folder} was written by a later hashret (format {version}); upgrade")
+    if version < FORMAT:
         raise HashretError(
-            f"{folder} was written by an earlier hashret (format {found}); run hashret build-index again"
+            f"{folder} was written by an earlier hashret (format {version})", hint="run hashret build-index again"
         )
     checked(meta, _META, f"the index {Path(folder) / 'index.json'}", "build it again")
     wrong = _contradiction(meta)
     if wrong:
         raise HashretError(f"the index {Path(folder) / 'index.json'} is damaged: {wrong}; build it again")
-    return {"protocol": None} | meta
+    complete: dict[str, Any] = {"protocol": None} | meta
+    return complete
 
 
-def _contradiction(meta):
-    """What of an index's metadata cannot be together, or None."""
-    if len({part["name"] for part in meta["segments"]}) < len(meta["segments"]):
+def _contradiction(meta: dict[str, Any]) -> str | None:
+    """Return what of an index's metadata cannot be together, or None."""
+    if len({segment["name"] for segment in meta["segments"]}) < len(meta["segments"]):
         return "a segment is named twice"
-    for part in meta["segments"]:
-        needed = _NEEDED | ({"starts.npy", "items.npy"} if part["grouped"] else set())
-        needed |= {part["removed"]} if part.get("removed") else set()
-        if needed - part["files"].keys():
-            return f"segment {part['name']} lacks {min(needed - part['files'].keys())}"
-        if part["codes"] > part["count"] or not (part["grouped"] or part["codes"] == part["count"]):
-            return f"segment {part['name']} has {part['codes']} codes of {part['count']} photographs"
-        if part.get("removed_count", 0) > part["count"] or bool(part.get("removed_count")) != bool(part.get("removed")):
-            return f"segment {part['name']} has other photographs removed than it says"
-    there = sum(part["count"] - part.get("removed_count", 0) for part in meta["segments"])
-    return None if there == meta["count"] else f"it counts {meta['count']} photographs, and its segments {there}"
+    for segment in meta["segments"]:
+        name, codes, count = segment["name"], segment["codes"], segment["count"]
+        needed = _NEEDED | ({"starts.npy", "items.npy"} if segment["grouped"] else set())
+        needed |= {segment["removed"]} if segment.get("removed") else set()
+        if needed - segment["files"].keys():
+            return f"segment {name} lacks {min(needed - segment['files'].keys())}"
+        if codes > count or not (segment["grouped"] or codes == count):
+            return f"segment {name} has {codes} codes of {count} photographs"
+        removed = segment.get("removed_count", 0)
+        if removed > count or bool(removed) != bool(segment.get("removed")):
+            return f"segment {name} has other photographs removed than it says"
+    total = sum(segment["count"] - segment.get("removed_count", 0) for segment in meta["segments"])
+    return None if total == meta["count"] else f"it counts {meta['count']} photographs, and its segments {total}"
 
 
-def _open_segment(folder, meta, segment, device, verify, engine):
-    files = segment["files"]
-    wrong = check_files(folder / segment["name"], files, verify)
-    if wrong:
-        raise HashretError(f"the index {folder} is damaged: {wrong} has changed; build it again")
-    opened = Segment(folder / segment["name"], segment, meta["bits"], device, engine)
-    if opened.labels is not None and opened.labels.shape[1:] > (len(meta["classes"]),):
-        raise damaged(folder, "labels.npy", "has more classes than index.json")
-    return opened
-
-
-def _whole(parts):
-    """Several arrays as one in memory; a single one as it is."""
-    return np.asarray(parts[0]) if len(parts) == 1 else np.concatenate(parts)
+def _whole(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Return several arrays as one in memory; a single one as it is."""
+    return np.asarray(arrays[0]) if len(arrays) == 1 else np.concatenate(arrays)

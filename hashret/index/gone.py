@@ -5,20 +5,24 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..data.references import kind_of, status, whole_reference
 from ..errors import HashretError
+from .folder import Index
+from .segment import Segment
 
-_FEW, _SHARE = 10, 0.1  # photographs, or a share of the index, that go without being asked for
+_FEW, _FRACTION = 10, 0.1  # photographs, or a fraction of the index, that go without being asked for
 _NAMED = 3  # folders in a message
 _THERE, _MISSING, _UNKNOWN = range(3)
 
 
-def gone_rows(index, yes=False):
-    """Which photographs are gone, bool over the rows of the index: the file is missing, and its folder is there.
+def gone_positions(index: Index, yes: bool = False) -> NDArray[np.bool_]:
+    """Return which photographs are gone, bool over the positions of the index: the file is missing, not its folder.
 
     A folder is there when it holds anything, or was emptied since its photographs were indexed. Where it is missing, a
     folder above it must be there, on whose disk other photographs of the index are: a disk that is not mounted leaves
@@ -31,42 +35,43 @@ def gone_rows(index, yes=False):
     Raises:
         HashretError: too many without ``yes``, or every photograph is out of reach.
     """
-    rows = np.flatnonzero(index.alive)
-    paths = [whole_reference(index.path(row)) for row in rows]
+    positions = np.flatnonzero(index.alive)
+    paths = [whole_reference(index.path(position)) for position in positions.tolist()]
     states = np.array([_state(path) for path in paths], np.uint8)
     if (states == _THERE).all():
         return np.zeros(index.offsets[-1], bool)
     folders = [os.path.dirname(path) for path in paths]
     living = _living({folder for folder, state in zip(folders, states, strict=True) if state == _THERE})
     since = np.array([_written(segment) for segment in index.segments])
-    since = since[np.searchsorted(index.offsets, rows, side="right") - 1]
-    leaves = {}
-    gone = np.zeros(len(rows), bool)
+    since = since[np.searchsorted(index.offsets, positions, side="right") - 1]
+    lets_go: dict[tuple[str, float], bool] = {}
+    gone = np.zeros(len(positions), bool)
     for number in np.flatnonzero(states == _MISSING):
         if kind_of(paths[number]):  # it says itself when a photograph is gone, see ReferenceKind
             gone[number] = True
             continue
         asked = folders[number], since[number]
-        if asked not in leaves:
-            leaves[asked] = _lets_go(*asked, living)
-        gone[number] = leaves[asked]
+        if asked not in lets_go:
+            lets_go[asked] = _lets_go(*asked, living)
+        gone[number] = lets_go[asked]
     kept = [folders[number] for number in np.flatnonzero((states != _THERE) & ~gone)]
     if kept:
         text = f"{len(kept):,} photographs are out of reach, as their folders are not there: {_counted(kept)}"
-        if len(kept) == len(rows):
+        if len(kept) == len(positions):
             raise HashretError(f"{text}; is a disk missing?")
         warnings.warn(f"{text}; they stay in the index (is a disk missing?)", stacklevel=3)
-    if not yes and gone.sum() > max(_FEW, _SHARE * len(rows)):
+    if not yes and gone.sum() > max(_FEW, _FRACTION * len(positions)):
         raise HashretError(
-            f"the files of {gone.sum():,} of {len(rows):,} photographs are gone from "
-            f"{_counted([folders[number] for number in np.flatnonzero(gone)])}; add --yes to remove so many"
+            f"the files of {gone.sum():,} of {len(positions):,} photographs are gone from "
+            f"{_counted([folders[number] for number in np.flatnonzero(gone)])}",
+            hint="add --yes to remove so many",
         )
-    found = np.zeros(index.offsets[-1], bool)
-    found[rows[gone]] = True
-    return found
+    mask = np.zeros(index.offsets[-1], bool)
+    mask[positions[gone]] = True
+    return mask
 
 
-def _state(path):
+def _state(path: str) -> int:
     try:
         status(path) if kind_of(path) else os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -76,9 +81,9 @@ def _state(path):
     return _THERE
 
 
-def _living(folders):
-    """Folders in which photographs are, and those above them on the same disk."""
-    living = set()
+def _living(folders: Iterable[str]) -> set[str]:
+    """Return the folders in which photographs are, and those above them on the same disk."""
+    living: set[str] = set()
     for folder in folders:
         device = _device(folder)
         for above in (folder, *map(str, Path(folder).parents)):
@@ -88,20 +93,20 @@ def _living(folders):
     return living
 
 
-def _device(folder):
+def _device(folder: str) -> int | None:
     try:
         return os.stat(folder).st_dev
     except OSError:
         return None
 
 
-def _written(segment):
-    """When the photographs of a segment were indexed."""
+def _written(segment: Segment) -> float:
+    """Return when the photographs of a segment were indexed."""
     return (segment.folder / "ids.npy").stat().st_mtime
 
 
-def _lets_go(folder, since, living):
-    """Whether a photograph that is missing in a folder, indexed at a time ``since``, is gone."""
+def _lets_go(folder: str, since: float, living: set[str]) -> bool:
+    """Return whether a photograph that is missing in a folder, indexed at a time ``since``, is gone."""
     try:
         if os.path.isdir(folder):
             with os.scandir(folder) as inside:
@@ -116,8 +121,8 @@ def _lets_go(folder, since, living):
     return False
 
 
-def _counted(folders):
-    """The folders with most photographs, each with their number."""
+def _counted(folders: Iterable[str]) -> str:
+    """Return the folders with most photographs, each with their number."""
     counts = Counter(folders).most_common()
     named = ", ".join(f"{folder} ({count:,})" for folder, count in counts[:_NAMED])
     return named + (f" and {len(counts) - _NAMED:,} other folders" if len(counts) > _NAMED else "")

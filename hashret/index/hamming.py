@@ -1,34 +1,40 @@
 """Hamming stage: exact nearest codes, over distinct codes where they repeat.
 
-Every answer is that of faiss `IndexBinaryFlat` on all codes, in the order of (distance, item). Three engines give it:
-the compiled scan (`hashret.index.scan`) where numba is installed, faiss on the CPU, and faiss on GPUs. A GPU returns
-codes at one distance in any order and cuts them off anywhere: only those nearer than the last are sure to be all there.
+Every answer is that of faiss `IndexBinaryFlat` on all codes, in the order of (distance, item). Two backends give it,
+both on the CPU: the compiled scan (`hashret.index.scan`) where numba is installed, and faiss. `hashret.index.resident`
+searches on a GPU.
 """
 
 from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from threading import Lock
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import faiss
 import numpy as np
+from numpy.typing import NDArray
 
-from ..bits import code_width, pad, padded_width
-from ..errors import HashretError, warn_once
+from ..bits import Codes, Distances, Positions, code_width, pad, padded_width
+from ..errors import HashretError
 from ..files import default_cache, is_private, is_writable, temporary_cache
-from .distinct import as_keys, expand, expand_one, group, in_order
-from .rows import ItemCodes
+from .distinct import CodeTable, as_keys, expand, expand_one, group
+from .rows import ItemCodes, Rows
 from .threads import at_most
 
-GPU_MAX_K = 2048  # a limit of faiss's GPU selection
-ENGINES = ("auto", "compiled", "faiss")
-_PAIRS_TO_LOAD = 2**28  # comparisons that take faiss as long as it takes to load the compiled scan
-_PAIRS_TO_COMPILE = 2**33  # and to compile it
-_CODES_TO_COMPILE = 2**16
+if TYPE_CHECKING:
+    from .scan import Scan
+
+BACKENDS = ("auto", "compiled", "faiss")
+# Loading the compiled scan takes as long as faiss takes for so many comparisons of codes, and compiling it for so many.
+_COMPARISONS_TO_LOAD = 2**28
+_COMPARISONS_TO_COMPILE = 2**33
+_CODES_TO_COMPILE = 2**16  # of an index for which the scan is compiled when it is built
 _PYCACHE = Path(__file__).with_name("__pycache__")
 
 
@@ -38,54 +44,61 @@ class HammingStage:
     Args:
         table: a `CodeTable` of codes padded to `padded_width(bits)` bytes.
         bits: length of the codes.
-        device: "auto" for GPUs where there are any, "cpu" or "cuda".
-        engine: on the CPU, "compiled", "faiss", or "auto": compiled where numba is installed and there is enough
-            to search.
+        backend: "compiled", "faiss", or "auto": compiled where numba is installed and there is enough to search.
         flat: a faiss IndexBinaryFlat over the table's codes; None to make one when it is needed.
         planes: the codes' `hashret.index.planes.bit_planes`; None to make them when they are needed.
+
+    Raises:
+        HashretError: no such backend, or the compiled scan without numba.
     """
 
-    def __init__(self, table, bits, device="auto", engine="auto", flat=None, planes=None):
-        if engine not in ENGINES:
-            raise HashretError(f"the engine is {', '.join(ENGINES[:-1])} or {ENGINES[-1]}, not {engine}")
-        if engine == "compiled" and not has_compiled():
+    def __init__(
+        self,
+        table: CodeTable,
+        bits: int,
+        backend: str = "auto",
+        flat: Any = None,
+        planes: NDArray[np.uint64] | None = None,
+    ) -> None:
+        if backend not in BACKENDS:
+            raise HashretError(f"the engine is {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}, not {backend}")
+        if backend == "compiled" and not has_compiled():
             raise HashretError("the compiled scan needs numba: pip install 'hashret[fast]', or take the engine faiss")
-        self.table, self.bits, self.engine = table, bits, engine
-        self._flat, self._planes, self._scan = flat, planes, None
-        self._unpaid = None
-        self.gpu = _to_gpus(self.flat) if _wants_gpu(device) else None
-        self._gpu_lock, self._said = Lock(), set()  # faiss lets one thread at a time use a GPU
+        self.table, self.bits, self.backend = table, bits, backend
+        self._flat, self._planes = flat, planes
+        self._scan: Scan | None = None
+        self._comparisons_until_load: int | None = None  # None until the first search; see `_compiled`
 
     @classmethod
-    def from_codes(cls, codes, bits, device="cpu", engine="auto", grouped=None):
-        """A stage over packed codes uint8 (n, w); ``grouped``: whether by distinct codes, None to choose."""
-        return cls(group(pad(codes, padded_width(bits)), grouped), bits, device, engine)
+    def from_codes(cls, codes: Codes, bits: int, backend: str = "auto", grouped: bool | None = None) -> HammingStage:
+        """Return a stage over packed codes uint8 (n, w); ``grouped``: whether by distinct codes, None to choose."""
+        return cls(group(pad(codes, padded_width(bits)), grouped), bits, backend)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.table.count
 
     @property
-    def flat(self):
+    def flat(self) -> Any:
         """The codes of the table as faiss `IndexBinaryFlat`."""
         if self._flat is None:
             self._flat = faiss.IndexBinaryFlat(8 * padded_width(self.bits))
             self._flat.add(self.table.codes)
         return self._flat
 
-    def codes(self):
-        """The padded code of each item, uint8 (n, padded width): an array, or what gives the rows asked for."""
+    def codes(self) -> Rows:
+        """Return the padded code of each item, uint8 (n, padded width): an array, or what gives the rows asked for."""
         return ItemCodes(self.table) if self.table.grouped else self.table.codes
 
-    def subset(self, mask):
-        """A stage of the items of a mask, bool (n,), which keep their numbers; always on the CPU."""
-        if self.gpu is not None:
-            warn_once(
-                self._said, "searches that leave photographs out run on the CPU; hashret compact drops removed ones"
-            )
-        return HammingStage(self.table.subset(mask), self.bits, "cpu", self.engine)
+    def subset(self, mask: NDArray[np.bool_]) -> HammingStage:
+        """Return a stage of the items of a mask, bool (n,), which keep their numbers."""
+        return HammingStage(self.table.subset(mask), self.bits, self.backend)
 
-    def search(self, xq, k):
-        """The k nearest items: xq packed uint8 (nq, w) -> D int32, I int64 (nq, min(k, count)), nearest first."""
+    def search(self, xq: Codes, k: int) -> tuple[Distances, Positions]:
+        """Find the k nearest items, nearest first: packed uint8 (nq, w) -> D int32, I int64 (nq, min(k, count)).
+
+        Raises:
+            HashretError: k below 1, or a table whose files cannot be as they were written.
+        """
         if k < 1:
             raise HashretError(f"k must be at least 1, not {k}")
         k = min(k, len(self))
@@ -99,60 +112,38 @@ class HammingStage:
                 return D[inverse], I[inverse]
         return self._search(xq, k)
 
-    def _search(self, xq, k):
-        return self._on_cpu(xq, k) if self.gpu is None else self._on_gpu(xq, k)
-
-    def _on_cpu(self, xq, k):
-        if self._compiled(len(xq)):
-            return self._scan.search(xq, k, faiss.omp_get_max_threads())
+    def _search(self, xq: Codes, k: int) -> tuple[Distances, Positions]:
+        scan = self._compiled(len(xq))
+        if scan is not None:
+            return scan.search(xq, k, faiss.omp_get_max_threads())
         xq = pad(xq, padded_width(self.bits))
-        if not self.table.grouped:
-            return self._ask(xq, k)
-        most, share = min(k, len(self.table.codes)), self.table.share(k)  # k codes, cut off by row, are enough
-        while len(xq) == 1:
-            share = min(share, most)
-            found, rows = self._ask(xq, share)
-            answer = expand_one(found[0], rows[0], self.table, k)
-            if answer:
-                return answer[0][None], answer[1][None]
-            share *= 4
-        return self._by_codes(self._ask, xq, k, most, most)[:2]
+        return self._search_distinct(xq, k) if self.table.grouped else self._ask_faiss(xq, k)
 
-    def _on_gpu(self, xq, k):
-        """On GPUs; the CPU answers what takes more codes than they select."""
-        codes, left = len(self.table.codes), slice(None)
+    def _search_distinct(self, xq: Codes, k: int) -> tuple[Distances, Positions]:
+        """Fetch more and more of the nearest distinct codes until these hold the k nearest items of each query."""
+        enough = min(k, len(self.table.codes))  # k codes, cut off by row, hold k items in any case
+        codes_to_fetch = min(self.table.codes_to_fetch(k), enough)
+        while len(xq) == 1:
+            D, rows = self._ask_faiss(xq, codes_to_fetch)
+            nearest = expand_one(D[0], rows[0], self.table, k)
+            if nearest is not None:
+                return nearest[0][None], nearest[1][None]
+            codes_to_fetch = min(4 * codes_to_fetch, enough)
         D, I = np.empty((len(xq), k), np.int32), np.empty((len(xq), k), np.int64)
-        if codes <= GPU_MAX_K or k * codes < GPU_MAX_K * len(self):  # else k items are more than so many codes have
-            padded = pad(xq, padded_width(self.bits))
-            D, I, left = self._by_codes(self._ask_gpu, padded, k, min(codes, GPU_MAX_K), codes)
-        if len(xq[left]):
-            warn_once(self._said, f"the CPU answers queries that take more than the GPU's {GPU_MAX_K} nearest codes")
-            D[left], I[left] = self._on_cpu(xq[left], k)
+        unresolved = np.arange(len(xq))
+        while len(unresolved):
+            distances, rows = self._ask_faiss(xq[unresolved], codes_to_fetch)
+            done = np.ones(len(unresolved), bool)
+            if codes_to_fetch < enough:  # codes at the last distance may have been cut off
+                nearer = distances < distances[:, -1:]
+                done = np.where(nearer, self.table.sizes(rows), 0).sum(axis=1) >= k
+            D[unresolved[done]], I[unresolved[done]] = expand(distances[done], rows[done], self.table, k)
+            unresolved = unresolved[~done]
+            codes_to_fetch = min(4 * codes_to_fetch, enough)
         return D, I
 
-    def _by_codes(self, ask, xq, k, most, enough):
-        """The k nearest items of ever more of the nearest codes: -> D, I, and the queries that ``most`` left undone.
-
-        ``ask`` gives a number of codes by (distance, row), where others at the last distance may have been cut off;
-        ``enough`` of them hold the answer in any case.
-        """
-        D, I = np.empty((len(xq), k), np.int32), np.empty((len(xq), k), np.int64)
-        share, todo = self.table.share(k), np.arange(len(xq))
-        while len(todo):
-            share = min(share, most)
-            found, rows = ask(xq[todo], share)
-            done = np.ones(len(todo), bool)
-            if share < enough:
-                done = np.where(found < found[:, -1:], self.table.sizes(rows), 0).sum(axis=1) >= k
-            D[todo[done]], I[todo[done]] = expand(found[done], rows[done], self.table, k)
-            todo = todo[~done]
-            if share == most:
-                break
-            share *= 4
-        return D, I, todo
-
-    def within(self, xq, radius):
-        """All items within a radius in bits: yields (query, D int32, I int64) by (distance, item), a query at a time.
+    def within(self, xq: Codes, radius: int) -> Iterator[tuple[int, Distances, Positions]]:
+        """Yield all items within a radius in bits: query number, D int32, I int64 by (distance, item), a query a time.
 
         Raises:
             HashretError: a negative radius.
@@ -161,49 +152,48 @@ class HammingStage:
             raise HashretError(f"the radius is a number of bits, not {radius}")
         xq = pad(xq, padded_width(self.bits))
         for query in range(len(xq) if len(self) else 0):
-            _, found, rows = self.flat.range_search(xq[query : query + 1], radius + 1)  # faiss: less than
-            found, items = found.astype(np.int32), rows
+            _, D, rows = self.flat.range_search(xq[query : query + 1], radius + 1)  # faiss: less than
+            D, items = D.astype(np.int32), rows
             if self.table.grouped:
                 sizes = self.table.sizes(rows)
                 items = self.table.items_of(rows, sizes).astype(np.int64)
-                found = np.repeat(found, sizes)
-            order = np.lexsort((items, found))
-            yield query, found[order], items[order]
+                D = np.repeat(D, sizes)
+            order = np.lexsort((items, D))
+            yield query, D[order], items[order]
 
-    def warm(self):
+    def warm(self) -> HammingStage:
         """Load the compiled scan now, rather than when searching has cost as much as loading it."""
-        self._unpaid = 0
-        if self.gpu is None and self._compiled(0):
-            self._scan.search(self.table.codes[:1, : code_width(self.bits)], 1)
+        self._comparisons_until_load = 0
+        scan = self._compiled(0)
+        if scan is not None:
+            scan.search(self.table.codes[:1, : code_width(self.bits)], 1)
         return self
 
-    def _compiled(self, queries):
-        """Whether the compiled scan is to answer, loaded when it pays."""
-        if self._scan is None and self.engine != "faiss" and len(self) and has_compiled():
-            if self.engine == "compiled":
-                self._unpaid = 0
-            if self._unpaid is None:
-                self._unpaid = _PAIRS_TO_LOAD if _is_compiled() else _PAIRS_TO_COMPILE
-            self._unpaid -= queries * len(self.table.codes)
-            if self.engine == "compiled" and not load_scan():
+    def _compiled(self, queries: int) -> Scan | None:
+        """Return the compiled scan, loaded once searches by faiss have cost as much as loading it; None before."""
+        if self._scan is not None or self.backend == "faiss" or not len(self) or not has_compiled():
+            return self._scan
+        if self.backend == "compiled":
+            self._comparisons_until_load = 0
+            if not load_scan():
                 raise HashretError("the compiled scan cannot be used here; take the engine faiss")
-            if self._unpaid <= 0 and load_scan():
-                from .planes import bit_planes
+        if self._comparisons_until_load is None:
+            self._comparisons_until_load = _COMPARISONS_TO_LOAD if _is_compiled() else _COMPARISONS_TO_COMPILE
+        self._comparisons_until_load -= queries * len(self.table.codes)
+        if self._comparisons_until_load <= 0 and (module := load_scan()):
+            from .planes import bit_planes
 
-                if self._planes is None:
-                    self._planes = bit_planes(np.ascontiguousarray(self.table.codes[:, : code_width(self.bits)]))
-                table = self.table
-                self._scan = load_scan().Scan(self._planes, len(table.codes), table.starts, table.items, table.end)
-        return self._scan is not None
+            table = self.table
+            if self._planes is None:
+                self._planes = bit_planes(np.ascontiguousarray(table.codes[:, : code_width(self.bits)]))
+            self._scan = module.Scan(self._planes, len(table.codes), table.starts, table.items, table.item_end)
+        return self._scan
 
-    def _ask(self, xq, k):
-        """faiss's answer over the codes of the table."""
+    def _ask_faiss(self, xq: Codes, k: int) -> tuple[Distances, NDArray[np.int64]]:
+        """Return faiss's answer over the codes of the table: distances and rows (nq, k), by (distance, row)."""
         with at_most(len(xq)):
-            return self.flat.search(xq, k)
-
-    def _ask_gpu(self, xq, k):
-        with self._gpu_lock:
-            return in_order(*self.gpu.search(xq, k))
+            D, rows = self.flat.search(xq, k)
+        return D, rows
 
 
 @cache
@@ -212,17 +202,17 @@ def has_compiled() -> bool:
     return find_spec("numba") is not None
 
 
-def compile_for(codes):
+def compile_for(codes: int) -> None:
     """Compile the scan where an index of so many codes will want it, so that no query has to wait for that."""
-    if codes >= _CODES_TO_COMPILE and load_scan():
-        load_scan().compile_scan()
+    if codes >= _CODES_TO_COMPILE and (scan := load_scan()):
+        scan.compile_scan()
 
 
 @cache
-def load_scan():
-    """`hashret.index.scan`, whose compiled code is kept in `_code_folder`.
+def load_scan() -> ModuleType | None:
+    """Return `hashret.index.scan`, whose compiled code is kept in `_code_folder`.
 
-    Where there is none, or numba does not load, that is said, and it is None: faiss searches then.
+    None, with a warning, where there is no such folder, or numba does not load: faiss searches then.
     """
     if not has_compiled():
         return None
@@ -244,53 +234,28 @@ def load_scan():
 
 
 @cache
-def _code_folder():
-    """Where compiled code is kept: the first of the usual places that is this user's to write to, and where nobody else
-    could have put code; None where there is none.
+def _code_folder() -> Path | None:
+    """Return the folder of compiled code: the first of the usual places that this user can write to, and where nobody
+    else could have put code. None where there is no such folder.
     """
     named = os.environ.get("NUMBA_CACHE_DIR")
     if named and is_writable(named):
         return Path(named)
     if is_writable(_PYCACHE):
         return _PYCACHE
-    shared = temporary_cache()  # where others could have made a folder of this name
+    shared: Path = temporary_cache()  # where others could have made a folder of this name
     for folder in (default_cache(), shared):
         if (folder != shared or is_private(folder)) and is_private(folder / "numba"):
             return folder / "numba"
     return None
 
 
-def _is_compiled():
+def _is_compiled() -> bool:
     """Whether this machine has compiled the scan as it stands, and so can load it."""
-    changed = Path(__file__).with_name("scan.py").stat().st_mtime
-    found = _code_folder().glob("**/scan._search-*.nbi") if _code_folder() else ()
-    return any(file.stat().st_mtime >= changed for file in found)
+    folder, changed = _code_folder(), Path(__file__).with_name("scan.py").stat().st_mtime
+    return folder is not None and any(file.stat().st_mtime >= changed for file in folder.glob("**/scan._search-*.nbi"))
 
 
-def gpus():
-    """How many GPUs faiss sees."""
-    return getattr(faiss, "get_num_gpus", lambda: 0)()
-
-
-def _wants_gpu(device):
-    if device.startswith("cuda") and not gpus():
-        raise HashretError("faiss sees no GPU here; use --device cpu")
-    return gpus() > 0 and device != "cpu"
-
-
-def _to_gpus(flat):
-    """The codes on a GPU; on several, a copy on each, which share the queries."""
-    # index_cpu_to_gpu refuses binary indexes; the resources must live as long as the index.
-    resources = [faiss.StandardGpuResources() for _ in range(gpus())]
-    copies = []
-    for device, resource in enumerate(resources):
-        config = faiss.GpuIndexBinaryFlatConfig()
-        config.device = device
-        copies.append(faiss.GpuIndexBinaryFlat(resource, flat, config))
-    gpu = copies[0]
-    if len(copies) > 1:
-        gpu = faiss.IndexBinaryReplicas()
-        for copy in copies:
-            gpu.addIndex(copy)
-    gpu.hashret_keep = (resources, copies)
-    return gpu
+def gpus() -> int:
+    """Return how many GPUs faiss sees."""
+    return int(getattr(faiss, "get_num_gpus", lambda: 0)())

@@ -17,22 +17,22 @@ POSITION_BITS = 40
 _DISTANCE_BITS = 9
 
 
-def pack(distance: Any, number: Any, number_bits: int = NUMBER_BITS) -> Any:
+def make_keys(distance: Any, number: Any, number_bits: int = NUMBER_BITS) -> Any:
     """Return keys that sort by (distance, number): whole numbers of 64 bits of one shape, not negative."""
     return distance << number_bits | number
 
 
-def unpack(keys: Any, number_bits: int = NUMBER_BITS) -> tuple[Any, Any]:
-    """Return the distances and the numbers of keys that `pack` made."""
+def split_keys(keys: Any, number_bits: int = NUMBER_BITS) -> tuple[Any, Any]:
+    """Return the distances and the numbers of keys that `make_keys` made."""
     return keys >> number_bits, keys & ((1 << number_bits) - 1)
 
 
-def pack_with_query(query: Any, distance: Any, number: Any) -> Any:
+def make_query_keys(query: Any, distance: Any, number: Any) -> Any:
     """Return keys that sort by (query, distance, number), each int64 of one shape."""
-    return query << (_DISTANCE_BITS + NUMBER_BITS) | pack(distance, number)
+    return query << (_DISTANCE_BITS + NUMBER_BITS) | make_keys(distance, number)
 
 
-def unpack_with_query(keys: Any) -> tuple[Any, Any]:
-    """Return the distances and the numbers of keys that `pack_with_query` made, without the queries."""
-    distance, number = unpack(keys)
+def split_query_keys(keys: Any) -> tuple[Any, Any]:
+    """Return the distances and the numbers of keys that `make_query_keys` made, without the queries."""
+    distance, number = split_keys(keys)
     return distance & ((1 << _DISTANCE_BITS) - 1), number

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
+
+from ..bits import Codes
 
 WORDS = 16  # of a plane of a block
 BLOCK = 64 * WORDS
 
 
-def bit_planes(codes):
-    """Codes by bit, as the scan reads them: padded or packed uint8 (m, w) -> uint64 (blocks, 8 w, 16).
+def bit_planes(codes: Codes) -> NDArray[np.uint64]:
+    """Return codes by bit, as the scan reads them: padded or packed uint8 (m, w) -> uint64 (blocks, 8 w, 16).
 
     Bit ``b`` of word ``j`` of plane ``p`` of block ``n`` is bit p of code 1024 n + 64 j + b; what fills up is zero.
     """

@@ -1,48 +1,65 @@
-"""Re-rank stage: candidates ordered by the Euclidean distance of real-valued features.
+"""Re-rank stage: candidates ordered by Euclidean distance.
 
-The features are the hash-layer values, as in the paper, or their directions: the logits, scaled to unit length.
-A trained hash layer saturates, and the nearest values are then those of photographs of which the encoder is as sure
-as of the query. The length of the logits says how sure it is, their direction of what.
+The distance is that between hash outputs, as in the paper, or between their directions. A trained hash layer saturates:
+distances between saturated outputs mostly compare how confident the encoder is. The norm of the logits encodes
+confidence, their direction the content; so "directions" compares logits scaled to unit length.
 
-Or they are what the hash layer reads, thousands of numbers a photograph, where they were kept.
+"features" compares what the hash layer reads, thousands of numbers a photograph, where the index keeps them.
 
-The asymmetric re-rank compares the query's values with the candidates' bits, and so needs no values stored: Dong et
-al., "Asymmetric distance estimation with sketches for similarity search in high-dimensional spaces", SIGIR 2008;
-Gordo et al., "Asymmetric distances for binary embeddings", TPAMI 2014.
+"asymmetric" compares the query's hash outputs with the candidates' bits, and so needs no outputs stored: Dong et al.,
+"Asymmetric distance estimation with sketches for similarity search in high-dimensional spaces", SIGIR 2008; Gordo et
+al., "Asymmetric distances for binary embeddings", TPAMI 2014.
 """
 
 from __future__ import annotations
 
 import faiss
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from ..bits import code_width, unpack
+from ..bits import HashOutputs, Positions, code_width, unpack
 from ..errors import HashretError
+from .keys import make_keys, split_keys
+from .rows import Rows
 from .threads import at_most
 
-FEATURES = ("values", "directions", "asymmetric", "features")
-LEAST = 1e-7  # float32 tells values from 1 down to here
-_PAIRS_AT_ONCE = 2**18
-_BYTES = unpack(np.arange(256, dtype=np.uint8)[:, None], 8).astype(np.float32)
-_ONES_AND_ZEROS = np.hstack([_BYTES, 1 - _BYTES])  # (256, 16)
+Vectors = NDArray[np.float32]
+CHOICES = ("values", "directions", "asymmetric", "features")  # of the option --rerank-by
+LEAST = 1e-7  # float32 tells hash outputs from 1 down to here
+_PAIRS_AT_ONCE = 2**18  # of queries and candidates, each of some 100 numbers
+_BITS_OF_BYTE = unpack(np.arange(256, dtype=np.uint8)[:, None], 8).astype(np.float32)
+_ONES_AND_ZEROS = np.hstack([_BITS_OF_BYTE, 1 - _BITS_OF_BYTE])  # (256, 16)
 
 
-def directions(values):
-    """Logits of hash-layer values, scaled to unit length: (n, bits) in [0, 1] -> float32 (n, bits)."""
-    values = np.clip(np.asarray(values, np.float32), LEAST, 1 - LEAST)
-    logits = np.log(values) - np.log1p(-values)
+def check_rerank_by(rerank_by: str) -> str:
+    """Return ``rerank_by``, or raise HashretError unless it is one of `CHOICES`."""
+    if rerank_by not in CHOICES:
+        raise HashretError(f"the re-rank compares {', '.join(CHOICES[:-1])} or {CHOICES[-1]}, not {rerank_by}")
+    return rerank_by
+
+
+def directions(hash_outputs: ArrayLike) -> Vectors:
+    """Return the logits of hash outputs, scaled to unit length: (n, bits) in [0, 1] -> float32 (n, bits)."""
+    outputs = np.clip(np.asarray(hash_outputs, np.float32), LEAST, 1 - LEAST)
+    logits = np.log(outputs) - np.log1p(-outputs)
     length = np.linalg.norm(logits, axis=-1, keepdims=True)
-    return np.divide(logits, length, out=np.zeros_like(logits), where=length > 0)
+    unit: Vectors = np.divide(logits, length, out=np.zeros_like(logits), where=length > 0)
+    return unit
 
 
-def squared_distances(xq, xb, candidates):
-    """Squared Euclidean distances to chosen rows, bit-identical to faiss `IndexFlatL2` over them.
+def squared_distances(xq: Vectors, xb: Vectors, candidates: Positions) -> Vectors:
+    """Return squared Euclidean distances to chosen rows, bit-identical to faiss `IndexFlatL2` over them.
 
-    xq (nq, d) float32, xb (nb, d) float32, a memory map will do, candidates (nq, c) int64 -> (nq, c) float32, inf for
-    candidates below 0. Paper, formula (8), before the root.
+    Args:
+        xq: float32 (nq, d).
+        xb: float32 (nb, d); a memory map will do.
+        candidates: int64 (nq, c), rows of ``xb``.
+
+    Returns:
+        float32 (nq, c), inf for candidates below 0. Paper, formula (8), before the root.
 
     Raises:
-        HashretError: values of different lengths, or a candidate that xb has no row for.
+        HashretError: vectors of different lengths, or a candidate that xb has no row for.
     """
     xq = np.ascontiguousarray(xq, np.float32)
     candidates = np.ascontiguousarray(candidates, np.int64)
@@ -59,24 +76,29 @@ def squared_distances(xq, xb, candidates):
     return D
 
 
-def squared_direction_distances(xq, xb, candidates):
-    """The same between `directions`: those of the candidates alone are computed."""
+def squared_direction_distances(xq: HashOutputs, xb: HashOutputs, candidates: Positions) -> Vectors:
+    """Return the same between `directions`: those of the candidates alone are computed."""
     nq, c = candidates.shape
     D = np.empty((nq, c), np.float32)
     step = max(1, _PAIRS_AT_ONCE // max(1, c))
     for start in range(0, nq, step):
-        some = slice(start, min(start + step, nq))
-        difference = directions(np.asarray(xb)[np.maximum(candidates[some], 0)]) - directions(xq[some])[:, None]
-        D[some] = np.einsum("qcd,qcd->qc", difference, difference)
+        block = slice(start, min(start + step, nq))
+        difference = directions(np.asarray(xb)[np.maximum(candidates[block], 0)]) - directions(xq[block])[:, None]
+        D[block] = np.einsum("qcd,qcd->qc", difference, difference)
     D[candidates < 0] = np.inf
     return D
 
 
-def squared_asymmetric_distances(xq, codes, candidates):
-    """Squared Euclidean distances from values to the bits of chosen codes, looked up a byte at a time.
+def squared_asymmetric_distances(xq: HashOutputs, codes: Rows, candidates: Positions) -> Vectors:
+    """Return squared Euclidean distances from hash outputs to the bits of chosen codes, looked up a byte at a time.
 
-    xq (nq, bits) float32 in [0, 1], codes packed uint8 (nb, w), zero-padded or not, an array or what gives the rows
-    asked for, candidates (nq, c) int64 -> (nq, c) float32, inf for candidates below 0.
+    Args:
+        xq: float32 (nq, bits) in [0, 1].
+        codes: packed uint8 (nb, w), zero-padded or not.
+        candidates: int64 (nq, c), rows of ``codes``.
+
+    Returns:
+        float32 (nq, c), inf for candidates below 0.
     """
     nq, bits = xq.shape
     width = code_width(bits)
@@ -97,41 +119,37 @@ def squared_asymmetric_distances(xq, codes, candidates):
     return D
 
 
-def check_features(features):
-    """Return ``features``, or raise HashretError unless it is one of `FEATURES`."""
-    if features not in FEATURES:
-        raise HashretError(f"the re-rank compares {', '.join(FEATURES[:-1])} or {FEATURES[-1]}, not {features}")
-    return features
+_DISTANCES = {
+    "values": squared_distances,
+    "directions": squared_direction_distances,
+    "asymmetric": squared_asymmetric_distances,
+    "features": squared_distances,
+}
 
 
-def squared(xq, xb, candidates, features="values"):
-    """Squared distances by one of `FEATURES`: -> float32 (nq, c), inf for a candidate -1; arguments as in `rerank`."""
-    return _DISTANCES[check_features(features)](xq, xb, candidates)
+def squared(xq: Vectors, xb: Rows, candidates: Positions, rerank_by: str = "values") -> Vectors:
+    """Return squared distances by one of `CHOICES`: float32 (nq, c), inf for a candidate -1; arguments of `rerank`."""
+    return _DISTANCES[check_rerank_by(rerank_by)](xq, xb, candidates)  # type: ignore[arg-type]
 
 
-def by_distance(squared):
-    """Squared distances (nq, c) in ascending order, equal ones as they came: -> their roots, and their columns."""
-    # Distances are not negative, so their bits sort as they do: one sort of (distance, column), three times as fast
-    # as a stable argsort.
-    keys = squared.view(np.uint32).astype(np.uint64) << 32
-    keys |= np.arange(squared.shape[1], dtype=np.uint64)
+def by_distance(squared: Vectors) -> tuple[Vectors, Positions]:
+    """Return the roots of squared distances (nq, c) in ascending order, equal ones as they came, and their columns."""
+    # Distances are not negative, so their bits sort as they do.
+    keys = make_keys(squared.view(np.uint32).astype(np.uint64), np.arange(squared.shape[1], dtype=np.uint64))
     keys.sort(axis=1)
-    return np.sqrt((keys >> 32).astype(np.uint32).view(np.float32)), (keys & 0xFFFFFFFF).astype(np.int64)
+    bits, columns = split_keys(keys)
+    return np.sqrt(bits.astype(np.uint32).view(np.float32)), columns.astype(np.int64)
 
 
-def rerank(xq, xb, candidates, features="values"):
-    """Order candidates by Euclidean distance, equal ones as they came: -> (D float32, order int64), both (nq, c).
+def rerank(xq: Vectors, xb: Rows, candidates: Positions, rerank_by: str = "values") -> tuple[Vectors, Positions]:
+    """Order candidates by Euclidean distance, equal ones as they came.
 
-    ``D`` is the Euclidean distance in the new order; ``order`` the columns of ``candidates`` in it. Arguments as in
-    `squared_distances`; ``features``: one of `FEATURES`, for "asymmetric" ``xb`` is the packed codes.
+    Args:
+        xq, candidates: as of `squared_distances`.
+        xb: what is compared, (nb, d); for "asymmetric" the packed codes.
+        rerank_by: one of `CHOICES`.
+
+    Returns:
+        Euclidean distances float32 (nq, c), ascending, and the columns of ``candidates`` in that order, int64 (nq, c).
     """
-    return by_distance(squared(xq, xb, candidates, features))
-
-
-_DISTANCES = dict(
-    zip(
-        FEATURES,
-        (squared_distances, squared_direction_distances, squared_asymmetric_distances, squared_distances),
-        strict=True,
-    )
-)
+    return by_distance(squared(xq, xb, candidates, rerank_by))

@@ -24,17 +24,27 @@ they cannot be, the search ends and says so, and no place outside the arrays is 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from typing import Any, TypeVar
 
 import numpy as np
 from llvmlite import ir
 from numba import njit
 from numba.extending import intrinsic
+from numpy.typing import NDArray
 
+from ..bits import Codes, Distances, Positions
 from .distinct import damaged_table
 from .planes import BLOCK, WORDS, bit_planes
 
+F = TypeVar("F", bound=Callable[..., Any])
+Words = NDArray[np.uint64]  # 64 codes in each, by bit
+Numbers = NDArray[np.int64]
+Items = NDArray[np.int32]
+Int = Any  # whole numbers of numba,
+Flag = Any  # and its truth values
 _OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy", "boundscheck": False}
 _PLANE = np.uint64(WORDS)
 _LEVELS = 9  # bits of a distance up to 256
@@ -45,23 +55,35 @@ _BUCKET_ENTRIES = 2**22  # of a tile; where k asks for more, distances are count
 _PAIRS_A_THREAD = 2**21  # code comparisons worth a thread
 
 
-@intrinsic
-def _trailing_zeros(typing_context, word):
-    def generate(context, builder, signature, arguments):
+def _compiled(function: F) -> F:
+    """Compile a function by numba when it is first called: a decorator."""
+    return njit(**_OPTIONS)(function)  # type: ignore[no-any-return]
+
+
+def _inlined(function: F) -> F:
+    """Compile a function into those that call it: a decorator."""
+    return njit(inline="always", **_OPTIONS)(function)  # type: ignore[no-any-return]
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _trailing_zeros(typing_context: Any, word: Any) -> Any:
+    """Return the number of zero bits below the lowest one of a word."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
 
     return word(word), generate
 
 
-@njit(inline="always", **_OPTIONS)
-def _add(a, b, c):
+@_inlined
+def _add(a: np.uint64, b: np.uint64, c: np.uint64) -> tuple[np.uint64, np.uint64]:
     """Carry-save adder: three bits -> their sum's low and high bit, 64 at a time."""
     either = a ^ b
     return either ^ c, (a & b) | (either & c)
 
 
-@njit(**_OPTIONS)
-def _add_planes(block, flip, first, sums):
+@_compiled
+def _add_planes(block: Words, flip: Words, first: np.uint64, sums: Words) -> None:
     """Add eight planes of a block from ``first`` on, XORed with the query's bits, to its sums.
 
     Unsigned places tell the compiler that none is negative; otherwise it does not vectorise.
@@ -93,8 +115,8 @@ def _add_planes(block, flip, first, sums):
         sums[s9 + w] = level & carry
 
 
-@njit(**_OPTIONS)
-def _carry_on(sums):
+@_compiled
+def _carry_on(sums: Words) -> None:
     """Add what left the six lowest levels to the three others; for codes of 64 bits and more."""
     for w in range(WORDS):
         carry = sums[_CARRY * WORDS + w]
@@ -106,8 +128,8 @@ def _carry_on(sums):
         sums[8 * WORDS + w] ^= level & carry
 
 
-@njit(**_OPTIONS)
-def _sum_block(block, flip, sums):
+@_compiled
+def _sum_block(block: Words, flip: Words, sums: Words) -> None:
     """Distances of a block's codes to one query, as bit planes in ``sums``."""
     sums[:] = 0
     for byte in range(len(flip) // 8):
@@ -116,14 +138,14 @@ def _sum_block(block, flip, sums):
             _carry_on(sums)
 
 
-@njit(inline="always", **_OPTIONS)
-def _compare(level, bit, less, same):
+@_inlined
+def _compare(level: np.uint64, bit: np.uint64, less: np.uint64, same: np.uint64) -> tuple[np.uint64, np.uint64]:
     """One step of comparing bit planes with a number, from its highest bit down."""
     return less | (same & bit & ~level), same & ~(level ^ bit)
 
 
-@njit(**_OPTIONS)
-def _mask_within(sums, limit):
+@_compiled
+def _mask_within(sums: Words, limit: Int) -> Flag:
     """Mark the codes whose distance is at most ``limit`` in the mask; -> whether there is one."""
     bit = np.empty(_LEVELS, np.uint64)
     for level in range(_LEVELS):
@@ -146,8 +168,8 @@ def _mask_within(sums, limit):
     return some != 0
 
 
-@njit(**_OPTIONS)
-def _trim_mask(sums, codes):
+@_compiled
+def _trim_mask(sums: Words, codes: Int) -> None:
     """Take places beyond the number of codes out of the mask."""
     for w in range(codes >> 6, WORDS):
         sums[_MASK * WORDS + w] &= (
@@ -155,8 +177,8 @@ def _trim_mask(sums, codes):
         )
 
 
-@njit(**_OPTIONS)
-def _distance(sums, place):
+@_compiled
+def _distance(sums: Words, place: Int) -> Int:
     word, shift = place >> 6, np.uint64(place & 63)
     distance = np.int64(0)
     for level in range(_LEVELS):
@@ -164,8 +186,8 @@ def _distance(sums, place):
     return distance
 
 
-@njit(inline="always", **_OPTIONS)
-def _list_length(starts, row, last_item):
+@_inlined
+def _list_length(starts: Numbers, row: Int, last_item: Int) -> Int:
     """How many items a code has; 0 where its list does not lie within the items."""
     start, end = starts[row], starts[row + 1]
     length = end - start
@@ -173,8 +195,11 @@ def _list_length(starts, row, last_item):
     return length if (start | end | (length - 1) | (last_item - end)) >= 0 else 0
 
 
-@njit(**_OPTIONS)
-def _take(sums, base, k, starts, last_item, rows, begin, size, weight, bound):
+@_compiled
+def _take(
+    sums: Words, base: Int, k: Int, starts: Numbers, last_item: Int, rows: Items, begin: Numbers, size: Numbers,
+    weight: Numbers, bound: Numbers,
+) -> None:  # fmt: skip
     """Put the codes of the mask into the buckets of a query, and lower its bound.
 
     bound (4,): the limit, the items nearer than the limit, the codes within it, and whether the list of a code does not
@@ -208,8 +233,11 @@ def _take(sums, base, k, starts, last_item, rows, begin, size, weight, bound):
                     bound[1] -= weight[bound[0]]
 
 
-@njit(**_OPTIONS)
-def _scan(planes, m, flips, k, starts, last_item, first, last, rows, begin, size, weight, bound, sums):
+@_compiled
+def _scan(
+    planes: Words, m: Int, flips: Words, k: Int, starts: Numbers, last_item: Int, first: Int, last: Int, rows: Items,
+    begin: Numbers, size: Numbers, weight: Numbers, bound: Numbers, sums: Words,
+) -> None:  # fmt: skip
     """Fill the buckets of a tile of queries from blocks ``first`` to ``last``.
 
     flips (t, bits); rows: the buckets' codes, that of query q and distance d from begin[q, d] on; size (t, levels)
@@ -244,8 +272,8 @@ def _scan(planes, m, flips, k, starts, last_item, first, last, rows, begin, size
                 distance += 1
 
 
-@njit(**_OPTIONS)
-def _distances(planes, m, flip, first, last, out, sums):
+@_compiled
+def _distances(planes: Words, m: Int, flip: Words, first: Int, last: Int, out: NDArray[np.int16], sums: Words) -> None:
     """Distances of all codes of some blocks to one query: out int16 (codes,)."""
     length = planes.shape[1] * WORDS
     for number in range(first, last):
@@ -255,8 +283,11 @@ def _distances(planes, m, flip, first, last, out, sums):
             out[base - first * BLOCK + place] = _distance(sums, place)
 
 
-@njit(**_OPTIONS)
-def _merge(rows, starts, items, D, I, distance, out, heap_item, heap_place, heap_end):
+@_compiled
+def _merge(
+    rows: Items, starts: Numbers, items: Items, D: Distances, I: Positions, distance: Int, out: Int,
+    heap_item: Numbers, heap_place: Numbers, heap_end: Numbers,
+) -> Int:  # fmt: skip
     """Append the items of codes ``rows``, ascending, to D and I from ``out`` on; -> how many are there then.
 
     A heap of the lists that are begun; codes come in the order of their first items, so the next list is begun when
@@ -302,8 +333,11 @@ def _merge(rows, starts, items, D, I, distance, out, heap_item, heap_place, heap
     return out
 
 
-@njit(**_OPTIONS)
-def _expand(rows, begin, size, starts, items, item_end, D, I, heap_item, heap_place, heap_end):
+@_compiled
+def _expand(
+    rows: Items, begin: Numbers, size: Numbers, starts: Numbers, items: Items, item_end: Int, D: Distances,
+    I: Positions, heap_item: Numbers, heap_place: Numbers, heap_end: Numbers,
+) -> Flag:  # fmt: skip
     """Buckets of one query -> its answer, D and I (k,); -> whether that can be one."""
     out, k = 0, len(I)
     for distance in range(len(size)):
@@ -331,8 +365,11 @@ def _expand(rows, begin, size, starts, items, item_end, D, I, heap_item, heap_pl
     return out == k and wrong >= 0
 
 
-@njit(**_OPTIONS)
-def _search_many_answers(planes, m, flips, starts, items, item_end, first, last, levels, D, I):
+@_compiled
+def _search_many_answers(
+    planes: Words, m: Int, flips: Words, starts: Numbers, items: Items, item_end: Int, first: Int, last: Int,
+    levels: Int, D: Distances, I: Positions,
+) -> Flag:  # fmt: skip
     """`_search` for a k whose buckets would be too large: count the codes at each distance, then place them."""
     k, last_item = I.shape[1], len(items)
     sums = np.empty((_MASK + 1) * WORDS, np.uint64)
@@ -368,8 +405,11 @@ def _search_many_answers(planes, m, flips, starts, items, item_end, first, last,
     return True
 
 
-@njit(**_OPTIONS)
-def _search(planes, m, queries, starts, items, item_end, first, last, D, I):
+@_compiled
+def _search(
+    planes: Words, m: Int, queries: Codes, starts: Numbers, items: Items, item_end: Int, first: Int, last: Int,
+    D: Distances, I: Positions,
+) -> Flag:  # fmt: skip
     """The k nearest items among the codes of blocks ``first`` to ``last``, which hold at least k.
 
     planes uint64 (blocks, bits, 16), m codes in all, queries uint8 (nq, bits / 8), starts int64 (m + 1,) and items
@@ -420,14 +460,21 @@ class Scan:
         item_end: items are below it; None where there are so many.
     """
 
-    def __init__(self, planes, m, starts=None, items=None, item_end=None):
+    def __init__(
+        self,
+        planes: Words,
+        m: int,
+        starts: Numbers | None = None,
+        items: Items | None = None,
+        item_end: int | None = None,
+    ) -> None:
         self.planes, self.m = _fixed(planes), m
         self.starts = _fixed(np.empty(0, np.int64) if starts is None else starts)
         self.items = _fixed(np.empty(0, np.int32) if items is None else items)
         self.item_end = len(self.items) if item_end is None else item_end
 
-    def search(self, xq, k, threads=1):
-        """The k nearest items, k at most their number: packed uint8 (nq, w) -> D int32, I int64 (nq, k).
+    def search(self, xq: Codes, k: int, threads: int = 1) -> tuple[Distances, Positions]:
+        """Find the k nearest items, k at most their number: packed uint8 (nq, w) -> D int32, I int64 (nq, k).
 
         Raises:
             HashretError: starts or items are not those of the codes.
@@ -450,40 +497,42 @@ class Scan:
             self._search_by_parts(xq, threads, D, I)
         return D, I
 
-    def _search_by_parts(self, xq, threads, D, I):
-        """Few queries: each thread looks through a part of the codes."""
+    def _search_by_parts(self, xq: Codes, threads: int, D: Distances, I: Positions) -> None:
+        """Answer few queries: each thread searches a part of the codes."""
         k = I.shape[1]
         while threads > 1 and self.m // threads - BLOCK < k:  # each part must hold k codes
             threads -= 1
         ends = np.linspace(0, len(self.planes), threads + 1, dtype=int)
-        found = [(np.empty_like(D), np.empty_like(I)) for _ in range(threads)]
-        _together(lambda lo, hi, out: self._search(xq, lo, hi, *out), ends[:-1], ends[1:], found)
-        distances, items = (np.concatenate(parts, axis=1) for parts in zip(*found, strict=True))
+        nearest = [(np.empty_like(D), np.empty_like(I)) for _ in range(threads)]
+        _together(lambda lo, hi, out: self._search(xq, lo, hi, *out), ends[:-1], ends[1:], nearest)
+        distances = np.concatenate([D for D, _ in nearest], axis=1)
+        items = np.concatenate([I for _, I in nearest], axis=1)
         order = np.lexsort((items, distances), axis=1)[:, :k]
         D[:], I[:] = np.take_along_axis(distances, order, 1), np.take_along_axis(items, order, 1)
 
-    def _search(self, xq, first, last, D, I):
+    def _search(self, xq: Codes, first: int, last: int, D: Distances, I: Positions) -> None:
         if not _search(self.planes, self.m, xq, self.starts, self.items, self.item_end, first, last, D, I):
             raise damaged_table("starts.npy or items.npy")
 
 
-def _fixed(array):
-    """A view that cannot be written: memory maps are such, and one kind of array is one compilation."""
+def _fixed(array: NDArray[Any]) -> NDArray[Any]:
+    """Return a view that cannot be written: memory maps are such, and one kind of array is one compilation."""
     view = np.asarray(array)[...]
     view.flags.writeable = False
     return view
 
 
-def _together(function, *arguments):
+def _together(function: Callable[..., None], *arguments: Iterable[Any]) -> None:
+    """Call a function in threads, once for each of its lists of arguments."""
     list(_threads().map(function, *arguments))
 
 
 @cache
-def _threads():
+def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(thread_name_prefix="hashret-scan")
 
 
-def compile_scan():
+def compile_scan() -> None:
     """Compile the scan, or load what an earlier process compiled: seconds the first time on a machine, then 0.3."""
     codes = np.zeros((1, 1), np.uint8)
     Scan(bit_planes(codes), 1).search(codes, 1)

@@ -11,17 +11,22 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
+from pathlib import Path
 from stat import S_ISREG
+from typing import IO, Any
 
 import faiss
 import numpy as np
+from numpy.typing import NDArray
 
-from ..bits import code_width, pad, padded_width
+from ..bits import Codes, Distances, HashOutputs, Labels, Positions, code_width, pad, padded_width
 from ..errors import HashretError
 from ..names import utf8_path
 from ..shards import COLUMNS
 from .arrays import ascends, damaged, map_array
+from .blocks import ROWS_AT_ONCE
 from .distinct import CodeTable, Grouping
 from .hamming import HammingStage
 from .paths import Paths
@@ -38,19 +43,22 @@ _FLAT = struct.Struct("<4siiqBiQ")
 class SegmentWriter:
     """Writes a segment a block of photographs at a time; of a photograph, its code stays in memory, or its number."""
 
-    def __init__(self, folder, bits, without=frozenset()):
-        self.folder, self.bits, self.without = folder, bits, without
+    def __init__(self, folder: Path, bits: int, without: Collection[str] = ()) -> None:
+        self.folder, self.bits, self.without = folder, bits, set(without)
         self.grouping, self.path_end = Grouping(), 0
-        self.rows = {column.name: _Rows(folder / f"{column.stored}.npy") for column in ROW_COLUMNS}
-        self.path_ends = _Rows(folder / "path_ends.npy")
+        self.rows = {column.name: _ArrayFile(folder / f"{column.stored}.npy") for column in ROW_COLUMNS}
+        self.path_ends = _ArrayFile(folder / "path_ends.npy")
         self.paths = open(folder / _PATHS, "wb")
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.grouping.count
 
-    def add(self, columns, paths):
-        """Append photographs: their `hashret.shards.COLUMNS` by name, but for the paths, which are as
-        `hashret.index.paths.cut` has them. Columns of ``without`` are left out.
+    def add(self, columns: Mapping[str, NDArray[Any]], paths: tuple[NDArray[np.uint8], NDArray[np.int64]]) -> None:
+        """Append photographs; the columns of ``without`` are left out.
+
+        Args:
+            columns: `hashret.shards.COLUMNS` by name, but for the paths.
+            paths: as `hashret.index.paths.cut` returns them.
         """
         if not len(columns["ids"]):
             return
@@ -58,18 +66,20 @@ class SegmentWriter:
         for name in self.rows.keys() & columns.keys() - self.without:
             self.rows[name].add(np.asarray(columns[name]))
         raw, lengths = paths
-        self.paths.write(raw)
+        self.paths.write(raw.data)
         ends = self.path_end + np.cumsum(lengths)
         self.path_ends.add(ends)
         self.path_end = int(ends[-1])
 
-    def close(self):
-        """Write the rest: -> what `index.json` says of the segment, beside its name."""
+    def close(self) -> dict[str, Any]:
+        """Write the rest, and return what `index.json` says of the segment, beside its name."""
         self.paths.close()
         for rows in (*self.rows.values(), self.path_ends):
             rows.close()
         if len(self) > MAX_ITEMS:
-            raise HashretError(f"a segment holds at most {MAX_ITEMS:,} photographs; add the rest with hashret add")
+            raise HashretError(
+                f"a segment holds at most {MAX_ITEMS:,} photographs", hint="add the rest with hashret add"
+            )
         table = self.grouping.table()
         flat = faiss.IndexBinaryFlat(8 * table.codes.shape[1])
         flat.add(table.codes)
@@ -77,9 +87,10 @@ class SegmentWriter:
             faiss.write_index_binary(flat, faiss.PyCallbackIOWriter(file.write))
         del flat
         if table.grouped:
-            save_rows(self.folder / "starts.npy", table.starts)
-            save_rows(self.folder / "items.npy", table.items)
-            numbers = _Rows(self.folder / "numbers.npy")
+            starts, items = table.lists()
+            save_array(self.folder / "starts.npy", starts)
+            save_array(self.folder / "items.npy", items)
+            numbers = _ArrayFile(self.folder / "numbers.npy")
             for block in self.grouping.numbers:
                 numbers.add(block)
             numbers.close()
@@ -94,26 +105,35 @@ class SegmentWriter:
 class Segment:
     """An opened segment.
 
+    Args:
+        folder: of the segment.
+        meta: what `index.json` says of it.
+        bits: length of the codes.
+        backend: of the Hamming stage, see `HammingStage`.
+
     Attributes:
-        columns: memory maps of the columns of `hashret.shards.COLUMNS` that it has, by name, but for codes and paths;
-            hash_outputs, fc_features, ids and labels are those of that name, None where it has none.
+        columns: memory maps of the `hashret.shards.COLUMNS` that the segment has, by name, but for codes and paths;
+            ``hash_outputs``, ``fc_features``, ``ids`` and ``labels`` are those of that name, None where it has none.
         paths: `hashret.index.paths.Paths`.
         removed: rows that were removed since, int64 (r,), ascending.
+        stage: the `HammingStage` over the codes.
     """
 
-    def __init__(self, folder, meta, bits, device="auto", engine="auto"):
+    def __init__(self, folder: Path, meta: dict[str, Any], bits: int, backend: str = "auto") -> None:
         self.folder, self.meta, self.bits = folder, meta, bits
         n, m, width = meta["count"], meta["codes"], padded_width(bits)
         mapped = {column.name: self._map(f"{column.stored}.npy", *column.kinds_of(n, bits)) for column in ROW_COLUMNS}
         self.columns = {name: array for name, array in mapped.items() if array is not None}
-        self.hash_outputs, self.fc_features = self.columns.get("hash_outputs"), self.columns.get("fc_features")
-        self.ids, self.labels = self.columns["ids"], self.columns.get("labels")
+        self.hash_outputs: HashOutputs | None = self.columns.get("hash_outputs")
+        self.fc_features: NDArray[np.float32] | None = self.columns.get("fc_features")
+        self.ids: NDArray[np.int64] = self.columns["ids"]
+        self.labels: Labels | None = self.columns.get("labels")
         ends = np.asarray(self._map("path_ends.npy", ("<i8", (n,))))
         if not (folder / _PATHS).stat().st_size:  # which cannot be mapped
             raise damaged(folder.parent, _PATHS, "is empty")
         self.paths = Paths(np.asarray(np.memmap(folder / _PATHS, np.uint8, "r")), ends)
         removed = self._map(meta[_REMOVED], ("<i8", (None,))) if meta.get(_REMOVED) else None
-        self.removed = np.empty(0, np.int64) if removed is None else removed
+        self.removed: NDArray[np.int64] = np.empty(0, np.int64) if removed is None else removed
         self._check_flat(m, width)
         grouped = meta["grouped"]
         table = CodeTable(
@@ -124,42 +144,36 @@ class Segment:
         )
         planes = self._map("planes.npy", ("<u8", (-(-m // BLOCK), 8 * code_width(bits), WORDS)))
         self._check_ends(table)
-        self.stage = HammingStage(table, bits, device, engine, self._flat(), planes)
+        self.stage = HammingStage(table, bits, backend, self._flat(), planes)
 
-    def __len__(self):
-        return self.meta["count"]
+    def __len__(self) -> int:
+        return int(self.meta["count"])
 
     @property
-    def count(self):
+    def count(self) -> int:
         """Photographs that were not removed."""
         return len(self) - len(self.removed)
 
-    def compared(self, features):
-        """What a re-rank by one of `hashret.index.rerank.FEATURES` compares the query with."""
-        if features == "asymmetric":
-            return self.stage.codes()
-        return self.fc_features if features == "features" else self.hash_outputs
-
-    def rows(self, ids):
-        """The rows of those of some ids that are there and were not removed, int64, ascending."""
-        ids = np.unique(np.asarray(ids, np.int64))
+    def rows_of(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the rows of those of some ids, ascending, that are there and were not removed."""
         rows = np.minimum(np.searchsorted(self.ids, ids), len(self) - 1)  # ids ascend
         rows = rows[self.ids[rows] == ids]
-        return rows[~self._are_removed(rows)]
+        there: NDArray[np.int64] = rows[~self._are_removed(rows)]
+        return there
 
     @cached_property
-    def alive(self):
+    def alive(self) -> NDArray[np.bool_]:
         """Which rows were not removed, bool (n,)."""
         alive = np.ones(len(self), bool)
         alive[self.removed] = False
         return alive
 
     @cached_property
-    def _alive_stage(self):
+    def _alive_stage(self) -> HammingStage:
         return self.stage.subset(self.alive)
 
-    def search(self, xq, k):
-        """The k nearest of what was not removed: packed uint8 (nq, w) -> D int32, I int64 (nq, min(k, count))."""
+    def search(self, xq: Codes, k: int) -> tuple[Distances, Positions]:
+        """Find the k nearest of what was not removed: packed uint8 (nq, w) -> D, rows (nq, min(k, count))."""
         if not len(self.removed):
             return self.stage.search(xq, k)
         most, answers = min(_OVERFETCH, len(self.removed)), min(k, self.count)
@@ -170,46 +184,48 @@ class Segment:
         order = np.argsort(gone, axis=1, kind="stable")[:, :answers]
         return np.take_along_axis(D, order, 1), np.take_along_axis(I, order, 1)
 
-    def within(self, xq, radius):
-        """See `HammingStage.within`."""
+    def within(self, xq: Codes, radius: int) -> Iterator[tuple[int, Distances, Positions]]:
+        """Yield what `HammingStage.within` yields, without what was removed."""
         for query, D, I in self.stage.within(xq, radius):
             keep = ~self._are_removed(I)
             yield query, D[keep], I[keep]
 
-    def _are_removed(self, rows):
-        """Which of some rows were removed."""
+    def _are_removed(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which of some rows were removed."""
         if not len(self.removed):
             return np.zeros(np.shape(rows), bool)
-        place = np.minimum(np.searchsorted(self.removed, rows), len(self.removed) - 1)
-        return self.removed[place] == rows
+        next_removed = np.minimum(np.searchsorted(self.removed, rows), len(self.removed) - 1)
+        flags: NDArray[np.bool_] = self.removed[next_removed] == rows
+        return flags
 
-    def _map(self, name, *kinds):
-        """A file of the segment, see `map_array`; None where `index.json` names no such file."""
+    def _map(self, name: str, *kinds: tuple[str, tuple[int | None, ...]]) -> Any:
+        """Map a file of the segment, see `map_array`; None where `index.json` names no such file."""
         return map_array(self.folder / name, *kinds) if name in self.meta["files"] else None
 
-    def _check_flat(self, codes, width):
+    def _check_flat(self, codes: int, width: int) -> None:
         """Raise HashretError unless the header of hamming.faiss is that of so many codes, which faiss would trust."""
         wanted = _FLAT.pack(b"IBxF", 8 * width, width, codes, 1, 1, codes * width)
         with open(self.folder / _CODES, "rb") as file:
             if file.read(_FLAT.size) != wanted or file.seek(0, 2) != _FLAT.size + codes * width:
                 raise damaged(self.folder.parent, _CODES, f"does not hold {codes:,} codes of {8 * width} bits")
 
-    def _check_ends(self, table):
+    def _check_ends(self, table: CodeTable) -> None:
         """Compare the first and last of what ascends with what they must be: a damaged middle is found when used."""
+        starts = table.starts
         first, last, removed = int(self.ids[0]), int(self.ids[-1]), self.removed
         checks = {
             "ids.npy": first >= 0 and last - first >= len(self) - 1,
             "path_ends.npy": self.paths.last == len(self.paths.raw),
-            "starts.npy": not table.grouped or (table.starts[0] == 0 and table.starts[-1] == len(self)),
-            self.meta.get(_REMOVED): ascends(removed, 0, len(self) - 1, strictly=True)
+            "starts.npy": starts is None or (starts[0] == 0 and starts[-1] == len(self)),
+            str(self.meta.get(_REMOVED)): ascends(removed, 0, len(self) - 1, strictly=True)
             and len(removed) == self.meta.get("removed_count", 0),
         }
         for name, good in checks.items():
             if not good:
                 raise damaged(self.folder.parent, name, "is not as it was written")
 
-    def _flat(self):
-        """The mapped `IndexBinaryFlat`, opened at once: a later change may take the file away."""
+    def _flat(self) -> Any:
+        """Return the mapped `IndexBinaryFlat`, opened at once: a later change may take the file away."""
         path = self.folder / _CODES
         try:
             with utf8_path(path) as name:
@@ -220,68 +236,66 @@ class Segment:
             raise damaged(path.parent.parent, _CODES, f"cannot be read ({str(error).splitlines()[0]})") from None
 
 
-def check_files(folder, files, verify):
-    """Compare files with their sizes, and with their sha256 where ``verify``: -> name of the first that differs.
+def check_files(folder: Path, files: dict[str, dict[str, Any]], verify: bool) -> str | None:
+    """Compare files with their sizes, and if ``verify`` with their sha256; return the name of the first that differs.
 
     Raises:
         FileNotFoundError: one is missing.
     """
-    for name, wanted in files.items():
-        path, found = folder / name, (folder / name).stat()
+    for name, expected in files.items():
+        path, state = folder / name, (folder / name).stat()
         # A pipe or a device, which has no size, would be waited for, or read for ever.
-        if (
-            not S_ISREG(found.st_mode)
-            or found.st_size != wanted["bytes"]
-            or (verify and _sha256(path) != wanted["sha256"])
-        ):
+        same_size = S_ISREG(state.st_mode) and state.st_size == expected["bytes"]
+        if not same_size or (verify and _sha256(path) != expected["sha256"]):
             return name
     return None
 
 
-def describe(path):
-    """Size and sha256 of a file, as `index.json` has them."""
+def describe(path: Path) -> dict[str, Any]:
+    """Return the size and the sha256 of a file, as `index.json` has them."""
     return {"bytes": path.stat().st_size, "sha256": _sha256(path)}
 
 
-def _sha256(path):
+def _sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def save_rows(path, rows):
+def save_array(path: Path, array: NDArray[Any]) -> None:
     """Write an array (n, ...), n > 0, to an .npy file.
 
     `np.save` raises nothing where the disk is full at the end of the file, and leaves the file short.
     """
-    file = _Rows(path)
-    file.add(rows)
+    file = _ArrayFile(path)
+    file.add(array)
     file.close()
 
 
-def _save_planes(path, codes, block=2**20):
-    rows = _Rows(path)
-    for start in range(0, len(codes), block):
-        rows.add(bit_planes(codes[start : start + block]))
-    rows.close()
+def _save_planes(path: Path, codes: Codes) -> None:
+    file = _ArrayFile(path)
+    for start in range(0, len(codes), ROWS_AT_ONCE):  # which is a multiple of a block of planes
+        file.add(bit_planes(codes[start : start + ROWS_AT_ONCE]))
+    file.close()
 
 
-class _Rows:
+class _ArrayFile:
     """An .npy file that grows by blocks of rows; its header is written at the end, when the count is known."""
 
     _HEADER = 128
 
-    def __init__(self, path):
-        self.path, self.rows, self.file = path, 0, None
+    def __init__(self, path: Path) -> None:
+        self.path, self.rows = path, 0
+        self.file: IO[bytes] | None = None
 
-    def add(self, block):
+    def add(self, block: NDArray[Any]) -> None:
         if self.file is None:
             self.dtype, self.shape = block.dtype, block.shape[1:]
             self.file = open(self.path, "wb")
             self.file.write(b" " * self._HEADER)
-        self.file.write(np.ascontiguousarray(block))
+        self.file.write(np.ascontiguousarray(block).data)
         self.rows += len(block)
 
-    def close(self):
+    def close(self) -> None:
         if self.file is None:
             return
         shape = (self.rows, *self.shape)

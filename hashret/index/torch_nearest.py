@@ -1,70 +1,82 @@
 """Nearest codes and their items on a torch device, for an index that a GPU holds.
 
-`Flat` finds the nearest codes. A GPU orders codes at one distance as it likes and cuts them off anywhere, so only those
-nearer than the last are sure to be all there; `Part` asks for more until these hold the answer.
+`DeviceCodes` finds the nearest codes. A GPU orders codes at one distance as it likes and cuts them off anywhere, so
+only those nearer than the last are sure to be complete; `SegmentOnDevice` fetches more until these hold the answer.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import faiss
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
-from .hamming import GPU_MAX_K
+from ..bits import Codes
+from .blocks import ROWS_AT_ONCE
+from .distinct import CodeTable
+from .keys import make_keys, make_query_keys, split_keys, split_query_keys
 
+GPU_MAX_K = 2048  # a limit of faiss's GPU selection
 _PAIRS_AT_ONCE = 2**25  # of queries with codes, or with items
-_ROWS_AT_ONCE = 2**20  # copied to the device
-LOW = 2**32 - 1  # of a key whose upper half is a distance
 
 
-class Part:
+class SegmentOnDevice:
     """The codes and items of a segment on a device.
 
     Args:
-        codes: `Flat` over the table's codes.
+        codes: `DeviceCodes` over the table's codes.
         table: `hashret.index.distinct.CodeTable`.
-        offset: the first row of the segment in the index.
+        offset: position of the segment's first photograph in the index.
+        device: of torch.
     """
 
-    def __init__(self, codes, table, offset, device):
+    def __init__(self, codes: DeviceCodes, table: CodeTable, offset: int, device: torch.device) -> None:
         self.codes, self.table, self.offset = codes, table, offset
-        table.check()  # torch on a GPU does not look where it reads
-        self.starts = put(table.starts, device) if table.grouped else None
-        self.items = put(table.items, device) if table.grouped else None
+        table.check()  # torch on a GPU does not check where it reads
+        self.starts = None if table.starts is None else put(table.starts, device)
+        self.items = None if table.items is None else put(table.items, device)
 
-    def nearest(self, xq, k):
-        """The k nearest items: padded uint8 (nq, w) -> D, rows int64 (nq, min(k, count)), and queries left undone."""
+    def nearest(self, xq: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Find the k nearest items: padded uint8 (nq, w).
+
+        Returns:
+            Distances and positions int64 (nq, min(k, count)), and the numbers of the queries that would need more
+            codes than a GPU selects; their answers mean nothing.
+        """
         count, m, most = self.table.count, len(self.table.codes), self.codes.most
         k = min(k, count)
         D, I = xq.new_zeros((2, len(xq), k), dtype=torch.int64)
-        todo = torch.arange(len(xq), device=xq.device)
+        unresolved = torch.arange(len(xq), device=xq.device)
         if not k:
-            return D, I, todo[:0]
+            return D, I, unresolved[:0]
         if most < m and k * m >= most * count:  # k items are more than so many codes have
-            return D, I, todo
-        share = self.table.share(k)
-        while len(todo):
-            share, left = min(share, most), []
-            for some in todo.split(max(1, _PAIRS_AT_ONCE // share)):
-                found, rows = _in_order(*self.codes.search(xq[some], share))
-                done = torch.ones_like(some, dtype=torch.bool)
-                if share < m:  # the last distance may go on beyond what was found
-                    done = torch.where(found < found[:, -1:], self._sizes(rows), 0).sum(1) >= k
-                D[some[done]], I[some[done]] = self._expand(found[done], rows[done], k)
-                left.append(some[~done])
-            todo = torch.cat(left)
-            if share == most:
+            return D, I, unresolved
+        codes_to_fetch = self.table.codes_to_fetch(k)
+        while len(unresolved):
+            codes_to_fetch, again = min(codes_to_fetch, most), []
+            for block in unresolved.split(max(1, _PAIRS_AT_ONCE // codes_to_fetch)):
+                distances, rows = _in_order(*self.codes.search(xq[block], codes_to_fetch))
+                done = torch.ones_like(block, dtype=torch.bool)
+                if codes_to_fetch < m:  # codes at the last distance may have been cut off
+                    done = torch.where(distances < distances[:, -1:], self._sizes(rows), 0).sum(1) >= k
+                D[block[done]], I[block[done]] = self._expand(distances[done], rows[done], k)
+                again.append(block[~done])
+            unresolved = torch.cat(again)
+            if codes_to_fetch == most:
                 break
-            share *= 4
-        return D, I + self.offset, todo
+            codes_to_fetch *= 4
+        return D, I + self.offset, unresolved
 
-    def _sizes(self, rows):
-        """How many items each of some codes has."""
-        return torch.ones_like(rows) if self.items is None else self.starts[rows + 1] - self.starts[rows]
+    def _sizes(self, rows: Tensor) -> Tensor:
+        """Return how many items each of some codes has."""
+        return torch.ones_like(rows) if self.starts is None else self.starts[rows + 1] - self.starts[rows]
 
-    def _expand(self, D, rows, k):
-        """Nearest codes -> nearest items, as `hashret.index.distinct.expand` does it: -> D, I int64 (nq, k)."""
-        if self.items is None:
+    def _expand(self, D: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """Turn nearest codes into nearest items, as `hashret.index.distinct.expand` does: -> D, I int64 (nq, k)."""
+        if self.starts is None or self.items is None:
             return D[:, :k], rows[:, :k]
         sizes = self._sizes(rows).clamp(max=k)
         before = sizes.cumsum(1) - sizes
@@ -76,28 +88,32 @@ class Part:
         while start < len(D):
             limit = _PAIRS_AT_ONCE + (ends[start - 1] if start else 0)
             stop = max(start + 1, int(np.searchsorted(ends, limit, "right")))
-            some = slice(start, stop)
-            keys.append(self._first_items(D[some], rows[some], sizes[some], k))
+            block = slice(start, stop)
+            keys.append(_first_items(D[block], rows[block], sizes[block], self.starts, self.items, k))
             start = stop
-        keys = torch.cat(keys)
-        return keys >> 32 & 0x1FF, keys & LOW
-
-    def _first_items(self, D, rows, sizes, k):
-        """All items of the codes of some queries in one sort: -> distance and item of the first k of each, packed."""
-        totals, sizes = sizes.sum(1), sizes.ravel()
-        ends = totals.cumsum(0)
-        place = torch.arange(int(ends[-1]), device=D.device)
-        code = torch.arange(len(sizes), device=D.device).repeat_interleave(sizes, output_size=len(place))
-        query = code // D.shape[1]
-        item = self.items[(self.starts[rows.ravel()] - (sizes.cumsum(0) - sizes))[code] + place]
-        keys = (query << 41 | D.ravel()[code] << 32 | item).sort()[0]
-        return keys[(ends - totals)[:, None] + place[:k]]
+        return split_query_keys(torch.cat(keys))
 
 
-class Flat:
-    """Nearest codes by faiss: GpuIndexBinaryFlat, or IndexBinaryFlat where the device is "cpu"."""
+def _first_items(D: Tensor, rows: Tensor, sizes: Tensor, starts: Tensor, items: Tensor, k: int) -> Tensor:
+    """Sort all items of the codes of some queries at once: -> distance and item of the first k of each, packed."""
+    totals, sizes = sizes.sum(1), sizes.ravel()
+    ends = totals.cumsum(0)
+    number = torch.arange(int(ends[-1]), device=D.device)
+    code = torch.arange(len(sizes), device=D.device).repeat_interleave(sizes, output_size=len(number))
+    query = code // D.shape[1]
+    item = items[(starts[rows.ravel()] - (sizes.cumsum(0) - sizes))[code] + number]
+    keys: Tensor = make_query_keys(query, D.ravel()[code], item).sort()[0]
+    return keys[(ends - totals)[:, None] + number[:k]]
 
-    def __init__(self, codes, device, resources):
+
+class DeviceCodes:
+    """Nearest codes by faiss: GpuIndexBinaryFlat, or IndexBinaryFlat where the device is "cpu".
+
+    Attributes:
+        most: codes that a search can select.
+    """
+
+    def __init__(self, codes: Codes, device: torch.device, resources: Any) -> None:
         self.resources, self.most, bits = resources, len(codes), 8 * codes.shape[1]
         if resources is None:
             self.flat = faiss.IndexBinaryFlat(bits)
@@ -108,8 +124,8 @@ class Flat:
             self.most = min(self.most, GPU_MAX_K)
         self.flat.add(codes)
 
-    def search(self, xq, k):
-        """The k nearest codes: padded uint8 (nq, w) -> distances int32, rows int64 (nq, k), on the device."""
+    def search(self, xq: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """Find the k nearest codes: padded uint8 (nq, w) -> distances int32, rows int64 (nq, k), on the device."""
         D = torch.empty((len(xq), k), dtype=torch.int32, device=xq.device)
         rows = torch.empty((len(xq), k), dtype=torch.int64, device=xq.device)
         if self.resources is not None:
@@ -122,21 +138,20 @@ class Flat:
         return D, rows
 
 
-def _in_order(D, rows):
-    """Codes by (distance, row), each query's."""
-    keys = (D.to(torch.int64) << 32 | rows).sort(1)[0]
-    return keys >> 32, keys & LOW
+def _in_order(D: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Sort each query's codes by (distance, row)."""
+    return split_keys(make_keys(D.to(torch.int64), rows).sort(1)[0])
 
 
-def put(array, device):
-    """An array, or a memory map, on a device."""
+def put(array: NDArray[Any], device: torch.device) -> Tensor:
+    """Copy an array, or a memory map, to a device."""
     kind = torch.from_numpy(np.empty(0, array.dtype)).dtype
     return fill(torch.empty(array.shape, dtype=kind, device=device), array)
 
 
-def fill(tensor, array):
-    """Copy an array to a tensor of its shape, a block at a time: -> the tensor."""
-    for start in range(0, len(array), _ROWS_AT_ONCE):
-        some = slice(start, start + _ROWS_AT_ONCE)
-        tensor[some] = torch.from_numpy(np.array(array[some]))
+def fill(tensor: Tensor, array: NDArray[Any]) -> Tensor:
+    """Copy an array to a tensor of its shape, a block at a time, and return the tensor."""
+    for start in range(0, len(array), ROWS_AT_ONCE):
+        block = slice(start, start + ROWS_AT_ONCE)
+        tensor[block] = torch.from_numpy(np.array(array[block]))
     return tensor

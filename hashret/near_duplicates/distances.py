@@ -64,15 +64,11 @@ def vectors(index: Index, positions: Positions, by: str) -> Vectors | None:
         return None
     if by == "pixels":
         return _thumbnails([index.path(position) for position in positions])
-    kept, column = ("features", "fc_features") if by == "features" else ("values", "hash_outputs")
-    columns = [getattr(segment, column) for segment in index.segments]
-    if any(rows is None for rows in columns):
+    kept, vectors = ("features", index.fc_features) if by == "features" else ("values", index.hash_outputs)
+    if vectors is None:
         advice = {"features": "encode its photographs with --features", "values": "build it without --no-values"}
         raise HashretError(f"this index keeps no {kept}", hint=f"{advice[kept]}, or take --by pixels")
-    ranges = zip(columns, index.offsets[:-1], index.offsets[1:], strict=True)
-    x: Vectors = np.concatenate(
-        [rows[positions[(positions >= start) & (positions < end)] - start] for rows, start, end in ranges]
-    )
+    x: Vectors = vectors[positions]
     if by == "features":
         x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.float32(1e-12))
     return directions(x) if by == "directions" else x

@@ -57,7 +57,7 @@ def euclidean(x: Vectors, I: Positions, J: Positions) -> npt.NDArray[np.float32]
     squared = np.empty(len(I), np.float32)
     if len(I):
         vectors, i, j, out = (faiss.swig_ptr(array) for array in (x, I, J, squared))
-        faiss.pairwise_indexed_L2sqr(x.shape[1], len(I), vectors, i, vectors, j, out)  # type: ignore[attr-defined]
+        faiss.pairwise_indexed_L2sqr(x.shape[1], len(I), vectors, i, vectors, j, out)
     distances: npt.NDArray[np.float32] = np.sqrt(squared)
     return distances
 
@@ -158,4 +158,5 @@ def by_code(codes: Codes, radius: int) -> CodeGroups:
     """Group items by distinct code; all under one code where no two differ in more bits than the radius."""
     varying = np.bitwise_or.reduce(codes) ^ np.bitwise_and.reduce(codes)
     table = group(np.zeros_like(codes) if np.bitwise_count(varying).sum() <= radius else codes, grouped=True)
-    return CodeGroups(table.codes, table.starts, table.items)
+    starts, items = table.lists()
+    return CodeGroups(table.codes, starts, items)  # type: ignore[arg-type]  # int32 numbers do as well

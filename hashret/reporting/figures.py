@@ -124,8 +124,7 @@ def measure(files: RunFiles, device: str = "auto") -> Figures:
     # Only queries with labels can be scored, and only against labels.
     if not files.queries or index.labels is None or not ShardFolder(files.queries).manifest["classes"]:
         return Figures(recorded or None, **database)
-    kept = all(segment.hash_outputs is not None for segment in index.segments)
-    rerank_by = recorded.get("rerank_by", "values" if kept else "asymmetric")
+    rerank_by = recorded.get("rerank_by", "values" if index.has_hash_outputs else "asymmetric")
     trial = open_trial(files.queries, files.index, device=device, rerank_by=rerank_by)
     topk = recorded.get("map_at")
     topk = 0 if topk == "all" else topk
@@ -236,8 +235,9 @@ def examples(trial: Trial, scores: Scores, ap: Floats) -> tuple[tuple[Example, .
 def _example(trial: Trial, number: int, ap: Floats, candidates: int, rerank_by: str) -> Example:
     queries, index, one = trial.queries, trial.index, slice(number, number + 1)
     features = None if queries.fc_features is None else queries.fc_features[one]
-    hits = index.search(queries.codes[one], queries.hash_outputs[one], _HITS, candidates, rerank_by, features=features)
-    rows = hits.rows[0]
+    asked = queries.codes[one], queries.hash_outputs[one]
+    hits = index.search(*asked, _HITS, candidates, rerank_by, query_features=features)
+    rows = hits.positions[0]
     relevant = is_relevant(queries.labels[one], trial.labels_by_row[rows])[0]
     answers = tuple(
         Answer(index.path(hit), index.label(hit), int(bits), float(distance), bool(good))

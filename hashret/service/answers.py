@@ -27,25 +27,25 @@ def answer(
     index, milliseconds = snapshot.index, dict(query.pop("milliseconds", {}))
     among = snapshot.among(parameters.label)
     started = time.perf_counter()
-    D, rows, cut = index.candidates(code[None], parameters.k, parameters.candidates, among)
+    [(_, [hamming], positions, [cut])] = index.candidates(code[None], parameters.k, parameters.candidates, among)
     milliseconds["hamming"] = since(started)
     started = time.perf_counter()
     if hash_outputs is None:
-        euclidean, order = np.full(rows.shape, np.nan, np.float32), np.arange(rows.shape[1])[None]
+        euclidean, order = np.full(positions.shape, np.nan, np.float32), np.arange(positions.shape[1])[None]
     else:
-        euclidean, order = index.reranked(hash_outputs[None], rows, parameters.rerank_by)
+        euclidean, order = index.reranked(hash_outputs[None], positions, parameters.rerank_by)
     milliseconds["rerank"] = since(started)
     reranked_ranks = np.argsort(order[0])  # of each candidate, from 0
-    best, nearest = order[0, : parameters.k].tolist(), range(min(parameters.k, rows.shape[1]))
+    best, nearest = order[0, : parameters.k].tolist(), range(min(parameters.k, positions.shape[1]))
     columns = sorted({*best, *nearest})
-    items = dict(zip(columns, index.items(rows[0, columns].tolist(), codes=True), strict=True))
+    items = dict(zip(columns, index.items(positions[0, columns].tolist(), codes=True), strict=True))
 
     def hit(column: int, rank: int) -> Hit:
         item, reranked_rank = items[column], int(reranked_ranks[column])
         assert item.code is not None
         return Hit(
             rank=rank, id=item.id, path=item.path, label=item.label, labels=list(item.labels),
-            hamming=int(D[0, column]), hamming_rank=column + 1,
+            hamming=int(hamming[column]), hamming_rank=column + 1,
             euclidean=None if hash_outputs is None else float(euclidean[0, reranked_rank]),
             reranked_rank=reranked_rank + 1, code=item.code.tobytes().hex(),
         )  # fmt: skip
@@ -60,8 +60,8 @@ def answer(
         hits=[hit(column, rank) for rank, column in enumerate(best, 1)],
         hamming_hits=[hit(column, column + 1) for column in nearest],
         count=len(index) if among is None else len(among),
-        candidates=rows.shape[1],
-        ties_cut=cut,
+        candidates=positions.shape[1],
+        ties_cut=bool(cut),
         generation=index.meta["generation"],
     )
 

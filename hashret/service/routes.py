@@ -110,7 +110,7 @@ async def about(service: Shared) -> schema.About:
     known = {name: encoder.meta.get(name) for name in ("method", "image_size", "attention")} if encoder else None
     return schema.About(
         count=len(snapshot.index), bits=snapshot.index.bits, classes=meta["classes"], encoder=known,
-        values=snapshot.index.has_values, generation=meta["generation"], max_upload_bytes=service.max_upload,
+        values=snapshot.index.has_hash_outputs, generation=meta["generation"], max_upload_bytes=service.max_upload,
         max_pixels=service.max_pixels, max_k=MAX_K, max_candidates=MAX_CANDIDATES, version=__version__,
     )  # fmt: skip
 
@@ -153,7 +153,7 @@ async def query_by_item(id: Id, service: Shared, parameters: Parameters) -> sche
     """The photographs most like an indexed one, itself among them."""
     snapshot = service.live.current
     row, found = await run_in_threadpool(_found, snapshot.index, id)
-    values = await run_in_threadpool(snapshot.index.value, row)
+    values = await run_in_threadpool(snapshot.index.hash_outputs_at, row)
     named = {"id": id, "label": found.label, "name": os.path.basename(found.path)}
     return await _search(service, snapshot, values, parameters, code=found.code, **named)
 
@@ -171,7 +171,7 @@ async def items(
 ) -> list[schema.Item]:
     """Some indexed photographs, drawn by the seed."""
     index = service.live.current.index
-    drawn = await run_in_threadpool(lambda: index.items(index.sample(n, seed), codes=True))
+    drawn = await run_in_threadpool(lambda: index.items(index.sample(n, seed).tolist(), codes=True))
     return [_item(found) for found in drawn]
 
 
@@ -245,7 +245,7 @@ async def _search(
     if code is None:
         assert hash_outputs is not None
         code = code_of(hash_outputs)
-    if parameters.rerank_by == "none" or (parameters.rerank_by != "asymmetric" and not snapshot.index.has_values):
+    if parameters.rerank_by == "none" or (parameters.rerank_by != "asymmetric" and not snapshot.index.has_hash_outputs):
         hash_outputs = None
     answered = await run_in_threadpool(answer, snapshot, code, hash_outputs, parameters, **query)
     service.metrics.query(answered.query.milliseconds)

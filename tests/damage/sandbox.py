@@ -382,11 +382,11 @@ def _take_for_large():
 
     Checksums in the background would refuse a small index before it is searched; of a large one they come later.
     """
-    from hashret.index import folder, hamming
+    from hashret.index import folder, hamming, opening
 
-    folder._VERIFY_BYTES = -1
+    opening._VERIFY_BYTES = -1
     folder.Index.verify_in_background = lambda self: self
-    hamming._PAIRS_TO_LOAD = hamming._PAIRS_TO_COMPILE = 0
+    hamming._COMPARISONS_TO_LOAD = hamming._COMPARISONS_TO_COMPILE = 0
 
 
 def _virtual():

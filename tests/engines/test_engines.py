@@ -93,7 +93,7 @@ class Plain:
     def __init__(self, folder):
         found = open_index(folder, "cpu")
         rows = np.flatnonzero(found.alive)
-        self.ids, self.codes, self.values = found.ids[rows], found.codes()[rows], found.values[rows]
+        self.ids, self.codes, self.values = found.ids[rows], found.codes()[rows], found.hash_outputs[rows]
         self.paths, self.labels = [found.path(row) for row in rows], [found.label(row) for row in rows]
 
     def order(self, code, keep=slice(None)):
@@ -142,7 +142,7 @@ def test_meta_and_length(database, plain, index):
     assert len(database) == database.meta["count"] == 202
     for name in ("bits", "encoder", "precision", "image_size", "classes", "protocol", "generation"):
         assert database.meta[name] == meta[name]
-    assert database.has_values
+    assert database.has_hash_outputs
 
 
 def test_all_within_a_radius(database, plain):
@@ -211,7 +211,7 @@ def test_the_two_stages_together_are_those_of_the_folder(database, plain, index,
     folder = open_index(index, "cpu")
     for k, candidates in ((5, 40), (500, 500)):
         wanted, found = (one.search(codes, values, k, candidates, by) for one in (folder, database))
-        assert ids_of(database, found.rows).tolist() == ids_of(folder, wanted.rows).tolist()
+        assert ids_of(database, found.positions).tolist() == ids_of(folder, wanted.positions).tolist()
         assert np.array_equal(found.hamming, wanted.hamming)
         assert np.array_equal(found.euclidean, wanted.euclidean)
     nearest = plain.order(codes[0])[1][:40]
@@ -255,7 +255,7 @@ def test_photographs_by_their_rows(database, plain):
     for place in (0, 50, 201):
         row, item = database.find(int(plain.ids[place]))
         assert (item.path, row) == (plain.paths[place], rows[place])
-        assert np.array_equal(database.value(row), plain.values[place])
+        assert np.array_equal(database.hash_outputs_at(row), plain.values[place])
     for missing in (21, -1, 10**12):
         with pytest.raises(HashretError, match=f"no photograph with id {missing} in the index"):
             database.find(missing)
@@ -280,7 +280,7 @@ def test_values_from_the_index_beside(kind, request, tmp_path):
     for by in ("values", "directions", "asymmetric"):
         for one, other in zip(alone.reranked(values, rows, by), beside.reranked(values, rows, by), strict=True):
             assert np.array_equal(one, other)
-    assert np.array_equal(alone.value(8), beside.value(8))
+    assert np.array_equal(alone.hash_outputs_at(8), beside.hash_outputs_at(8))
     with pytest.raises(HashretError, match="name it with --values"):
         alone.calibrate()
     with pytest.raises(HashretError, match="run hashret compact first"):
@@ -300,9 +300,9 @@ def test_an_index_without_values(kind, request, tmp_path):
     folder, database = open_database(tmp_path / "index", "cpu"), open_database(name)
     values = np.random.default_rng(0).random((3, 24), np.float32)
     wanted, found = (one.search(pack(binarize(values)), values, 5, 20, "asymmetric") for one in (folder, database))
-    assert np.array_equal(found.rows, wanted.rows)
+    assert np.array_equal(found.positions, wanted.positions)
     assert np.array_equal(found.euclidean, wanted.euclidean)
-    assert (database.has_values, database.value(3)) == (False, None)
+    assert (database.has_hash_outputs, database.hash_outputs_at(3)) == (False, None)
     with pytest.raises(HashretError, match="keeps no values; take --rerank-by asymmetric"):
         database.search(pack(binarize(values)), values)
 

@@ -55,24 +55,24 @@ ASKED = [2999, 1500, 3, 3100]  # three of the one code, of which two are not amo
 
 
 def asked(index):
-    values = np.asarray(index.values[np.array(ASKED)])
+    values = np.asarray(index.hash_outputs[np.array(ASKED)])
     return pack(binarize(values)), values
 
 
 def check_finds_itself(database, values_index):
     codes, values = asked(values_index)
     hits = database.search(codes, values, 10)
-    assert hits.rows[:, 0].tolist() == ASKED
+    assert hits.positions[:, 0].tolist() == ASKED
     assert hits.euclidean[:, 0].tolist() == [0] * 4
     assert not hits.cut.any()
     assert hits.candidates.tolist() == [ONE_CODE] * 3 + [1000]
-    far = np.linalg.norm(np.asarray(values_index.values[:ONE_CODE]) - values[1], axis=1)
-    assert hits.rows[1].tolist() == np.argsort(far, kind="stable")[:10].tolist()
+    far = np.linalg.norm(np.asarray(values_index.hash_outputs[:ONE_CODE]) - values[1], axis=1)
+    assert hits.positions[1].tolist() == np.argsort(far, kind="stable")[:10].tolist()
     told = database.search(codes, values, 10, 1000)
     assert told.cut.tolist() == [True, True, True, False]
     assert told.candidates.tolist() == [1000] * 4
-    assert told.rows[:, 0].tolist()[2:] == ASKED[2:]
-    assert (told.rows[:2] < 1000).all()  # as ids have it
+    assert told.positions[:, 0].tolist()[2:] == ASKED[2:]
+    assert (told.positions[:2] < 1000).all()  # as ids have it
     assert not database.search(codes, values, 10, ONE_CODE).cut.any()  # the tie ends with the last candidate
 
 
@@ -82,11 +82,11 @@ def test_a_photograph_finds_itself_among_all_of_its_code(index):
 
 def test_the_copy_on_a_gpu_takes_the_same_candidates(index):
     """The CPU stands in for the GPU."""
-    resident = Resident(index, "cpu")
+    resident = Resident(index, "cpu", few_queries=0).warm()
     codes, values = asked(index)
     for candidates in (None, 1000, ONE_CODE):
         got, wanted = (place.search(codes, values, 10, candidates) for place in (resident, index))
-        for name in ("rows", "hamming", "candidates", "cut"):
+        for name in ("positions", "hamming", "candidates", "cut"):
             assert np.array_equal(getattr(got, name), getattr(wanted, name)), name
         assert got.euclidean == pytest.approx(wanted.euclidean, abs=1e-6)
 
@@ -102,7 +102,7 @@ def test_more_than_can_be_taken_is_said(index, monkeypatch):
     hits = index.search(codes, values, 10)
     assert hits.cut.tolist() == [True, True, True, False]
     assert hits.candidates.tolist() == [2000, 2000, 2000, 1000]
-    assert (hits.rows[1, 0], hits.rows[0, 0] == 2999) == (1500, False)
+    assert (hits.positions[1, 0], hits.positions[0, 0] == 2999) == (1500, False)
 
 
 def test_the_service_takes_the_same_candidates(index):
@@ -118,7 +118,7 @@ def test_among_some_photographs(index):
     codes, values = asked(index)
     among = index.select(ids=range(1400, 3500))
     hits = index.search(codes[:2], values[:2], 10, among=among)
-    assert hits.rows[:, 0].tolist() == ASKED[:2]
+    assert hits.positions[:, 0].tolist() == ASKED[:2]
     assert hits.candidates.tolist() == [1600, 1600]
 
 
@@ -128,7 +128,7 @@ def test_fewer_photographs_than_candidates(index):
     for candidates in (None, 3, 5, 9):
         hits = index.search(codes, values, 2, candidates, among=among)
         assert hits.cut.tolist() == [candidates == 3] * 4
-        assert hits.rows.shape == (4, 2)
+        assert hits.positions.shape == (4, 2)
 
 
 def test_without_rerank_nothing_is_a_candidate(index):

@@ -64,14 +64,14 @@ class Expected:
         D = hamming(codes, self.codes)
         order = np.argsort(D, axis=1, kind="stable")
         hits = index.search(codes, None, k)
-        assert index.ids[hits.rows].tolist() == self.ids[order[:, :k]].tolist()
+        assert index.ids[hits.positions].tolist() == self.ids[order[:, :k]].tolist()
         assert hits.hamming.tolist() == np.take_along_axis(D, order[:, :k], 1).tolist()
         hits = index.search(codes, xq, k, candidates)
         for q in range(len(xq)):
             some = order[q, : max(k, candidates)]
             euclidean = np.linalg.norm(self.values[some] - xq[q], axis=1)
             assert hits.euclidean[q] == pytest.approx(np.sort(euclidean)[:k], abs=1e-5)
-            assert set(index.ids[hits.rows[q]]) <= set(self.ids[some])
+            assert set(index.ids[hits.positions[q]]) <= set(self.ids[some])
         for (_, found, rows), wanted in zip(index.within(codes, 9), D, strict=True):
             inside = np.flatnonzero(wanted <= 9)
             inside = inside[np.argsort(wanted[inside], kind="stable")]
@@ -104,11 +104,11 @@ def test_changes_in_any_order(tmp_path_factory, changes):
             expected.add(shard)
         elif change == "compact":
             if len(expected.ids):
-                assert compact(where / "index")[0] == len(expected.ids)
+                assert compact(where / "index").count == len(expected.ids)
         else:
             share = 0.05 if change == "remove" else 0.6
             gone = expected.ids[np.random.default_rng(seed).random(len(expected.ids)) < share]
-            assert remove(where / "index", gone) == len(gone)
+            assert remove(where / "index", gone).count == len(gone)
             expected.remove(gone)
         expected.check(open_index(where / "index", "cpu"))
 
@@ -126,7 +126,7 @@ def test_many_removed_photographs_are_passed_over_or_left_out(living, monkeypatc
 
 def test_a_segment_without_the_numbers_of_its_codes_reads_as_before(tmp_path):
     make_shards(tmp_path / "shards", 5000, 0)
-    meta = build_index(tmp_path / "shards", tmp_path / "index")
+    meta = build_index(tmp_path / "shards", tmp_path / "index").meta
     codes = open_index(tmp_path / "index", "cpu").codes()
     assert meta["segments"][0]["grouped"]
     (tmp_path / "index" / "000001" / "numbers.npy").unlink()
@@ -165,7 +165,7 @@ def test_remove_by_path(living):
     index, expected, where = living
     make_shards(where / "more", 8, 1)
     append(index, where / "more")
-    assert remove(index, paths=["batch1/*", "batch0/003.png"]) == 9
+    assert remove(index, paths=["batch1/*", "batch0/003.png"]).count == 9
     expected.remove([3])
     expected.check(open_index(index, "cpu"))
     assert "batch0/003.png" not in expected.paths
@@ -188,12 +188,12 @@ def test_all_removed(living):
     remove(index, range(60))
     opened = open_index(index, "cpu")
     assert len(opened) == 0
-    assert opened.search(np.zeros((2, 3), np.uint8), np.zeros((2, BITS), np.float32)).rows.shape == (2, 0)
+    assert opened.search(np.zeros((2, 3), np.uint8), np.zeros((2, BITS), np.float32)).positions.shape == (2, 0)
     with pytest.raises(HashretError, match="every photograph"):
         compact(index)
     make_shards(where / "more", 8, 1)
     append(index, where / "more")
-    assert compact(index)[0] == 8
+    assert compact(index).count == 8
 
 
 def test_shards_of_another_encoder_are_not_added(living):
@@ -451,9 +451,9 @@ def test_search_among_some(living, removed):
         xq = np.random.default_rng(1).random((3, BITS), np.float32)
         D = hamming(pack(binarize(xq)), opened.codes()[rows])
         order = np.argsort(D, axis=1, kind="stable")[:, :8]
-        assert opened.search(pack(binarize(xq)), None, 8, among=selection).rows.tolist() == rows[order].tolist()
+        assert opened.search(pack(binarize(xq)), None, 8, among=selection).positions.tolist() == rows[order].tolist()
         hits = opened.search(pack(binarize(xq)), xq, 8, 1000, among=selection)
-        euclidean = np.linalg.norm(opened.values[rows][None] - xq[:, None], axis=2)
+        euclidean = np.linalg.norm(opened.hash_outputs[rows][None] - xq[:, None], axis=2)
         assert hits.euclidean == pytest.approx(np.sort(euclidean, axis=1)[:, :8], abs=1e-5)
         for (_, found, inside), distances in zip(opened.within(pack(binarize(xq)), 9, selection), D, strict=True):
             assert sorted(inside) == rows[distances <= 9].tolist()
@@ -480,7 +480,7 @@ def test_a_path_that_is_there_is_that_path_and_no_pattern(tmp_path):
     assert of(index, "p/IMG[12].png") == ["/a/p/IMG1.png"]
     assert of(index, "p/IMG[1].png", ids=[1]) == []
     assert of(index, "") == []
-    assert remove(tmp_path / "index", paths=["p/IMG[1].png"]) == 2
+    assert remove(tmp_path / "index", paths=["p/IMG[1].png"]).count == 2
     index = open_index(tmp_path / "index", "cpu")
     assert of(index, "p/IMG[1].png") == ["/a/p/IMG1.png"]  # gone, and so a pattern again
     with pytest.raises(HashretError, match=r"no photograph g\.png in the index"):
@@ -504,7 +504,7 @@ def test_a_file_that_is_here_is_that_file_and_no_other(tmp_path, monkeypatch):
         ("p/IMG[1].png", [0]), ("./p/IMG[1].png", [0]), ("p/../p/IMG1.png", [1]), ("IMG1.png", [3]), ("./p/*", [0, 1]),
     ):  # fmt: skip
         assert np.flatnonzero(index.select(path=text).mask).tolist() == rows
-    assert remove("index", paths=["p/IMG[1].png"]) == 1
+    assert remove("index", paths=["p/IMG[1].png"]).count == 1
     with pytest.raises(HashretError, match=r"no photograph p/IMG\[1\]\.png in the index"):
         remove("index", paths=["p/IMG[1].png"])
 
@@ -513,19 +513,19 @@ def test_an_index_without_values_reranks_by_codes(living):
     _, expected, where = living
     build_index(where / "shards", where / "small", values=False)
     opened, full = open_index(where / "small", "cpu"), open_index(where / "index", "cpu")
-    assert opened.values is None
+    assert opened.hash_outputs is None
     xq = np.random.default_rng(1).random((3, BITS), np.float32)
     codes = pack(binarize(xq))
     with pytest.raises(HashretError, match="asymmetric"):
         opened.search(codes, xq)
     hits = opened.search(codes, xq, 8, rerank_by="asymmetric")
-    assert hits.rows.tolist() == full.search(codes, xq, 8, rerank_by="asymmetric").rows.tolist()
+    assert hits.positions.tolist() == full.search(codes, xq, 8, rerank_by="asymmetric").positions.tolist()
     bits = np.unpackbits(expected.codes, axis=1)[:, :BITS]
     wanted = np.sort(np.linalg.norm(bits[None] - xq[:, None], axis=2), axis=1)[:, :8]
     assert hits.euclidean == pytest.approx(wanted, abs=1e-5)
     make_shards(where / "more", 8, 1)
     append(where / "small", where / "more")
-    assert open_index(where / "small", "cpu").values is None
+    assert open_index(where / "small", "cpu").hash_outputs is None
 
 
 def test_calibrated_candidates(living):

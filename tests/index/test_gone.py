@@ -56,7 +56,7 @@ def test_a_disk_that_is_not_mounted_keeps_its_photographs(place, unmount, yes):
     unmount(place / "media" / "disk")
     (place / "home" / "07.jpg").unlink()
     with pytest.warns(UserWarning, match=r"30 photographs are out of reach.*disk/trips \(30\)"):
-        assert remove(place / "index", gone=True, yes=yes) == 1
+        assert remove(place / "index", gone=True, yes=yes).count == 1
     assert len(left(place)) == 44
     assert "home/07.jpg" not in left(place)
 
@@ -72,23 +72,23 @@ def test_a_folder_that_cannot_be_looked_at_keeps_its_photographs(place, monkeypa
     (place / "home" / "07.jpg").unlink()
     monkeypatch.setattr(os, "lstat", fail)
     with pytest.warns(UserWarning, match="30 photographs are out of reach"):
-        assert remove(place / "index", gone=True, yes=True) == 1
+        assert remove(place / "index", gone=True, yes=True).count == 1
 
 
 def test_an_emptied_folder_and_a_removed_one_beside_others_are_gone(place):
     for file in (place / "home" / "copies").iterdir():
         file.unlink()
-    assert remove(place / "index", gone=True) == 3
+    assert remove(place / "index", gone=True).count == 3
     shutil.rmtree(place / "home" / "copies")
     (place / "media" / "disk" / "trips" / "00.jpg").unlink()
     (place / "index" / "000001" / "ids.npy").touch()
-    assert remove(place / "index", gone=True) == 1
+    assert remove(place / "index", gone=True).count == 1
     assert len(left(place)) == 41
 
 
 def test_a_removed_folder_beside_photographs_is_gone(place):
     shutil.rmtree(place / "home" / "copies")
-    assert remove(place / "index", gone=True) == 3
+    assert remove(place / "index", gone=True).count == 3
 
 
 def test_a_large_share_goes_only_when_asked_for(place):

@@ -28,7 +28,7 @@ ENGINES = ["faiss", pytest.param("compiled", marks=pytest.mark.skipif(not has_co
 )
 def test_every_engine_answers_as_brute_force(engine, bits, n, nq, k, flips, grouped, seed):
     xb, xq = make_codes(n, bits, seed, flips), make_codes(nq, bits, seed + 1, flips)
-    stage = HammingStage.from_codes(xb, bits, engine=engine, grouped=grouped)
+    stage = HammingStage.from_codes(xb, bits, backend=engine, grouped=grouped)
     assert_same(stage.search(xq, k), brute_force(xq, xb, k))
 
 
@@ -38,7 +38,7 @@ def test_the_answers_are_those_of_faiss_over_the_codes_as_they_are(engine, bits)
     xb, xq = make_codes(20_000, bits, 0), make_codes(50, bits, 1)
     flat = faiss.IndexBinaryFlat(8 * xb.shape[1])
     flat.add(xb)
-    stage = HammingStage.from_codes(xb, bits, engine=engine)
+    stage = HammingStage.from_codes(xb, bits, backend=engine)
     assert stage.table.grouped
     for k in (1, 100, 3000):
         assert_same(stage.search(xq, k), flat.search(xq, k))
@@ -55,7 +55,7 @@ def test_threads_share_the_queries_or_the_codes(monkeypatch, n, nq, k, flips):
     monkeypatch.setattr(scan, "_PAIRS_A_THREAD", 1000)
     monkeypatch.setattr(faiss, "omp_get_max_threads", lambda: 4)
     xb, xq = make_codes(n, 48, 2, flips), make_codes(nq, 48, 3, flips)
-    stage = HammingStage.from_codes(xb, 48, engine="compiled")
+    stage = HammingStage.from_codes(xb, 48, backend="compiled")
     assert_same(stage.search(xq, k), brute_force(xq, xb, k))
 
 
@@ -67,7 +67,7 @@ def test_threads_share_the_queries_or_the_codes(monkeypatch, n, nq, k, flips):
 def test_a_subset_answers_as_the_codes_it_leaves(n, k, flips, grouped, seed, engine):
     xb, xq = make_codes(n, 24, seed, flips), make_codes(5, 24, seed + 1, flips)
     mask = np.random.default_rng(seed).random(n) < 0.3
-    stage = HammingStage.from_codes(xb, 24, engine=engine, grouped=grouped).subset(mask)
+    stage = HammingStage.from_codes(xb, 24, backend=engine, grouped=grouped).subset(mask)
     assert len(stage) == mask.sum()
     assert_same(stage.search(xq, k), brute_force(xq, xb, k, np.flatnonzero(mask)))
 
@@ -137,20 +137,20 @@ def test_the_compiled_scan_is_loaded_when_it_pays(monkeypatch):
     monkeypatch.setattr(stage_module, "_is_compiled", lambda: True)
     stage.search(xq, 5)
     assert stage._scan is None
-    assert HammingStage.from_codes(xb, 48, engine="faiss").warm()._scan is None
+    assert HammingStage.from_codes(xb, 48, backend="faiss").warm()._scan is None
     monkeypatch.setattr(stage_module, "has_compiled", lambda: False)
     assert stage.warm()._scan is None
     assert_same(stage.search(xq, 5), brute_force(xq, xb, 5))
     with pytest.raises(HashretError, match=r"hashret\[fast\]"):
-        HammingStage.from_codes(xb, 48, engine="compiled")
+        HammingStage.from_codes(xb, 48, backend="compiled")
     with pytest.raises(HashretError, match="engine"):
-        HammingStage.from_codes(xb, 48, engine="fast")
+        HammingStage.from_codes(xb, 48, backend="fast")
 
 
 @pytest.mark.skipif(not has_compiled(), reason="needs numba")
 def test_searching_loads_the_compiled_scan_when_it_has_cost_as_much(monkeypatch):
     xb, xq = make_codes(1000, 48, 0), make_codes(10, 48, 1)
-    for known, name in ((True, "_PAIRS_TO_LOAD"), (False, "_PAIRS_TO_COMPILE")):
+    for known, name in ((True, "_COMPARISONS_TO_LOAD"), (False, "_COMPARISONS_TO_COMPILE")):
         monkeypatch.setattr(stage_module, "_is_compiled", lambda known=known: known)
         monkeypatch.setattr(stage_module, name, 25_000)
         stage = HammingStage.from_codes(xb, 48, grouped=False)
@@ -159,7 +159,7 @@ def test_searching_loads_the_compiled_scan_when_it_has_cost_as_much(monkeypatch)
             assert_same(stage.search(xq, 5), brute_force(xq, xb, 5))
             loaded.append(stage._scan is not None)
         assert loaded == [False, False, True, True]
-    HammingStage.from_codes(xb, 48, engine="compiled").search(xq, 5)
+    HammingStage.from_codes(xb, 48, backend="compiled").search(xq, 5)
     assert isinstance(stage_module._is_compiled(), bool)
     calls = []
     monkeypatch.setattr("hashret.index.scan.compile_scan", lambda: calls.append(1))

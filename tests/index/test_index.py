@@ -70,22 +70,22 @@ def test_rerank_keeps_the_order_of_equal_distances():
 def test_an_index_finds_each_photograph_itself_first(codes, index_folder):
     index, rows = open_index(index_folder, "cpu"), ShardFolder(codes).load()
     hits = index.search(rows.codes, rows.hash_outputs, k=3)
-    assert np.array_equal(hits.rows[:, 0], np.arange(36))
+    assert np.array_equal(hits.positions[:, 0], np.arange(36))
     assert (hits.euclidean[:, 0] == 0).all()
     assert (hits.hamming[:, 0] == 0).all()
     assert index.label(0) == "blue"
     assert index.path(35).endswith("red/11.png")
     assert np.array_equal(index.codes(), rows.codes)
-    assert np.array_equal(index.values, rows.hash_outputs.astype(np.float32))
+    assert np.array_equal(index.hash_outputs, rows.hash_outputs.astype(np.float32))
 
 
 def test_more_answers_than_items_and_fewer_candidates_than_answers(codes, index_folder):
     index, rows = open_index(index_folder, "cpu"), ShardFolder(codes).load()
     for values in (rows.hash_outputs, None):
         hits = index.search(rows.codes, values, k=1000)
-        assert hits.rows.shape == (36, 36)
-        assert (np.sort(hits.rows, axis=1) == np.arange(36)).all()
-    assert index.search(rows.codes, rows.hash_outputs, k=10, candidates=3).rows.shape == (36, 10)
+        assert hits.positions.shape == (36, 36)
+        assert (np.sort(hits.positions, axis=1) == np.arange(36)).all()
+    assert index.search(rows.codes, rows.hash_outputs, k=10, candidates=3).positions.shape == (36, 10)
 
 
 def test_candidates_bound_the_rerank(codes, index_folder):
@@ -93,7 +93,7 @@ def test_candidates_bound_the_rerank(codes, index_folder):
     plain = index.search(rows.codes, None, k=8)
     assert np.isnan(plain.euclidean).all()
     hits = index.search(rows.codes, rows.hash_outputs, k=8, candidates=8)
-    assert np.array_equal(np.sort(hits.rows, axis=1), np.sort(plain.rows, axis=1))
+    assert np.array_equal(np.sort(hits.positions, axis=1), np.sort(plain.positions, axis=1))
     assert (np.diff(hits.euclidean, axis=1) >= 0).all()
 
 
@@ -111,7 +111,7 @@ def test_codes_of_another_width(index_folder):
 
 def test_several_shard_folders_make_one_index(photos, model, codes, tmp_path):
     encode(photos, model, tmp_path / "more", split="test", workers=0)
-    meta = build_index([codes, tmp_path / "more"], tmp_path / "index")
+    meta = build_index([codes, tmp_path / "more"], tmp_path / "index").meta
     index = open_index(tmp_path / "index", "cpu")
     assert meta["count"] == len(index) == 48
     assert index.ids.tolist() == list(range(48))

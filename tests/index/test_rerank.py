@@ -11,7 +11,7 @@ from hashret.errors import HashretError
 from hashret.index import calibration, rerank
 from hashret.index.calibration import calibrate, kth_distances
 from hashret.index.hamming import HammingStage
-from hashret.index.rerank import FEATURES, directions, squared_asymmetric_distances, squared_distances
+from hashret.index.rerank import CHOICES, directions, squared_asymmetric_distances, squared_distances
 
 
 def make_values(n, bits, seed, clumps=20, decimals=None):
@@ -57,7 +57,7 @@ def test_codes_too_short_for_the_values():
         squared_asymmetric_distances(np.zeros((1, 20), np.float32), np.zeros((3, 2), np.uint8), np.zeros((1, 1), int))
 
 
-@pytest.mark.parametrize("features", FEATURES)
+@pytest.mark.parametrize("features", CHOICES)
 def test_candidates_below_zero_come_last_at_infinity(features):
     values = make_values(6, 12, 0)
     candidates = np.array([[-1, 4, -1, 2], [1, -1, 0, -7]])
@@ -67,7 +67,7 @@ def test_candidates_below_zero_come_last_at_infinity(features):
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.integers(1, 6), st.integers(0, 60), st.integers(8, 70), st.sampled_from(FEATURES), st.integers(0, 10**6))
+@given(st.integers(1, 6), st.integers(0, 60), st.integers(8, 70), st.sampled_from(CHOICES), st.integers(0, 10**6))
 def test_rerank_is_a_stable_sort_of_distances(nq, c, bits, features, seed):
     rng = np.random.default_rng(seed)
     values = make_values(30, bits, seed, clumps=3, decimals=1)
@@ -189,7 +189,7 @@ def test_the_k_nearest_in_blocks(monkeypatch, tmp_path):
     exact = ((values[rows, None].astype(np.float64) - values) ** 2).sum(axis=2)
     exact[np.arange(len(rows)), rows] = np.inf
     for block in (15, 64, 10**6):
-        monkeypatch.setattr(calibration, "_ROWS_AT_ONCE", block)
+        monkeypatch.setattr(calibration, "ROWS_AT_ONCE", block)
         for k in (1, 20, 99):
             assert kth_distances(mapped, rows, k) == pytest.approx(np.sort(exact, axis=1)[:, k - 1], rel=1e-5)
 
@@ -198,8 +198,8 @@ def test_blocks_of_queries_do_not_change_the_answer(monkeypatch, tmp_path):
     values = make_values(200, 16, 4)
     whole = calibrate(make_stage(values), values, recall=0.8)
     np.save(tmp_path / "values.npy", values)
-    monkeypatch.setattr(calibration, "_PAIRS_AT_ONCE", 1000)
-    monkeypatch.setattr(calibration, "_ROWS_AT_ONCE", 70)
+    monkeypatch.setattr(calibration, "PAIRS_AT_ONCE", 1000)
+    monkeypatch.setattr(calibration, "ROWS_AT_ONCE", 70)
     assert calibrate(make_stage(values), np.load(tmp_path / "values.npy", mmap_mode="r"), recall=0.8) == whole
 
 
@@ -217,13 +217,13 @@ def test_calibration_of_other_features(features):
     stage, codes = make_stage(values), pack(binarize(values))
     best = brute_recall(values, 200, 5, range(200), features)
     assert best < 0.95
-    never = calibrate(stage, values, 5, 0.99, features=features, sample=200)
+    never = calibrate(stage, values, 5, 0.99, rerank_by=features, sample=200)
     assert never.candidates == 200
     assert never.recall == pytest.approx(best, abs=3e-3)  # float32 draws
-    found = calibrate(stage, values, 5, best / 2, features=features, sample=200, codes=codes)
+    found = calibrate(stage, values, 5, best / 2, rerank_by=features, sample=200, codes=codes)
     assert best / 2 <= found.recall
     assert found.recall == pytest.approx(brute_recall(values, found.candidates, 5, range(200), features), abs=3e-3)
-    assert found == calibrate(stage, values, 5, best / 2, features=features, sample=200)
+    assert found == calibrate(stage, values, 5, best / 2, rerank_by=features, sample=200)
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_calibration_of_other_features(features):
         ({"recall": 0}, "above 0 and at most 1, not 0"),
         ({"recall": 1.01}, "not 1.01"),
         ({"recall": float("nan")}, "not nan"),
-        ({"features": "magic"}, "not magic"),
+        ({"rerank_by": "magic"}, "not magic"),
     ],
 )
 def test_calibrations_that_cannot_be(wrong, message):

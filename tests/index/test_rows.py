@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from hashret.index.distinct import group
 from hashret.index.paths import Paths, cut
-from hashret.index.rows import ItemCodes, Joined, joined
+from hashret.index.rows import ConcatRows, ItemCodes, concatenated
 from hashret.shards import encode_paths
 
 
@@ -14,7 +14,7 @@ from hashret.shards import encode_paths
 def test_joined_arrays_read_as_one(sizes, seed):
     rng = np.random.default_rng(seed)
     parts = [rng.integers(0, 99, (n, 3)) for n in sizes]
-    one, whole = Joined(parts), np.concatenate(parts)
+    one, whole = ConcatRows(parts), np.concatenate(parts)
     n = len(whole)
     assert (len(one), one.shape, one.dtype) == (n, whole.shape, whole.dtype)
     assert np.array_equal(one, whole)
@@ -32,7 +32,7 @@ def test_joined_arrays_read_as_one(sizes, seed):
 
 def test_a_single_array_stays_as_it_is():
     part = np.arange(3)
-    assert joined([part]) is part
+    assert concatenated([part]) is part
 
 
 def test_codes_of_items_are_looked_up():
@@ -58,14 +58,14 @@ def test_paths_are_cut_and_read():
     paths = paths_of(PATHS)
     assert [paths[row] for row in range(len(PATHS))] == PATHS
     rows = np.array([6, 2, 1, 2])
-    raw, lengths = paths.cut(rows)
+    raw, lengths = paths.cut_at(rows)
     again = Paths(raw, np.cumsum(lengths))
     assert [again[i] for i in range(4)] == [PATHS[row] for row in rows]
 
 
 @pytest.mark.parametrize("at_once", [3, 2**18])
 def test_paths_are_found(monkeypatch, at_once):
-    monkeypatch.setattr("hashret.index.paths._ROWS_AT_ONCE", at_once)
+    monkeypatch.setattr("hashret.index.paths.ROWS_AT_ONCE", at_once)
     paths = paths_of([*PATHS, PATHS[0]])
     assert paths.find(["a", "b", "aaa", PATHS[3], PATHS[5], "no/such.jpg"]) == [
         (0, "a"), (3, PATHS[3]), (5, PATHS[5]), (8, "a"),

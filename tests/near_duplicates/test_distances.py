@@ -29,8 +29,8 @@ def index(tmp_path_factory, photos, model):
 def test_what_the_index_keeps(index):
     rows = np.array([0, 3, 11, 12, 20, 23])
     assert len(index.segments) == 2
-    assert np.array_equal(vectors(index, rows, "values"), index.values[rows])
-    assert np.array_equal(vectors(index, rows, "directions"), directions(index.values[rows]))
+    assert np.array_equal(vectors(index, rows, "values"), index.hash_outputs[rows])
+    assert np.array_equal(vectors(index, rows, "directions"), directions(index.hash_outputs[rows]))
     features = np.concatenate([segment.fc_features for segment in index.segments])[rows]
     assert np.allclose(vectors(index, rows, "features"), features / np.linalg.norm(features, axis=1, keepdims=True))
     assert vectors(index, rows, "codes") is None

@@ -86,7 +86,7 @@ def test_an_upload_finds_what_the_searcher_finds(client, index_folder, model, ph
     answer = upload(client, photo.read_bytes(), k=7, candidates=20).json()
     assert hits_of(answer) == [(hit.id, hit.path, hit.label, hit.hamming, hit.euclidean) for hit in wanted]
     assert [hit["rank"] for hit in answer["hits"]] == list(range(1, 8))
-    plain = searcher.search(photo, k=7, rerank=False)
+    plain = searcher.search(photo, k=7, rerank_by=None)
     assert [hit["id"] for hit in answer["hamming_hits"]] == [hit.id for hit in plain]
     values = searcher.encode([photo])[0]
     assert np.array_equal(np.float32(answer["query"]["values"]), values)
