@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
-from .bits import unpack
+from .bits import Codes, Labels, unpack
 from .metrics import Counts, average_precision, count_by_distance
 
 QUERIES = 10  # with fewer, a mAP says little; with fewer held-out images, train images are asked among each other
@@ -12,8 +15,8 @@ _ASKED = 1000  # of these, at most
 _CODES = 16  # that photographs without labels, or with several, have at least
 
 
-def code_figures(codes, bits, labels=None, held=0):
-    """How far codes differ, and what they find: -> dict for the training record.
+def code_figures(codes: Codes, bits: int, labels: Labels | None = None, held: int = 0) -> dict[str, Any]:
+    """Return how far codes differ, and what they find, for the training record.
 
     ``distinct`` codes, the ``entropy`` of their distribution in bits, and ``used_bits``, which are not constant. With
     labels, ``map``, the mAP@all of the first ``held`` images among the others, and ``chance``, that of a random order;
@@ -25,9 +28,10 @@ def code_figures(codes, bits, labels=None, held=0):
     """
     _, sizes = np.unique(codes, axis=0, return_counts=True)
     ones = unpack(codes, bits).mean(axis=0)
-    share = sizes / len(codes)
-    figures = {
-        "photographs": len(codes), "distinct": len(sizes), "entropy": round(float(-(share @ np.log2(share))), 3) + 0.0,
+    fractions = sizes / len(codes)
+    entropy = float(-(fractions @ np.log2(fractions)))
+    figures: dict[str, Any] = {
+        "photographs": len(codes), "distinct": len(sizes), "entropy": round(entropy, 3) + 0.0,
         "used_bits": int(((ones > 0) & (ones < 1)).sum()),
     }  # fmt: skip
     if labels is None:
@@ -35,10 +39,10 @@ def code_figures(codes, bits, labels=None, held=0):
     if held >= QUERIES:
         counts = count_by_distance(codes[:held], codes[held:], labels[:held], labels[held:], bits)
     else:
-        some = slice(held, held + _ASKED)
-        counts = count_by_distance(codes[some], codes[some], labels[some], labels[some], bits)
+        asked = slice(held, held + _ASKED)
+        counts = count_by_distance(codes[asked], codes[asked], labels[asked], labels[asked], bits)
         counts.total[:, 0] -= 1  # each is at distance 0 of itself
-        counts.relevant[:, 0] -= labels[some].any(axis=1) if labels.ndim == 2 else 1
+        counts.relevant[:, 0] -= labels[asked].any(axis=1) if labels.ndim == 2 else 1
     answerable = counts.relevant.any(axis=1)
     if answerable.sum() >= QUERIES:
         counts = Counts(counts.total[answerable], counts.relevant[answerable])
@@ -47,14 +51,14 @@ def code_figures(codes, bits, labels=None, held=0):
     return figures
 
 
-def map_by_chance(counts, topk=None):
-    """The mAP of a random order, of queries of which the `Counts` are known."""
+def map_by_chance(counts: Counts, topk: int | None = None) -> float:
+    """Return the mAP of a random order, of queries of which the `Counts` are known."""
     any_order = Counts(counts.total.sum(axis=1, keepdims=True), counts.relevant.sum(axis=1, keepdims=True))
     return float(average_precision(any_order, topk=topk).mean())
 
 
-def collapsed(figures, bits, classes=None):
-    """What is wrong with codes by their `code_figures`, or None.
+def collapsed(figures: Mapping[str, Any], bits: int, classes: int | None = None) -> str | None:
+    """Return what is wrong with codes by their `code_figures`, or None.
 
     Either there are fewer codes than ``classes`` (`_CODES` where None), or a search by them is within a tenth of what
     a random order finds.

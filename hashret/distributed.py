@@ -11,11 +11,16 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from itertools import count
+from typing import TYPE_CHECKING, Any
 
 from .errors import HashretError
+
+if TYPE_CHECKING:
+    import torch
 
 _BEAT = 2  # seconds between two signs of life
 _SILENCE = 60  # seconds without one after which a process counts as lost
@@ -27,28 +32,28 @@ if int(os.environ.get("WORLD_SIZE", 1)) > 1:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # warnings of a lost process come with stack traces
 
 
-def rank():
-    """Number of this process, 0 without torchrun."""
+def rank() -> int:
+    """Return the number of this process, 0 without torchrun."""
     return int(os.environ.get("RANK", 0))
 
 
-def world():
-    """Number of processes, 1 without torchrun."""
+def world() -> int:
+    """Return the number of processes, 1 without torchrun."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
-def local_world():
-    """Number of processes on this machine."""
+def local_world() -> int:
+    """Return the number of processes on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
-def is_main():
+def is_main() -> bool:
     """Whether this process is the one that talks and writes what is written once."""
     return rank() == 0
 
 
-def local_device(device):
-    """The CUDA device of this rank, where the device is CUDA."""
+def local_device(device: torch.device) -> torch.device:
+    """Return the CUDA device of this rank, where the device is CUDA."""
     import torch
 
     if device.type == "cuda" and world() > 1:
@@ -65,7 +70,7 @@ class SaidElsewhereError(HashretError):
 
 
 @contextmanager
-def process_group():
+def process_group() -> Iterator[None]:
     """Join the group that torchrun made (nccl on CUDA, gloo on CPU), and leave it at the end; also a decorator.
 
     Raises:
@@ -90,11 +95,11 @@ def process_group():
             yield
             barrier()
     except BaseException as error:
-        if isinstance(error, RuntimeError) and (isinstance(error, dist.DistError) or "gloo" in str(error)):
-            error = HashretError(_LOST)
         if group and not group.is_first_to_fail():
-            error = SaidElsewhereError("another process of this run has said what went wrong")
-        raise error from None
+            raise SaidElsewhereError("another process of this run has said what went wrong") from None
+        if isinstance(error, RuntimeError) and (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            raise HashretError(_LOST) from None
+        raise
     else:
         if started:
             dist.destroy_process_group()
@@ -104,7 +109,7 @@ def process_group():
             group.leave()
 
 
-def barrier():
+def barrier() -> None:
     """Wait for the other processes, as long as they live.
 
     Raises:
@@ -115,7 +120,7 @@ def barrier():
 
 
 @contextmanager
-def main_first():
+def main_first() -> Iterator[None]:
     """Let the main process do something before the others do."""
     if not is_main():
         barrier()
@@ -127,19 +132,20 @@ def main_first():
 class _Group:
     """The processes of a run, seen through the store of torchrun."""
 
-    def __init__(self):
-        import torch.distributed as dist
+    def __init__(self) -> None:
+        from torch.distributed.distributed_c10d import PrefixStore
+        from torch.distributed.rendezvous import rendezvous
 
-        store = next(dist.rendezvous("env://", timeout=timedelta(seconds=_START)))[0]
+        store = next(rendezvous("env://", timeout=timedelta(seconds=_START)))[0]
         store.set_timeout(timedelta(seconds=_SILENCE))
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)
-        self.store = dist.PrefixStore(f"hashret {attempt} {next(_numbers)}", store)
+        self.store = PrefixStore(f"hashret {attempt} {next(_numbers)}", store)
         self.waits = 0
         self.closed = threading.Event()
         self.thread = threading.Thread(target=self._live, daemon=True)
         self.thread.start()
 
-    def _live(self):
+    def _live(self) -> None:
         try:
             while True:
                 self.store.add(f"alive {rank()}", 1)
@@ -148,7 +154,7 @@ class _Group:
         except RuntimeError:  # the store is gone; the next wait says so
             return
 
-    def wait(self):
+    def wait(self) -> None:
         """Wait until all have come as far as this."""
         self.waits += 1
         key = f"wait {self.waits}"
@@ -164,23 +170,23 @@ class _Group:
                 signs = {other: self._look(other, *sign) for other, sign in signs.items()}
             here = self.store.add(key, 0)
 
-    def _look(self, other, signs, since):
+    def _look(self, other: int, signs: int, since: float) -> tuple[int, float]:
         """Count the signs of life of another process: -> (signs, since when there are so many)."""
-        found = self.store.add(f"alive {other}", 0)
+        found: int = self.store.add(f"alive {other}", 0)
         if found != signs:
             return found, time.monotonic()
         if time.monotonic() - since > (_SILENCE if signs else _START):
             raise HashretError(f"process {other} of {world()} gives no sign of life; {_LOST}")
         return signs, since
 
-    def is_first_to_fail(self):
+    def is_first_to_fail(self) -> bool:
         """Whether no other process has failed before; from now on, none waits any more."""
         try:
-            return self.store.add("failed", 1) == 1
+            return bool(self.store.add("failed", 1) == 1)
         except RuntimeError:  # gone, with the process that held it
             return True
 
-    def leave(self):
+    def leave(self) -> None:
         """End the signs of life; without torchrun the main process holds the store, and lets the others go first."""
         self.closed.set()
         self.thread.join(_BEAT)
@@ -191,18 +197,18 @@ class _Group:
                 here = self.store.add("left", 0)
 
 
-_group = None
+_group: _Group | None = None
 _numbers = count()
 
 
 @contextmanager
-def _on_termination():
+def _on_termination() -> Iterator[None]:
     """Let the SIGTERM that torchrun sends to the others when one is lost be an error, so that all is cleared up."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def stop(*_):
+    def stop(*_: Any) -> None:
         raise HashretError(_LOST)
 
     before = signal.signal(signal.SIGTERM, stop)

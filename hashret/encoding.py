@@ -6,20 +6,25 @@ import logging
 import os
 import re
 import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from .bits import binarize, pack
-from .data import open_data
-from .data.batches import batch_size, batches, split_rows
-from .data.feature_cache import PRESENT, FeatureCache
+from .bits import HashOutputs, Positions, binarize, pack
+from .data import Source, open_data
+from .data.batches import Batch, batch_size, batches, split_rows
+from .data.feature_cache import PRESENT, CachedRows, FeatureCache
 from .data.walk import PassedOver
 from .distributed import barrier, is_main, local_device, main_first, process_group, rank, world
 from .errors import HashretError
 from .files import (
+    StrPath,
     atomic,
     check_names,
     check_output,
@@ -33,9 +38,10 @@ from .files import (
     write_json,
 )  # fmt: skip
 from .models.checkpoint import load_encoder
-from .models.encoder import pick_device
+from .models.encoder import Encoder, pick_device
 from .names import fitting, to_json
 from .progress import Progress, takes_quiet
+from .results import Result
 from .shards import MANIFEST, Shard, encode_paths, read_manifest, read_shard, shard_name, write_shard
 
 SKIPPED = "skipped.jsonl"
@@ -47,42 +53,48 @@ _log = logging.getLogger("hashret")
 
 
 @dataclass(frozen=True)
-class EncodeReport:
-    """How a run ended.
+class EncodeReport(Result):
+    """How a run of `encode` ended.
 
     Attributes:
-        encoded, skipped: photographs in all, and ``rate``, images a second of this run.
-        unreadable: the skipped ones, a dict of id, path and reason each.
+        encoded: photographs that have codes now, of this run and of runs that it has gone on with.
+        skipped: photographs that could not be read.
+        rate: photographs a second of this run.
+        unreadable: the skipped photographs, a dict of id, path and reason each.
         passed_over: what lies among the photographs and was not read, a `hashret.data.walk.PassedOver` each.
     """
 
     encoded: int
     skipped: int
     rate: float
-    unreadable: tuple[dict, ...] = ()
+    unreadable: tuple[dict[str, Any], ...] = ()
     passed_over: tuple[PassedOver, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON has them."""
+        return super().as_dict() | {"passed_over": [item._asdict() for item in self.passed_over]}
 
 
 @takes_quiet
 @process_group()
 def encode(
-    data,
-    model="model.safetensors",
-    out="codes",
+    data: StrPath | Source,
+    model: StrPath = "model.safetensors",
+    out: StrPath = "codes",
     *,
-    split=None,
-    shard_size=4096,
-    device="auto",
-    precision=None,
-    cache=None,
-    fill_cache=False,
-    features=False,
-    workers=None,
-    download=False,
-    overwrite=False,
-    exclude=(),
-    include=(),
-):
+    split: str | None = None,
+    shard_size: int = 4096,
+    device: str = "auto",
+    precision: str | None = None,
+    cache: StrPath | None = None,
+    fill_cache: bool = False,
+    features: bool = False,
+    workers: int | None = None,
+    download: bool = False,
+    overwrite: bool = False,
+    exclude: Sequence[str] = (),
+    include: Sequence[str] = (),
+) -> EncodeReport | None:
     """Encode photographs into a folder of shards; a run that was killed goes on where it stopped.
 
     Under torchrun, each process writes every n-th of the shards that are missing, into a folder that all must see; one
@@ -114,8 +126,7 @@ def encode(
             source = open_data(data, split, download=download, exclude=exclude, include=include)
         else:
             source = data
-    device = local_device(pick_device(device))
-    encoder = load_encoder(model, device, precision)
+    encoder = load_encoder(model, local_device(pick_device(device)), precision)
     if features and not encoder.feature_width:
         raise HashretError(f"{encoder.meta['method']} has no fully connected layers whose features could be kept")
     run = _Run(encoder, source, named(out), shard_size, workers, features)
@@ -125,25 +136,28 @@ def encode(
 
 
 class _Run:
-    def __init__(self, encoder, source, out, shard_size, workers, full=False):
-        self.full = full
+    def __init__(
+        self, encoder: Encoder, source: Source, out: Path, shard_size: int, workers: int | None, keep_fc_features: bool
+    ) -> None:
+        self.keep_fc_features = keep_fc_features
         self.encoder, self.source, self.out = encoder, source, out
         self.folder = self.out  # that shards are written to
         self.pending = out.resolve().with_name(fitting(f".{out.resolve().name}", ".new"))
         self.shard_size, self.workers = shard_size, workers
-        self.features, self.cached = None, np.zeros(len(source), bool)
+        self.feature_maps: CachedRows | None = None
+        self.cached = np.zeros(len(source), bool)  # photographs whose feature map is in the cache
         self.batch_size = batch_size(encoder.image_size)
         self.shards = -(-len(source) // shard_size)
-        self.manifest = {
+        self.manifest: dict[str, Any] = {
             "format": 1, "bits": encoder.bits, "encoder": encoder.fingerprint, "image_size": encoder.image_size,
             "precision": encoder.precision, "images": len(source), "shards": self.shards, "shard_size": shard_size,
             "data": source.fingerprint, "classes": list(source.classes), "protocol": source.protocol,
         }  # fmt: skip
-        if full:
+        if keep_fc_features:
             self.manifest["features"] = encoder.feature_width
 
     @contextmanager
-    def claimed(self, overwrite):
+    def claimed(self, overwrite: bool) -> Iterator[None]:
         """Hold the folder: a new one, or that of an unfinished run of the same encoder over the same photographs.
 
         A run that replaces another is written to a folder beside it, and takes its place when it is complete.
@@ -161,7 +175,8 @@ class _Run:
                         held.enter_context(locked(self.pending))  # and still when it has taken the place of the other
                 except BlockingIOError:
                     raise HashretError(
-                        f"another hashret encode writes to {self.out}; wait for it, or name another folder with --out"
+                        f"another hashret encode writes to {self.out}",
+                        hint="wait for it, or name another folder with --out",
                     ) from None
                 except OSError as error:
                     raise HashretError(f"cannot write {self.out}: {error.strerror}") from error
@@ -170,7 +185,7 @@ class _Run:
                 self.folder = self.pending
             yield
 
-    def _claim(self, overwrite):
+    def _claim(self, overwrite: bool) -> None:
         if (self.out / _PENDING).exists():  # of a run that was killed when it had just taken this place
             (self.out / _PENDING).unlink()
         marked, folder = (self.pending / _PENDING).exists(), self.out
@@ -178,7 +193,7 @@ class _Run:
             check_names(self.out, _NAMES)
             if os.path.ismount(self.out):
                 raise HashretError(
-                    f"{self.out} is a mount point, which cannot be replaced; name a folder in it with --out"
+                    f"{self.out} is a mount point, which cannot be replaced", hint="name a folder in it with --out"
                 )
             folder = self.pending
             if not marked or self._found(folder) != self.manifest:
@@ -195,32 +210,32 @@ class _Run:
         if folder == self.out and not marked:
             remove_own(self.pending, _NAMES)
 
-    def _replaces(self, overwrite):
+    def _replaces(self, overwrite: bool) -> bool:
         """Whether a finished run, or one of something else, is there and is to be replaced."""
         there = (self.out / MANIFEST).exists()
         return there and overwrite and ((self.out / SKIPPED).exists() or self._found(self.out) != self.manifest)
 
-    def _found(self, folder):
-        """The manifest in a folder, as far as this run has its names; empty where it is damaged."""
+    def _found(self, folder: Path) -> dict[str, Any]:
+        """Return the manifest in a folder, as far as this run has its names; empty where it is damaged."""
         try:
             found = read_manifest(folder)
         except HashretError:
             return {}
         return {name: value for name, value in found.items() if name in self.manifest}
 
-    def _check_resume(self):
+    def _check_resume(self) -> None:
         found = read_manifest(self.out)
         changed = [name for name, value in self.manifest.items() if found.get(name) != value]
         if changed:
             raise HashretError(
-                f"{self.out} holds shards of another run (other {', '.join(changed)}); "
-                "add --overwrite to replace them, or name another folder with --out"
+                f"{self.out} holds shards of another run (other {', '.join(changed)})",
+                hint="add --overwrite to replace them, or name another folder with --out",
             )
         if (self.out / SKIPPED).exists():
-            raise HashretError(f"{self.out} is complete already; add --overwrite to encode again")
+            raise HashretError(f"{self.out} is complete already", hint="add --overwrite to encode again")
 
-    def use_cache(self, folder, fill):
-        """Take convolution features from the cache where they are; with ``fill``, compute and keep all of them."""
+    def use_cache(self, folder: StrPath | None, fill: bool) -> None:
+        """Take feature maps from the cache where they are; with ``fill``, compute and keep all of them."""
         encoder = self.encoder
         weights = encoder.meta["weights_fingerprint"]
         cache = FeatureCache(folder, self.source, weights, encoder.image_size, encoder.precision)
@@ -228,21 +243,22 @@ class _Run:
             cache.fill(encoder.convolutions, self.workers)
         try:
             cached = cache.state() == PRESENT
-            self.features, self.cached = cache.open() if cached.any() else None, cached
+            self.feature_maps, self.cached = cache.open() if cached.any() else None, cached
         except HashretError as error:
             if fill:
                 raise
             warnings.warn(f"{error}; the photographs are read", stacklevel=2)
         if self.cached.any() and is_main():
-            found = f"{self.cached.sum():,} of {len(self.cached):,}"
-            _log.info("%s photographs have cached convolution features", found)
+            count = f"{self.cached.sum():,} of {len(self.cached):,}"
+            _log.info("%s photographs have cached convolution features", count)
 
-    def encode(self):
+    def encode(self) -> EncodeReport | None:
+        """Write the shards that are missing, and return the report, None but in the main process."""
         missing = [number for number in range(self.shards) if not (self.folder / shard_name(number)).exists()]
         barrier()  # all have seen the same shards before one writes another
         if len(missing) < self.shards and is_main():
-            found = self.shards - len(missing)
-            _log.info("going on with %s: %d of %d shards are there", self.out, found, self.shards)
+            there = self.shards - len(missing)
+            _log.info("going on with %s: %d of %d shards are there", self.out, there, self.shards)
         mine, images = missing[rank() :: world()], sum(len(self._rows(number)) for number in missing)
         what = "encoding" if world() == 1 else f"encoding, process 1 of {world()}"
         progress = Progress(what, sum(len(self._rows(number)) for number in mine))
@@ -254,57 +270,62 @@ class _Run:
         barrier()
         return self._finish(images / progress.seconds) if is_main() else None
 
-    def _rows(self, number):
+    def _rows(self, number: int) -> Positions:
         start = number * self.shard_size
         return np.arange(start, min(start + self.shard_size, len(self.source)))
 
-    def _fresh(self, number):
-        """Batches of rows of a shard whose photographs must be read."""
+    def _fresh(self, number: int) -> list[list[int]]:
+        """Return batches of rows of a shard whose photographs must be read."""
         rows = self._rows(number)
         return split_rows(rows[~self.cached[rows]].tolist(), self.batch_size)
 
-    def _write(self, number, decoded, progress):
+    def _write(self, number: int, decoded: Iterator[Batch], progress: Progress) -> None:
         """Encode a shard; ``decoded`` yields the batches of all shards, so that decoding never waits for writing."""
         rows = self._rows(number)
-        values = np.zeros((len(rows), self.encoder.bits), np.float32)
-        inner = np.zeros((len(rows), self.encoder.feature_width), np.float32) if self.full else None
-        good, skipped = np.ones(len(rows), bool), []
-        for some in split_rows(rows[self.cached[rows]], self.batch_size):
-            self._put(some - rows[0], self.features[some], values, inner)
-            progress.add(len(some))
+        hash_outputs = np.zeros((len(rows), self.encoder.bits), np.float32)
+        width = self.encoder.feature_width if self.keep_fc_features else 0
+        fc_features = np.zeros((len(rows), width), np.float32) if width else None
+        readable, skipped = np.ones(len(rows), bool), []
+        if self.feature_maps is not None:
+            for block in split_rows(rows[self.cached[rows]], self.batch_size):
+                self._put(block - rows[0], self.feature_maps[block], hash_outputs, fc_features)
+                progress.add(len(block))
         for batch in islice(decoded, len(self._fresh(number))):
             if len(batch.rows):
-                self._put(batch.rows - rows[0], self.encoder.convolutions(batch.images), values, inner)
+                maps = self.encoder.convolutions(batch.images)
+                self._put(batch.rows - rows[0], maps, hash_outputs, fc_features)
             for row, reason in batch.skipped:
-                good[row - rows[0]] = False
-                skipped.append({"id": row, "path": self._path(row), "reason": reason})
+                readable[row - rows[0]] = False
+                skipped.append({"id": row, "path": self.source.reference(row), "reason": reason})
             progress.add(len(batch.rows) + len(batch.skipped))
-        rows, values = rows[good], values[good]
+        rows, hash_outputs = rows[readable], hash_outputs[readable]
         shard = Shard(
-            codes=pack(binarize(values)),
-            hash_outputs=values,
+            codes=pack(binarize(hash_outputs)),
+            hash_outputs=hash_outputs,
             ids=rows,
-            paths=encode_paths([self._path(row) for row in rows]),
+            paths=encode_paths([self.source.reference(row) for row in rows.tolist()]),
             labels=None if self.source.labels is None else self.source.labels[rows],
             skipped=tuple(skipped),
-            fc_features=None if inner is None else inner[good],
+            fc_features=None if fc_features is None else fc_features[readable],
+            others={name: array[rows] for name, array in self.source.columns.items()},
         )
         write_shard(
             self.folder / shard_name(number), shard, bits=self.encoder.bits, encoder=self.encoder.fingerprint,
             image_size=self.encoder.image_size, first_id=number * self.shard_size,
         )  # fmt: skip
 
-    def _put(self, places, features, values, inner):
-        values[places], full = self.encoder.outputs(features, self.full)
-        if self.full:
-            inner[places] = full
+    def _put(
+        self, positions: Positions, maps: Any, hash_outputs: HashOutputs, fc_features: npt.NDArray[np.float32] | None
+    ) -> None:
+        """Encode feature maps, and put what comes of them into the rows of a shard."""
+        hash_outputs[positions], kept = self.encoder.outputs(maps, fc_features is not None)
+        if fc_features is not None:
+            fc_features[positions] = kept
 
-    def _path(self, row):
-        return self.source.reference(row)
-
-    def _finish(self, rate):
+    def _finish(self, rate: float) -> EncodeReport:
         """Name what was skipped, from all shards, whichever run wrote them; this file ends the run."""
-        lines, encoded = [], 0
+        lines: list[dict[str, Any]] = []
+        encoded = 0
         for number in range(self.shards):
             shard, _ = read_shard(self.folder / shard_name(number), verify=False)
             lines += shard.skipped
@@ -321,6 +342,6 @@ class _Run:
         return EncodeReport(encoded, len(lines), rate, tuple(lines), passed_over)
 
 
-def _write_lines(file, lines):
+def _write_lines(file: Path, lines: Iterable[Mapping[str, Any]]) -> None:
     with atomic(file) as partial:
         partial.write_text("".join(to_json(line) + "\n" for line in lines), encoding="ascii")

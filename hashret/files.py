@@ -14,12 +14,14 @@ import re
 import shutil
 import stat
 import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from .errors import HashretError, warn_once
 from .names import fitting, from_json, to_json
-from .records import checked, fields
+from .records import Check, checked, fields
 
 StrPath = str | os.PathLike[str]  # a path, wherever one is taken
 
@@ -28,25 +30,26 @@ os.umask(_UMASK)
 _PARTIAL = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.tmp", re.DOTALL)
 _LOCKED = re.compile(r"(\.\w{8}\.\d+|\.0)\.tmp$")  # folders of `partial_folder`
 _AT_WORKING_FOLDER, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
-_locks = set()  # descriptors of the locks that this process holds
-_warned = set()
+_locks: set[int] = set()  # descriptors of the locks that this process holds
+_warned: set[str] = set()
 _LARGEST_TEXT = 2**28
 
 
-def default_cache():
-    """``HASHRET_CACHE``, or ``hashret`` in the user's cache folder; for a user without a home, `temporary_cache`."""
+def default_cache() -> Path:
+    """Return HASHRET_CACHE, or ``hashret`` in the user's cache folder; for a user without a home, `temporary_cache`."""
     if os.environ.get("HASHRET_CACHE"):
         return Path(os.environ["HASHRET_CACHE"])
-    if os.environ.get("XDG_CACHE_HOME"):
-        return Path(os.environ["XDG_CACHE_HOME"]) / "hashret"
-    try:
-        return Path.home() / ".cache" / "hashret"
-    except RuntimeError:
-        return temporary_cache()
+    import platformdirs
+
+    with suppress(RuntimeError):  # no home; earlier versions give a path that begins with ~
+        folder = platformdirs.user_cache_path("hashret", appauthor=False)
+        if folder.is_absolute():
+            return folder
+    return temporary_cache()
 
 
-def temporary_cache():
-    """A folder of this user's in the system's temporary one."""
+def temporary_cache() -> Path:
+    """Return a folder of this user's in the system's temporary one."""
     try:
         folder = tempfile.gettempdir()
     except FileNotFoundError:  # none that can be written to
@@ -54,7 +57,7 @@ def temporary_cache():
     return Path(folder) / f"hashret-{os.getuid()}"
 
 
-def is_private(folder):
+def is_private(folder: StrPath) -> bool:
     """Whether a folder is there, or can be made, that nobody else writes to: what lies in it is run."""
     try:
         Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -64,7 +67,7 @@ def is_private(folder):
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022
 
 
-def is_writable(folder):
+def is_writable(folder: StrPath) -> bool:
     """Whether files can be made in a folder, which is made where it is missing."""
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -75,7 +78,7 @@ def is_writable(folder):
 
 
 @contextmanager
-def atomic(path):
+def atomic(path: StrPath) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; flush and rename it there if the block ends well.
 
     What killed processes left of the same file is removed.
@@ -127,8 +130,8 @@ def _file_name(path: StrPath) -> Path:
     return path
 
 
-def identity(path):
-    """What is equal for two names of one file, of a hard link as of a folder that is mounted twice; follows links.
+def identity(path: StrPath) -> tuple[int, int, int] | str:
+    """Return what is equal for two names of one file, by a hard link or in a folder mounted twice; follows links.
 
     The device is left out: a network folder that is mounted twice has two, but the file's number, size and time to the
     nanosecond are the same there. Those of a true copy differ, or it is one of a whole disk, block by block.
@@ -137,16 +140,16 @@ def identity(path):
         OSError: no such file.
     """
     found = os.stat(path)
-    return (found.st_ino, found.st_size, found.st_mtime_ns) if found.st_ino else os.path.realpath(path)
+    return (found.st_ino, found.st_size, found.st_mtime_ns) if found.st_ino else str(os.path.realpath(path))
 
 
-def partial_name(path):
-    """The temporary name beside ``path`` that this process writes to."""
+def partial_name(path: Path) -> Path:
+    """Return the temporary name beside ``path`` that this process writes to."""
     return path.with_name(fitting(f".{path.name}", f".{os.getpid()}.tmp"))
 
 
 @contextmanager
-def partial_folder(path, resume=False):
+def partial_folder(path: StrPath, resume: bool = False) -> Iterator[Path]:
     """Yield a folder under a temporary name beside ``path``; at the end it is removed, unless it was renamed.
 
     The folder is locked, by which `remove_leftovers` tells it from one that a killed process left.
@@ -181,7 +184,7 @@ def partial_folder(path, resume=False):
         _unlock(lock)
 
 
-def _new_partial_folder(path):
+def _new_partial_folder(path: Path) -> Path:
     end = f".{os.getpid()}.tmp"
     start = fitting(f".{path.name}", f".12345678{end}").removesuffix(f"12345678{end}")
     folder = Path(tempfile.mkdtemp(end, start, path.parent))
@@ -190,12 +193,12 @@ def _new_partial_folder(path):
     return folder
 
 
-def is_partial(name):
+def is_partial(name: str) -> bool:
     """Whether a file's or folder's name is a temporary one of hashret's."""
     return bool(_PARTIAL.fullmatch(name))
 
 
-def remove_leftovers(folder, names=".*"):
+def remove_leftovers(folder: StrPath, names: str = ".*") -> None:
     """Remove what killed processes left in a folder under temporary names of those that the pattern ``names`` matches.
 
     A folder is a leftover when nobody holds its lock; a file, or a folder of before there were locks, when no process
@@ -220,7 +223,7 @@ def remove_leftovers(folder, names=".*"):
                     _unlock(lock)
 
 
-def _is_alive(pid):
+def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
@@ -230,7 +233,7 @@ def _is_alive(pid):
     return True
 
 
-def flush(path):
+def flush(path: StrPath) -> None:
     """Have what was written to a file, or the names in a folder, on the disk before this returns."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
@@ -247,15 +250,15 @@ def flush(path):
         os.close(descriptor)
 
 
-def flush_tree(folder):
-    """`flush` each file and folder below a folder, and the folder."""
+def flush_tree(folder: StrPath) -> None:
+    """Do `flush` for each file and folder below a folder, and the folder."""
     for where, _, names in os.walk(folder, topdown=False):
         for name in names:
             flush(os.path.join(where, name))
         flush(where)
 
 
-def make_folder(path):
+def make_folder(path: StrPath) -> None:
     """Make a folder where it is missing, and those above it, on the disk."""
     path = Path(path)
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
@@ -265,7 +268,7 @@ def make_folder(path):
 
 
 @contextmanager
-def locked(folder, wait=True):
+def locked(folder: StrPath, wait: bool = True) -> Iterator[None]:
     """Hold the lock of a folder, which lasts as long as the process at most.
 
     Who waited and finds another folder in the place of the one that was locked waits for that one.
@@ -281,8 +284,8 @@ def locked(folder, wait=True):
         _unlock(lock)
 
 
-def _lock(folder, wait):
-    """Lock a folder: -> descriptor; None where its filesystem knows no locks of folders, as some network drives."""
+def _lock(folder: StrPath, wait: bool) -> int | None:
+    """Lock a folder: -> descriptor; None where its filesystem locks no folders, as that of some network drives."""
     import fcntl
 
     while True:
@@ -302,13 +305,13 @@ def _lock(folder, wait):
                 os.close(descriptor)
 
 
-def _unlock(descriptor):
-    if descriptor in _locks:
+def _unlock(descriptor: int | None) -> None:
+    if descriptor is not None and descriptor in _locks:
         _locks.remove(descriptor)
         os.close(descriptor)
 
 
-def _forget_locks():
+def _forget_locks() -> None:
     """In a forked child, which is not to hold on to the locks of its parent."""
     for descriptor in list(_locks):
         _unlock(descriptor)
@@ -317,7 +320,7 @@ def _forget_locks():
 os.register_at_fork(after_in_child=_forget_locks)
 
 
-def replace_folder(new, path, names):
+def replace_folder(new: StrPath, path: StrPath, names: str) -> None:
     """Put the folder ``new`` in the place of the folder ``path``, in one step, then remove what was there.
 
     Where the system cannot exchange two names, the old folder goes aside first; `recover` brings it back after a kill
@@ -337,7 +340,7 @@ def replace_folder(new, path, names):
     try:
         flush_tree(new)
         if _exchange(new, path):
-            aside = new
+            aside = Path(new)
         else:
             remove_own(aside, names)
             os.rename(path, aside)
@@ -348,7 +351,7 @@ def replace_folder(new, path, names):
     remove_own(aside, names)
 
 
-def place_folder(new, path):
+def place_folder(new: StrPath, path: StrPath) -> None:
     """Rename a new folder of many files, whole, to a name that is free, on the disk before this returns."""
     os.sync()  # once for all files: one at a time takes minutes for tens of thousands
     os.rename(new, path)
@@ -368,11 +371,11 @@ def recover(path: StrPath, names: str | None = None) -> None:
         remove_own(aside, names)
 
 
-def _aside(path):
+def _aside(path: Path) -> Path:
     return path.with_name(fitting(f".{path.name}", ".old"))
 
 
-def _exchange(one, other):
+def _exchange(one: StrPath, other: StrPath) -> bool:
     """Exchange the names of two folders in one step: -> False where the system does not know how."""
     call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if call is None:
@@ -383,7 +386,7 @@ def _exchange(one, other):
     return not done
 
 
-def check_names(folder, names):
+def check_names(folder: StrPath, names: str) -> None:
     """Raise HashretError where a folder holds anything but files of names that a pattern matches, or temporary ones."""
     for path in sorted(Path(folder).iterdir()):
         partial = _PARTIAL.fullmatch(path.name)
@@ -394,7 +397,7 @@ def check_names(folder, names):
             )
 
 
-def remove_own(folder, names):
+def remove_own(folder: StrPath, names: str) -> None:
     """Remove a folder's files whose names a pattern matches, and the folder where that leaves it empty."""
     remove_leftovers(folder, names)
     with suppress(OSError):
@@ -404,7 +407,7 @@ def remove_own(folder, names):
         os.rmdir(folder)
 
 
-def discard(folder):
+def discard(folder: StrPath) -> None:
     """Remove a folder of hashret's own, under a temporary name, so that a kill leaves no half of it under its own."""
     folder = Path(folder)
     if folder.is_dir():
@@ -413,18 +416,18 @@ def discard(folder):
         remove_folder(partial)
 
 
-def remove_folder(path):
+def remove_folder(path: StrPath) -> None:
     """Remove a folder of hashret's own that has a temporary name."""
     shutil.rmtree(path, ignore_errors=True)
 
 
-def write_json(path, content):
+def write_json(path: StrPath, content: Any) -> None:
     """Write JSON atomically, with a line end."""
     with atomic(path) as partial:
         partial.write_text(to_json(content, indent=2) + "\n", encoding="ascii")
 
 
-def read_json(path, what, check=None):
+def read_json(path: StrPath, what: str, check: Check | None = None) -> dict[str, Any]:
     """Read a JSON object, as a ``check`` of `hashret.records` wants it.
 
     Raises:
@@ -436,11 +439,12 @@ def read_json(path, what, check=None):
         raise HashretError(f"no {what} at {Path(path).parent}: {Path(path).name} is missing") from None
     except (OSError, ValueError) as error:
         raise HashretError(f"the {what} {path} is damaged: {error}") from None
-    return checked(content, check or fields({}), f"the {what} {path}")
+    record: dict[str, Any] = checked(content, check or fields({}), f"the {what} {path}")
+    return record
 
 
-def read_text(path, errors="strict"):
-    """The text of a file, UTF-8.
+def read_text(path: StrPath, errors: str = "strict") -> str:
+    """Return the text of a file, UTF-8.
 
     Raises:
         OSError: it is no file, as a pipe, which would be waited for; or larger than any text that hashret reads.
@@ -455,7 +459,7 @@ def read_text(path, errors="strict"):
     return path.read_text(encoding="utf-8", errors=errors)
 
 
-def named(path):
+def named(path: StrPath) -> Path:
     """Return a path as `Path`; HashretError where nothing can be written under that name: "", ".", "..", "/"."""
     path = Path(path)
     if path.name in ("", ".."):
@@ -463,7 +467,7 @@ def named(path):
     return path
 
 
-def check_output(path, overwrite, what, marker=None):
+def check_output(path: StrPath, overwrite: bool, what: str, marker: str | None = None) -> None:
     """Make sure that writing a ``what`` to ``path`` loses nothing that the user did not give up.
 
     What exists is refused without ``overwrite``; with it, only a file, or a folder that holds ``marker``, may be

@@ -6,18 +6,22 @@ only ever grows at its end, so that labels that were written for a shorter one s
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Iterable, Sequence
 
+import numpy as np
+import numpy.typing as npt
+
+from .bits import Labels
 from .errors import HashretError
 
 
-def united(*lists):
-    """The names of several lists of classes, each name once, in the order in which they come: -> list."""
+def united(*lists: Iterable[str]) -> list[str]:
+    """Return the names of several lists of classes, each name once, in the order in which they come."""
     return list(dict.fromkeys(name for names in lists for name in names))
 
 
-def renumbered(labels, names, classes, several=False):
-    """Labels by the numbers of another list of classes; the same array where they are so already.
+def renumbered(labels: npt.ArrayLike, names: Sequence[str], classes: Sequence[str], several: bool = False) -> Labels:
+    """Return labels by the numbers of another list of classes; the same array where they are so already.
 
     Args:
         labels: (n,) numbers in ``names``, -1 for none, or (n, len(names)) flags.
@@ -31,26 +35,26 @@ def renumbered(labels, names, classes, several=False):
     Raises:
         HashretError: a number that ``names`` does not have.
     """
-    labels = np.asanyarray(labels)
+    known: Labels = np.asanyarray(labels)
     number = {name: n for n, name in enumerate(classes)}
-    place = np.array([number[name] for name in names], np.int64)
-    same = np.array_equal(place, np.arange(len(place)))
-    if labels.ndim == 1:
-        if len(labels) and labels.max() >= len(names):
-            raise HashretError(f"the labels are damaged: a class number {labels.max()} of {len(names)} classes")
+    new = np.array([number[name] for name in names], np.int64)
+    same = np.array_equal(new, np.arange(len(new)))
+    if known.ndim == 1:
+        if len(known) and known.max() >= len(names):
+            raise HashretError(f"the labels are damaged: a class number {known.max()} of {len(names)} classes")
         if not same:
-            labels = np.where(labels < 0, -1, place[labels] if len(place) else -1)
-        return as_flags(labels, len(classes)) if several else labels
-    if same and labels.shape[1] == len(classes):
-        return labels
-    flags = np.zeros((len(labels), len(classes)), np.uint8)
-    for column, target in enumerate(place):
-        flags[:, target] |= labels[:, column] != 0
+            known = np.where(known < 0, -1, new[known] if len(new) else -1)
+        return as_flags(known, len(classes)) if several else known
+    if same and known.shape[1] == len(classes):
+        return known
+    flags = np.zeros((len(known), len(classes)), np.uint8)
+    for column, target in enumerate(new):
+        flags[:, target] |= known[:, column] != 0
     return flags
 
 
-def as_flags(labels, classes):
-    """Class numbers (n,), -1 for none -> uint8 (n, classes), one where a photograph has the label."""
+def as_flags(labels: Labels, classes: int) -> npt.NDArray[np.uint8]:
+    """Return class numbers (n,), -1 for none, as uint8 (n, classes), one where a photograph has the label."""
     flags = np.zeros((len(labels), classes), np.uint8)
     rows = np.flatnonzero(labels >= 0)
     flags[rows, labels[rows]] = 1

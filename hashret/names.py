@@ -11,7 +11,9 @@ from __future__ import annotations
 import json
 import os
 import unicodedata
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 LONGEST = 255  # bytes of a file's name
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
@@ -20,8 +22,8 @@ _DEEPEST = 50  # lists and objects within one another in JSON; hashret writes fi
 _JOINERS = "\u200c\u200d"  # format characters that words of Persian and many emoji are written with
 
 
-def shown(name):
-    r"""A name, or a line that has names in it, for a reader: -> one line of text that any UTF-8 output takes.
+def shown(name: object) -> str:
+    r"""Return a name, or a line that has names in it, for a reader: one line of text that any UTF-8 output takes.
 
     What has no picture of its own is escaped: a byte that is not UTF-8 as ``\xff``, a control character as ``\x1b`` or
     ``\n``, others as ``\u202e``. Backslashes stay single, so that text which is shown twice looks the same: for the
@@ -31,7 +33,7 @@ def shown(name):
     return text if text.isprintable() else "".join(map(_shown, text))
 
 
-def _shown(letter):
+def _shown(letter: str) -> str:
     if unicodedata.category(letter) not in _HIDDEN or letter in _JOINERS:
         return letter
     code = ord(letter)
@@ -53,16 +55,16 @@ def shown_path(path: str | os.PathLike[str]) -> str:
     return shown(path if relative.startswith("..") else relative)
 
 
-def fitting(stem, end=""):
-    """A file's name, its stem cut so that stem and end have the 255 bytes at most that file systems take."""
+def fitting(stem: str, end: str = "") -> str:
+    """Return a file's name, its stem cut so that stem and end have the 255 bytes at most that file systems take."""
     while len(os.fsencode(stem + end)) > LONGEST:
         stem = stem[:-1]
     return stem + end
 
 
 @contextmanager
-def utf8_path(path):
-    """The path of a file for a library that takes UTF-8 alone, as safetensors and faiss do: its own, or that of the
+def utf8_path(path: str | os.PathLike[str]) -> Iterator[str]:
+    """Yield a file's path for a library that takes UTF-8 alone, as safetensors and faiss: its own, or that of the
     opened file.
     """
     try:
@@ -77,21 +79,21 @@ def utf8_path(path):
         yield str(path)
 
 
-def to_json(content, **options):
-    """JSON in ASCII, which holds every name and keeps it, whatever the encoding of a file or a terminal."""
+def to_json(content: Any, **options: Any) -> str:
+    """Return JSON in ASCII, which holds every name and keeps it, whatever the encoding of a file or a terminal."""
     return json.dumps(content, **options)
 
 
-def names_in(data, null=False):
-    """File names in what another program printed, bytes: one a line, or each with NUL behind it."""
+def names_in(data: bytes, null: bool = False) -> list[str]:
+    """Return the file names in what another program printed, bytes: one a line, or each with NUL behind it."""
     if null:
         return [os.fsdecode(name) for name in data.split(b"\0") if name]
     lines = (line.removesuffix(b"\r") for line in data.split(b"\n"))
     return [os.fsdecode(line) for line in lines if line.strip()]
 
 
-def from_json(text):
-    """The value of JSON. Raises ValueError, too, for what is nested deeply, and for a name that stands twice."""
+def from_json(text: str) -> Any:
+    """Return the value of JSON. Raises ValueError, too, for what is nested deeply, and for a name that stands twice."""
     try:
         value = json.loads(text, object_pairs_hook=_object)
     except RecursionError:
@@ -104,17 +106,17 @@ def from_json(text):
     raise ValueError("it is nested too deeply")
 
 
-def _object(pairs):
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         raise ValueError("a name stands twice in an object")
     return found
 
 
-def _inside(value):
+def _inside(value: list[Any] | dict[str, Any]) -> Iterable[Any]:
     return value.values() if isinstance(value, dict) else value
 
 
-def json_lines(text):
-    """The values of JSON lines, which end in a line feed and in nothing else that Unicode takes for a line's end."""
+def json_lines(text: str) -> list[Any]:
+    """Return the values of JSON lines, which end in a line feed and in no other of Unicode's ends of a line."""
     return [from_json(line) for line in text.split("\n") if line]

@@ -4,22 +4,26 @@ Files may be damaged, or come from anybody. A record that passed its check can b
 a whole number within a range, a name is text, and no field that is needed is missing. Fields that no check names are
 let be: a later hashret may have added them.
 
-A check is a function of a value, and of the place it stands at, that raises `Misfit`.
+A `Check` is called with a value and where it stands in the record, and raises `Misfit`.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from .errors import HashretError
+
+Check = Callable[[Any, str], None]
 
 
 class Misfit(ValueError):
     """A value of a record that is not what it must be; the message says which, and what it must be."""
 
 
-def checked(record, check, what, advice=""):
+def checked(record: Any, check: Check, what: str, advice: str = "") -> Any:
     """Return a record that is as the check wants it; HashretError naming ``what``, the file, where it is not."""
     try:
         check(record, "")
@@ -28,20 +32,20 @@ def checked(record, check, what, advice=""):
     return record
 
 
-def whole(low=0, high=2**53):
-    """A whole number from ``low`` to ``high``."""
+def whole(low: int = 0, high: int = 2**53) -> Check:
+    """Check for a whole number from ``low`` to ``high``."""
 
-    def check(value, place):
+    def check(value: Any, place: str) -> None:
         if type(value) is not int or not low <= value <= high:
             raise Misfit(f"{place} is {_short(value)}, not a whole number from {low} to {high}")
 
     return check
 
 
-def number(low=-math.inf, high=math.inf):
-    """A number from ``low`` to ``high``, and a finite one."""
+def number(low: float = -math.inf, high: float = math.inf) -> Check:
+    """Check for a number from ``low`` to ``high``, and a finite one."""
 
-    def check(value, place):
+    def check(value: Any, place: str) -> None:
         # A number of hundreds of digits is no float.
         if type(value) not in (int, float) or not (low <= value <= high and -1e308 <= value <= 1e308):
             raise Misfit(f"{place} is {_short(value)}, not a number" + ("" if low == -math.inf else f" from {low}"))
@@ -49,10 +53,10 @@ def number(low=-math.inf, high=math.inf):
     return check
 
 
-def text(pattern=None, wrong="not what it must be"):
-    """Text; all of it of a pattern, where one is given: what is not, is ``wrong``."""
+def text(pattern: str | None = None, wrong: str = "not what it must be") -> Check:
+    """Check for text; all of it of a pattern, where one is given: what is not, is ``wrong``."""
 
-    def check(value, place):
+    def check(value: Any, place: str) -> None:
         if type(value) is not str:
             raise Misfit(f"{place} is {_short(value)}, not text")
         if pattern and not re.fullmatch(pattern, value):
@@ -61,30 +65,30 @@ def text(pattern=None, wrong="not what it must be"):
     return check
 
 
-def one_of(*values):
-    """One of some values, and of its type."""
+def one_of(*values: Any) -> Check:
+    """Check for one of some values, and of its type."""
 
-    def check(value, place):
+    def check(value: Any, place: str) -> None:
         if not any(type(value) is type(known) and value == known for known in values):
             raise Misfit(f"{place} is {_short(value)}, not {' or '.join(map(_short, values))}")
 
     return check
 
 
-def or_none(inner):
-    """What passes another check, or null."""
+def or_none(inner: Check) -> Check:
+    """Check for what passes another check, or null."""
 
-    def check(value, place):
+    def check(value: Any, place: str) -> None:
         if value is not None:
             inner(value, place)
 
     return check
 
 
-def either(first, second):
-    """What passes one of two checks."""
+def either(first: Check, second: Check) -> Check:
+    """Check for what passes one of two checks."""
 
-    def check(value, place):
+    def check(value: Any, place: str) -> None:
         try:
             first(value, place)
         except Misfit:
@@ -93,10 +97,10 @@ def either(first, second):
     return check
 
 
-def list_of(inner, least=0):
-    """A list of at least so many values that pass a check."""
+def list_of(inner: Check, least: int = 0) -> Check:
+    """Check for a list of at least so many values that pass a check."""
 
-    def check(value, place):
+    def check(value: Any, place: str) -> None:
         if type(value) is not list or len(value) < least:
             raise Misfit(f"{place} is {_short(value)}, not a list" + (f" of {least} or more" if least else ""))
         for number, item in enumerate(value):
@@ -105,10 +109,10 @@ def list_of(inner, least=0):
     return check
 
 
-def table_of(inner, names=None, wrong="not what it must be"):
-    """An object whose values pass a check, and whose keys are all of a pattern: what is not, is ``wrong``."""
+def table_of(inner: Check, names: str | None = None, wrong: str = "not what it must be") -> Check:
+    """Check for an object whose values pass a check, and whose keys are all of a pattern: what is not, is ``wrong``."""
 
-    def check(value, place):
+    def check(value: Any, place: str) -> None:
         if type(value) is not dict:
             raise Misfit(f"{place} is {_short(value)}, not a JSON object")
         for name, item in value.items():
@@ -119,10 +123,10 @@ def table_of(inner, names=None, wrong="not what it must be"):
     return check
 
 
-def fields(needed, optional=None):
-    """An object that has some fields, and perhaps others; each passes its check."""
+def fields(needed: Mapping[str, Check], optional: Mapping[str, Check] | None = None) -> Check:
+    """Check for an object that has some fields, and perhaps others; each passes its check."""
 
-    def check(value, place):
+    def check(value: Any, place: str) -> None:
         if type(value) is not dict:
             raise Misfit(f"{place or 'it'} is {_short(value)}, not a JSON object")
         for name, inner in needed.items():
@@ -136,22 +140,22 @@ def fields(needed, optional=None):
     return check
 
 
-def plain(value, place):
-    """A check of what has no inside: text, a number, true, false or null."""
+def plain(value: Any, place: str) -> None:
+    """Check for what has no inside: text, a number, true, false or null."""
     if isinstance(value, list | dict):
         raise Misfit(f"{place} is {_short(value)}, not a single value")
 
 
-def _at(place, name):
+def _at(place: str, name: str) -> str:
     return f"{place}.{name}" if place else name
 
 
-def _short(value):
-    """A value in a few words."""
+def _short(value: Any) -> str:
+    """Return a value in a few words."""
     if isinstance(value, list | dict):
         return "a list" if isinstance(value, list) else "an object"
     if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
+        return "null" if value is None else str(value).lower()
     try:
         found = repr(value)
     except ValueError:  # a number of thousands of digits

@@ -270,8 +270,7 @@ def _checksum(arrays: Mapping[str, Array]) -> str:
 
 def read_manifest(folder: StrPath) -> dict[str, Any]:
     """Read what `codes.json` says of a folder of shards. Raises HashretError where there is none, or it is damaged."""
-    manifest: dict[str, Any] = read_json(Path(folder) / MANIFEST, "shard folder", _MANIFEST)
-    return manifest
+    return read_json(Path(folder) / MANIFEST, "shard folder", _MANIFEST)
 
 
 def count_shards(folder: StrPath, manifest: Mapping[str, Any]) -> int:

@@ -1,10 +1,10 @@
-"""The feature cache: what frozen convolutions say of each photograph, computed once and kept on disk.
+"""The feature cache: the feature map of each photograph that a frozen backbone gives, computed once and kept on disk.
 
-A cache is a folder for one root folder of photographs under one set of weights, one image size and one precision. Its
-files have a row for each photograph that was ever asked for: `photographs.bin` which one it is (`_RECORD`: a hash of
-its path below the root, its file's size and time), `state.u8` a byte (0 not yet, 1 there, 2 unreadable), `features.f16`
+A cache is a folder for one root of photographs under one set of weights, one image size and one number format. Its
+files have a slot for each photograph that was ever asked for: `photographs.bin` says which one it is (`_RECORD`: a hash
+of its path below the root, its size and time), `state.u8` is a byte (0 not yet, 1 there, 2 unreadable), `features.f16`
 its feature map in float16; `info.json` says what the cache is of, and the shape of a map. A photograph that is changed
-keeps its row and is computed anew, a new one gets the next row; the row of one that is gone stays until the cache is
+keeps its slot and is computed anew, a new one gets the next slot; the slot of one that is gone stays until the cache is
 cleared. A killed run goes on where it stopped, and every later run (other bits, other seed, with or without attention)
 reads what is there.
 """
@@ -18,17 +18,29 @@ import os
 import re
 import time
 import warnings
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
+from ..bits import Positions
 from ..distributed import barrier, is_main, rank, world
 from ..errors import HashretError
-from ..files import atomic, default_cache, locked, read_json, remove_own, write_json
+from ..files import StrPath, atomic, default_cache, locked, read_json, remove_own, write_json
 from ..progress import Progress
-from .batches import batch_size, batches, split_rows
+from ..results import Result
+from .batches import Batch, batch_size, batches, split_rows
+from .source import Source
+
+if TYPE_CHECKING:
+    import torch
+
+Maps = npt.NDArray[np.float16]  # feature maps (n, channels, side, side)
+States = npt.NDArray[np.uint8]  # of photographs (n,): MISSING, PRESENT or UNREADABLE
 
 MISSING, PRESENT, UNREADABLE = 0, 1, 2
 _FORMAT = 2
@@ -39,101 +51,100 @@ _PHOTOGRAPHS, _STATE, _FEATURES, _INFO = "photographs.bin", "state.u8", "feature
 _FORMAT_1_SHAPE = (512, 32)  # channels and stride of the caches that knew of no others
 
 
-def weights_fingerprint(features):
-    """sha256 over the parameters of a convolution stack, by name."""
+def weights_fingerprint(backbone: torch.nn.Module) -> str:
+    """Return the sha256 over the parameters of a backbone, by name."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(features.state_dict().items()):
+    for name, tensor in sorted(backbone.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
 class FeatureCache:
-    """Features of the photographs of one data source under one set of weights.
+    """Feature maps of the photographs of one data source under one set of weights.
 
     Args:
         folder: where caches lie; None for `default_cache`.
-        source: an ImageSource. The cache of a `subset` is that of the whole, as is that of any source of the same root.
-        weights: what `weights_fingerprint` says of the convolutions.
+        source: the photographs. The cache of a subset is that of the whole, as is that of any source of the same root.
+        weights: what `weights_fingerprint` says of the backbone.
         image_size: side of the images in pixels.
-        precision: "bfloat16" or "float32", what the convolutions compute in.
+        precision: "bfloat16" or "float32", the number format that the backbone computes in.
     """
 
-    def __init__(self, folder, source, weights, image_size, precision):
-        self.whole = source if source.whole is None else source.whole
-        self.rows = np.arange(len(source)) if source.whole is None else source.rows
+    def __init__(self, folder: StrPath | None, source: Source, weights: str, image_size: int, precision: str) -> None:
+        self.whole: Source = source if source.whole is None else source.whole
+        self.rows = np.arange(len(source)) if source.rows is None else source.rows
         self.image_size = image_size
-        self.parent = Path(folder or default_cache()) / "features"
-        self.key = {"weights": weights, "image_size": image_size, "precision": precision}
+        self.parent = _parent(folder)
+        self.key: dict[str, Any] = {"weights": weights, "image_size": image_size, "precision": precision}
         key = {"format": _FORMAT, "reading": _READING, "root": os.path.realpath(self.whole.root), **self.key}
         self.folder, self.info = self.parent / _name(key), key | {"spec": self.whole.spec}
-        self.places = None
+        self.slots: Positions | None = None  # of the photographs of the whole source, see `_located`
 
     @cached_property
-    def paths(self):
-        """A hash of each path of the whole source, list of 16 bytes."""
+    def paths(self) -> list[bytes]:
+        """Return a hash of each path of the whole source, list of 16 bytes."""
         return [hashlib.blake2b(os.fsencode(path), digest_size=16).digest() for path in self.whole.paths]
 
-    def state(self):
-        """uint8 (n,) of the source's photographs: MISSING, PRESENT or UNREADABLE."""
+    def state(self) -> States:
+        """Return the state of each photograph of the source."""
         with self._reported():
             self._check_files()
-            if self.places is None:
-                self.places = self._located()
-            return self._states()[self.rows]
+            if self.slots is None:
+                self.slots = self._located()
+            return self._states(self.slots)[self.rows]
 
-    def _check_files(self):
+    def _check_files(self) -> None:
         """Raise HashretError where a name of the cache is that of a pipe, say, which would be waited for."""
         for name in (_PHOTOGRAPHS, _STATE, _FEATURES, _INFO):
             path = self.folder / name
             if path.exists() and not path.is_file():
                 raise self._damaged()
 
-    def _states(self):
-        """The same of the whole source."""
+    def _states(self, slots: Positions) -> States:
+        """Return the states of the photographs of which these are the slots, -1 for none."""
         state = _read(self.folder / _STATE, _BYTE)
         count = len(_read(self.folder / _PHOTOGRAPHS, _RECORD))
         present = np.flatnonzero(state == PRESENT)
         if len(state) < count or state[count:].any() or (len(present) and self._computed() <= present[-1]):
             raise self._damaged()
-        known = self.places >= 0
-        found = np.zeros(len(self.places), np.uint8)
-        found[known] = state[self.places[known]]
-        return found
+        return np.where(slots >= 0, state[slots], np.uint8(MISSING)) if len(state) else np.zeros(len(slots), np.uint8)
 
-    def _computed(self):
-        """Rows that there are features or room for."""
+    def _computed(self) -> int:
+        """Return the number of slots that there are feature maps or room for."""
         shape, path = self._shape(), self.folder / _FEATURES
         size = path.stat().st_size if path.exists() else 0
         if shape is None or size % _bytes(shape):
             raise self._damaged()
         return size // _bytes(shape)
 
-    def _located(self, check=True):
-        """The row of each photograph of the whole source, int64, -1 where there is none.
+    def _located(self, check: bool = True) -> Positions:
+        """Return the slot of each photograph of the whole source, -1 where there is none.
 
         With ``check``, that of one whose file has changed since is -1 as well.
         """
         if not self.folder.exists():
             self._adopt()
         table = _read(self.folder / _PHOTOGRAPHS, _RECORD)
-        row = {path: number for number, path in enumerate(table["path"].tolist())}
-        places = np.array([row.get(path, -1) for path in self.paths], np.int64)
+        slot = {path: number for number, path in enumerate(table["path"].tolist())}
+        slots = np.array([slot.get(path, -1) for path in self.paths], np.int64)
         if check and len(table):
-            found = table[places]
-            same = (found["size"] == self.whole.stats[:, 0]) & (found["time"] == self.whole.stats[:, 1])
-            places[~same] = -1
-        return places
+            known = table[slots]
+            same = (known["size"] == self.whole.stats[:, 0]) & (known["time"] == self.whole.stats[:, 1])
+            slots[~same] = -1
+        return slots
 
-    def open(self):
-        """The features, read as they are indexed: see `CachedRows`."""
-        if not (self.state() == PRESENT).any():
-            return CachedRows(np.empty((0, 0, 0, 0), np.float16), self.places[self.rows])
-        with self._reported():
-            mapped = np.memmap(self.folder / _FEATURES, np.float16, "r", shape=(self._computed(), *self._shape()))
-        return CachedRows(mapped, self.places[self.rows])
+    def open(self) -> CachedRows:
+        """Return the feature maps, which are read as they are indexed."""
+        maps: Maps = np.empty((0, 0, 0, 0), np.float16)
+        if (self.state() == PRESENT).any():
+            with self._reported():
+                shape = (self._computed(), *(self._shape() or ()))
+                maps = np.memmap(self.folder / _FEATURES, np.float16, "r", shape=shape)
+        assert self.slots is not None
+        return CachedRows(maps, self.slots[self.rows])
 
-    def fill(self, convolutions, workers=None):
+    def fill(self, convolutions: Callable[[npt.NDArray[np.uint8]], torch.Tensor], workers: int | None = None) -> States:
         """Compute what is missing; several processes share the work. Returns `state`, complete.
 
         Raises:
@@ -143,23 +154,23 @@ class FeatureCache:
             self._create()
         barrier()
         with self._reported():
-            self.places = self._located(check=is_main())  # what the main process has just checked holds for all
+            self.slots = self._located(check=is_main())  # what the main process has just checked holds for all
         todo = self.rows[self.state() != PRESENT]  # what was unreadable may be readable with another plugin
-        todo = split_rows(todo.tolist(), batch_size(self.image_size))
+        shared = split_rows(todo.tolist(), batch_size(self.image_size))
         barrier()  # all have seen the same state before one changes it
-        todo = todo[rank() :: world()]
-        total = sum(map(len, todo))
+        mine = shared[rank() :: world()]
+        total = sum(map(len, mine))
         progress = Progress("convolution features", total)
         with self._reported(), Writer(self) as write:
-            for batch in batches(self.whole, self.image_size, todo, workers):
+            for batch in batches(self.whole, self.image_size, mine, workers):
                 write(batch, convolutions)
                 progress.add(len(batch.rows) + len(batch.skipped))
         progress.close()
         barrier()
         return self.state()
 
-    def _create(self):
-        """Make the folder, and give each photograph a row that knows its file as it is now."""
+    def _create(self) -> None:
+        """Make the folder, and give each photograph a slot that knows its file as it is now."""
         with self._reported():
             self.parent.mkdir(parents=True, exist_ok=True)
             if not self.folder.exists():
@@ -178,27 +189,27 @@ class FeatureCache:
                     os.close(table)
                     os.close(state)
 
-    def _enter(self, table, state):
+    def _enter(self, table: int, state: int) -> None:
         """Bring the open files of photographs and states up to date, so that a kill at any moment loses no more than
-        features: a state never says more than is true of the photograph in its row.
+        features: a state never says more than is true of the photograph in its slot.
         """
         there = os.fstat(table).st_size // _RECORD.itemsize
         os.ftruncate(table, there * _RECORD.itemsize)  # the last may be cut off
-        self.places = places = self._located(check=False)
-        self._states()  # which says where they are damaged
+        slots = self._located(check=False)
+        self._states(slots)  # which says where they are damaged
         now = np.zeros(len(self.paths), _RECORD)
         now["path"] = np.array(self.paths, "V16")
         now["size"], now["time"] = self.whole.stats.T
-        known = np.flatnonzero(places >= 0)
+        known = np.flatnonzero(slots >= 0)
         before = _read(self.folder / _PHOTOGRAPHS, _RECORD)
-        before = before[places[known]]
+        before = before[slots[known]]
         changed = known[(before["size"] != now["size"][known]) | (before["time"] != now["time"][known])]
         for row in changed:
-            os.pwrite(state, bytes([MISSING]), int(places[row]))
+            os.pwrite(state, bytes([MISSING]), int(slots[row]))
         os.fsync(state)
         for row in changed:
-            os.pwrite(table, now[row].tobytes(), int(places[row]) * _RECORD.itemsize)
-        new = list({self.paths[row]: row for row in np.flatnonzero(places < 0)}.values())
+            os.pwrite(table, now[row].tobytes(), int(slots[row]) * _RECORD.itemsize)
+        new = list({self.paths[row]: row for row in np.flatnonzero(slots < 0)}.values())
         os.ftruncate(state, there + len(new))
         os.fsync(state)
         os.pwrite(table, now[new].tobytes(), there * _RECORD.itemsize)
@@ -206,8 +217,8 @@ class FeatureCache:
         if self._shape():
             self.extend(there + len(new))
 
-    def _shape(self):
-        """That of a feature map, (channels, side, side), None before the first one."""
+    def _shape(self) -> tuple[int, ...] | None:
+        """Return the shape of a feature map, (channels, side, side), None before the first one."""
         shape = self._read_info().get("shape")
         if shape is None:
             return None
@@ -219,7 +230,7 @@ class FeatureCache:
             raise self._damaged()
         return tuple(shape)
 
-    def settle(self, shape):
+    def settle(self, shape: Sequence[int]) -> int:
         """Take the shape of a feature map from the first one: -> its bytes."""
         known = self._shape()
         if known is None:
@@ -229,31 +240,33 @@ class FeatureCache:
             raise self._damaged()
         return _bytes(shape)
 
-    def extend(self, rows):
-        """Make room for the features of so many rows; it takes space as it fills."""
+    def extend(self, slots: int) -> None:
+        """Make room for the feature maps of so many slots; it takes space as it fills."""
+        size = slots * _bytes(self._shape() or ())
         with open(self.folder / _FEATURES, "ab") as file:
-            if file.tell() < rows * _bytes(self._shape()):
-                file.truncate(rows * _bytes(self._shape()))
+            if file.tell() < size:
+                file.truncate(size)
 
-    def _read_info(self):
+    def _read_info(self) -> dict[str, Any]:
         try:
             return read_json(self.folder / _INFO, "feature cache")
         except HashretError:
             raise self._damaged() from None
 
-    def _damaged(self):
-        return HashretError(f"the feature cache {self.folder} is damaged; remove that folder and run again")
+    def _damaged(self) -> HashretError:
+        return HashretError(f"the feature cache {self.folder} is damaged", hint="remove that folder and run again")
 
     @contextlib.contextmanager
-    def _reported(self):
+    def _reported(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             raise HashretError(
-                f"cannot use the feature cache {self.folder}: {error.strerror or error}; name another with --cache"
+                f"cannot use the feature cache {self.folder}: {error.strerror or error}",
+                hint="name another with --cache",
             ) from None
 
-    def _adopt(self):
+    def _adopt(self) -> None:
         """Take over the cache of an earlier hashret, or of the same photographs when their root was elsewhere."""
         with contextlib.suppress(OSError), locked(self.parent):
             if self.folder.exists():
@@ -272,7 +285,7 @@ class FeatureCache:
                         os.rename(other, self.folder)
                         return
 
-    def _convert(self, found):
+    def _convert(self, found: Path) -> None:
         """Make a cache of format 1, whose rows are those of the whole source, one of this format."""
         channels, stride = _FORMAT_1_SHAPE
         shape = (channels, self.image_size // stride, self.image_size // stride)
@@ -280,7 +293,7 @@ class FeatureCache:
         if len(state) != len(self.whole) or (found / _FEATURES).stat().st_size != len(state) * _bytes(shape):
             return
         for row in np.flatnonzero(state == PRESENT):
-            if not _is_read_as_before(self.whole.reference(row)):
+            if not _is_read_as_before(self.whole.reference(int(row))):
                 state[row] = MISSING
         table = np.zeros(len(self.whole), _RECORD)
         table["path"] = np.array(self.paths, "V16")
@@ -293,57 +306,58 @@ class FeatureCache:
 
 
 class CachedRows:
-    """Features of a source by its own row numbers: ``cached[rows]`` (m,) -> float16 (m, channels, side, side).
+    """Feature maps by the rows of a source: ``cached[rows]`` (m,) -> float16 (m, channels, side, side).
 
-    Rows that are not PRESENT hold nothing.
+    Those of photographs that are not PRESENT hold nothing.
     """
 
-    def __init__(self, features, rows):
-        self.features, self.rows = features, rows
+    def __init__(self, features: Maps, slots: Positions) -> None:
+        self.features, self.slots = features, slots
 
-    def __getitem__(self, rows):
-        places = self.rows[rows]
-        order = np.argsort(places)  # reading forward is faster
-        out = np.empty((len(places), *self.features.shape[1:]), np.float16)
-        out[order] = self.features[places[order]]
-        return out
+    def __getitem__(self, rows: npt.ArrayLike) -> Maps:
+        slots = self.slots[np.asarray(rows)]
+        order = np.argsort(slots)  # reading forward is faster
+        maps = np.empty((len(slots), *self.features.shape[1:]), np.float16)
+        maps[order] = self.features[slots[order]]
+        return maps
 
 
 class Writer:
-    """Writes rows, then says that they are there; the order matters when a run is killed between the two.
+    """Writes feature maps, then says that they are there; the order matters when a run is killed between the two.
 
     Plain writes, not a memory map: a full disk is then an error one can report, not a bus error.
     """
 
-    def __init__(self, cache):
+    def __init__(self, cache: FeatureCache) -> None:
         self.cache = cache
 
-    def __enter__(self):
+    def __enter__(self) -> Writer:
         self.features, self.state = (
             os.open(self.cache.folder / name, os.O_WRONLY | os.O_CREAT, 0o666) for name in (_FEATURES, _STATE)
         )
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         os.close(self.features)
         os.close(self.state)
 
-    def __call__(self, batch, convolutions):
-        places = self.cache.places
+    def __call__(self, batch: Batch, convolutions: Callable[[npt.NDArray[np.uint8]], torch.Tensor]) -> None:
+        slots = self.cache.slots
+        assert slots is not None
         if len(batch.rows):
             features = np.asarray(convolutions(batch.images).cpu().numpy(), np.float16)
             size = self.cache.settle(features.shape[1:])
             for row, feature in zip(batch.rows, features, strict=True):
-                os.pwrite(self.features, feature.tobytes(), int(places[row]) * size)
+                os.pwrite(self.features, feature.tobytes(), int(slots[row]) * size)
             os.fsync(self.features)
         for row in batch.rows:
-            os.pwrite(self.state, bytes([PRESENT]), int(places[row]))
+            os.pwrite(self.state, bytes([PRESENT]), int(slots[row]))
         for row, _reason in batch.skipped:
-            os.pwrite(self.state, bytes([UNREADABLE]), int(places[row]))
+            os.pwrite(self.state, bytes([UNREADABLE]), int(slots[row]))
 
 
 @dataclass(frozen=True)
-class CacheInfo:
+class CacheInfo(Result):
     """A cache as `hashret cache list` shows it: ``name`` of its folder, ``source``, ``photographs`` whose features
     it has, ``bytes`` on disk, ``image_size``, ``precision``, and ``days`` since it was written to. What is not known is
     None, as where it is damaged.
@@ -357,18 +371,14 @@ class CacheInfo:
     precision: str | None
     days: float
 
-    def as_dict(self):
-        """The cache as plain types, for JSON."""
-        return asdict(self)
 
-
-def caches(folder=None):
-    """The feature caches in a folder, None for `default_cache`: -> list of `CacheInfo`, the one last written first.
+def caches(folder: StrPath | None = None) -> list[CacheInfo]:
+    """List the feature caches in a folder, None for `default_cache`, the one last written first.
 
     Raises:
         HashretError: the folder cannot be read.
     """
-    parent = Path(folder or default_cache()) / "features"
+    parent = _parent(folder)
     try:
         found = [path for path in parent.iterdir() if path.is_dir() and re.fullmatch("[0-9a-f]{20}", path.name)]
         return sorted(map(_described, found), key=lambda cache: cache.days)
@@ -378,7 +388,7 @@ def caches(folder=None):
         raise HashretError(f"cannot read the feature caches in {parent}: {error.strerror}") from None
 
 
-def _described(path):
+def _described(path: Path) -> CacheInfo:
     info = _info(path)
     files = [file.stat() for file in path.iterdir() if file.is_file()]
     written = max([found.st_mtime for found in files], default=path.stat().st_mtime)
@@ -389,42 +399,49 @@ def _described(path):
     )  # fmt: skip
 
 
-def clear_caches(names, folder=None):
+def clear_caches(names: Iterable[str], folder: StrPath | None = None) -> int:
     """Remove feature caches by name: -> bytes freed. Files that are not hashret's stay, and their folder with them.
 
     Raises:
         HashretError: no such cache; none is removed then. Or one that cannot be removed.
     """
-    parent = Path(folder or default_cache()) / "features"
+    parent = _parent(folder)
     there, names = {cache.name: cache for cache in caches(folder)}, set(names)
     for name in names:
         if name not in there:
-            raise HashretError(f"no feature cache {name} in {parent}; hashret cache list names those that are there")
+            raise HashretError(
+                f"no feature cache {name} in {parent}", hint="hashret cache list names those that are there"
+            )
     for name in names:
         remove_own(parent / name, "|".join(map(re.escape, (_STATE, _FEATURES, _PHOTOGRAPHS, _INFO))))
         if (parent / name / _INFO).exists():
-            raise HashretError(f"cannot remove {parent / name}; may you write there?")
+            raise HashretError(f"cannot remove {parent / name}", hint="may you write there?")
     return sum(there[name].bytes for name in names)
 
 
-def _name(key):
+def _parent(folder: StrPath | None) -> Path:
+    """Return the folder of the feature caches in a folder of caches, None for `default_cache`."""
+    return Path(folder or default_cache()) / "features"
+
+
+def _name(key: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:20]
 
 
-def _info(folder):
-    """What a cache says it is of, {} where there is none, or it is damaged."""
+def _info(folder: Path) -> dict[str, Any]:
+    """Return what a cache says it is of, {} where there is none, or it is damaged."""
     try:
         return read_json(folder / _INFO, "feature cache")
     except HashretError:
         return {}
 
 
-def _bytes(shape):
+def _bytes(shape: Sequence[int]) -> int:
     return 2 * int(np.prod(shape))
 
 
-def _read(path, dtype):
-    """The whole records of a file, none where there is no file."""
+def _read(path: Path, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Return the whole records of a file, none where there is no file."""
     try:
         raw = b"" if path.exists() and not path.is_file() else path.read_bytes()  # a pipe would be waited for
     except FileNotFoundError:
@@ -432,7 +449,7 @@ def _read(path, dtype):
     return np.frombuffer(raw[: len(raw) - len(raw) % dtype.itemsize], dtype)
 
 
-def _is_read_as_before(path):
+def _is_read_as_before(path: str) -> bool:
     """Whether a photograph becomes the pixels that it was in caches of format 1: of 8 bits and not transparent."""
     from PIL import Image
 
