@@ -116,6 +116,8 @@ def check_writable(path: StrPath) -> None:
     partial = partial_name(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            os.stat(path)  # raises where the name is too long, which the temporary one is not
         partial.touch()
         partial.unlink()
     except OSError as error:

@@ -15,8 +15,8 @@ from hashret import renamed
 PACKAGE = Path(hashret.__file__).parent
 LAYERS = [  # a folder or module may import from those above alone
     ["errors", "names", "renamed", "results"],
-    ["distributed", "records"],
-    ["bits", "files", "labels", "progress"],
+    ["bits", "distributed", "records"],
+    ["files", "labels", "progress"],
     ["metrics", "shards"],
     ["collapse"],
     ["models"],
