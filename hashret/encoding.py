@@ -127,7 +127,7 @@ def encode(
         else:
             source = data
     encoder = load_encoder(model, local_device(pick_device(device)), precision)
-    if features and not encoder.feature_width:
+    if features and not encoder.fc_width:
         raise HashretError(f"{encoder.meta['method']} has no fully connected layers whose features could be kept")
     run = _Run(encoder, source, named(out), shard_size, workers, features)
     with run.claimed(overwrite):
@@ -150,11 +150,11 @@ class _Run:
         self.shards = -(-len(source) // shard_size)
         self.manifest: dict[str, Any] = {
             "format": 1, "bits": encoder.bits, "encoder": encoder.fingerprint, "image_size": encoder.image_size,
-            "precision": encoder.precision, "images": len(source), "shards": self.shards, "shard_size": shard_size,
+            "precision": encoder.compute_dtype, "images": len(source), "shards": self.shards, "shard_size": shard_size,
             "data": source.fingerprint, "classes": list(source.classes), "protocol": source.protocol,
         }  # fmt: skip
         if keep_fc_features:
-            self.manifest["features"] = encoder.feature_width
+            self.manifest["features"] = encoder.fc_width
 
     @contextmanager
     def claimed(self, overwrite: bool) -> Iterator[None]:
@@ -238,9 +238,9 @@ class _Run:
         """Take feature maps from the cache where they are; with ``fill``, compute and keep all of them."""
         encoder = self.encoder
         weights = encoder.meta["weights_fingerprint"]
-        cache = FeatureCache(folder, self.source, weights, encoder.image_size, encoder.precision)
+        cache = FeatureCache(folder, self.source, weights, encoder.image_size, encoder.compute_dtype)
         if fill:
-            cache.fill(encoder.convolutions, self.workers)
+            cache.fill(encoder.backbone, self.workers)
         try:
             cached = cache.state() == PRESENT
             self.feature_maps, self.cached = cache.open() if cached.any() else None, cached
@@ -283,7 +283,7 @@ class _Run:
         """Encode a shard; ``decoded`` yields the batches of all shards, so that decoding never waits for writing."""
         rows = self._rows(number)
         hash_outputs = np.zeros((len(rows), self.encoder.bits), np.float32)
-        width = self.encoder.feature_width if self.keep_fc_features else 0
+        width = self.encoder.fc_width if self.keep_fc_features else 0
         fc_features = np.zeros((len(rows), width), np.float32) if width else None
         readable, skipped = np.ones(len(rows), bool), []
         if self.feature_maps is not None:
@@ -292,7 +292,7 @@ class _Run:
                 progress.add(len(block))
         for batch in islice(decoded, len(self._fresh(number))):
             if len(batch.rows):
-                maps = self.encoder.convolutions(batch.images)
+                maps = self.encoder.backbone(batch.images)
                 self._put(batch.rows - rows[0], maps, hash_outputs, fc_features)
             for row, reason in batch.skipped:
                 readable[row - rows[0]] = False

@@ -98,7 +98,7 @@ def explain(
     queries = [one for one in queries if one is not None]
     if not queries:
         raise nothing_read(unreadable)
-    answers = searcher.hits(np.stack([one.values for one in queries]), k) if index else [[] for _ in files]
+    answers = searcher.hits(np.stack([one.hash_outputs for one in queries]), k) if index else [[] for _ in files]
     explained = _with_hits(encoder, files, queries, answers, progress)
     save_png(picture(explained), out)
     warn_unreadable(unreadable)
@@ -116,7 +116,7 @@ def explain_results(results, encoder):
 def _with_hits(encoder, paths, queries, answers, progress):
     explained = []
     for path, attribution, hits in zip(paths, queries, answers, strict=True):
-        code = binarize(attribution.values)
+        code = binarize(attribution.hash_outputs)
         found = _attributions(encoder, [hit.path for hit in hits], progress, code, unreadable={})
         explained.append(Explanation(path, attribution, tuple(zip(hits, found, strict=True))))
     progress.close()
@@ -131,7 +131,7 @@ def _attributions(encoder, paths, progress, code=None, unreadable=None):
     for some in split_rows(paths, _AT_ONCE):
         images = [read_query(path, encoder.image_size, unreadable) for path in some]
         there = [image for image in images if image is not None]
-        made = iter(attribute(encoder, encoder.convolutions(np.stack(there)), code) if there else ())
+        made = iter(attribute(encoder, encoder.backbone(np.stack(there)), code) if there else ())
         found += [None if image is None else next(made) for image in images]
         progress.add(len(some))
     return found
@@ -142,9 +142,9 @@ def numbers(attribution):
     gates = (attribution.spatial, attribution.channel)
     spatial, channel = (None if gate is None else _plain(gate) for gate in gates)
     return {
-        "code": "".join(map(str, binarize(attribution.values).astype(int))),
+        "code": "".join(map(str, binarize(attribution.hash_outputs).astype(int))),
         "agreement": round(attribution.agreement, 6),
-        "contributions": _plain(attribution.places),
+        "contributions": _plain(attribution.cells),
         "spatial_gate": spatial,
         "channel_gate": channel,
         "channel_contributions": _plain(attribution.channels),
@@ -171,7 +171,7 @@ def _line(attribution, path):
     if attribution is None:
         return f"{'cannot be read':<63}  {path}"
     spatial, channel = (heatmaps.span(gate) for gate in (attribution.spatial, attribution.channel))
-    row, column = np.unravel_index(attribution.places.argmax(), attribution.places.shape)
+    row, column = np.unravel_index(attribution.cells.argmax(), attribution.cells.shape)
     most = f"row {row + 1}, column {column + 1}"
     channels = " ".join(map(str, attribution.strongest))
     return f"{spatial:<12}  {channel:<12}  {most:<18}  {channels:<15}  {path}"
@@ -186,7 +186,7 @@ def picture(explained):
     first = explained[0].attribution
     gated = first.spatial is not None
     kinds = list(heatmaps.SCALES)[0 if gated else 1 :]
-    note = f"Maps of {len(first.places)} x {len(first.places)} places, enlarged smoothly."
+    note = f"Maps of {len(first.cells)} x {len(first.cells)} places, enlarged smoothly."
     note += " The bits of a hit's row are the query's." if explained[0].hits else ""
     note += "" if gated else f" {NO_GATES}"
     return sheet(rows, ["photograph", *kinds], heatmaps.legend(kinds, note))
@@ -199,7 +199,7 @@ def _row(path, attribution, caption, frame=PLAIN):
 
 def attribution_tiles(photo, attribution):
     """An `Attribution` over its Pillow photograph: spatial gate if there is one, contributions, strongest channels."""
-    gate, places, channels = attribution.spatial, attribution.places, attribution.channels
+    gate, places, channels = attribution.spatial, attribution.cells, attribution.channels
     maps = [(heatmaps.contribution_levels(places), contribution_caption(places))]
     if gate is not None:
         maps.insert(0, (heatmaps.gate_levels(gate), (heatmaps.span(gate), f"mean {gate.mean():.2f}")))

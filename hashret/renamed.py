@@ -44,10 +44,7 @@ MODULES = {
 # Modules that are still there under their name, the module that has taken names out of each, and those names.
 NAMES = {
     "hashret.engines": {"hashret.opening": "open_database"},
-    "hashret.models.vgg": {
-        "hashret.models.backbones": "STRIDE check_image_size init_from_scratch normalize",
-        "hashret.models.network": "HashNet",
-    },
+    "hashret.models.vgg": {"hashret.models.network": "HashNet", "hashret.models.weights": "init_from_scratch"},
     "hashret.near_duplicates": {"hashret.near_duplicates.groups": "Photograph duplicates"},
     "hashret.rendering": {
         "hashret.rendering.pictures": "PLAIN QUERY QUIET TILE Tile check_suffix grid hit_caption hit_frame letterbox "
@@ -61,7 +58,12 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
     "hashret.index.database.Database": {"has_values": "has_hash_outputs", "value": "hash_outputs_at"},
     "hashret.index.database.Hits": {"rows": "positions"},
     "hashret.index.folder.Index": {"values": "hash_outputs", "row": "position", "rows": "positions"},
-}
+    "hashret.models.attribution.Attribution": {"places": "cells", "values": "hash_outputs"},
+    "hashret.models.encoder.Encoder": {
+        "convolutions": "backbone", "feature_width": "fc_width", "precision": "compute_dtype", "values": "hash_outputs",
+    },
+    "hashret.models.heads.HeadOutput": {"features": "fc_features", "values": "hash_outputs"},
+}  # fmt: skip
 # Keywords that have another name now, by the function that takes them: see `old_keywords`.
 KEYWORDS: dict[str, dict[str, str]] = {
     "hashret.index.database.Database.search": {"values": "hash_outputs", "features": "query_features"},

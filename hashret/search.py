@@ -292,7 +292,7 @@ class Searcher:
         if not len(photos):
             raise HashretError("no photographs to look for")
         full = rerank_by == "features"
-        if full and not self.encoder.feature_width:
+        if full and not self.encoder.fc_width:
             raise HashretError(f"{self.encoder.meta['method']} has no features to re-rank by")
         numbers: list[int] = []
         outputs = []
@@ -301,7 +301,7 @@ class Searcher:
             images = {number: image for number, image in read.items() if image is not None}
             if images:
                 numbers += images
-                outputs.append(self.encoder.outputs(self.encoder.convolutions(np.stack([*images.values()])), full))
+                outputs.append(self.encoder.outputs(self.encoder.backbone(np.stack([*images.values()])), full))
         if not numbers:
             return None
         features = np.concatenate([features for _, features in outputs]) if full else None

@@ -63,20 +63,19 @@ def make_model(path, bits=24, seed=0, **options):
     """Save an untrained encoder; its random hash layer is scaled so that values lie on both sides of 0.5."""
     import torch
 
-    from hashret.data.feature_cache import weights_fingerprint
-    from hashret.models.backbones import init_from_scratch
     from hashret.models.checkpoint import save_checkpoint
     from hashret.models.network import HashNet
+    from hashret.models.weights import init_from_scratch
 
     torch.manual_seed(seed)
     shape = {"image_size": 32, "arch": "vgg11", "width": 32, "gate": "unit"} | options
     attention = shape.pop("attention", True)
     net = HashNet(bits, 3, attention=attention, **shape)
-    init_from_scratch(net.features)
+    init_from_scratch(net.backbone)
     with torch.no_grad():
         net.head.hash.weight *= 20
     meta = {"method": "am-vggh" if attention else "vggh", "bits": bits, "classes": list(CLASSES), "seed": seed}
-    meta |= {"attention": attention, "weights_fingerprint": weights_fingerprint(net.features), **shape}
+    meta |= {"attention": attention, "weights_fingerprint": net.architecture.fingerprint(net.backbone), **shape}
     save_checkpoint(path, net, meta)
     return path
 
@@ -92,11 +91,11 @@ def weights(tmp_path_factory):
     """A random VGG-11 whose convolutions keep the signal, as a state dict on disk."""
     import torch
 
-    from hashret.models.weights import load_features
+    from hashret.models.weights import load_backbone
 
     torch.manual_seed(1)
     path = tmp_path_factory.mktemp("weights") / "vgg11.pth"
-    torch.save({f"features.{n}": t for n, t in load_features("none", "vgg11").state_dict().items()}, path)
+    torch.save({f"features.{n}": t for n, t in load_backbone("none", "vgg11").state_dict().items()}, path)
     return str(path)
 
 

@@ -37,7 +37,7 @@ def test_shards_hold_codes_values_labels_and_paths(photos, codes, model):
     assert decode_path(rows.paths[5]) == str(source.file(5))
     assert np.array_equal(rows.codes, pack(binarize(rows.hash_outputs)))
     encoder = load_encoder(model, "cpu")
-    alone = encoder.values(read_image(source.file(20), 32)[None])
+    alone = encoder.hash_outputs(read_image(source.file(20), 32)[None])
     assert np.array_equal(rows.hash_outputs[20], alone[0])
 
 
@@ -227,8 +227,8 @@ def test_cached_features_give_the_same_shards(photos, model, codes, tmp_path, fi
     cache = tmp_path / "cache"
     if not fill:  # a cache that an interrupted training left half full
         source, encoder = open_data(photos, "train"), load_encoder(model, "cpu")
-        half = FeatureCache(cache, source, read_meta(model)["weights_fingerprint"], 32, encoder.precision)
-        half.fill(encoder.convolutions, workers=0)
+        half = FeatureCache(cache, source, read_meta(model)["weights_fingerprint"], 32, encoder.compute_dtype)
+        half.fill(encoder.backbone, workers=0)
         state = np.fromfile(half.folder / "state.u8", np.uint8)
         assert (state == PRESENT).all()
         state[7:20] = 0

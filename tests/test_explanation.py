@@ -35,12 +35,12 @@ def test_numbers_are_those_of_the_encoding(place, tmp_path):
     values = searcher.encode(photos)
     assert [one.path for one in explained] == [str(photo) for photo in photos]
     for one, row, answers in zip(explained, values, searcher.search_many(photos, k=2), strict=True):
-        assert np.array_equal(one.attribution.values, row)
+        assert np.array_equal(one.attribution.hash_outputs, row)
         assert [hit for hit, _ in one.hits] == answers
-        assert np.array_equal(one.hits[0][1].places, one.attribution.places)  # the photograph finds itself first
+        assert np.array_equal(one.hits[0][1].cells, one.attribution.cells)  # the photograph finds itself first
         hit, found = one.hits[1]
-        assert np.array_equal(found.values, searcher.encode([hit.path])[0])
-        logits = np.log(found.values / (1 - found.values.astype(np.float64)))
+        assert np.array_equal(found.hash_outputs, searcher.encode([hit.path])[0])
+        logits = np.log(found.hash_outputs / (1 - found.hash_outputs.astype(np.float64)))
         assert found.agreement == pytest.approx((logits * np.where(binarize(row), 1, -1)).sum(), rel=1e-2)
 
 
@@ -76,7 +76,7 @@ def test_json_has_all_numbers(place, tmp_path):
     numbers = json.loads(json.dumps(one.as_dict()))
     assert (numbers["path"], len(numbers["code"]), len(numbers["channel_gate"])) == (str(photo), 24, 512)
     assert np.shape(numbers["contributions"]) == np.shape(numbers["spatial_gate"]) == (3, 3)
-    assert numbers["code"] == "".join(str(int(value >= 0.5)) for value in one.attribution.values)
+    assert numbers["code"] == "".join(str(int(value >= 0.5)) for value in one.attribution.hash_outputs)
     assert numbers["hits"][0]["rank"] == 1
     assert numbers["hits"][0]["contributions"] == numbers["contributions"]
 

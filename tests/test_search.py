@@ -90,7 +90,7 @@ def test_the_query_computes_in_the_precision_of_the_database(photos, model, tmp_
         encode(photos, model, tmp_path / precision, split="train", precision=precision, workers=0)
         build_index(tmp_path / precision, tmp_path / f"{precision}.index")
         searcher = Searcher(tmp_path / f"{precision}.index", model, "cpu")
-        assert searcher.encoder.precision == precision
+        assert searcher.encoder.compute_dtype == precision
         assert searcher.search(searcher.index.path(3), k=1)[0].euclidean == 0
 
 

@@ -70,12 +70,12 @@ FOR_USERS = {
 # Names that are still to be changed; the list only shrinks.
 PENDING = """
 data.cifar10.open_cifar10(split) data.feature_cache.CachedRows.__init__(features)
-data.feature_cache.FeatureCache.__init__(precision) data.feature_cache.weights_fingerprint(features)
-data.folder.open_folder(split) data.levels.Levels.see(values) data.levels.Levels.to_bytes(values)
-data.lists.open_list(split) data.protocols.Protocol.split data.protocols.open_protocol(split)
-engines.collection.Collection.__init__(engine) engines.collection.Collection.items(rows)
-engines.collection.open_collection(values) engines.engine.Engine.__init__(place) engines.engine.Engine.write(rows)
-engines.engine.Rows.take(places) engines.engine.Rows.values engines.engine.connect(place) engines.engine.joined(parts)
+data.feature_cache.FeatureCache.__init__(precision) data.folder.open_folder(split) data.levels.Levels.see(values)
+data.levels.Levels.to_bytes(values) data.lists.open_list(split) data.protocols.Protocol.split
+data.protocols.open_protocol(split) engines.collection.Collection.__init__(engine)
+engines.collection.Collection.items(rows) engines.collection.open_collection(values)
+engines.engine.Engine.__init__(place) engines.engine.Engine.write(rows) engines.engine.Rows.take(places)
+engines.engine.Rows.values engines.engine.connect(place) engines.engine.joined(parts)
 engines.exporting.Export.place engines.milvus.Milvus.__init__(place) engines.milvus.Milvus.write(rows)
 engines.milvus.open_engine(place) engines.postgres.Postgres.__init__(place) engines.postgres.Postgres.write(rows)
 engines.postgres.open_engine(place) engines.text.like evaluation.Trial evaluation.Trial.rows
@@ -83,21 +83,13 @@ evaluation.open_trial(split) evaluation.open_trial(values) explanation.concentra
 explanation.contribution_caption(places) methods.cnnh.CNNH.begin(rows) methods.cnnh.CNNH.loss(rows)
 methods.cnnh.CNNHPlus.loss(rows) methods.codewords.VGGHPlus.begin(rows) methods.codewords.VGGHPlus.loss(rows)
 methods.dnnh.DNNH.loss(rows) methods.dnnh.piecewise_threshold(values) methods.dpsh.DPSH.loss(rows)
-methods.method.Method.begin(rows) methods.method.Method.loss(rows) methods.similarity.alike methods.vggh.VGGH.loss(rows)
-methods.vggh.VGGH.regularization(values) models.attention.CBAM.attend(features) models.attention.CBAM.forward(features)
-models.attention.ChannelGate.weights(features) models.attention.SpatialGate.weights(features)
-models.attribution.Attribution.places models.attribution.Attribution.values models.attribution.attribute(features)
-models.encoder.Convolutions.__init__(features) models.encoder.Convolutions.__init__(precision)
-models.encoder.Encoder.__init__(precision) models.encoder.Encoder.outputs(features)
-models.encoder.Encoder.padded(features) models.encoder.Encoder.values models.heads.Head.forward(features)
-models.heads.HeadOutput.features models.heads.HeadOutput.values models.heads.KernelHead.read(features)
-models.heads.ProjectionHead.read(features) models.heads.descriptor(features) records.plain(place)
+methods.method.Method.begin(rows) methods.method.Method.loss(rows) methods.similarity.alike
+methods.vggh.VGGH.loss(rows) methods.vggh.VGGH.regularization(values) records.plain(place)
 reporting.records.Block.rows reporting.svg.plot(rows) training.feed.Augment.__call__(row)
-training.feed.FeatureFeed.__init__(features) training.feed.FeatureFeed.__init__(precision)
-training.feed.FeatureFeed.descriptors(rows) training.feed.FeatureFeed.values training.feed.FeatureFeed.values(precision)
-training.feed.FeatureFeed.values(rows) training.feed.ImageFeed.values training.feed.ImageFeed.values(precision)
-training.feed.ImageFeed.values(rows) training.held_out.hold_out(share) training.loop.Run
-training.parallel.Share.computed(rows) training.parallel.Share.take(rows)
+training.feed.FeatureFeed.descriptors(rows) training.feed.FeatureFeed.values
+training.feed.FeatureFeed.values(precision) training.feed.FeatureFeed.values(rows) training.feed.ImageFeed.values
+training.feed.ImageFeed.values(precision) training.feed.ImageFeed.values(rows) training.held_out.hold_out(share)
+training.loop.Run training.parallel.Share.computed(rows) training.parallel.Share.take(rows)
 training.parallel.SharedDropout.__init__(share)
 """
 

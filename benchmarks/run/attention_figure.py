@@ -45,7 +45,7 @@ def main():
         figures, places[run.name] = measure(encoder, files)
         print(run.name, figures, flush=True)
         meta = {name: encoder.meta[name] for name in ("method", "bits", "image_size", "width", "gate", "seed")}
-        measured.append({"run": run.name, **meta, "precision": encoder.precision, **figures})
+        measured.append({"run": run.name, **meta, "precision": encoder.compute_dtype, **figures})
     alike = {f"{a}, {b}": correlation(places[a], places[b]) for a, b in combinations(places, 2)}
     size = encoder.image_size
     common.save(
@@ -74,7 +74,7 @@ def draw(runs, queries, out):
             row += attribution_tiles(open_small(one.path), one.attribution)[: 1 + gates]
             label = Path(one.path).parent.name
             row += [hit_tile(hit, attribution, label) for hit, attribution in one.hits]
-    places = len(explained[0].attribution.places)
+    places = len(explained[0].attribution.cells)
     note = (
         f"Maps of {places} x {places} places, enlarged smoothly; over a hit: what its places add to the query's bits."
     )
@@ -84,16 +84,16 @@ def draw(runs, queries, out):
 
 
 def hit_tile(hit, attribution, label):
-    levels = heatmaps.contribution_levels(attribution.places)
+    levels = heatmaps.contribution_levels(attribution.cells)
     return Tile(letterbox(heatmaps.overlay(open_small(hit.path), levels)), hit_caption(hit), hit_frame(hit, label))
 
 
 def measure(encoder, files):
     """Measures of an encoder's gates and maps: -> dict, and the contributions float32 (n, h, w)."""
     images = np.stack([read_image(path, encoder.image_size) for path in files])
-    found = attribute(encoder, encoder.convolutions(images), k=512)
-    codes = binarize(np.stack([one.values for one in found]))
-    places = np.stack([one.places for one in found])
+    found = attribute(encoder, encoder.backbone(images), k=512)
+    codes = binarize(np.stack([one.hash_outputs for one in found]))
+    places = np.stack([one.cells for one in found])
     gates = None if found[0].spatial is None else np.stack([one.spatial for one in found])
     orders = {"most": -places, "least": places, "random": np.random.default_rng(0).random(places.shape)}
     figures = {}
@@ -109,10 +109,10 @@ def measure(encoder, files):
         "places": places[0].size,
         "places_that_add_half": float(half),
         "share_taken_away": float(taken),
-        "added_up_of_agreement": float(np.mean([one.places.sum() / one.agreement for one in found])),
+        "added_up_of_agreement": float(np.mean([one.cells.sum() / one.agreement for one in found])),
         "left_out_correlates": correlation(places, np.stack([lost(encoder, one) for one in found])),
         "bits_changed_by_painting_a_quarter": {
-            name: float((binarize(encoder.values(painted(images, order))) != codes).sum(axis=1).mean())
+            name: float((binarize(encoder.hash_outputs(painted(images, order))) != codes).sum(axis=1).mean())
             for name, order in orders.items()
         },
     }
@@ -137,13 +137,13 @@ def correlation(a, b):
 def lost(encoder, one):
     """What the agreement loses where each place in turn is left out, by running the head again: float32 (h, w)."""
     activations = torch.from_numpy(one.activations[one.strongest.argsort()])
-    h, w = one.places.shape
+    h, w = one.cells.shape
     without = activations.repeat(h * w, 1, 1, 1)
     for place in range(h * w):
         without[place, :, place // w, place % w] = 0
     with torch.inference_mode():
         logits = encoder.head.read(without.to(encoder.device)).logits.cpu().numpy()
-    return one.agreement - (logits * np.where(binarize(one.values), 1, -1)).sum(axis=1).reshape(h, w)
+    return one.agreement - (logits * np.where(binarize(one.hash_outputs), 1, -1)).sum(axis=1).reshape(h, w)
 
 
 def painted(images, order):

@@ -22,11 +22,10 @@ from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
 from benchmarks.lib import common
-from hashret.data.feature_cache import weights_fingerprint
 from hashret.encoding import encode
 from hashret.models.checkpoint import save_checkpoint
 from hashret.models.network import HashNet
-from hashret.models.weights import load_features
+from hashret.models.weights import load_backbone
 
 
 def main():
@@ -71,7 +70,7 @@ def make_model(path, image_size):
     """An AM-VGGH with ImageNet convolutions and an untrained head: training does not change its speed."""
     torch.manual_seed(0)
     net = HashNet(48, 10, image_size).eval()
-    net.features = load_features(common.shared() / "weights/vgg16_imagenet_features.safetensors").eval()
+    net.backbone = load_backbone(common.shared() / "weights/vgg16_imagenet_features.safetensors").eval()
     meta = {
         "method": "am-vggh",
         "bits": 48,
@@ -80,7 +79,7 @@ def make_model(path, image_size):
         "width": 4096,
         "attention": True,
     }
-    meta |= {"classes": list("0123456789"), "weights_fingerprint": weights_fingerprint(net.features)}
+    meta |= {"classes": list("0123456789"), "weights_fingerprint": net.architecture.fingerprint(net.backbone)}
     save_checkpoint(path, net, meta)
     return net
 
@@ -92,7 +91,7 @@ def plain_loop(photos, net, image_size, batch_size):
     started, codes = time.perf_counter(), []
     with torch.inference_mode():
         for images, _ in loader:
-            codes.append(net.head(net.features(images))[0].numpy() >= 0.5)
+            codes.append(net.head(net.backbone(images)).logits.numpy() >= 0.5)
     return len(np.concatenate(codes)) / (time.perf_counter() - started)
 
 

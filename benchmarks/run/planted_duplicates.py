@@ -122,7 +122,7 @@ def measure(name, model, options):
     """All that is measured of one encoder, as a dict."""
     work = options.work / name
     encoder = load_encoder(model, "cpu")
-    full = bool(encoder.feature_width)
+    full = bool(encoder.fc_width)
     if not (work / "index").exists():
         encode(options.data, model, work / "codes", split=options.split, features=full, overwrite=True)
         encode(str(options.work / "planted"), model, work / "planted", features=full, fill_cache=True, overwrite=True)

@@ -76,15 +76,16 @@ def main():
 def fill_cache(options):
     """Compute the convolution features of all photographs with every core, before runs share the cores."""
     from hashret.data import open_data
-    from hashret.models.encoder import pick_device, pick_precision
-    from hashret.models.weights import load_features
+    from hashret.models.backbones import get_backbone
+    from hashret.models.encoder import pick_compute_dtype, pick_device
+    from hashret.models.weights import load_backbone
     from hashret.training.feed import FeatureFeed
 
     device, started = pick_device("auto"), time.perf_counter()
-    features = load_features(options.weights, "vgg16")
+    layers, architecture = load_backbone(options.weights, "vgg16"), get_backbone("vgg16")
     for part in ("train", "database", "test"):
         source = open_data(f"{options.protocol}:{options.data}", part)
-        FeatureFeed(source, features, options.image_size, pick_precision(device), device)
+        FeatureFeed(source, layers, architecture, options.image_size, pick_compute_dtype(device), device)
     print(f"convolution features: {time.perf_counter() - started:.0f} s", flush=True)
 
 

@@ -51,22 +51,13 @@ _PHOTOGRAPHS, _STATE, _FEATURES, _INFO = "photographs.bin", "state.u8", "feature
 _FORMAT_1_SHAPE = (512, 32)  # channels and stride of the caches that knew of no others
 
 
-def weights_fingerprint(backbone: torch.nn.Module) -> str:
-    """Return the sha256 over the parameters of a backbone, by name."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(backbone.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
 class FeatureCache:
     """Feature maps of the photographs of one data source under one set of weights.
 
     Args:
         folder: where caches lie; None for `default_cache`.
         source: the photographs. The cache of a subset is that of the whole, as is that of any source of the same root.
-        weights: what `weights_fingerprint` says of the backbone.
+        weights: what `hashret.models.backbones.Backbone.fingerprint` says of the layers.
         image_size: side of the images in pixels.
         precision: "bfloat16" or "float32", the number format that the backbone computes in.
     """

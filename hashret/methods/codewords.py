@@ -47,7 +47,7 @@ class VGGHPlus(VGGH):
         as in VGGH.
         """
         words = self.state["codewords"].to(output.logits)
-        cosine = F.normalize(2 * output.values - 1, dim=1) @ F.normalize(words, dim=1).T
+        cosine = F.normalize(2 * output.hash_outputs - 1, dim=1) @ F.normalize(words, dim=1).T
         target = F.one_hot(labels, len(words)) if labels.ndim == 1 else labels
         target = target.to(cosine)
         scores = SCALE * (cosine - MARGIN * target)
@@ -55,7 +55,7 @@ class VGGHPlus(VGGH):
         loss = F.cross_entropy(scores, wanted, label_smoothing=self.settings.smoothing)
         if self.settings.pairs:
             loss = loss + self.settings.pairs * pairwise_loss(output.logits, labels)
-        return loss + self.regularization(output.values)
+        return loss + self.regularization(output.hash_outputs)
 
 
 class AMVGGHPlus(VGGHPlus):

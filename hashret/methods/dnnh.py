@@ -24,7 +24,7 @@ class DNNH(Method):
         """Mean over all triplets (i, i+, i-) of the batch of max(0, 1 - |F - F-|^2 + |F - F+|^2). Formula (2) there,
         F being the values after `piecewise_threshold`.
         """
-        f = piecewise_threshold(output.values)
+        f = piecewise_threshold(output.hash_outputs)
         squared = (f[:, None] - f[None]).square().sum(dim=2)
         same = alike(labels, labels)
         positive = same & ~torch.eye(len(same), dtype=torch.bool, device=same.device)

@@ -22,7 +22,7 @@ class VGGH(Method):
         where each bit is 1 for half of the batch; ``smoothing`` of the labels.
         """
         loss = classification_loss(output.scores, labels, self.settings.smoothing)
-        return loss + self.regularization(output.values)
+        return loss + self.regularization(output.hash_outputs)
 
     def regularization(self, values):
         """The terms of `loss` on the hash-layer values (n, bits) alone."""

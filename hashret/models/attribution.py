@@ -1,84 +1,98 @@
-"""Where a code comes from: what CBAM's gates weigh, and what each place of a photograph adds to the bits.
+"""Where a code comes from: what CBAM's gates weigh, and what each cell of the feature map adds to the bits.
 
-A gate says how a place is weighed, not what the layers behind it make of it. The contributions do: the gradient of the
-hash layer's logits times the features that pass the gates, as in Grad-CAM (Selvaraju et al., ICCV 2017), but place by
-place and with the sign kept. Against the bits of another photograph they say what the two are alike by, the form for
-retrieval of Stylianou et al., "Visualizing deep similarity networks", WACV 2019.
+A gate says how a cell is weighed, not what the layers behind it make of it. The contributions do: the gradient of the
+hash layer's logits times the gated feature map, as in Grad-CAM (Selvaraju et al., ICCV 2017), but cell by cell and with
+the sign kept. Against the bits of another photograph they say what makes the two similar, the form for retrieval of
+Stylianou et al., "Visualizing deep similarity networks", WACV 2019.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from torch import Tensor
 
-from ..bits import binarize
+from ..bits import HashOutputs, Positions, binarize
+from ..renamed import old_attributes
 from .attention import CBAM
+from .encoder import Encoder
+from .heads import Head
+
+Floats = npt.NDArray[np.float32]
 
 
+@old_attributes
 @dataclass(frozen=True)
 class Attribution:
-    """What decides the code of one photograph, on the h x w places of the last feature map.
+    """What decides the code of one photograph, on the h x w cells of its feature map of c channels.
 
     Attributes:
-        values: hash-layer values, float32 (bits,), those of `Encoder.outputs`.
+        hash_outputs: float32 (bits,), those of `Encoder.outputs`.
         agreement: sum of the logits, each times +1 where the wanted bit is 1 and -1 where it is 0. With the
             photograph's own bits it is the sum of their sizes.
-        places: part of ``agreement`` that each place adds, float32 (h, w): what would be lost, to first order, were
-            its features zero. What the places leave is due to the biases of the layers.
-        channels: the same of each channel, float32 (512,).
+        cells: first-order estimate of how much ``agreement`` falls if a cell's features were zero, float32 (h, w). The
+            cells do not sum to ``agreement``; the difference comes from the biases of the layers.
+        channels: the same of each channel, float32 (c,).
         strongest: numbers of the channels that add most, int64 (k,), the first adding most of all.
         activations: those channels behind the gates, float32 (k, h, w).
-        spatial: gate of each place, float32 (h, w) in (0, scale); None without attention.
-        channel: gate of each channel, float32 (512,) in (0, scale); None without attention.
+        spatial: gate of each cell, float32 (h, w) in (0, scale); None without attention.
+        channel: gate of each channel, float32 (c,) in (0, scale); None without attention.
     """
 
-    values: np.ndarray
+    hash_outputs: HashOutputs
     agreement: float
-    places: np.ndarray
-    channels: np.ndarray
-    strongest: np.ndarray
-    activations: np.ndarray
-    spatial: np.ndarray | None
-    channel: np.ndarray | None
+    cells: Floats
+    channels: Floats
+    strongest: Positions
+    activations: Floats
+    spatial: Floats | None
+    channel: Floats | None
 
 
-def attribute(encoder, features, code=None, k=4):
-    """Attribute the codes of photographs to places and channels: -> a list of `Attribution`.
+def attribute(
+    encoder: Encoder, feature_maps: npt.NDArray[np.float16] | Tensor, code: npt.ArrayLike | None = None, k: int = 4
+) -> list[Attribution]:
+    """Attribute the codes of photographs to cells and channels: -> one `Attribution` a photograph.
 
-    Costs the head forth and back; the convolutions are those that encoding needs anyway.
+    That costs the head forth and back; the feature maps are those that encoding needs anyway.
 
     Args:
-        encoder: an `hashret.models.encoder.Encoder`, with any head.
-        features: what its ``convolutions`` give, (n, 512, h, w).
-        code: the wanted bits, (bits,) of 0 and 1, those of another photograph; None for each one's own.
+        encoder: an encoder with any head.
+        feature_maps: what its ``backbone`` gives, (n, c, h, w).
+        code: the wanted bits, (bits,) of 0 and 1, those of another photograph; None for each photograph's own.
         k: how many of the strongest channels are kept.
     """
-    return [row for _, n, padded in encoder.padded(features) for row in _attribute(encoder.head, padded, n, code, k)]
+    batches = encoder.padded(feature_maps)
+    return [one for _, n, padded in batches for one in _attribute(encoder.head, padded, n, code, k)]
 
 
-def _attribute(head, padded, n, code, k):
-    attended, channel, spatial = _gated(head, padded, n)
+def _attribute(head: Head, padded: Tensor, n: int, code: npt.ArrayLike | None, k: int) -> Iterator[Attribution]:
+    """Yield the attributions of the first ``n`` of some feature maps."""
+    attended, channel_gates, spatial_gates = _gated(head, padded, n)
     attended.requires_grad_()
     output = head.read(attended)
-    values = output.values[:n].detach().float().cpu().numpy()
-    signs = 2 * torch.as_tensor(binarize(values) if code is None else code).to(output.logits) - 1
+    hash_outputs = output.hash_outputs[:n].detach().float().cpu().numpy()
+    signs = 2 * torch.as_tensor(binarize(hash_outputs) if code is None else code).to(output.logits) - 1
     agreement = (output.logits[:n] * signs).sum(dim=1)
     [slope] = torch.autograd.grad(agreement.sum(), attended)
     activations = attended.detach()[:n]
     contributions = activations * slope[:n]
-    places, channels = contributions.sum(dim=1), contributions.sum(dim=(2, 3))
+    cells, channels = contributions.sum(dim=1), contributions.sum(dim=(2, 3))
     strongest = channels.argsort(dim=1, descending=True, stable=True)[:, :k]
     kept = activations.take_along_dim(strongest[:, :, None, None], dim=1)
-    columns = [column.cpu().numpy() for column in (places, channels, strongest, kept)]
-    return [Attribution(*row) for row in zip(values, agreement.tolist(), *columns, spatial, channel, strict=True)]
+    columns = [column.cpu().numpy() for column in (cells, channels, strongest, kept)]
+    rows = zip(hash_outputs, agreement.tolist(), *columns, spatial_gates, channel_gates, strict=True)
+    return (Attribution(*row) for row in rows)
 
 
 @torch.no_grad()
-def _gated(head, features, n):
-    """The features behind the gates, and both gates of the first n photographs, n times None without attention."""
+def _gated(head: Head, feature_maps: Tensor, n: int) -> tuple[Tensor, Sequence[Floats | None], Sequence[Floats | None]]:
+    """Return gated feature maps, and the channel and spatial gates of the first n, n times None without attention."""
     if not isinstance(head.attention, CBAM):
-        return features, [None] * n, [None] * n
-    attended, channel, spatial = head.attention.attend(features)
-    return attended, channel[:n].flatten(1).cpu().numpy(), spatial[:n].squeeze(1).cpu().numpy()
+        return feature_maps, [None] * n, [None] * n
+    attended, channel, spatial = head.attention.attend(feature_maps)
+    return attended, list(channel[:n].flatten(1).cpu().numpy()), list(spatial[:n].squeeze(1).cpu().numpy())

@@ -8,68 +8,93 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from ..bits import MAX_BITS, MIN_BITS
 from ..errors import HashretError
-from ..files import atomic, partial_folder
+from ..files import StrPath, atomic, partial_folder
 from ..names import from_json, to_json, utf8_path
-from ..records import checked, fields, list_of, number, one_of, or_none, text, whole
+from ..records import Misfit, checked, fields, list_of, number, one_of, or_none, text, whole
 from ..shards import PROTOCOL
 from .attention import GATES
-from .backbones import STRIDE
+from .backbones import BACKBONES
 from .encoder import Encoder
+from .heads import HEADS, head_config
 from .network import HashNet
-from .vgg import ARCHITECTURES
 
 FORMAT = 1
 _KEY = "hashret"
+
+
+def _registered(registry: Mapping[str, object], what: str) -> Callable[[object, str], None]:
+    """Return a check that a value is a name in a registry, which may have grown since this module was loaded."""
+
+    def check(value: object, place: str) -> None:
+        if not isinstance(value, str) or value not in registry:
+            raise Misfit(f"{place} is {value!r}, and the {what} that are registered here are {', '.join(registry)}")
+
+    return check
+
+
+_HEAD = _registered(HEADS, "heads")
 _SIZE = whole(1, 2**20)
 _META = fields(
     {
-        "bits": whole(MIN_BITS, MAX_BITS), "image_size": whole(STRIDE, 2**15), "arch": one_of(*ARCHITECTURES),
+        "bits": whole(MIN_BITS, MAX_BITS), "image_size": whole(1, 2**15), "arch": _registered(BACKBONES, "backbones"),
         "classes": list_of(text()), "width": _SIZE, "attention": one_of(True, False), "fingerprint": text(),
         "weights_fingerprint": text(), "method": text(),
     },
     {
-        "head": one_of("fc", "sliced", "projection", "kernel"), "gate": one_of(*GATES), "dropout": number(0, 1),
-        "anchors": _SIZE, "classifier": one_of(True, False), "seed": whole(), "protocol": or_none(PROTOCOL),
-        "data": text(), "heldout_map": or_none(number()), "best_epoch": whole(),
+        "head": _HEAD, "gate": one_of(*GATES), "dropout": number(0, 1), "anchors": _SIZE,
+        "head_config": fields({"kind": _HEAD}), "classifier": one_of(True, False), "seed": whole(),
+        "protocol": or_none(PROTOCOL), "data": text(), "heldout_map": or_none(number()), "best_epoch": whole(),
     },
 )  # fmt: skip
+# What of a head's options has no part in its fingerprint: the tensors say it, or other names of the metadata, or it
+# does not change a hash output.
+_TOLD = ("kind", "width", "attention", "gate", "dropout", "slice_width", "anchors")
 
 
-def save_checkpoint(path, net, meta, beside=None):
-    """Write a `HashNet` with its metadata; adds the fingerprint and returns the metadata as written.
+def save_checkpoint(
+    path: StrPath, net: HashNet, meta: Mapping[str, Any], beside: Callable[[dict[str, Any]], object] | None = None
+) -> dict[str, Any]:
+    """Write a network with its metadata, and return the metadata as written: with format, fingerprint and head.
 
-    ``beside`` is called with that metadata when the file is written and not yet there under its name.
-
-    ``meta`` holds what rebuilds the network (bits, image_size, arch, classes, head, and the head's width, attention,
-    gate or anchors) and what describes it (method, seed, weights, training record ...).
+    Args:
+        path: file to write.
+        net: the network.
+        meta: what rebuilds the backbone (bits, image_size, arch, classes), what identifies the encoder (width,
+            attention, gate), and what describes it (method, seed, weights, training record ...).
+        beside: called with the metadata when the file is written and not yet there under its name.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
-    meta = {"format": FORMAT, **meta, "fingerprint": _fingerprint(tensors, meta)}
+    written = {"format": FORMAT, **meta, "head_config": net.head.config}
+    written["fingerprint"] = _fingerprint(tensors, written)
     with atomic(path) as partial, partial_folder(path) as folder:
         try:
             # In a folder, since safetensors writes to a temporary name of its own, which a kill leaves behind.
-            save_file(tensors, folder / "tensors", {_KEY: to_json(meta)})
+            save_file(tensors, folder / "tensors", {_KEY: to_json(written)})
         except SafetensorError as error:  # it wraps the system's "no space left"
             raise OSError(str(error)) from error
         os.replace(folder / "tensors", partial)
         if beside:
-            beside(meta)
-    return meta
+            beside(written)
+    return written
 
 
-def read_meta(path):
-    """Metadata of a checkpoint, without its tensors.
+def read_meta(path: StrPath) -> dict[str, Any]:
+    """Return the metadata of a checkpoint, without loading its tensors.
 
     Raises:
-        HashretError: no such file, damaged, not a hashret checkpoint, of a later format.
+        HashretError: no such file, damaged, not a hashret checkpoint, of a later format, or with a backbone or head
+            that is not registered.
     """
     path = Path(path)
     if not path.is_file():
@@ -82,41 +107,42 @@ def read_meta(path):
     if stored is None:
         raise HashretError(f"{path} is a safetensors file, but not a hashret checkpoint")
     try:
-        meta = from_json(stored)
+        meta: dict[str, Any] = from_json(stored)
     except ValueError as error:
         raise HashretError(f"the checkpoint {path} is damaged: {error}") from None
     checked(meta, fields({}, {"format": whole()}), f"the checkpoint {path}")
     if meta.get("format", 0) > FORMAT:
         raise HashretError(f"{path} was written by a later hashret (format {meta['format']}); upgrade")
-    return checked(meta, _META, f"the checkpoint {path}")
+    checked(meta, _META, f"the checkpoint {path}")
+    return meta
 
 
-def build_network(meta):
-    """The network that ``meta`` describes, its parameters yet without memory."""
+def build_network(meta: Mapping[str, Any]) -> HashNet:
+    """Return the network that ``meta`` describes; its parameters have no memory yet."""
+    config = dict(meta.get("head_config") or _earlier_head_config(meta))
+    classes = max(1, len(meta["classes"])) if meta.get("classifier", True) else 0
     with torch.device("meta"):
-        return HashNet(
-            meta["bits"],
-            max(1, len(meta["classes"])) if meta.get("classifier", True) else 0,
-            meta["image_size"],
-            meta["arch"],
-            **head_options(meta),
-        )
+        return HashNet(meta["bits"], classes, meta["image_size"], meta["arch"], head=config.pop("kind"), **config)
 
 
-def head_options(meta):
-    """``meta``'s kind of head and what such a head is made of."""
-    meta = {"head": "fc", "gate": "open"} | meta  # what checkpoints without these names were
-    wanted = {"projection": (), "kernel": ("anchors",)}.get(meta["head"], ("width", "attention", "gate", "dropout"))
-    return {name: meta[name] for name in ("head", *wanted) if name in meta}
+def _earlier_head_config(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what rebuilds the head of a checkpoint that has no ``head_config``, from names on the top level.
+
+    The first checkpoints lack some of these names, too: their heads were "fc" with open gates.
+    """
+    return head_config(meta.get("head", "fc"), {"gate": "open", **meta})
 
 
-def load_encoder(path="model.safetensors", device="auto", precision=None):
+def load_encoder(
+    path: StrPath = "model.safetensors", device: str | torch.device = "auto", precision: str | None = None
+) -> Encoder:
     """Load a trained encoder.
 
     Args:
         path: a checkpoint written by `hashret train`.
         device: "auto", "cpu" or "cuda".
-        precision: "bfloat16" or "float32" for the convolutions; None for what is fast on the device.
+        precision: number format in which the backbone computes, "bfloat16" or "float32"; None for what is fast on the
+            device.
 
     Raises:
         HashretError: as `read_meta`, or tensors that do not fit the metadata, or no such device.
@@ -130,21 +156,21 @@ def load_encoder(path="model.safetensors", device="auto", precision=None):
             if name in tensors and tensors[name].dtype != tensor.dtype:
                 raise RuntimeError(f"{name} is {tensors[name].dtype}, not {tensor.dtype}")
         net.load_state_dict(tensors, assign=True)
-    except (SafetensorError, RuntimeError, OSError) as error:
+    except (SafetensorError, RuntimeError, TypeError, ValueError, OSError) as error:
         raise HashretError(f"the checkpoint {path} is damaged: {str(error).splitlines()[0]}") from None
     if _fingerprint(tensors, meta) != meta["fingerprint"]:
         raise HashretError(f"the checkpoint {path} is damaged: its tensors are not those it was saved with")
     return Encoder(net, meta, device, precision)
 
 
-def _fingerprint(tensors, meta):
-    """sha256 over what decides an encoder's values: the tensors and the shape of the network."""
+def _fingerprint(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> str:
+    """Return a sha256 over what decides an encoder's hash outputs: the tensors and the shape of the network."""
     shape = {name: meta[name] for name in ("bits", "image_size", "arch", "width", "attention")}
     shape |= {name: meta[name] for name in ("head", "gate") if name in meta}
+    shape |= {name: value for name, value in meta.get("head_config", {}).items() if name not in _TOLD}
     digest = hashlib.sha256(json.dumps(shape, sort_keys=True).encode())
     for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
         digest.update(name.encode())
-        digest.update(
-            tensors[name].contiguous().view(torch.uint8).numpy() if tensors[name].ndim else tensors[name].numpy()
-        )
+        digest.update((tensor.view(torch.uint8) if tensor.ndim else tensor).numpy().data)
     return digest.hexdigest()[:32]

@@ -1,21 +1,36 @@
-"""A network ready to encode: photographs to hash-layer values, the same values whatever the batch."""
+"""A network ready to encode: photographs to hash outputs, the same numbers whatever the batch."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from torch import Tensor, nn
 
+from ..bits import HashOutputs
 from ..errors import HashretError
-from .backbones import normalize
+from ..renamed import old_attributes
+from .backbones import Backbone
+from .network import HashNet
 
-PRECISIONS = ("bfloat16", "float32")
+COMPUTE_DTYPES = ("bfloat16", "float32")
 _PIXELS_A_THREAD = 2**17  # on a CPU, small batches keep the activations in the caches: 5 images of 224 px on two cores
+_IMAGES_AT_ONCE = 256  # on a GPU
 _ROWS_AT_ONCE = 32  # the head runs on this many rows always, padded, since a product's rounding depends on its shape
 
+Pixels = npt.NDArray[np.uint8] | Tensor
 
-def pick_device(name="auto"):
-    """Resolve "auto", "cpu" or "cuda" to a torch.device; HashretError where there is no such device."""
+
+def pick_device(name: str = "auto") -> torch.device:
+    """Resolve "auto", "cpu" or "cuda".
+
+    Raises:
+        HashretError: there is no such device.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
@@ -23,101 +38,137 @@ def pick_device(name="auto"):
     return torch.device(name)
 
 
-def pick_precision(device):
-    """bfloat16 where the processor computes in it, else float32."""
+def pick_compute_dtype(device: torch.device | str) -> str:
+    """Return "bfloat16" where the device computes in it, else "float32"."""
     if torch.device(device).type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
     fast = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
     return "bfloat16" if fast else "float32"
 
 
-class Convolutions:
-    """Frozen convolutions: uint8 (n, 3, s, s) -> float16 (n, c, s/32, s/32), one photograph's not changed by its batch.
+class FrozenBackbone:
+    """A backbone that no longer learns: uint8 (n, 3, s, s) -> float16 feature maps (n, c, h, w).
 
-    float16 is the form that the feature cache keeps, so that cached and fresh features are the same numbers.
+    The feature map of a photograph does not depend on its batch. float16 is the form that the feature cache keeps, so
+    that cached and fresh feature maps are the same numbers.
+
+    Args:
+        layers: of the backbone; they are copied.
+        architecture: what the layers are.
+        compute_dtype: one of `COMPUTE_DTYPES`; None for what is fast on the device.
+
+    Raises:
+        HashretError: no such number format.
     """
 
-    def __init__(self, features, device="cpu", precision=None):
-        self.device = torch.device(device)
-        self.precision = precision or pick_precision(self.device)
-        if self.precision not in PRECISIONS:
-            raise HashretError(f"no precision {self.precision!r}; there are {', '.join(PRECISIONS)}")
-        self.dtype = getattr(torch, self.precision)
-        features = copy.deepcopy(features).eval().requires_grad_(False)
-        self.features = features.to(self.device, self.dtype, memory_format=torch.channels_last)
+    def __init__(
+        self,
+        layers: nn.Module,
+        architecture: Backbone,
+        device: torch.device | str = "cpu",
+        compute_dtype: str | None = None,
+    ) -> None:
+        self.architecture, self.device = architecture, torch.device(device)
+        self.compute_dtype = compute_dtype or pick_compute_dtype(self.device)
+        if self.compute_dtype not in COMPUTE_DTYPES:
+            raise HashretError(f"no precision {self.compute_dtype!r}; there are {', '.join(COMPUTE_DTYPES)}")
+        self._dtype: torch.dtype = getattr(torch, self.compute_dtype)
+        self.layers = copy.deepcopy(layers).eval().requires_grad_(False)
+        self.layers.to(self.device, self._dtype).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
-    def __call__(self, images):
+    def __call__(self, images: Pixels) -> Tensor:
         images = torch.as_tensor(images)
-        n, size = len(images), images.shape[-1]
-        step = 256
+        step = _IMAGES_AT_ONCE
         if self.device.type == "cpu":
-            step = max(2, torch.get_num_threads() * _PIXELS_A_THREAD // size**2)
-        done = [self._convolve(images[i : i + step]) for i in range(0, n, step)]
-        return torch.cat(done)
+            step = max(2, torch.get_num_threads() * _PIXELS_A_THREAD // images.shape[-1] ** 2)
+        return torch.cat([self._feature_maps(images[i : i + step]) for i in range(0, len(images), step)])
 
-    def _convolve(self, images):
+    def _feature_maps(self, images: Tensor) -> Tensor:
         n = len(images)
         if n == 1:  # some kernels take another path for one image, with another rounding
             images = torch.cat([images, images])
-        images = normalize(images.to(self.device, non_blocking=True))
-        return self.features(images.to(self.dtype, memory_format=torch.channels_last))[:n].half().contiguous()
+        pixels = self.architecture.normalize(images.to(self.device, non_blocking=True))
+        feature_maps: Tensor = self.layers(pixels.to(self._dtype, memory_format=torch.channels_last))
+        return feature_maps[:n].half().contiguous()
 
 
+@old_attributes
 class Encoder:
-    """A trained network as a function: images or their convolution features -> hash-layer values.
+    """A trained network as a function: images or their feature maps -> hash outputs.
 
     Attributes:
         meta: the checkpoint's metadata (bits, image_size, classes, fingerprint ...).
-        precision: what the convolutions compute in; a database and its queries must agree on it.
+        device: where the network computes.
+        backbone: images -> feature maps, a `FrozenBackbone`.
+        head: feature maps -> logits.
+        compute_dtype: number format of the backbone; a database and its queries must agree on it.
     """
 
-    def __init__(self, net, meta, device="cpu", precision=None):
+    def __init__(
+        self,
+        net: HashNet,
+        meta: dict[str, Any],
+        device: torch.device | str = "cpu",
+        compute_dtype: str | None = None,
+    ) -> None:
         self.meta = meta
         self.device = pick_device(device) if isinstance(device, str) else device
-        self.convolutions = Convolutions(net.features, self.device, precision)
-        self.precision = self.convolutions.precision
+        self.backbone = FrozenBackbone(net.backbone, net.architecture, self.device, compute_dtype)
+        self.compute_dtype = self.backbone.compute_dtype
         self.head = net.head.eval().requires_grad_(False).to(self.device)
 
     @property
-    def bits(self):
-        return self.meta["bits"]
+    def bits(self) -> int:
+        """Length of the codes."""
+        return int(self.meta["bits"])
 
     @property
-    def image_size(self):
-        return self.meta["image_size"]
+    def image_size(self) -> int:
+        """Pixels a side of the images."""
+        return int(self.meta["image_size"])
 
     @property
-    def fingerprint(self):
-        return self.meta["fingerprint"]
+    def fingerprint(self) -> str:
+        """What tells this encoder from any other that gives other codes."""
+        return str(self.meta["fingerprint"])
 
     @property
-    def feature_width(self):
-        """Length of the features that the hash layer reads, None where it has no fully connected layers before it."""
-        return self.meta["width"] if hasattr(self.head, "fc") else None
+    def fc_width(self) -> int | None:
+        """Length of the features that the hash layer reads; None where no fully connected layers come before it."""
+        return self.head.fc_width
 
-    def values(self, images):
-        """uint8 (n, 3, s, s), array or tensor -> float32 numpy (n, bits) in [0, 1]."""
-        return self.outputs(self.convolutions(images))[0]
+    def hash_outputs(self, images: Pixels) -> HashOutputs:
+        """Return the hash outputs of images: uint8 (n, 3, s, s) -> float32 (n, bits) in [0, 1]."""
+        return self.outputs(self.backbone(images))[0]
 
     @torch.inference_mode()
-    def outputs(self, features, full=False):
-        """float16 (n, 512, s/32, s/32), array or tensor -> values float32 numpy (n, bits) in [0, 1], and with ``full``
-        the features that the hash layer reads, float32 (n, width), else None."""
-        out = torch.empty(len(features), self.bits)
-        inner = torch.empty(len(features), self.feature_width) if full else None
-        for start, n, padded in self.padded(features):
-            output = self.head(padded)
-            out[start : start + n] = output.values[:n].float().cpu()
-            if full:
-                inner[start : start + n] = output.features[:n].cpu()
-        return out.numpy(), None if inner is None else inner.numpy()
+    def outputs(
+        self, feature_maps: npt.NDArray[np.float16] | Tensor, keep_fc_features: bool = False
+    ) -> tuple[HashOutputs, npt.NDArray[np.float32] | None]:
+        """Return the hash outputs of feature maps and, if wanted, what the hash layer reads.
 
-    def padded(self, features):
-        """What the head reads at once: yields (first row, rows, float32 (32, 512, s/32, s/32), zero after the rows)."""
-        features = torch.as_tensor(features)
-        for start in range(0, len(features), _ROWS_AT_ONCE):
-            rows = features[start : start + _ROWS_AT_ONCE].to(self.device, torch.float32)
+        Args:
+            feature_maps: float16 (n, c, h, w).
+            keep_fc_features: whether what the hash layer reads is wanted; `fc_width` must not be None then.
+
+        Returns:
+            float32 (n, bits) in [0, 1]; and float32 (n, fc_width), or None.
+        """
+        hash_outputs = torch.empty(len(feature_maps), self.bits)
+        fc_features = torch.empty(len(feature_maps), self.fc_width or 0) if keep_fc_features else None
+        for start, n, padded in self.padded(feature_maps):
+            output = self.head(padded)
+            hash_outputs[start : start + n] = output.hash_outputs[:n].float().cpu()
+            if fc_features is not None:
+                fc_features[start : start + n] = output.fc_features[:n].cpu()
+        return hash_outputs.numpy(), None if fc_features is None else fc_features.numpy()
+
+    def padded(self, feature_maps: npt.NDArray[np.float16] | Tensor) -> Iterator[tuple[int, int, Tensor]]:
+        """Yield what the head reads at once: first row, number of rows, and float32 (32, c, h, w), zero behind them."""
+        feature_maps = torch.as_tensor(feature_maps)
+        for start in range(0, len(feature_maps), _ROWS_AT_ONCE):
+            rows = feature_maps[start : start + _ROWS_AT_ONCE].to(self.device, torch.float32)
             padded = rows.new_zeros(_ROWS_AT_ONCE, *rows.shape[1:])
             padded[: len(rows)] = rows
             yield start, len(rows), padded

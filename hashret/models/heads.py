@@ -1,75 +1,151 @@
-"""Heads: what turns convolution features into hash-layer logits, and those into class scores.
+"""Heads: what turns a feature map into hash-layer logits, and those into class scores.
 
-``fc`` is the paper's: optional CBAM, two fully connected layers, a hash layer, a classifier (figure 1). ``sliced``
-gives each bit its own slice of the last features (DNNH). ``projection`` and ``kernel`` are the shallow methods',
-whose parameters are fitted, not trained by gradient.
+"fc" is the paper's: optional CBAM, two fully connected layers, a hash layer, a classifier (figure 1). "sliced" gives
+each bit its own slice of the last features (DNNH). "projection" and "kernel" are those of the shallow methods; their
+parameters are fitted, not trained by gradient.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..bits import check_bits
+from ..errors import HashretError
+from ..renamed import old_attributes
 from .attention import CBAM
 
-CHANNELS = 512
+HeadType = TypeVar("HeadType", bound="type[Head]")
 
 
+@old_attributes
 class HeadOutput(NamedTuple):
-    """``logits`` (n, bits): the hash layer before its sigmoid, 0 at the threshold of a bit; ``scores`` (n, classes),
-    or None where the head has no classifier; ``features`` (n, width): what the hash layer reads, None where it has no
-    fully connected layers before it."""
+    """What a head gives for a batch.
 
-    logits: torch.Tensor
-    scores: torch.Tensor | None
-    features: torch.Tensor | None = None
+    Attributes:
+        logits: the hash layer before its sigmoid, (n, bits); a bit is 1 from 0 on.
+        scores: class scores (n, classes); None where the head has no classifier.
+        fc_features: what the hash layer reads, (n, width); None where no fully connected layers come before it.
+    """
+
+    logits: Tensor
+    scores: Tensor | None
+    fc_features: Tensor | None = None
 
     @property
-    def values(self):
-        """Hash-layer values (n, bits) in (0, 1)."""
+    def hash_outputs(self) -> Tensor:
+        """The outputs of the hash layer, (n, bits) in (0, 1)."""
         return torch.sigmoid(self.logits)
 
 
-def make_head(kind, bits, classes, side, **options):
-    """A head by its kind for features (n, 512, side, side): "fc", "sliced", "projection" or "kernel"."""
-    heads = {"fc": HashHead, "sliced": SlicedHead, "projection": ProjectionHead, "kernel": KernelHead}
-    return heads[kind](check_bits(bits), classes, side, **options)
-
-
 class Head(nn.Module):
-    """Features (n, 512, side, side) -> `HeadOutput`: ``attention``, which leaves their shape as it is, then `read`."""
+    """Base of all heads: feature maps (n, channels, side, side) -> `HeadOutput`, by ``attention``, then `read`.
 
-    def __init__(self):
+    A subclass is made by ``Head(bits, classes, channels, side, **options)``.
+
+    Attributes:
+        kind: name of the head, which methods and checkpoints refer to.
+        options: names of what the constructor takes beside the four sizes.
+        attention: layers that leave the shape of the feature map as it is.
+        fc_width: length of `HeadOutput.fc_features`; None where there are none.
+        config: the kind and options of this head, from which `make_head` makes another like it.
+    """
+
+    kind: ClassVar[str]
+    options: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, **options: Any) -> None:
         super().__init__()
-        self.attention = nn.Identity()
+        self.attention: nn.Module = nn.Identity()
+        self.fc_width: int | None = None
+        self.config: dict[str, Any] = {"kind": self.kind, **options}
 
-    def forward(self, features):
-        return self.read(self.attention(features))
+    def forward(self, feature_map: Tensor) -> HeadOutput:
+        return self.read(self.attention(feature_map))
+
+    def read(self, attended: Tensor) -> HeadOutput:
+        """Compute the output from the feature map (n, channels, side, side) that has passed the attention."""
+        raise NotImplementedError
 
 
+HEADS: dict[str, type[Head]] = {}
+
+
+def register(head: HeadType) -> HeadType:
+    """Make a subclass of `Head` known to `make_head` by its ``kind``; to be used as a decorator.
+
+    Raises:
+        ValueError: another head has that kind.
+    """
+    if head.kind in HEADS:
+        raise ValueError(f"there is a head {head.kind!r} already")
+    HEADS[head.kind] = head
+    return head
+
+
+def make_head(config: Mapping[str, Any], bits: int, classes: int, channels: int, side: int) -> Head:
+    """Make a head.
+
+    Args:
+        config: its kind and options, as in `Head.config`.
+        bits: length of the codes.
+        classes: outputs of the classifier; 0 for none.
+        channels, side: shape of the feature map.
+
+    Raises:
+        HashretError: no such kind of head, or impossible bits.
+    """
+    options = dict(config)
+    kind = options.pop("kind")
+    if kind not in HEADS:
+        raise HashretError(f"no head {kind!r}; there are {', '.join(HEADS)}")
+    head: Callable[..., Head] = HEADS[kind]
+    return head(check_bits(bits), classes, channels, side, **options)
+
+
+def head_config(kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the kind of a head and, of some options, those that such a head takes."""
+    return {"kind": kind} | {name: options[name] for name in HEADS[kind].options if name in options}
+
+
+@register
 class HashHead(Head):
-    """Features (n, 512, side, side) -> `HeadOutput`: CBAM, two fully connected layers, hash layer, classifier.
+    """The paper's head: CBAM, two fully connected layers, hash layer, classifier.
 
     Args:
         bits: nodes of the hash layer.
-        classes: outputs of the classifier, which reads the hash-layer values; 0 for none.
-        side: places a side of the feature map.
+        classes: outputs of the classifier, which reads the hash outputs; 0 for none.
+        channels, side: shape of the feature map.
         width: nodes of each of the two fully connected layers.
         attention: CBAM before flattening (AM-VGGH) or none (VGGH).
         gate: how CBAM's gates begin, see `CBAM`.
         dropout: after each fully connected layer, as VGG16 has it.
     """
 
-    def __init__(self, bits, classes, side=7, width=4096, attention=True, gate="unit", dropout=0.5):
-        super().__init__()
+    kind = "fc"
+    options: ClassVar[tuple[str, ...]] = ("width", "attention", "gate", "dropout")
+
+    def __init__(
+        self,
+        bits: int,
+        classes: int,
+        channels: int,
+        side: int,
+        width: int = 4096,
+        attention: bool = True,
+        gate: str = "unit",
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__(width=width, attention=attention, gate=gate, dropout=dropout)
+        self.fc_width = width
         if attention:
-            self.attention = CBAM(CHANNELS, gate=gate)
+            self.attention = CBAM(channels, gate=gate)
         self.fc = nn.Sequential(
             nn.Flatten(),
-            nn.Linear(CHANNELS * side * side, width),
+            nn.Linear(channels * side * side, width),
             nn.ReLU(inplace=True),
             nn.Dropout(dropout),
             nn.Linear(width, width),
@@ -79,10 +155,11 @@ class HashHead(Head):
         self.hash = self.hash_layer(width, bits)
         self.classifier = nn.Linear(bits, classes) if classes else None
 
-    def hash_layer(self, width, bits):
+    def hash_layer(self, width: int, bits: int) -> nn.Module:
+        """Return the layer from the fully connected features to the logits: (n, width) -> (n, bits)."""
         return nn.Linear(width, bits)
 
-    def read(self, attended):
+    def read(self, attended: Tensor) -> HeadOutput:
         inner = self.fc(attended)
         with torch.autocast(inner.device.type, enabled=False):  # few numbers, whose last digits order the re-rank
             inner = inner.float()
@@ -90,78 +167,90 @@ class HashHead(Head):
             return HeadOutput(logits, self.classifier(torch.sigmoid(logits)) if self.classifier else None, inner)
 
 
+@register
 class SlicedHead(HashHead):
     """`HashHead` with DNNH's divide-and-encode module for a hash layer: ``slice_width`` features for each bit.
 
     Source: Lai et al., "Simultaneous feature learning and hash coding with deep neural networks", CVPR 2015, 3.2.
     """
 
-    def __init__(self, *args, slice_width=50, **options):
-        self.slice_width = slice_width
-        super().__init__(*args, **options)
+    kind = "sliced"
+    options = (*HashHead.options, "slice_width")
 
-    def hash_layer(self, width, bits):
+    def __init__(
+        self, bits: int, classes: int, channels: int, side: int, slice_width: int = 50, **options: Any
+    ) -> None:
+        self.slice_width = slice_width
+        super().__init__(bits, classes, channels, side, **options)
+        self.config["slice_width"] = slice_width
+
+    def hash_layer(self, width: int, bits: int) -> nn.Module:
         return nn.Sequential(nn.Linear(width, bits * self.slice_width), DivideAndEncode(bits, self.slice_width))
 
 
 class DivideAndEncode(nn.Module):
     """Each bit from its own slice alone: (n, bits * slice_width) -> (n, bits)."""
 
-    def __init__(self, bits, slice_width):
+    def __init__(self, bits: int, slice_width: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(bits, slice_width))
         self.bias = nn.Parameter(torch.zeros(bits))
         nn.init.uniform_(self.weight, -(slice_width**-0.5), slice_width**-0.5)
 
-    def forward(self, x):
-        return (x.unflatten(1, self.weight.shape) * self.weight).sum(dim=2) + self.bias
+    def forward(self, x: Tensor) -> Tensor:
+        slices = x.unflatten(1, self.weight.shape)
+        return torch.sum(slices * self.weight, dim=2) + self.bias
 
 
+@register
 class ProjectionHead(Head):
-    """Linear bits of the `descriptor`: features (n, 512, side, side) -> `HeadOutput` without scores.
+    """Linear bits of the `descriptor`: logits = (descriptor - mean) @ weight, both set by a method's ``fit``."""
 
-    logits = (descriptor - mean) @ weight; the parameters are set by a method's ``fit``.
-    """
+    kind = "projection"
 
-    def __init__(self, bits, classes=0, side=7):
+    def __init__(self, bits: int, classes: int, channels: int, side: int) -> None:
         super().__init__()
-        self.mean = nn.Parameter(torch.zeros(CHANNELS))
-        self.weight = nn.Parameter(torch.zeros(CHANNELS, bits))
+        self.mean = nn.Parameter(torch.zeros(channels))
+        self.weight = nn.Parameter(torch.zeros(channels, bits))
 
-    def read(self, features):
-        return HeadOutput((descriptor(features) - self.mean) @ self.weight, None)
+    def read(self, attended: Tensor) -> HeadOutput:
+        return HeadOutput((descriptor(attended) - self.mean) @ self.weight, None)
 
 
+@register
 class KernelHead(Head):
-    """Bits of RBF kernels on anchors: features (n, 512, side, side) -> `HeadOutput` without scores.
+    """Bits of RBF kernels on anchors: logits = (exp(-|x - anchor|^2 / (2 sigma)) - mean) @ weight, x the `descriptor`.
 
-    logits = (exp(-|x - anchor|^2 / (2 sigma)) - mean) @ weight, x the `descriptor`. Source: Liu et al., "Supervised
-    hashing with kernels", CVPR 2012, formula (2).
+    Source: Liu et al., "Supervised hashing with kernels", CVPR 2012, formula (2).
     """
 
-    def __init__(self, bits, classes=0, side=7, anchors=1):
+    kind = "kernel"
+    options = ("anchors",)
+
+    def __init__(self, bits: int, classes: int, channels: int, side: int, anchors: int = 1) -> None:
         super().__init__()
         self.bits = bits
-        self.set(torch.zeros(anchors, CHANNELS), torch.ones(()))
+        self.set(torch.zeros(anchors, channels), torch.ones(()))
 
-    def set(self, anchors, sigma):
-        """Take other anchors (m, 512) and kernel width; mean and weights begin at zero."""
+    def set(self, anchors: Tensor, sigma: Tensor) -> None:
+        """Take other anchors (m, channels) and kernel width; mean and weights begin at zero."""
+        self.config["anchors"] = len(anchors)
         self.anchors, self.sigma = nn.Parameter(anchors), nn.Parameter(sigma)
         self.mean = nn.Parameter(anchors.new_zeros(len(anchors)))
         self.weight = nn.Parameter(anchors.new_zeros(len(anchors), self.bits))
 
-    def kernel(self, x):
-        """Centred kernel of descriptors with the anchors: (n, 512) -> (n, anchors)."""
+    def kernel(self, x: Tensor) -> Tensor:
+        """Return the centred kernel of descriptors with the anchors: (n, channels) -> (n, anchors)."""
         squared = torch.cdist(x, self.anchors).square()
         return torch.exp(-squared / (2 * self.sigma)) - self.mean
 
-    def read(self, features):
-        return HeadOutput(self.kernel(descriptor(features)) @ self.weight, None)
+    def read(self, attended: Tensor) -> HeadOutput:
+        return HeadOutput(self.kernel(descriptor(attended)) @ self.weight, None)
 
 
-def descriptor(features):
-    """What the shallow methods hash: the mean over all places, of unit length. (n, 512, h, w) -> (n, 512).
+def descriptor(feature_map: Tensor) -> Tensor:
+    """Return what the shallow methods hash: the mean over all cells, of unit length. (n, c, h, w) -> (n, c).
 
     Source: SPoC, Babenko & Lempitsky, "Aggregating deep convolutional features for image retrieval", ICCV 2015.
     """
-    return nn.functional.normalize(features.float().mean(dim=(2, 3)), dim=1)
+    return nn.functional.normalize(feature_map.float().mean(dim=(2, 3)), dim=1)

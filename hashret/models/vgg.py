@@ -1,13 +1,12 @@
-"""The convolutions of VGG, with torchvision's layer names (``features.0.weight`` ...), so that its state dicts load.
+"""The convolutions of VGG, with torchvision's layer names (``0.weight`` ...), so that its state dicts load.
 
-torchvision itself is not imported, since a query must answer at once.
+torchvision is imported only to fetch weights, since a query must answer at once.
 """
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 
-from ..errors import HashretError
 from ..renamed import forwarding
 
 # Channels of each convolution, "M" a 2x2 maximum pooling: Simonyan & Zisserman, table 1, columns A and D.
@@ -15,24 +14,35 @@ _LAYERS = {
     "vgg11": (64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"),
     "vgg16": (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M"),
 }
-ARCHITECTURES = tuple(name + suffix for name in _LAYERS for suffix in ("", "_bn"))
 
 
-def vgg_features(arch="vgg16"):
-    """VGG convolutions as torchvision names them: images (n, 3, s, s) -> (n, 512, s/32, s/32)."""
-    if arch not in ARCHITECTURES:
-        raise HashretError(f"no architecture {arch!r}; there are {', '.join(ARCHITECTURES)}")
-    layers, channels = [], 3
-    for width in _LAYERS[arch.removesuffix("_bn")]:
-        if width == "M":
+def build_vgg(name: str) -> nn.Sequential:
+    """Return VGG's convolutions: images (n, 3, s, s) -> (n, 512, s // 32, s // 32).
+
+    Args:
+        name: "vgg11" or "vgg16", with "_bn" behind it for batch normalisation.
+    """
+    layers: list[nn.Module] = []
+    channels = 3
+    for width in _LAYERS[name.removesuffix("_bn")]:
+        if isinstance(width, str):
             layers.append(nn.MaxPool2d(2))
             continue
         layers.append(nn.Conv2d(channels, width, 3, padding=1))
-        if arch.endswith("_bn"):
+        if name.endswith("_bn"):
             layers.append(nn.BatchNorm2d(width))
         layers.append(nn.ReLU(inplace=True))
         channels = width
     return nn.Sequential(*layers)
+
+
+def imagenet_vgg(name: str) -> dict[str, Tensor]:
+    """Return torchvision's ImageNet weights of a whole VGG, classifier included, downloaded on first use."""
+    import torchvision
+
+    weights = torchvision.models.get_model_weights(name).IMAGENET1K_V1
+    state: dict[str, Tensor] = weights.get_state_dict(progress=True, check_hash=True)
+    return state
 
 
 __getattr__ = forwarding(__name__)

@@ -1,4 +1,4 @@
-"""Weights to start from: torchvision's ImageNet weights, a file, or none."""
+"""Weights to start from: ImageNet weights, a file, or none."""
 
 from __future__ import annotations
 
@@ -8,57 +8,67 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from ..errors import HashretError
+from ..files import StrPath
 from ..names import utf8_path
-from .backbones import init_from_scratch
-from .vgg import vgg_features
+from .backbones import Backbone, get_backbone
 
 
-def load_features(weights="imagenet", arch="vgg16"):
-    """VGG convolutions with their weights: -> nn.Sequential.
+def load_backbone(weights: StrPath = "imagenet", arch: str = "vgg16") -> nn.Module:
+    """Return the layers of a backbone with their weights.
 
     Args:
-        weights: "imagenet" for torchvision's (downloaded on first use), a path to a safetensors or weights-only
-            ``.pth`` state dict, full or convolutions only, or "none" for a random start.
-        arch: one of `ARCHITECTURES`.
+        weights: "imagenet" (downloaded on first use), a safetensors or weights-only ``.pth`` state dict, of the full
+            network or of the backbone alone, or "none" for a random start.
+        arch: name of the backbone.
 
     Raises:
-        HashretError: no such file, not weights of this architecture, or the download failed.
+        HashretError: no such backbone or file, not the weights of this backbone, or the download failed.
     """
-    features = vgg_features(arch)
+    architecture = get_backbone(arch)
+    layers = architecture.build()
     if weights == "none":
-        init_from_scratch(features)
-        return features
-    state = _imagenet(arch) if weights == "imagenet" else _read(Path(weights))
-    wanted = features.state_dict()
-    found = {
+        init_from_scratch(layers)
+        return layers
+    state = _imagenet(architecture) if weights == "imagenet" else _read(Path(weights))
+    wanted = layers.state_dict()
+    given = {
         name.removeprefix("features."): tensor.float() for name, tensor in state.items() if "classifier" not in name
     }
-    wrong = [name for name in wanted if name not in found or found[name].shape != wanted[name].shape]
-    if wrong or len(found) != len(wanted):
-        what = wrong[0] if wrong else sorted(set(found) - set(wanted))[0]
+    wrong = [name for name in wanted if name not in given or given[name].shape != wanted[name].shape]
+    wrong += sorted(given.keys() - wanted.keys())
+    if wrong:
         raise HashretError(
-            f"{weights} does not hold the weights of {arch}: features.{what} is missing or of another shape"
+            f"{weights} does not hold the weights of {arch}: features.{wrong[0]} is missing or of another shape"
         )
-    features.load_state_dict(found)
-    return features
+    layers.load_state_dict(given)
+    return layers
 
 
-def _imagenet(arch):
-    import torchvision
+def init_from_scratch(module: nn.Module) -> None:
+    """Initialise every layer for training from scratch: He et al. 2015 for ReLU layers, as torchvision does."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
+
+def _imagenet(architecture: Backbone) -> dict[str, Tensor]:
+    if architecture.pretrained is None:
+        raise HashretError(f"there are no ImageNet weights of {architecture.name}; name a file with --weights PATH")
     try:
-        weights = torchvision.models.get_model_weights(arch).IMAGENET1K_V1
-        return weights.get_state_dict(progress=True, check_hash=True)
+        return architecture.pretrained()
     except (OSError, RuntimeError) as error:
         raise HashretError(
-            f"torchvision's {arch} weights could not be downloaded ({error}); "
+            f"the ImageNet weights of {architecture.name} could not be downloaded ({error}); "
             "fetch them elsewhere and name the file with --weights PATH"
         ) from None
 
 
-def _read(path):
+def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise HashretError(f"no weights at {path}; --weights takes a .safetensors or .pth file, imagenet or none")
     try:
@@ -77,10 +87,8 @@ def _read(path):
     return state
 
 
-def _is_named_tensor(name, tensor):
-    """Whether this is a name and a tensor of real numbers: torch also saves sparse and quantized ones, and some of no
-    memory.
-    """
+def _is_named_tensor(name: object, tensor: object) -> bool:
+    """Say whether this is a name and a dense tensor of real numbers in memory; torch saves other tensors, too."""
     return (
         isinstance(name, str)
         and isinstance(tensor, torch.Tensor)

@@ -112,7 +112,7 @@ def maps(path: StrPath, attribution: Attribution | None) -> list[tuple[str, str]
     if attribution is None:
         return []
     size = open_small(path).size
-    levels = {"places": heatmaps.contribution_levels(attribution.places)}
+    levels = {"places": heatmaps.contribution_levels(attribution.cells)}
     if attribution.spatial is not None:
         levels["gate"] = heatmaps.gate_levels(attribution.spatial)
     return [(kind, data_uri(letterbox(heatmaps.layer(level, size), "#0000"))) for kind, level in levels.items()]

@@ -102,9 +102,9 @@ class Batcher:
     def _encode(self, jobs: list[_Job]) -> None:
         started, encoder = time.perf_counter(), jobs[0].encoder
         try:
-            feature_maps = encoder.convolutions(np.stack([job.pixels for job in jobs]))
-            hash_outputs, _ = encoder.outputs(feature_maps)
-            feature_maps = feature_maps.cpu().numpy()
+            computed = encoder.backbone(np.stack([job.pixels for job in jobs]))
+            hash_outputs, _ = encoder.outputs(computed)
+            feature_maps = computed.cpu().numpy()
         except Exception as error:  # the thread must live; each request answers for itself
             for job in jobs:
                 job.future.set_exception(error)

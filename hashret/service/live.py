@@ -141,7 +141,7 @@ class LiveIndex:
         if self.model is None:
             return Snapshot(index, None)
         wanted = index.meta["encoder"]
-        if encoder is None or encoder.fingerprint != wanted or encoder.precision != index.meta["precision"]:
+        if encoder is None or encoder.fingerprint != wanted or encoder.compute_dtype != index.meta["precision"]:
             if read_meta(self.model)["fingerprint"] != wanted:
                 raise HashretError(
                     f"the index {shown(self.index)} was built by another encoder than {self.model}",

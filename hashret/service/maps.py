@@ -21,6 +21,6 @@ def maps(encoder: Encoder, feature_map: npt.NDArray[np.float16]) -> Maps:
     return Maps(
         gate=None if gate is None else data_uri(layer(gate_levels(gate), _SIZE)),
         gate_range=None if gate is None else [float(gate.min()), float(gate.max())],
-        places=data_uri(layer(contribution_levels(attribution.places), _SIZE)),
-        grid=list(attribution.places.shape),
+        places=data_uri(layer(contribution_levels(attribution.cells), _SIZE)),
+        grid=list(attribution.cells.shape),
     )

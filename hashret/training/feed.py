@@ -6,19 +6,19 @@ import numpy as np
 import torch
 
 from ..data.batches import batch_size, batches, split_rows
-from ..data.feature_cache import PRESENT, FeatureCache, weights_fingerprint
+from ..data.feature_cache import PRESENT, FeatureCache
 from ..errors import HashretError
-from ..models.encoder import Convolutions
+from ..models.encoder import FrozenBackbone
 from ..models.heads import descriptor
 
 
 class FeatureFeed:
     """Cached features of frozen convolutions: an epoch costs the head alone."""
 
-    def __init__(self, source, features, image_size, precision, device, cache=None, workers=None):
+    def __init__(self, source, layers, architecture, image_size, compute_dtype, device, cache=None, workers=None):
         self.device = device
-        cache = FeatureCache(cache, source, weights_fingerprint(features), image_size, precision)
-        self.state = cache.fill(Convolutions(features, device, precision), workers)
+        cache = FeatureCache(cache, source, architecture.fingerprint(layers), image_size, compute_dtype)
+        self.state = cache.fill(FrozenBackbone(layers, architecture, device, compute_dtype), workers)
         self.features = cache.open()
 
     def readable(self):
@@ -35,7 +35,7 @@ class FeatureFeed:
         out = []
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
             for some in split_rows(rows, 512):
-                out.append(net.head(self._read(some)).values.float().cpu())
+                out.append(net.head(self._read(some)).hash_outputs.float().cpu())
         return torch.cat(out).numpy()
 
     def descriptors(self, rows):
@@ -75,7 +75,7 @@ class ImageFeed:
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
             for batch in batches(self.source, self.image_size, some, self.workers):
                 if len(batch.rows):
-                    values = net(torch.from_numpy(batch.images).to(self.device)).values.float().cpu().numpy()
+                    values = net(torch.from_numpy(batch.images).to(self.device)).hash_outputs.float().cpu().numpy()
                     if out is None:
                         out = np.full((len(rows), values.shape[1]), 0.5, np.float32)
                     out[[place[int(row)] for row in batch.rows]] = values

@@ -18,7 +18,6 @@ import torch
 from .. import __version__
 from ..bits import binarize, pack
 from ..collapse import code_figures, collapsed
-from ..data.feature_cache import weights_fingerprint
 from ..distributed import barrier, is_main, world
 from ..errors import HashretError, warn
 from ..files import atomic, check_output, check_writable, discard, named, read_json, remove_leftovers, write_json
@@ -311,11 +310,9 @@ class Run:
                 "head": method.head,
                 "attention": method.attention,
                 "classifier": method.classifier,
-                "weights_fingerprint": weights_fingerprint(net.features),
+                "weights_fingerprint": net.architecture.fingerprint(net.backbone),
                 "heldout_map": self.best.get("heldout_map"),
             }
-            if method.head == "kernel":
-                meta["anchors"] = len(net.head.anchors)
             # The record comes first: with the checkpoint, the run is complete.
             save_checkpoint(
                 self.out, net, meta, lambda meta: write_json(self.record, record | {"fingerprint": meta["fingerprint"]})

@@ -12,11 +12,11 @@ from ..distributed import local_device, main_first, process_group, world
 from ..errors import HashretError
 from ..methods import get_method
 from ..models.attention import GATES
-from ..models.backbones import check_image_size
-from ..models.checkpoint import head_options
-from ..models.encoder import pick_device, pick_precision
+from ..models.backbones import get_backbone
+from ..models.encoder import pick_compute_dtype, pick_device
+from ..models.heads import head_config
 from ..models.network import HashNet
-from ..models.weights import load_features
+from ..models.weights import load_backbone
 from ..progress import takes_quiet
 from .feed import FeatureFeed, ImageFeed
 from .loop import Run
@@ -68,7 +68,7 @@ def train(
         method: one of `hashret.methods.METHODS`.
         bits: nodes of the hash layer, 8 to 256.
         image_size: pixels a side, a multiple of 32.
-        arch, weights: the convolutions, see `hashret.models.weights.load_features`.
+        arch, weights: the convolutions, see `hashret.models.weights.load_backbone`.
         finetune: "head" freezes the convolutions, whose features are cached on disk; "all" trains everything.
         width, gate, dropout: see `hashret.models.heads.HashHead`.
         epochs, batch_size, weight_decay: of AdamW under a cosine schedule; ``lr`` None is 1e-4 where the convolutions
@@ -99,7 +99,8 @@ def train(
             photographs that are all alike, a loss that is no longer a number.
     """
     check_bits(bits)
-    check_image_size(image_size)
+    architecture = get_backbone(arch)
+    architecture.side(image_size)
     method_class = get_method(method)
     _check_choice("finetune", finetune, ("head", "all"))
     _check_choice("augment", augment, ("none", "crop", "crop-flip"))
@@ -116,7 +117,7 @@ def train(
     if not 0 <= heldout < 1:
         raise HashretError(f"the held-out share must be at least 0 and below 1, not {heldout}")
     device = local_device(pick_device(device))
-    precision = precision or pick_precision(device)
+    precision = precision or pick_compute_dtype(device)
     exclude, include = tuple(exclude), tuple(include)
     names = Settings.__dataclass_fields__
     given = {name: value for name, value in locals().items() if name in names}
@@ -135,15 +136,15 @@ def train(
     run = Run(Path(out), settings, device)
     run.claim(source, resume, overwrite)
     torch.manual_seed(seed)
-    shape = {"head": method_class.head, "attention": method_class.attention, "width": width, "gate": gate}
-    shape["dropout"] = settings.dropout
+    shape = {"attention": method_class.attention, "width": width, "gate": gate, "dropout": settings.dropout}
+    config = head_config(method_class.head, shape)
     classes = len(source.classes) if method_class.classifier else 0
-    net = HashNet(bits, classes, image_size, arch, **head_options(shape))
+    net = HashNet(bits, classes, image_size, arch, head=config.pop("kind"), **config)
     with main_first():
-        net.features = load_features(weights, arch)
+        net.backbone = load_backbone(weights, arch)
     run.check_space(net, method_class.fitted)
     if finetune == "head":
-        feed = FeatureFeed(source, net.features, image_size, precision, device, cache, workers)
+        feed = FeatureFeed(source, net.backbone, architecture, image_size, precision, device, cache, workers)
     else:
         feed = ImageFeed(source, image_size, augment, device, workers)
     net.to(device, memory_format=torch.channels_last)

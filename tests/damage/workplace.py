@@ -108,9 +108,9 @@ def _weights():
     import torch
     from safetensors.torch import save_file
 
-    from hashret.models.weights import load_features
+    from hashret.models.weights import load_backbone
 
-    state = {f"features.{name}": tensor for name, tensor in load_features("none", "vgg11").state_dict().items()}
+    state = {f"features.{name}": tensor for name, tensor in load_backbone("none", "vgg11").state_dict().items()}
     torch.save(state, "weights.pth")
     save_file(state, "weights.safetensors")
 

@@ -60,9 +60,9 @@ def make_world():
         make_photo(Path("more") / f"{number}.png", "red", rng)
     make_model(Path("model.safetensors"), bits=16, width=8)
     torch.manual_seed(3)
-    from hashret.models.weights import load_features
+    from hashret.models.weights import load_backbone
 
-    torch.save(load_features("none", "vgg11").state_dict(), "weights.pth")
+    torch.save(load_backbone("none", "vgg11").state_dict(), "weights.pth")
     _hashret("encode", "photos", "--shard-size", "5")
     _hashret("build-index")
 

@@ -142,7 +142,7 @@ def test_piecewise_threshold():
 
 
 def test_each_bit_of_the_sliced_head_sees_its_own_slice():
-    layer = SlicedHead(3 + 5, 2, 1, width=16, slice_width=4, attention=False).hash[1]
+    layer = SlicedHead(3 + 5, 2, 512, 1, width=16, slice_width=4, attention=False).hash[1]
     x = torch.randn(2, 8 * 4)
     y = x.clone()
     y[:, 4:8] += 1  # slice of bit 1
@@ -231,7 +231,7 @@ def test_ksh_objective_falls_and_its_codes_follow_the_labels(monkeypatch):
     monkeypatch.setattr(ksh, "ANCHORS", 30)
     x, labels = blobs()
     history = []
-    head = make_head("kernel", 8, 0, 1)
+    head = make_head({"kind": "kernel"}, 8, 0, 512, 1)
     with torch.no_grad():
         get_method("ksh")(settings()).fit(head, x, labels, seed=0)
         kernel = head.kernel(x).double().numpy()
@@ -248,7 +248,7 @@ def test_ksh_objective_falls_and_its_codes_follow_the_labels(monkeypatch):
 
 def test_ksh_kernel_is_its_formula():
     x, _ = blobs(20)
-    head = make_head("kernel", 8, 0, 1)
+    head = make_head({"kind": "kernel"}, 8, 0, 512, 1)
     head.set(x[:4].clone(), torch.tensor(0.7))
     by_hand = [[np.exp(-((a - b) ** 2).sum() / (2 * 0.7)) for b in x[:4].numpy()] for a in x.numpy()]
     assert head.kernel(x).detach().numpy() == pytest.approx(np.array(by_hand), abs=1e-5)
@@ -270,7 +270,7 @@ def test_ksh_gradient_is_that_of_finite_differences():
 
 def test_lsh_bits_are_signs_of_random_projections():
     x, _ = blobs()
-    heads = [make_head("projection", 16, 0, 1) for _ in range(3)]
+    heads = [make_head({"kind": "projection"}, 16, 0, 512, 1) for _ in range(3)]
     with torch.no_grad():
         for head, seed in zip(heads, (0, 0, 1), strict=True):
             get_method("lsh")(settings()).fit(head, x, None, seed)
@@ -294,7 +294,7 @@ def test_itq_loss_falls_and_its_rotation_is_one():
 
 def test_itq_hashes_the_principal_components():
     x, _ = blobs()
-    head = make_head("projection", 8, 0, 1)
+    head = make_head({"kind": "projection"}, 8, 0, 512, 1)
     with torch.no_grad():
         get_method("itq")(settings()).fit(head, x, None, 0)
     centred = x.numpy() - x.numpy().mean(axis=0)
@@ -326,10 +326,10 @@ def test_every_method_learns_the_colours_and_encodes(photos, weights, tmp_path, 
     source = open_data(photos, "test")
     images = np.stack([source.pixels(i, 32) for i in range(len(source))])
     encoder = load_encoder(out, "cpu")
-    values = encoder.values(images)
+    values = encoder.hash_outputs(images)
     assert values.shape == (12, 16)
     assert ((values > 0) & (values < 1)).all()
-    assert np.array_equal(encoder.values(images[:1]), values[:1])
+    assert np.array_equal(encoder.hash_outputs(images[:1]), values[:1])
 
 
 @pytest.mark.parametrize("name", ["lsh", "itq"])

@@ -20,7 +20,7 @@ BITS = 12
 
 
 def make_encoder(method):
-    """An untrained encoder of 3 x 3 places; its gates, and what a shallow method would fit, are random."""
+    """An untrained encoder of 3 x 3 cells; its gates, and what a shallow method would fit, are random."""
     torch.manual_seed(0)
     net = HashNet(BITS, 0, image_size=96, arch="vgg11", **HEADS[method])
     with torch.no_grad():
@@ -55,7 +55,7 @@ def agreement(encoder, activations, signs):
 
 
 def signs_of(one):
-    return np.where(binarize(one.values), 1, -1)
+    return np.where(binarize(one.hash_outputs), 1, -1)
 
 
 def behind_gates(one):
@@ -65,10 +65,10 @@ def behind_gates(one):
 
 def test_values_are_those_of_the_encoding_to_the_last_bit(encoder, features):
     found = attribute(encoder, features)
-    assert np.array_equal(np.stack([one.values for one in found]), encoder.outputs(features)[0])
+    assert np.array_equal(np.stack([one.hash_outputs for one in found]), encoder.outputs(features)[0])
     [alone] = attribute(encoder, features[37:38])
-    assert np.array_equal(alone.places, found[37].places)
-    assert alone.places.shape == (3, 3)
+    assert np.array_equal(alone.cells, found[37].cells)
+    assert alone.cells.shape == (3, 3)
     assert alone.activations.shape == (4, 3, 3)
 
 
@@ -81,7 +81,7 @@ def test_contributions_are_the_slope_of_the_agreement(encoder, features):
         more[:, row, column] *= 1.01
         less[:, row, column] *= 0.99
         slope = (agreement(encoder, more, signs_of(one)) - agreement(encoder, less, signs_of(one))) / 0.02
-        assert one.places[row, column] == pytest.approx(slope, rel=0.02, abs=1e-3 * one.agreement)
+        assert one.cells[row, column] == pytest.approx(slope, rel=0.02, abs=1e-3 * one.agreement)
     more, less = activations.copy(), activations.copy()
     more[:200] *= 1.01
     less[:200] *= 0.99
@@ -101,7 +101,7 @@ def test_without_switching_units_a_place_left_out_costs_its_contribution(method)
             without = behind_gates(one).copy()
             without[:, row, column] = 0
             lost = one.agreement - agreement(encoder, without, signs_of(one))
-            assert lost == pytest.approx(one.places[row, column], abs=1e-4 * one.agreement)
+            assert lost == pytest.approx(one.cells[row, column], abs=1e-4 * one.agreement)
 
 
 @pytest.mark.parametrize("method", ["am-vggh", "vggh", "dnnh"])
@@ -112,7 +112,7 @@ def test_without_biases_the_places_add_up_to_the_agreement(method):
             if name.endswith("bias") and not name.startswith("attention"):
                 parameter.zero_()
     for one in attribute(encoder, make_features(2)):
-        assert one.places.sum() == pytest.approx(one.agreement, rel=1e-4)
+        assert one.cells.sum() == pytest.approx(one.agreement, rel=1e-4)
         assert one.channels.sum() == pytest.approx(one.agreement, rel=1e-4)
         assert list(one.strongest) == sorted(range(512), key=lambda c: -one.channels[c])[:4]
 
@@ -121,7 +121,7 @@ def test_without_biases_the_places_add_up_to_the_agreement(method):
 def test_places_of_a_descriptor_of_unit_length_count_against_each_other(method):
     encoder = make_encoder(method)
     for one in attribute(encoder, make_features(2)):
-        assert one.places.sum() == pytest.approx(0, abs=1e-3 * float(np.abs(one.places).sum()))
+        assert one.cells.sum() == pytest.approx(0, abs=1e-3 * float(np.abs(one.cells).sum()))
         assert one.channels.sum() == pytest.approx(0, abs=1e-3 * float(np.abs(one.channels).sum()))
 
 
@@ -138,12 +138,12 @@ def test_gates_are_those_between_features_and_activations(encoder, features):
 
 def test_the_bits_of_another_photograph(encoder, features):
     own = attribute(encoder, features[:3], k=512)
-    code = binarize(own[0].values)
+    code = binarize(own[0].hash_outputs)
     found = attribute(encoder, features[:3], code)
-    assert np.array_equal(found[0].places, own[0].places)
+    assert np.array_equal(found[0].cells, own[0].cells)
     assert found[1].agreement == pytest.approx(
         agreement(encoder, behind_gates(own[1]), np.where(code, 1, -1)), rel=1e-4, abs=1e-5
     )
     [opposite] = attribute(encoder, features[:1], ~code)
     assert opposite.agreement == pytest.approx(-own[0].agreement)
-    assert opposite.places == pytest.approx(-own[0].places, abs=1e-6)
+    assert opposite.cells == pytest.approx(-own[0].cells, abs=1e-6)

@@ -11,12 +11,12 @@ from safetensors.torch import load_file, save_file
 
 from hashret.errors import HashretError
 from hashret.models.attention import CBAM, GATES
-from hashret.models.backbones import normalize
+from hashret.models.backbones import BACKBONES, get_backbone
 from hashret.models.checkpoint import load_encoder, read_meta
-from hashret.models.encoder import Convolutions
+from hashret.models.encoder import FrozenBackbone
 from hashret.models.network import HashNet
-from hashret.models.vgg import ARCHITECTURES, vgg_features
-from hashret.models.weights import load_features
+from hashret.models.vgg import build_vgg
+from hashret.models.weights import load_backbone
 
 
 def plain_cbam(F, cbam):
@@ -75,12 +75,12 @@ def test_channel_reduction_is_sixteen_and_shared():
     assert tuple(cbam.spatial.conv.weight.shape) == (1, 2, 7, 7)
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("arch", BACKBONES)
 def test_convolutions_are_torchvisions(arch):
     import torchvision
 
     theirs = torchvision.models.get_model(arch).eval()
-    ours = vgg_features(arch).eval()
+    ours = build_vgg(arch).eval()
     ours.load_state_dict(theirs.features.state_dict())
     x = torch.rand(1, 3, 64, 64)
     with torch.inference_mode():
@@ -92,7 +92,7 @@ def test_normalize_is_torchvisions():
 
     x = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
     wanted = theirs(x.float() / 255, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-    assert torch.allclose(normalize(x), wanted, atol=1e-6)
+    assert torch.allclose(get_backbone("vgg16").normalize(x), wanted, atol=1e-6)
 
 
 def test_am_vggh_has_the_papers_layers():
@@ -103,7 +103,7 @@ def test_am_vggh_has_the_papers_layers():
     assert shapes["head.fc.4.weight"] == (4096, 4096)
     assert shapes["head.hash.weight"] == (48, 4096)
     assert shapes["head.classifier.weight"] == (10, 48)
-    assert sum(name.startswith("features") and name.endswith("weight") for name in shapes) == 13
+    assert sum(name.startswith("backbone") and name.endswith("weight") for name in shapes) == 13
     with torch.device("meta"):
         vggh = HashNet(48, 10, attention=False)
     assert {n for n, _ in net.named_parameters()} - {n for n, _ in vggh.named_parameters()} == {
@@ -117,10 +117,10 @@ def test_values_are_bits_wide_and_between_zero_and_one(bits, image_size):
     net = HashNet(bits, 5, image_size, arch="vgg11", width=16).eval()
     images = torch.randint(0, 256, (2, 3, image_size, image_size), dtype=torch.uint8)
     output = net(images)
-    assert output.logits.shape == output.values.shape == (2, bits)
+    assert output.logits.shape == output.hash_outputs.shape == (2, bits)
     assert output.scores.shape == (2, 5)
-    assert 0 < output.values.min() <= output.values.max() < 1
-    assert torch.equal(output.values >= 0.5, output.logits >= 0)
+    assert 0 < output.hash_outputs.min() <= output.hash_outputs.max() < 1
+    assert torch.equal(output.hash_outputs >= 0.5, output.logits >= 0)
 
 
 @pytest.mark.parametrize(("bits", "size"), [(7, 32), (257, 32), (16, 33), (16, 0), (16, -32)])
@@ -133,13 +133,13 @@ def test_encoder_gives_a_photograph_the_same_values_in_any_batch(model):
     images = np.random.default_rng(0).integers(0, 256, (70, 3, 32, 32), dtype=np.uint8)
     for precision in ("float32", "bfloat16"):
         encoder = load_encoder(model, "cpu", precision)
-        together = encoder.values(images)
+        together = encoder.hash_outputs(images)
         assert together.shape == (70, 24)
         assert together.dtype == np.float32
         assert 0.2 < (together >= 0.5).mean() < 0.8
-        alone = np.concatenate([encoder.values(images[i : i + 1]) for i in range(70)])
+        alone = np.concatenate([encoder.hash_outputs(images[i : i + 1]) for i in range(70)])
         assert np.array_equal(together, alone)
-        assert np.array_equal(encoder.values(images[13:50]), together[13:50])
+        assert np.array_equal(encoder.hash_outputs(images[13:50]), together[13:50])
 
 
 def test_a_gpu_gives_nearly_the_values_of_the_cpu(model):
@@ -147,9 +147,9 @@ def test_a_gpu_gives_nearly_the_values_of_the_cpu(model):
         pytest.skip("torch sees no GPU here")
     images = np.random.default_rng(0).integers(0, 256, (20, 3, 32, 32), dtype=np.uint8)
     on_gpu = load_encoder(model, "cuda", "float32")
-    together = on_gpu.values(images)
-    assert np.array_equal(np.concatenate([on_gpu.values(images[i : i + 1]) for i in range(20)]), together)
-    assert together == pytest.approx(load_encoder(model, "cpu", "float32").values(images), abs=0.05)
+    together = on_gpu.hash_outputs(images)
+    assert np.array_equal(np.concatenate([on_gpu.hash_outputs(images[i : i + 1]) for i in range(20)]), together)
+    assert together == pytest.approx(load_encoder(model, "cpu", "float32").hash_outputs(images), abs=0.05)
 
 
 def test_encoder_is_the_network(model):
@@ -158,13 +158,13 @@ def test_encoder_is_the_network(model):
     net.load_state_dict(load_file(model))
     images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
     with torch.inference_mode():
-        wanted = net(images).values.numpy()
-    assert encoder.values(images) == pytest.approx(wanted, abs=2e-3)
+        wanted = net(images).hash_outputs.numpy()
+    assert encoder.hash_outputs(images) == pytest.approx(wanted, abs=2e-3)
 
 
 def test_convolutions_of_unknown_precision(model):
     with pytest.raises(HashretError, match="precision"):
-        Convolutions(vgg_features("vgg11"), "cpu", "float8")
+        FrozenBackbone(build_vgg("vgg11"), get_backbone("vgg11"), "cpu", "float8")
 
 
 def test_checkpoint_says_what_it_is(model):
@@ -230,7 +230,7 @@ def test_weights_from_a_file(vgg11_state, tmp_path, kind):
         state = {name: tensor.half().float() for name, tensor in state.items()}
     path = tmp_path / kind
     (save_file if kind.endswith("safetensors") else torch.save)(state, path)
-    got = load_features(str(path), "vgg11").state_dict()
+    got = load_backbone(str(path), "vgg11").state_dict()
     key = "0.weight"
     wanted = vgg11_state["features.0.weight"]
     assert torch.allclose(got[key], wanted, atol=0 if "half" not in kind else 1e-3)
@@ -239,14 +239,14 @@ def test_weights_from_a_file(vgg11_state, tmp_path, kind):
 def test_weights_that_do_not_fit(vgg11_state, tmp_path):
     torch.save(vgg11_state, tmp_path / "vgg11.pth")
     with pytest.raises(HashretError, match="does not hold the weights of vgg16"):
-        load_features(str(tmp_path / "vgg11.pth"), "vgg16")
+        load_backbone(str(tmp_path / "vgg11.pth"), "vgg16")
     with pytest.raises(HashretError, match="no weights at"):
-        load_features(str(tmp_path / "none.pth"))
+        load_backbone(str(tmp_path / "none.pth"))
     (tmp_path / "text.pth").write_text("text")
     with pytest.raises(HashretError, match="cannot read"):
-        load_features(str(tmp_path / "text.pth"))
+        load_backbone(str(tmp_path / "text.pth"))
     with pytest.raises(HashretError, match="no architecture"):
-        load_features("none", "vgg99")
+        load_backbone("none", "vgg99")
 
 
 def test_a_pickle_with_code_is_not_run(tmp_path):
@@ -256,7 +256,7 @@ def test_a_pickle_with_code_is_not_run(tmp_path):
 
     torch.save({"a": Evil()}, tmp_path / "evil.pth")
     with pytest.raises(HashretError, match="cannot read"):
-        load_features(str(tmp_path / "evil.pth"))
+        load_backbone(str(tmp_path / "evil.pth"))
     assert not (tmp_path / "pwned").exists()
 
 
@@ -270,18 +270,18 @@ def test_imagenet_weights_come_by_torchvisions_own_way(vgg11_state, tmp_path, se
     served = (folder / "raw.pth").rename(folder / f"vgg11-{digest}.pth")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr(VGG11_Weights.IMAGENET1K_V1.value, "url", f"{address}/{served.name}")
-    got = load_features("imagenet", "vgg11").state_dict()
+    got = load_backbone("imagenet", "vgg11").state_dict()
     assert torch.equal(got["0.weight"], vgg11_state["features.0.weight"])
     served.unlink()
-    assert len(load_features("imagenet", "vgg11")) > 0  # from torch's cache
+    assert len(load_backbone("imagenet", "vgg11")) > 0  # from torch's cache
     for file in (tmp_path / "torch").rglob("*.pth"):
         file.unlink()
     with pytest.raises(HashretError, match="--weights PATH"):
-        load_features("imagenet", "vgg11")
+        load_backbone("imagenet", "vgg11")
 
 
 def test_a_start_from_scratch_keeps_the_signal(tmp_path):
     torch.manual_seed(0)
-    x = normalize(torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8))
-    for arch in ARCHITECTURES:
-        assert load_features("none", arch)(x).std() > 0.05
+    x = get_backbone("vgg11").normalize(torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8))
+    for arch in BACKBONES:
+        assert load_backbone("none", arch)(x).std() > 0.05

@@ -203,7 +203,7 @@ def test_maps_of_an_upload_and_of_an_indexed_photograph(client, index_folder, mo
     answer = upload(client, photo.read_bytes(), maps=True).json()
     found = answer["query"]["maps"]
     encoder = Searcher(index_folder, model, "cpu").encoder
-    [wanted] = attribute(encoder, encoder.convolutions(read_image(photo, 32)[None]))
+    [wanted] = attribute(encoder, encoder.backbone(read_image(photo, 32)[None]))
     assert found["grid"] == [1, 1]
     assert found["gate_range"] == [float(wanted.spatial.min()), float(wanted.spatial.max())]
     for kind in ("gate", "places"):
@@ -374,7 +374,7 @@ class SlowEncoder:
     def __init__(self):
         self.sizes, self.go = [], threading.Event()
 
-    def convolutions(self, images):
+    def backbone(self, images):
         self.sizes.append(len(images))
         assert self.go.wait(20)
         import torch

@@ -14,8 +14,8 @@ from hashret import distributed
 from hashret.data import feature_cache, open_data
 from hashret.distributed import rank
 from hashret.errors import HashretError
+from hashret.models.backbones import get_backbone
 from hashret.models.checkpoint import load_encoder, read_meta
-from hashret.models.vgg import vgg_features
 from hashret.training import loop
 from hashret.training.feed import Augment, FeatureFeed
 from hashret.training.start import train
@@ -44,7 +44,7 @@ def test_training_the_head_learns_the_colours(photos, head, tmp_path, method):
     source = open_data(photos, "test")
     images = np.stack([source.pixels(i, 32) for i in range(len(source))])
     encoder = load_encoder(out, "cpu")
-    values = torch.from_numpy(encoder.values(images)).float()
+    values = torch.from_numpy(encoder.hash_outputs(images)).float()
     scores = encoder.head.classifier(values)
     assert (scores.argmax(1).numpy() == source.labels).mean() > 0.9
 
@@ -184,8 +184,8 @@ def test_features_are_computed_once_for_all_heads(photos, head, tmp_path, monkey
 
 
 def test_a_killed_feature_cache_goes_on_where_it_stopped(photos, tmp_path, monkeypatch):
-    source, stack = open_data(photos, "train"), vgg_features("vgg11")
-    arguments = (source, stack, 32, "float32", torch.device("cpu"), tmp_path / "cache", 0)
+    source, vgg11, cpu = open_data(photos, "train"), get_backbone("vgg11"), torch.device("cpu")
+    arguments = (source, vgg11.build(), vgg11, 32, "float32", cpu, tmp_path / "cache", 0)
     whole = FeatureFeed(*arguments).features[:]
     folder = next((tmp_path / "cache" / "features").iterdir())
     state = np.fromfile(folder / "state.u8", np.uint8)
