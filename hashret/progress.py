@@ -117,8 +117,9 @@ class Progress:
             tqdm.monitor_interval = 0  # this class redraws often enough without tqdm's thread
             tqdm.set_lock(threading.RLock())  # its own makes a semaphore between processes, too
             self._bar = tqdm(
-                desc=self.what, total=self.total, initial=self.first, unit=f" {self.unit}", dynamic_ncols=True
-            )
+                desc=self.what, total=self.total, initial=self.first, unit=f" {self.unit}", dynamic_ncols=True,
+                bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]",
+            )  # fmt: skip
             self._bar.start_t -= self.seconds
         self._bar.n = self.done
         self._bar.set_postfix_str(note, refresh=False)

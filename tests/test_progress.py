@@ -92,7 +92,7 @@ def test_a_bar_in_a_terminal_with_notes_above_it():
     text = shown.decode()
     assert "encoding:  33%|" in text
     assert "1/3 [00:00<00:00" in text
-    assert "loss 0.5" in text
+    assert " images/s, loss 0.5]" in text
     assert [line for line in text.replace("\r", "\n").splitlines() if line == "a note"] == ["a note"] * 3
 
 
