@@ -540,10 +540,12 @@ def add(
         for number, source in enumerate(new):
             shards.append(folder / str(number))
             (shards[-1] / SKIPPED).unlink(missing_ok=True)  # which a run that was killed later on has
-            reports.append(encode(
+            report = encode(
                 source, model, shards[-1], device=device, precision=opened.meta["precision"],
                 features=opened.has_fc_features, workers=workers,
-            ))  # fmt: skip
+            )  # fmt: skip
+            assert report is not None  # as this is the main process
+            reports.append(report)
         unreadable = tuple(line for report in reports for line in report.unreadable)
         reasons = {line["path"]: line["reason"] for line in unreadable}
         if len(reasons) == sum(map(len, sources)):

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import warnings
+from types import SimpleNamespace
 
 import pytest
 
@@ -112,7 +113,7 @@ def test_levels_of_notes(where, option, levels, monkeypatch):
         for level in note:
             getattr(log, note[level])("a %s", level)
         seen.append(is_quiet())
-        return 0, 0, 0
+        return SimpleNamespace(count=0, bytes_before=0, bytes_after=0)
 
     monkeypatch.setattr(index, "compact", compact)
     arguments = ["compact", "folder"]
