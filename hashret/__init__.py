@@ -19,7 +19,11 @@ from .renamed import install as _install_old_names
 
 __version__ = "0.1.0"
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, _, __all__ = lazy_loader.attach_stub(__name__, __file__)
 __all__ = ["__version__", *__all__]
 
 _install_old_names()
+
+
+def __dir__() -> list[str]:
+    return __all__

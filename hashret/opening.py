@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+
 from .engines.collection import open_collection
 from .engines.names import is_engine
 from .errors import HashretError
 from .files import StrPath
 from .index import Database, open_index
 from .renamed import old_keywords
+
+_log = logging.getLogger("hashret")
 
 
 @old_keywords
@@ -33,4 +37,6 @@ def open_database(
         raise HashretError(
             f"--values goes with an engine, as milvus:http://host:19530; {name} is searched with its own"
         )
-    return open_index(name, device, backend=backend).verify_in_background()
+    index = open_index(name, device, backend=backend).verify_in_background()
+    _log.debug("index %s: %d photographs, %d bits, on %s", name, len(index), index.bits, device)
+    return index

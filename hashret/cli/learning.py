@@ -20,6 +20,7 @@ from .options import (
     SPLIT,
     WORKERS,
     ListedOption,
+    backbones,
     sources,
     talk,
 )
@@ -33,7 +34,7 @@ from .output import say
 @click.option("--method", default="am-vggh", show_default=True, help="one of those that hashret methods lists")
 @click.option("--bits", type=int, default=48, show_default=True, help="code length, 8 to 256")
 @click.option("--image-size", type=int, default=224, show_default=True, help="pixels a side, a multiple of 32")
-@click.option("--arch", default="vgg16", show_default=True, help="vgg16, vgg16_bn, vgg11 or vgg11_bn")
+@click.option("--arch", cls=ListedOption, names=backbones, default="vgg16", show_default=True, help="backbone: {}")
 @click.option("--weights", default="imagenet", show_default=True, help="imagenet, a .safetensors or .pth file, or none")
 @click.option("--finetune", default="head", show_default=True, help="head: convolutions frozen; all: everything")
 @click.option("--width", type=POSITIVE, default=4096, show_default=True, help="nodes of the fully connected layers")

@@ -60,6 +60,13 @@ class ListedOption(click.Option):
         return super().get_help_record(context)
 
 
+def backbones() -> list[str]:
+    """Return the names of the backbones."""
+    from ..models.backbones import BACKBONES
+
+    return [*BACKBONES]
+
+
 def sources() -> list[str]:
     """Return the forms of the names of data sources."""
     from ..data import SOURCES

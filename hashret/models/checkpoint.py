@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -30,6 +31,7 @@ from .heads import HEADS, head_config
 from .network import HashNet
 
 FORMAT = 1
+_log = logging.getLogger("hashret")
 _KEY = "hashret"
 
 
@@ -160,7 +162,11 @@ def load_encoder(
         raise HashretError(f"the checkpoint {path} is damaged: {str(error).splitlines()[0]}") from None
     if _fingerprint(tensors, meta) != meta["fingerprint"]:
         raise HashretError(f"the checkpoint {path} is damaged: its tensors are not those it was saved with")
-    return Encoder(net, meta, device, precision)
+    encoder = Encoder(net, meta, device, precision)
+    _log.debug(
+        "encoder %s: %s, %d bits, %s on %s", path, meta["method"], encoder.bits, encoder.compute_dtype, encoder.device
+    )
+    return encoder
 
 
 def _fingerprint(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> str:
