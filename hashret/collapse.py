@@ -69,7 +69,7 @@ def collapsed(figures: Mapping[str, Any], bits: int, classes: int | None = None)
         of = f" of {classes} classes" if classes else ""
         problems.append(f"{n:,} photographs{of} have {distinct} distinct code{'s' if distinct > 1 else ''}")
     if "map" in figures:
-        found, chance = figures["map"], figures["chance"]
-        if chance < 1 and found - chance < 0.1 * min(chance, 1 - chance):
-            problems.append(f"mAP {found:.3f} is that of chance, {chance:.3f}")
+        mean, chance = figures["map"], figures["chance"]
+        if chance < 1 and mean - chance < 0.1 * min(chance, 1 - chance):
+            problems.append(f"mAP {mean:.3f} is that of chance, {chance:.3f}")
     return " and ".join(problems) or None

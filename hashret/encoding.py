@@ -196,7 +196,7 @@ class _Run:
                     f"{self.out} is a mount point, which cannot be replaced", hint="name a folder in it with --out"
                 )
             folder = self.pending
-            if not marked or self._found(folder) != self.manifest:
+            if not marked or self._known_manifest(folder) != self.manifest:
                 remove_own(folder, _NAMES)
                 write_json(folder / MANIFEST, self.manifest)
                 (folder / _PENDING).touch()
@@ -212,20 +212,21 @@ class _Run:
 
     def _replaces(self, overwrite: bool) -> bool:
         """Whether a finished run, or one of something else, is there and is to be replaced."""
-        there = (self.out / MANIFEST).exists()
-        return there and overwrite and ((self.out / SKIPPED).exists() or self._found(self.out) != self.manifest)
+        if not overwrite or not (self.out / MANIFEST).exists():
+            return False
+        return (self.out / SKIPPED).exists() or self._known_manifest(self.out) != self.manifest
 
-    def _found(self, folder: Path) -> dict[str, Any]:
+    def _known_manifest(self, folder: Path) -> dict[str, Any]:
         """Return the manifest in a folder, as far as this run has its names; empty where it is damaged."""
         try:
-            found = read_manifest(folder)
+            manifest = read_manifest(folder)
         except HashretError:
             return {}
-        return {name: value for name, value in found.items() if name in self.manifest}
+        return {name: value for name, value in manifest.items() if name in self.manifest}
 
     def _check_resume(self) -> None:
-        found = read_manifest(self.out)
-        changed = [name for name, value in self.manifest.items() if found.get(name) != value]
+        before = read_manifest(self.out)
+        changed = [name for name, value in self.manifest.items() if before.get(name) != value]
         if changed:
             raise HashretError(
                 f"{self.out} holds shards of another run (other {', '.join(changed)})",
@@ -257,8 +258,8 @@ class _Run:
         missing = [number for number in range(self.shards) if not (self.folder / shard_name(number)).exists()]
         barrier()  # all have seen the same shards before one writes another
         if len(missing) < self.shards and is_main():
-            there = self.shards - len(missing)
-            _log.info("going on with %s: %d of %d shards are there", self.out, there, self.shards)
+            done = self.shards - len(missing)
+            _log.info("going on with %s: %d of %d shards are there", self.out, done, self.shards)
         mine, images = missing[rank() :: world()], sum(len(self._rows(number)) for number in missing)
         what = "encoding" if world() == 1 else f"encoding, process 1 of {world()}"
         progress = Progress(what, sum(len(self._rows(number)) for number in mine))

@@ -61,10 +61,10 @@ def is_private(folder: StrPath) -> bool:
     """Whether a folder is there, or can be made, that nobody else writes to: what lies in it is run."""
     try:
         Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = os.lstat(folder)
+        status = os.lstat(folder)
     except OSError:
         return False
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022
 
 
 def is_writable(folder: StrPath) -> bool:
@@ -141,8 +141,8 @@ def identity(path: StrPath) -> tuple[int, int, int] | str:
     Raises:
         OSError: no such file.
     """
-    found = os.stat(path)
-    return (found.st_ino, found.st_size, found.st_mtime_ns) if found.st_ino else str(os.path.realpath(path))
+    status = os.stat(path)
+    return (status.st_ino, status.st_size, status.st_mtime_ns) if status.st_ino else str(os.path.realpath(path))
 
 
 def partial_name(path: Path) -> Path:
@@ -208,10 +208,10 @@ def remove_leftovers(folder: StrPath, names: str = ".*") -> None:
     """
     folder = Path(folder)
     for path in list(folder.iterdir()) if folder.is_dir() else ():
-        found = _PARTIAL.fullmatch(path.name)
-        if not found or not re.fullmatch(rf"({names})(\.\w{{8}})?", found["name"], re.DOTALL):
+        partial = _PARTIAL.fullmatch(path.name)
+        if not partial or not re.fullmatch(rf"({names})(\.\w{{8}})?", partial["name"], re.DOTALL):
             continue
-        alive = _is_alive(int(found["pid"]))
+        alive = _is_alive(int(partial["pid"]))
         with suppress(OSError):
             if path.is_symlink() or not path.is_dir():
                 if not alive:
@@ -394,8 +394,8 @@ def check_names(folder: StrPath, names: str) -> None:
         partial = _PARTIAL.fullmatch(path.name)
         if not re.fullmatch(names, partial["name"] if partial else path.name) or not path.is_file():
             raise HashretError(
-                f"{folder} holds {path.name}, which hashret did not write there; "
-                "move it elsewhere, or name another folder with --out"
+                f"{folder} holds {path.name}, which hashret did not write there",
+                hint="move it elsewhere, or name another folder with --out",
             )
 
 
@@ -465,7 +465,7 @@ def named(path: StrPath) -> Path:
     """Return a path as `Path`; HashretError where nothing can be written under that name: "", ".", "..", "/"."""
     path = Path(path)
     if path.name in ("", ".."):
-        raise HashretError(f"'{path}' names the folder itself; name what is to be written there")
+        raise HashretError(f"'{path}' names the folder itself", hint="name what is to be written there")
     return path
 
 
@@ -479,6 +479,8 @@ def check_output(path: StrPath, overwrite: bool, what: str, marker: str | None =
     if not path.exists() or (marker and path.is_dir() and all(is_partial(inside.name) for inside in path.iterdir())):
         return
     if not (path / marker).exists() if marker else not path.is_file():
-        raise HashretError(f"{path} exists already and is no {what}; name another with --out")
+        raise HashretError(f"{path} exists already and is no {what}", hint="name another with --out")
     if not overwrite:
-        raise HashretError(f"{path} exists already; add --overwrite to replace that {what}, or name another with --out")
+        raise HashretError(
+            f"{path} exists already", hint=f"add --overwrite to replace that {what}, or name another with --out"
+        )

@@ -107,10 +107,10 @@ def from_json(text: str) -> Any:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    content = dict(pairs)
+    if len(content) < len(pairs):
         raise ValueError("a name stands twice in an object")
-    return found
+    return content
 
 
 def _inside(value: list[Any] | dict[str, Any]) -> Iterable[Any]:

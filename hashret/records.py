@@ -157,7 +157,7 @@ def _short(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
     try:
-        found = repr(value)
+        shown = repr(value)
     except ValueError:  # a number of thousands of digits
         return "a very large number"
-    return found if len(found) <= 40 else f"{found[:37]}..."
+    return shown if len(shown) <= 40 else f"{shown[:37]}..."

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 MANIFEST = "codes.json"
+_AGAIN = "remove it and run encode again"
 _LONGEST = 2**16  # bytes of a path, and of an attribute
 _ENCODED = {"bits": whole(MIN_BITS, MAX_BITS), "encoder": text(), "image_size": whole(1, 2**15)}
 _SHARD = fields(_ENCODED | {"sha256": text("[0-9a-f]{64}")}, {"format": whole(), "first_id": whole()})
@@ -118,8 +119,8 @@ class Shard:
 
     def columns(self) -> dict[str, Array]:
         """Return the columns that are there, by name, in the order of `COLUMNS`."""
-        found = {column.name: self.others.get(column.name, getattr(self, column.name, None)) for column in COLUMNS}
-        return {name: array for name, array in found.items() if array is not None}
+        arrays = {column.name: self.others.get(column.name, getattr(self, column.name, None)) for column in COLUMNS}
+        return {name: array for name, array in arrays.items() if array is not None}
 
     def without(self, paths: set[str]) -> Shard:
         """Return the shard without the rows of some paths."""
@@ -180,8 +181,8 @@ def read_shard(path: StrPath, verify: bool = True) -> tuple[Shard, dict[str, Any
                 raise HashretError(f"{path} was written by a later hashret (format {attributes['format']}); upgrade")
             checked(attributes, _SHARD, f"the shard {path}")
             n, bits = _length(file), attributes["bits"]
-            there = [column for column in COLUMNS if not column.optional or column.stored in file]
-            arrays = {c.stored: _map(path, file, c.stored, c.kinds_of(n, bits)) for c in there}
+            present = [column for column in COLUMNS if not column.optional or column.stored in file]
+            arrays = {c.stored: _map(path, file, c.stored, c.kinds_of(n, bits)) for c in present}
             raw = bytes(_map(path, file, "skipped", [("|u1", (None,))]))
         skipped = tuple(json_lines(raw.decode("utf-8", "surrogateescape")))
         checked(list(skipped), list_of(SKIPPED_LINE), f"the shard {path}")
@@ -190,22 +191,22 @@ def read_shard(path: StrPath, verify: bool = True) -> tuple[Shard, dict[str, Any
     except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, BlockingIOError) or "already open for write" in str(error):
             raise HashretError(
-                f"the shard {path} is locked: another program has it open for writing; close that, "
-                f"or, where it ended without closing it, run h5clear -s {path}"
+                f"the shard {path} is locked: another program has it open for writing",
+                hint=f"close that, or, where it ended without closing it, run h5clear -s {path}",
             ) from None
         if isinstance(error, PermissionError):
             raise HashretError(f"cannot read the shard {path}: {os.strerror(error.errno or 0)}") from None
-        raise HashretError(f"the shard {path} is damaged ({error}); remove it and run encode again") from None
-    return Shard.of({column.name: arrays[column.stored] for column in there}, skipped), attributes
+        raise HashretError(f"the shard {path} is damaged ({error})", hint=_AGAIN) from None
+    return Shard.of({column.name: arrays[column.stored] for column in present}, skipped), attributes
 
 
 def _attribute(file: h5py.File, name: str) -> Any:
     """Return a number or a text that is an attribute of the file."""
     import h5py
 
-    found = file.attrs.get_id(name)
-    kind = found.get_type().get_class()
-    if found.shape != () or kind not in (h5py.h5t.INTEGER, h5py.h5t.STRING) or found.get_storage_size() > _LONGEST:
+    attribute = file.attrs.get_id(name)
+    kind, size = attribute.get_type().get_class(), attribute.get_storage_size()
+    if attribute.shape != () or kind not in (h5py.h5t.INTEGER, h5py.h5t.STRING) or size > _LONGEST:
         raise ValueError(f"its {name} is no number and no text")
     value = file.attrs[name]
     return value.item() if isinstance(value, np.generic) else value
@@ -293,13 +294,13 @@ class ShardFolder:
         self.folder = Path(folder)
         recover(self.folder)
         if not self.folder.is_dir():
-            raise HashretError(f"no such folder of shards: {folder}; make one with hashret encode")
+            raise HashretError(f"no such folder of shards: {folder}", hint="make one with hashret encode")
         self.manifest = read_manifest(self.folder)
         missing = self.manifest["shards"] - count_shards(self.folder, self.manifest)
         if missing:
             raise HashretError(
-                f"{folder} is not complete: {missing} of {self.manifest['shards']} shards are missing; "
-                "run the same hashret encode again to go on"
+                f"{folder} is not complete: {missing} of {self.manifest['shards']} shards are missing",
+                hint="run the same hashret encode again to go on",
             )
 
     def shard_path(self, number: int) -> Path:
@@ -314,22 +315,20 @@ class ShardFolder:
         """Read a `Shard`, and check that it is of this run."""
         shard, attributes = read_shard(self.shard_path(number))
         if read_manifest(self.folder) != self.manifest:
-            raise HashretError(f"{self.folder} was encoded anew while it was read; run this again")
+            raise HashretError(f"{self.folder} was encoded anew while it was read", hint="run this again")
         if (attributes["bits"], attributes["encoder"]) != (self.manifest["bits"], self.manifest["encoder"]):
             raise HashretError(f"{self.shard_path(number)} was encoded by another encoder than {self.folder}")
         wrong = self._contradiction(number, shard)
         if wrong:
-            raise HashretError(
-                f"the shard {self.shard_path(number)} is damaged ({wrong}); remove it and run encode again"
-            )
+            raise HashretError(f"the shard {self.shard_path(number)} is damaged ({wrong})", hint=_AGAIN)
         return shard
 
     def optional_columns(self) -> set[str]:
         """Return the names of the optional columns that the shards have."""
         if not self.manifest["shards"]:
             return set()
-        there = read_shard(self.shard_path(0), verify=False)[0].columns()
-        return {column.name for column in COLUMNS if column.optional and column.name in there}
+        first = read_shard(self.shard_path(0), verify=False)[0].columns()
+        return {column.name for column in COLUMNS if column.optional and column.name in first}
 
     def paths(self) -> Iterator[np.bytes_]:
         """Yield the path of each photograph as it is stored, one after the other."""
@@ -356,5 +355,5 @@ class ShardFolder:
         """Read all rows as one `Shard` in memory."""
         shards = list(self)
         columns = [shard.columns() for shard in shards]
-        joined = {name: np.concatenate([some[name] for some in columns]) for name in columns[0]}
+        joined = {name: np.concatenate([arrays[name] for arrays in columns]) for name in columns[0]}
         return Shard.of(joined, tuple(line for shard in shards for line in shard.skipped))

@@ -59,15 +59,15 @@ def batches(
     """
     from torch.utils.data import DataLoader
 
-    some = list(row_batches)
+    row_lists = list(row_batches)
     if workers is None:
-        workers = min(8, max(1, (os.cpu_count() or 1) // local_world()), len(some))
+        workers = min(8, max(1, (os.cpu_count() or 1) // local_world()), len(row_lists))
     heard, told = multiprocessing.Pipe(duplex=False)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "This DataLoader will create")  # more than cores, which were asked for
         loader: DataLoader[Batch] = DataLoader(
             _Decoder(source, size, transform),  # type: ignore[arg-type]  # it has what a Dataset must have
-            batch_sampler=some,
+            batch_sampler=row_lists,
             collate_fn=_collate,
             num_workers=workers,
             prefetch_factor=2 if workers else None,
@@ -79,7 +79,9 @@ def batches(
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
-        raise HashretError(f"a decoding process died, for want of memory perhaps ({error}); try --workers 0") from None
+        raise HashretError(
+            f"a decoding process died, for want of memory perhaps ({error})", hint="try --workers 0"
+        ) from None
     finally:  # a run that is interrupted does not wait for what they are decoding
         with suppress(OSError):
             os.write(told.fileno(), bytes(workers))

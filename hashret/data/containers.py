@@ -74,18 +74,18 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 def _png_pixels(data: bytes, kept: tuple[bytes, ...]) -> bytes:
     """Return a PNG with no chunks but those of its pixels, and the ``kept`` ones where their checksum is right."""
-    parts = [_PNG]
+    chunks = [_PNG]
     for kind, start, end in _png_chunks(data):
         critical = not kind[0] & 0x20
         checked = zlib.crc32(data[start + 4 : end - 4]) == int.from_bytes(data[end - 4 : end], "big")
         if critical or (kind in kept and checked):
-            parts.append(data[start:end])
-    return b"".join(parts)
+            chunks.append(data[start:end])
+    return b"".join(chunks)
 
 
 def _jpeg_pixels(data: bytes, kept: tuple[int, ...]) -> bytes:
     """Return a JPEG with no application segments but ``kept``, and no comments."""
-    parts, start = [data[:2]], 2
+    segments, start = [data[:2]], 2
     while start + 4 <= len(data):
         if data[start] != 0xFF or data[start + 1] == 0xDA:  # not a marker, or where the pixels begin
             break
@@ -97,9 +97,9 @@ def _jpeg_pixels(data: bytes, kept: tuple[int, ...]) -> bytes:
             end += int.from_bytes(data[end : end + 2], "big")
         short = marker == _ADOBE and end - start < 16  # cut off, and ignored by libjpeg
         if (marker in kept and not short) or not (0xE0 <= marker <= 0xEF or marker == 0xFE):
-            parts.append(data[start:end])
+            segments.append(data[start:end])
         start = end
-    return b"".join([*parts, data[start:]])
+    return b"".join([*segments, data[start:]])
 
 
 def significant_bits(file: IO[bytes]) -> int | None:

@@ -184,8 +184,8 @@ class FeatureCache:
         """Bring the open files of photographs and states up to date, so that a kill at any moment loses no more than
         features: a state never says more than is true of the photograph in its slot.
         """
-        there = os.fstat(table).st_size // _RECORD.itemsize
-        os.ftruncate(table, there * _RECORD.itemsize)  # the last may be cut off
+        count = os.fstat(table).st_size // _RECORD.itemsize
+        os.ftruncate(table, count * _RECORD.itemsize)  # the last may be cut off
         slots = self._located(check=False)
         self._states(slots)  # which says where they are damaged
         now = np.zeros(len(self.paths), _RECORD)
@@ -201,12 +201,12 @@ class FeatureCache:
         for row in changed:
             os.pwrite(table, now[row].tobytes(), int(slots[row]) * _RECORD.itemsize)
         new = list({self.paths[row]: row for row in np.flatnonzero(slots < 0)}.values())
-        os.ftruncate(state, there + len(new))
+        os.ftruncate(state, count + len(new))
         os.fsync(state)
-        os.pwrite(table, now[new].tobytes(), there * _RECORD.itemsize)
+        os.pwrite(table, now[new].tobytes(), count * _RECORD.itemsize)
         os.fsync(table)
         if self._shape():
-            self.extend(there + len(new))
+            self.extend(count + len(new))
 
     def _shape(self) -> tuple[int, ...] | None:
         """Return the shape of a feature map, (channels, side, side), None before the first one."""
@@ -276,12 +276,12 @@ class FeatureCache:
                         os.rename(other, self.folder)
                         return
 
-    def _convert(self, found: Path) -> None:
+    def _convert(self, old: Path) -> None:
         """Make a cache of format 1, whose rows are those of the whole source, one of this format."""
         channels, stride = _FORMAT_1_SHAPE
         shape = (channels, self.image_size // stride, self.image_size // stride)
-        state = _read(found / _STATE, _BYTE).copy()
-        if len(state) != len(self.whole) or (found / _FEATURES).stat().st_size != len(state) * _bytes(shape):
+        state = _read(old / _STATE, _BYTE).copy()
+        if len(state) != len(self.whole) or (old / _FEATURES).stat().st_size != len(state) * _bytes(shape):
             return
         for row in np.flatnonzero(state == PRESENT):
             if not _is_read_as_before(self.whole.reference(int(row))):
@@ -290,10 +290,10 @@ class FeatureCache:
         table["path"] = np.array(self.paths, "V16")
         table["size"], table["time"] = self.whole.stats.T
         for name, content in ((_STATE, state), (_PHOTOGRAPHS, table)):
-            with atomic(found / name) as partial:
+            with atomic(old / name) as partial:
                 partial.write_bytes(content.tobytes())  # `tofile` raises nothing where the disk is full
-        write_json(found / _INFO, self.info | {"shape": list(shape)})
-        os.rename(found, self.folder)
+        write_json(old / _INFO, self.info | {"shape": list(shape)})
+        os.rename(old, self.folder)
 
 
 class CachedRows:
@@ -371,8 +371,8 @@ def caches(folder: StrPath | None = None) -> list[CacheInfo]:
     """
     parent = _parent(folder)
     try:
-        found = [path for path in parent.iterdir() if path.is_dir() and re.fullmatch("[0-9a-f]{20}", path.name)]
-        return sorted(map(_described, found), key=lambda cache: cache.days)
+        folders = [path for path in parent.iterdir() if path.is_dir() and re.fullmatch("[0-9a-f]{20}", path.name)]
+        return sorted(map(_described, folders), key=lambda cache: cache.days)
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -397,9 +397,9 @@ def clear_caches(names: Iterable[str], folder: StrPath | None = None) -> int:
         HashretError: no such cache; none is removed then. Or one that cannot be removed.
     """
     parent = _parent(folder)
-    there, names = {cache.name: cache for cache in caches(folder)}, set(names)
+    known, names = {cache.name: cache for cache in caches(folder)}, set(names)
     for name in names:
-        if name not in there:
+        if name not in known:
             raise HashretError(
                 f"no feature cache {name} in {parent}", hint="hashret cache list names those that are there"
             )
@@ -407,7 +407,7 @@ def clear_caches(names: Iterable[str], folder: StrPath | None = None) -> int:
         remove_own(parent / name, "|".join(map(re.escape, (_STATE, _FEATURES, _PHOTOGRAPHS, _INFO))))
         if (parent / name / _INFO).exists():
             raise HashretError(f"cannot remove {parent / name}", hint="may you write there?")
-    return sum(there[name].bytes for name in names)
+    return sum(known[name].bytes for name in names)
 
 
 def _parent(folder: StrPath | None) -> Path:

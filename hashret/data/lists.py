@@ -94,7 +94,7 @@ def _lines(file: Path) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise HashretError(f"cannot read the list {file}: {error}") from None
     if "\0" in text:
-        raise HashretError(f"cannot read the list {file}: it holds NUL bytes; save it as UTF-8")
+        raise HashretError(f"cannot read the list {file}: it holds NUL bytes", hint="save it as UTF-8")
     text = text.replace("\r\n", "\n")
     return text.split("\n" if "\n" in text else "\r")
 
@@ -157,7 +157,9 @@ def _check_below(root: StrPath, paths: Sequence[str], file: Path) -> None:
     above = os.path.join(os.path.abspath(root), "")
     other = next((path for path in paths if os.path.isabs(path) and not os.path.normpath(path).startswith(above)), None)
     if other is not None:
-        raise HashretError(f"{file} names whole paths, as {other}, which root={root} cannot change; leave root= out")
+        raise HashretError(
+            f"{file} names whole paths, as {other}, which root={root} cannot change", hint="leave root= out"
+        )
 
 
 def _refuse_heading(file: Path, number: int, root: Path, paths: Sequence[str]) -> None:
@@ -170,7 +172,9 @@ def _refuse_heading(file: Path, number: int, root: Path, paths: Sequence[str]) -
         and all(map(ending.fullmatch, others))
         and not (root / paths[0]).exists()
     ):
-        raise HashretError(f"{file}:{number}: {paths[0]} is no photograph; if this line names the columns, remove it")
+        raise HashretError(
+            f"{file}:{number}: {paths[0]} is no photograph", hint="if this line names the columns, remove it"
+        )
 
 
 def _find_root(file: Path, paths: Sequence[str], check_images: bool) -> Path:
@@ -182,8 +186,8 @@ def _find_root(file: Path, paths: Sequence[str], check_images: bool) -> Path:
         return file.parent
     backslash = ", with / for each \\" if "\\" in paths[0] else ""
     raise HashretError(
-        f"the photographs of {file} are missing: {paths[0]} is neither in {file.parent} nor in the folder above; "
-        f"name their folder with list:{file},root=DIR{backslash}"
+        f"the photographs of {file} are missing: {paths[0]} is neither in {file.parent} nor in the folder above",
+        hint=f"name their folder with list:{file},root=DIR{backslash}",
     )
 
 

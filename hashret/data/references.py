@@ -68,8 +68,8 @@ def status(reference: StrPath) -> tuple[int, int]:
     kind = kind_of(reference)
     if kind is not None:
         return kind.status(os.fspath(reference))
-    found = os.stat(reference)
-    return found.st_size, found.st_mtime_ns
+    file = os.stat(reference)
+    return file.st_size, file.st_mtime_ns
 
 
 def is_there(reference: StrPath) -> bool:

@@ -136,11 +136,11 @@ class ImageSource:
         """Size in bytes and time in ns of each photograph (n, 2), so that changed ones are noticed unread; -1 where
         there is none.
         """
-        found = np.full((len(self), 2), -1, np.int64)
+        stats = np.full((len(self), 2), -1, np.int64)
         for row in range(len(self)):
             with suppress(OSError):
-                found[row] = status(self.reference(row))
-        return found
+                stats[row] = status(self.reference(row))
+        return stats
 
     @cached_property
     def fingerprint(self) -> str:
@@ -161,17 +161,17 @@ class ImageSource:
         whole, rows_of_whole = (
             (self, rows) if self.whole is None or self.rows is None else (self.whole, self.rows[rows])
         )
-        some = {
+        selected = {
             "paths": tuple(self.paths[row] for row in rows),
             "labels": None if self.labels is None else self.labels[rows],
             "columns": {name: array[rows] for name, array in self.columns.items()},
         }
-        return replace(self, **some | {"whole": whole, "rows": rows_of_whole} | changes)
+        return replace(self, **selected | {"whole": whole, "rows": rows_of_whole} | changes)
 
     def require_labels(self) -> None:
         """Raise HashretError unless there are labels of at least two classes."""
         if self.labels is None:
-            raise HashretError(f"{self.spec} has no labels to learn from; use class folders or a list of labels")
+            raise HashretError(f"{self.spec} has no labels to learn from", hint="use class folders or a list of labels")
         if len(self.classes) < 2:
             raise HashretError(f"{self.spec} has one class only; at least two are needed")
 

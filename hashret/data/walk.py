@@ -63,18 +63,18 @@ def walk(root: StrPath, exclude: Iterable[str] = (), include: Iterable[str] = ()
     Raises:
         HashretError: ``root`` cannot be listed.
     """
-    found = _Walk(root, exclude, include)
-    found.enter("", os.path.realpath(root))
-    while found.linked_folders:  # each may lead to further links
-        links, found.linked_folders = sorted(found.linked_folders), []
+    search = _Walk(root, exclude, include)
+    search.enter("", os.path.realpath(root))
+    while search.linked_folders:  # each may lead to further links
+        links, search.linked_folders = sorted(search.linked_folders), []
         for path in links:
-            found.follow(path)
-    found.take_linked_files()
-    for pattern in found.exclude.unused():
+            search.follow(path)
+    search.take_linked_files()
+    for pattern in search.exclude.unused():
         warn(f"--exclude {pattern!r} matches nothing below {root}")
-    for pattern in found.include.unused():
+    for pattern in search.include.unused():
         warn(f"--include {pattern!r} matches nothing below {root} that would be left out")
-    return sorted(found.photos), sorted(found.passed_over)
+    return sorted(search.photos), sorted(search.passed_over)
 
 
 class _Walk:
