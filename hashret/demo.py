@@ -99,10 +99,10 @@ def demo(
     metrics = evaluate(out / "codes-test", index, device=device, candidates=100, out=out / "metrics.json")
     truth = [str(digit) for digit in range(10)]
     facts = {
-        "mAP@all": f"{metrics['hamming']['map']:.4f} by Hamming distance, {metrics['reranked']['map']:.4f} re-ranked",
-        "precision@10": f"{metrics['hamming']['precision_at']['10']:.4f}",
-        "queries": f"{metrics['queries']} held-out digits against {metrics['database']} train digits",
-        "codes": f"{bits} bits, {metrics['distinct_codes']} distinct",
+        "mAP@all": f"{metrics.hamming.map:.4f} by Hamming distance, {metrics.reranked.map:.4f} re-ranked",
+        "precision@10": f"{metrics.hamming.precision_at['10']:.4f}",
+        "queries": f"{metrics.queries} held-out digits against {metrics.database} train digits",
+        "codes": f"{bits} bits, {metrics.distinct_codes} distinct",
     }
     pages.results_page(
         results, out / "results.html", "hashret demo: held-out digits and their nearest train digits", facts, truth

@@ -5,20 +5,26 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from .bits import Codes, Labels, Positions
 from .collapse import QUERIES, collapsed, map_by_chance
 from .engines import shown
 from .errors import HashretError, warn
-from .files import check_writable, read_json, write_json
+from .files import StrPath, check_writable, read_json, write_json
 from .index import Database
 from .labels import renumbered, united
 from .metrics import (
     Counts,
+    Floats,
+    Ints,
+    Relevant,
     average_precision,
     average_precision_by_index,
     count_by_distance,
@@ -30,42 +36,122 @@ from .metrics import (
 )
 from .opening import open_database
 from .progress import Progress, takes_quiet
+from .results import Result, WasDict
 from .shards import MANIFEST, Shard, ShardFolder
 
 _QUERIES_AT_ONCE = 1000
 RADIUS = 2
 
 
+@dataclass(frozen=True)
+class HammingFigures(Result):
+    """Figures of the Hamming order, means over the queries and expectations over the order of ties.
+
+    Attributes:
+        map: mean average precision.
+        map_answerable: mAP of the queries to which something is relevant; None where there are none.
+        map_by_chance: mAP of a random order.
+        map_worst_ties, map_best_ties: mAP with ties in the worst and in the best order.
+        precision_at: precision of the first k, by k as text.
+        precision_radius_2, recall_radius_2: precision and recall of what is within two bits.
+        curve: ``precision`` and ``recall`` within each radius.
+        map_index_order: mAP with ties in the order of the index; None where it was not asked for.
+    """
+
+    map: float
+    map_answerable: float | None
+    map_by_chance: float
+    map_worst_ties: float
+    map_best_ties: float
+    precision_at: dict[str, float]
+    precision_radius_2: float
+    recall_radius_2: float
+    curve: dict[str, list[float]]
+    map_index_order: float | None = None
+
+
+@dataclass(frozen=True)
+class RerankedFigures(Result):
+    """Figures of the re-ranked order: ``map``, ``map_answerable`` and ``precision_at`` as of `HammingFigures`."""
+
+    map: float
+    map_answerable: float | None
+    precision_at: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Evaluation(WasDict):
+    """The figures of `evaluate`.
+
+    Attributes:
+        protocol: name of the protocol, or what queries and index are.
+        split_sha256: checksum of the protocol's file; None without one.
+        queries, database: how many queries and photographs of the index were scored.
+        queries_without_relevant: queries to which nothing is relevant; each counts as 0 in every mean.
+        database_without_label: photographs of the index without a label; they count as wrong answers.
+        bits: bits of a code.
+        encoder: fingerprint of the encoder.
+        map_at: number of ranks that count for mAP, or "all".
+        candidates: how many of the nearest were re-ranked.
+        queries_with_ties_cut: queries with more photographs at the least distance than ``candidates``; the ids decide
+            which of these were re-ranked.
+        rerank_by: what the re-rank compared.
+        hamming, reranked: figures without and with the re-rank.
+        distinct_codes: number of different codes in the index.
+        hamming_seconds, seconds: time that the figures took, without and with the re-rank.
+    """
+
+    protocol: str
+    split_sha256: str | None
+    queries: int
+    queries_without_relevant: int
+    database: int
+    database_without_label: int
+    bits: int
+    encoder: str
+    map_at: int | str
+    candidates: int
+    queries_with_ties_cut: int
+    rerank_by: str
+    hamming: HammingFigures
+    reranked: RerankedFigures
+    distinct_codes: int
+    hamming_seconds: float
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the figures as JSON has them."""
+        figures = super().as_dict()
+        if self.hamming.map_index_order is None:
+            del figures["hamming"]["map_index_order"]
+        return figures
+
+
 @takes_quiet
 def evaluate(
-    queries,
-    index="index",
+    queries: StrPath,
+    index: StrPath = "index",
     *,
-    model="model.safetensors",
-    split=None,
-    candidates=1000,
-    rerank_by="values",
-    k=(1, 10, 100),
-    topk=None,
-    index_order=False,
-    values=None,
-    device="auto",
-    protocol=None,
-    out=None,
-    exclude=(),
-    include=(),
-):
-    """Score a query set against an index, with and without the re-rank: -> dict, also written to ``out`` as JSON.
+    model: StrPath = "model.safetensors",
+    split: str | None = None,
+    candidates: int = 1000,
+    rerank_by: str = "values",
+    k: Sequence[int] = (1, 10, 100),
+    topk: int | None = None,
+    index_order: bool = False,
+    values: StrPath | None = None,
+    device: str = "auto",
+    protocol: str | None = None,
+    out: StrPath | None = None,
+    exclude: Sequence[str] = (),
+    include: Sequence[str] = (),
+) -> Evaluation:
+    """Score a query set against an index, with and without the re-rank.
 
     Two photographs are relevant to each other when they share a label, by its name. Without the re-rank, figures are
     expectations over the order of items at equal Hamming distance, with the worst and the best order beside them. With
     it, the first ``candidates`` items, no more and no fewer, are ordered by Euclidean distance and the rest follow by
     Hamming distance.
-
-    A query to which nothing in the index is relevant counts as 0 in every mean. ``queries_without_relevant`` says how
-    many there are, ``map_answerable`` is the mAP of the others, None where there are none. ``map_by_chance`` is the mAP
-    of a random order. To ``queries_with_ties_cut`` more photographs are at the least distance than ``candidates``: the
-    ids decide which of these are re-ranked.
 
     Args:
         queries: folder of shards, or a data source (see `hashret.data.open_data`) to be encoded by ``model``.
@@ -78,22 +164,28 @@ def evaluate(
         index_order: give mAP with ties in the order of the index, too, as code without care for ties has it.
         values: see `hashret.Searcher`.
         protocol: name to record; by default that of the data, or queries and index are described.
+        out: JSON file to write the figures to, too.
+
+    Raises:
+        HashretError: queries and index do not fit, have no labels, or have no class in common.
     """
     if candidates < 1 or min(k) < 1 or (topk is not None and topk < 0):
         raise HashretError("candidates and k must be at least 1, topk at least 1, or 0 for all ranks")
     if out:
         check_writable(out)
         _check_replaced(out)
-    trial = open_trial(queries, index, model, split, device, rerank_by, values, exclude, include)
-    result = score(trial, candidates, rerank_by, k, topk, index_order, protocol).figures
-    _warn(result, len(trial.classes) if trial.labels.ndim == 1 else None)
+    evaluation_set = open_evaluation_set(
+        queries, index, model, split, device, rerank_by=rerank_by, values=values, exclude=exclude, include=include
+    )
+    figures = score(evaluation_set, candidates, rerank_by, k, topk, index_order, protocol).figures
+    _warn(figures, len(evaluation_set.classes) if evaluation_set.labels.ndim == 1 else None)
     if out:
-        write_json(out, result)
-    return result
+        write_json(out, figures.as_dict())
+    return figures
 
 
-def _check_replaced(path):
-    """Raise HashretError where there is a file that holds no figures of `evaluate`, which alone are written over."""
+def _check_replaced(path: StrPath) -> None:
+    """Raise HashretError where a file holds something else than figures of `evaluate`, which alone are written over."""
     if not os.path.isfile(path) or not os.path.getsize(path):
         return
     try:
@@ -101,104 +193,115 @@ def _check_replaced(path):
     except HashretError:
         figures = False
     if not figures:
-        raise HashretError(f"{path} exists already and holds no figures of an evaluation; name another with --out")
+        what = f"{path} exists already and holds no figures of an evaluation"
+        raise HashretError(what, hint="name another with --out")
 
 
-def _warn(figures, classes):
+def _warn(figures: Evaluation, classes: int | None) -> None:
     """Say what lowers the figures without being the codes' fault, and where the codes themselves are of no use."""
-    if lacking := figures["queries_without_relevant"]:
-        others = figures["hamming"]["map_answerable"]
-        others = "" if others is None else f"; the mAP of the others is {others:.4f} (map_answerable)"
+    if figures.queries_without_relevant:
+        answerable = figures.hamming.map_answerable
+        others = "" if answerable is None else f"; the mAP of the others is {answerable:.4f} (map_answerable)"
         warn(
-            f"{lacking:,} of {figures['queries']:,} queries share no label with any photograph of the index and count "
-            f"as 0 in mAP{others}"
+            f"{figures.queries_without_relevant:,} of {figures.queries:,} queries share no label with any photograph "
+            f"of the index and count as 0 in mAP{others}"
         )
-    if cut := figures["queries_with_ties_cut"]:
+    if figures.queries_with_ties_cut:
         warn(
-            f"{cut:,} of {figures['queries']:,} queries have more photographs at the least distance than the "
-            f"{figures['candidates']:,} candidates; the re-rank had those of the lowest ids: take more --candidates"
+            f"{figures.queries_with_ties_cut:,} of {figures.queries:,} queries have more photographs at the least "
+            f"distance than the {figures.candidates:,} candidates; the re-rank had those of the lowest ids: take more "
+            "--candidates"
         )
-    if lacking := figures["database_without_label"]:
+    if figures.database_without_label:
         warn(
-            f"{lacking:,} of {figures['database']:,} photographs of the index have no label and count as wrong answers"
+            f"{figures.database_without_label:,} of {figures.database:,} photographs of the index have no label and "
+            "count as wrong answers"
         )
-    found = {"photographs": figures["database"], "distinct": figures["distinct_codes"]}
-    if figures["queries"] - figures["queries_without_relevant"] >= QUERIES:
-        found |= {"map": figures["hamming"]["map"], "chance": figures["hamming"]["map_by_chance"]}
-    if wrong := collapsed(found, figures["bits"], classes):
+    known: dict[str, Any] = {"photographs": figures.database, "distinct": figures.distinct_codes}
+    if figures.queries - figures.queries_without_relevant >= QUERIES:
+        known |= {"map": figures.hamming.map, "chance": figures.hamming.map_by_chance}
+    if wrong := collapsed(known, figures.bits, classes):
         warn(f"the codes tell photographs hardly apart: {wrong}; train another encoder")
 
 
 @dataclass(frozen=True)
-class Trial:
-    """Queries and the index that is asked, found to fit, their labels by one list of classes.
+class EvaluationSet:
+    """Queries and the index that is asked, found to fit, with labels by one list of classes.
 
     Attributes:
-        queries: a `Shard`; ``manifest``: what is said of it.
-        index: the `hashret.index.Database`.
+        queries: the queries, with ``query_labels`` (nq,) or (nq, classes).
+        manifest: the manifest of the queries' shards.
+        index: the index.
         classes: names of the classes of both.
-        rows, codes, labels: of the database, what was removed left out: int64 (nb,), packed codes uint8 (nb, w),
-            (nb,) or (nb, classes) as the queries' are.
+        positions, codes, labels: of the photographs of the index, without removed ones: (nb,), packed codes (nb, w),
+            and labels of the form that the queries' have.
     """
 
     queries: Shard
-    manifest: dict
+    query_labels: Labels
+    manifest: dict[str, Any]
     index: Database
-    classes: list
-    rows: np.ndarray
-    codes: np.ndarray
-    labels: np.ndarray
+    classes: list[str]
+    positions: Positions
+    codes: Codes
+    labels: Labels
 
     @cached_property
-    def labels_by_row(self):
-        """Labels of the database by the rows that a search gives."""
-        found = np.zeros((self.rows.max(initial=-1) + 1, *self.labels.shape[1:]), self.labels.dtype)
-        found[self.rows] = self.labels
-        return found
+    def labels_by_position(self) -> Labels:
+        """Labels of the index by the positions that a search returns."""
+        labels = np.zeros((self.positions.max(initial=-1) + 1, *self.labels.shape[1:]), self.labels.dtype)
+        labels[self.positions] = self.labels
+        return labels
 
     @property
-    def protocol(self):
+    def protocol(self) -> dict[str, Any]:
         """The protocol that both the queries' and the index's photographs are sets of, or {}."""
-        q, d = self.manifest.get("protocol") or {}, self.index.meta.get("protocol") or {}
-        same = q.get("split") == d.get("split") and (q.get("set"), d.get("set")) == ("test", "database")
-        return q if same else {}
+        asked: dict[str, Any] = self.manifest.get("protocol") or {}
+        known = self.index.meta.get("protocol") or {}
+        same = asked.get("split") == known.get("split") and (asked.get("set"), known.get("set")) == ("test", "database")
+        return asked if same else {}
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What `score` finds: ``figures`` as `evaluate` gives them, and what they were made from.
+    """What `score` computes.
 
-    ``counts`` of each query; ``head`` bool (nq, candidates), which of the re-ranked are alike; ``tail``, the `Counts`
-    of what follows them.
+    Attributes:
+        figures: the figures of `evaluate`.
+        counts: counts of each query over all items.
+        head: which of the re-ranked items are relevant, (nq, candidates).
+        tail: counts of each query over the items that follow the re-ranked ones.
     """
 
-    figures: dict
+    figures: Evaluation
     counts: Counts
-    head: np.ndarray
+    head: Relevant
     tail: Counts
 
 
-def open_trial(
-    queries,
-    index="index",
-    model="model.safetensors",
-    split=None,
-    device="auto",
-    rerank_by="values",
-    values=None,
-    exclude=(),
-    include=(),
-):
-    """Open queries and index for `score`: -> `Trial`. Arguments and errors as of `evaluate`."""
+def open_evaluation_set(
+    queries: StrPath,
+    index: StrPath = "index",
+    model: StrPath = "model.safetensors",
+    subset: str | None = None,
+    device: str = "auto",
+    *,
+    rerank_by: str = "values",
+    values: StrPath | None = None,
+    exclude: Sequence[str] = (),
+    include: Sequence[str] = (),
+) -> EvaluationSet:
+    """Open queries and index for `score`; arguments and errors are those of `evaluate`, its ``split`` the subset."""
     database = open_database(index, device, values)
-    manifest, query = _load_queries(queries, model, split, database, device, exclude, include)
+    manifest, query = _load_queries(queries, model, subset, database, device, exclude, include)
     if manifest["encoder"] != database.meta["encoder"]:
         raise HashretError(f"{queries} and {shown(index)} were encoded by different encoders")
-    rows, codes, labels = database.everything()
+    positions, codes, labels = database.everything()
     if query.labels is None or labels is None:
-        raise HashretError("metrics need labels of both queries and index; encode class folders or a label list")
+        hint = "encode class folders or a label list"
+        raise HashretError("metrics need labels of both queries and index", hint=hint)
     if rerank_by == "features" and query.fc_features is None:
-        raise HashretError(f"{queries} keeps no features to re-rank by; encode it with --features")
+        raise HashretError(f"{queries} keeps no features to re-rank by", hint="encode it with --features")
     if query.skipped:
         count, first = len(query.skipped), query.skipped[0]
         warn(
@@ -212,65 +315,83 @@ def open_trial(
     known, asked = database.meta["classes"], manifest["classes"]
     if not set(known) & set(asked):
         raise HashretError(
-            f"{queries} and {shown(index)} have no class in common ({_some_names(asked)}; {_some_names(known)}); "
-            "encode both from the same data set"
+            f"{queries} and {shown(index)} have no class in common ({_first_names(asked)}; {_first_names(known)})",
+            hint="encode both from the same data set",
         )
     classes, several = united(known, asked), 2 in (query.labels.ndim, labels.ndim)
-    query = replace(query, labels=renumbered(query.labels, asked, classes, several))
+    query_labels = renumbered(query.labels, asked, classes, several)
+    query = replace(query, labels=query_labels)
     labels = renumbered(labels, known, classes, several)
-    return Trial(query, manifest, database, classes, rows, codes, labels)
+    return EvaluationSet(query, query_labels, manifest, database, classes, positions, codes, labels)
 
 
-def _some_names(names, most=3):
+def _first_names(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + (" ..." if len(names) > most else "")
 
 
-def score(trial, candidates=1000, rerank_by="values", k=(1, 10, 100), topk=None, index_order=False, protocol=None):
-    """Score the queries of a `Trial`: -> `Scores`. Arguments as of `evaluate`."""
-    query, database, known = trial.queries, trial.index, trial.protocol
+def score(
+    evaluation_set: EvaluationSet,
+    candidates: int = 1000,
+    rerank_by: str = "values",
+    k: Sequence[int] = (1, 10, 100),
+    topk: int | None = None,
+    index_order: bool = False,
+    protocol: str | None = None,
+) -> Scores:
+    """Score the queries of a set; arguments as of `evaluate`."""
+    query, database, known = evaluation_set.queries, evaluation_set.index, evaluation_set.protocol
+    codes, labels, query_labels = evaluation_set.codes, evaluation_set.labels, evaluation_set.query_labels
     topk = (known.get("topk") if topk is None else topk) or None
     started = time.perf_counter()
     progress = Progress("scoring", len(query), "queries")
-    counts = count_by_distance(query.codes, trial.codes, query.labels, trial.labels, database.bits, progress)
+    counts = count_by_distance(query.codes, codes, query_labels, labels, database.bits, progress)
     progress.close()
-    answerable = counts.relevant.any(axis=1)
+    answerable = np.any(counts.relevant, axis=1)
     hamming = _hamming_figures(counts, k, topk, answerable)
     if index_order:
-        by_index = average_precision_by_index(query.codes, trial.codes, query.labels, trial.labels, topk)
-        hamming["map_index_order"] = float(by_index.mean())
+        by_index = average_precision_by_index(query.codes, codes, query_labels, labels, topk)
+        hamming = replace(hamming, map_index_order=float(by_index.mean()))
     hamming_seconds = time.perf_counter() - started
-    head, tail = _reranked(trial, counts, candidates, rerank_by)
+    head, tail = _reranked(evaluation_set, counts, candidates, rerank_by)
     reranked = average_precision(tail, topk=topk, head=head)
-    unlabelled = trial.labels < 0 if trial.labels.ndim == 1 else ~trial.labels.any(axis=1)
-    result = {
-        "protocol": protocol
-        or known.get("name", f"{len(query)} queries, {len(database)} database items, alike if they share a label"),
-        "split_sha256": known.get("split"),
-        "queries": len(query),
-        "queries_without_relevant": int((~answerable).sum()),
-        "database": len(database),
-        "database_without_label": int(unlabelled.sum()),
-        "bits": database.bits,
-        "encoder": database.meta["encoder"],
-        "map_at": topk or "all",
-        "candidates": min(candidates, len(database)),
-        "queries_with_ties_cut": int((_nearest_ties(counts) > candidates).sum()),
-        "rerank_by": rerank_by,
-        "hamming": hamming,
-        "reranked": {
-            "map": float(reranked.mean()),
-            "map_answerable": _mean(reranked[answerable]),
-            "precision_at": {str(n): float(precision_at(tail, n, head).mean()) for n in k},
-        },
-        "distinct_codes": len(np.unique(trial.codes, axis=0)),
-        "hamming_seconds": round(hamming_seconds, 2),
-        "seconds": round(time.perf_counter() - started, 2),
-    }
-    return Scores(result, counts, head, tail)
+    unlabelled = labels < 0 if labels.ndim == 1 else ~labels.any(axis=1)
+    described = f"{len(query)} queries, {len(database)} database items, relevant if they share a label"
+    figures = Evaluation(
+        protocol=protocol or known.get("name", described),
+        split_sha256=known.get("split"),
+        queries=len(query),
+        queries_without_relevant=int((~answerable).sum()),
+        database=len(database),
+        database_without_label=int(unlabelled.sum()),
+        bits=database.bits,
+        encoder=database.meta["encoder"],
+        map_at=topk or "all",
+        candidates=min(candidates, len(database)),
+        queries_with_ties_cut=int((_nearest_ties(counts) > candidates).sum()),
+        rerank_by=rerank_by,
+        hamming=hamming,
+        reranked=RerankedFigures(
+            float(reranked.mean()),
+            _mean(reranked[answerable]),
+            {str(n): float(precision_at(tail, n, head).mean()) for n in k},
+        ),
+        distinct_codes=len(np.unique(codes, axis=0)),
+        hamming_seconds=round(hamming_seconds, 2),
+        seconds=round(time.perf_counter() - started, 2),
+    )
+    return Scores(figures, counts, head, tail)
 
 
-def _load_queries(queries, model, split, database, device, exclude, include):
-    """Manifest and rows of the query set, encoded first where they are photographs."""
+def _load_queries(
+    queries: StrPath,
+    model: StrPath,
+    subset: str | None,
+    database: Database,
+    device: str,
+    exclude: Sequence[str],
+    include: Sequence[str],
+) -> tuple[dict[str, Any], Shard]:
+    """Return the manifest of the query set and its queries, encoded first where they are photographs."""
     if (Path(queries) / MANIFEST).exists():
         shards = ShardFolder(queries)
         return shards.manifest, shards.load()
@@ -279,57 +400,61 @@ def _load_queries(queries, model, split, database, device, exclude, include):
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "codes"
         encode(
-            queries, model, out, split=split, device=device, precision=database.meta["precision"],
+            queries, model, out, split=subset, device=device, precision=database.meta["precision"],
             exclude=exclude, include=include,
         )  # fmt: skip
         shards = ShardFolder(out)
         return shards.manifest, shards.load()
 
 
-def _mean(scores):
+def _mean(scores: Floats) -> float | None:
     return float(scores.mean()) if len(scores) else None
 
 
-def _nearest_ties(counts):
-    """How many photographs share the least distance to each query: -> (nq,)."""
-    return counts.total[np.arange(len(counts.total)), (counts.total > 0).argmax(axis=1)]
+def _nearest_ties(counts: Counts) -> Ints:
+    """Return how many photographs are at the least distance to each query, (nq,)."""
+    ties: Ints = counts.total[np.arange(len(counts.total)), (counts.total > 0).argmax(axis=1)]
+    return ties
 
 
-def _hamming_figures(counts, k, topk, answerable):
+def _hamming_figures(counts: Counts, k: Sequence[int], topk: int | None, answerable: Relevant) -> HammingFigures:
     scores = average_precision(counts, topk=topk)
-    figures = {"map": float(scores.mean()), "map_answerable": _mean(scores[answerable])}
-    figures["map_by_chance"] = map_by_chance(counts, topk)
-    for ties in ("worst", "best"):
-        figures[f"map_{ties}_ties"] = float(average_precision(counts, ties, topk).mean())
-    figures["precision_at"] = {str(n): float(precision_at(counts, n).mean()) for n in k}
-    figures[f"precision_radius_{RADIUS}"] = float(precision_within(counts, RADIUS).mean())
-    figures[f"recall_radius_{RADIUS}"] = float(recall_within(counts, RADIUS).mean())
     precision, recall = precision_recall(counts)
-    figures["curve"] = {"precision": precision.round(5).tolist(), "recall": recall.round(5).tolist()}
-    return figures
+    return HammingFigures(
+        map=float(scores.mean()),
+        map_answerable=_mean(scores[answerable]),
+        map_by_chance=map_by_chance(counts, topk),
+        map_worst_ties=float(average_precision(counts, "worst", topk).mean()),
+        map_best_ties=float(average_precision(counts, "best", topk).mean()),
+        precision_at={str(n): float(precision_at(counts, n).mean()) for n in k},
+        precision_radius_2=float(precision_within(counts, RADIUS).mean()),
+        recall_radius_2=float(recall_within(counts, RADIUS).mean()),
+        curve={"precision": precision.round(5).tolist(), "recall": recall.round(5).tolist()},
+    )
 
 
-def _reranked(trial, counts, candidates, rerank_by):
-    """Relevance of the re-ranked head, bool (nq, c), and the Counts of what follows it."""
+def _reranked(
+    evaluation_set: EvaluationSet, counts: Counts, candidates: int, rerank_by: str
+) -> tuple[Relevant, Counts]:
+    """Return which of the re-ranked items are relevant, (nq, c), and the counts of the items that follow them."""
     heads, total, relevant = [], counts.total.copy(), counts.relevant.copy()
-    query, database, labels = trial.queries, trial.index, trial.labels_by_row
+    query, database, labels = evaluation_set.queries, evaluation_set.index, evaluation_set.labels_by_position
     progress = Progress("re-ranking", len(query), "queries")
     for start in range(0, len(query), _QUERIES_AT_ONCE):
-        some = slice(start, start + _QUERIES_AT_ONCE)
-        features = None if query.fc_features is None else query.fc_features[some]
+        block = slice(start, start + _QUERIES_AT_ONCE)
+        asked, features = evaluation_set.query_labels[block], query.fc_features
         hits = database.search(
-            query.codes[some], query.hash_outputs[some], candidates, candidates, rerank_by, query_features=features
-        )
+            query.codes[block], query.hash_outputs[block], candidates, candidates, rerank_by,
+            query_features=None if features is None else features[block],
+        )  # fmt: skip
         n = len(hits.positions)
-        if query.labels.ndim == 1:
-            head = (labels[hits.positions] == query.labels[some, None]) & (query.labels[some, None] >= 0)
+        if asked.ndim == 1:
+            head = (labels[hits.positions] == asked[:, None]) & (asked[:, None] >= 0)
         else:
-            head = np.stack(
-                [is_relevant(query.labels[start + i, None], labels[hits.positions[i]])[0] for i in range(n)]
-            )
+            head = np.stack([is_relevant(asked[i, None], labels[hits.positions[i]])[0] for i in range(n)])
         cell = hits.hamming + (database.bits + 1) * np.arange(n)[:, None]
-        for into, cells in ((total, cell.ravel()), (relevant, cell[head])):
-            into[some] -= np.bincount(cells, minlength=into[some].size).reshape(n, -1)
+        for table, cells in ((total, cell.ravel()), (relevant, cell[head])):
+            table[block] -= np.bincount(cells, minlength=table[block].size).reshape(n, -1)
         heads.append(head)
         progress.add(n)
     progress.close()

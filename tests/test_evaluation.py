@@ -37,7 +37,7 @@ def shuffled_ap(distances, relevant, head, topk=None, rounds=300):
 @pytest.mark.parametrize("candidates", [5, 36])
 @pytest.mark.parametrize("topk", [None, 8])
 def test_figures_are_those_of_plain_rankings(query_codes, index_folder, candidates, topk):
-    result = evaluate(query_codes, index_folder, candidates=candidates, k=(1, 4), topk=topk, device="cpu")
+    result = evaluate(query_codes, index_folder, candidates=candidates, k=(1, 4), topk=topk, device="cpu").as_dict()
     index, queries = open_index(index_folder, "cpu"), ShardFolder(query_codes).load()
     D = hamming(queries.codes, index.codes())
     relevant = queries.labels[:, None] == np.asarray(index.labels)[None]
@@ -66,8 +66,10 @@ def test_figures_are_those_of_plain_rankings(query_codes, index_folder, candidat
 def test_photographs_are_encoded_first_and_figures_written(photos, query_codes, index_folder, model, tmp_path):
     options = {"device": "cpu"}
     out = tmp_path / "figures.json"
-    from_photos = evaluate(photos, index_folder, model=model, split="test", out=out, protocol="colours", **options)
-    from_codes = evaluate(query_codes, index_folder, **options)
+    from_photos = evaluate(
+        photos, index_folder, model=model, split="test", out=out, protocol="colours", **options
+    ).as_dict()
+    from_codes = evaluate(query_codes, index_folder, **options).as_dict()
     assert from_photos["hamming"] == from_codes["hamming"]
     assert json.loads(out.read_text()) == from_photos
     assert from_photos["protocol"] == "colours"
@@ -81,7 +83,7 @@ def test_several_labels(model, tmp_path):
     (tmp_path / "database.txt").write_text("\n".join([*lines, "images/red/00.png 0 1 0"]))
     encode(f"list:{tmp_path}/database.txt", model, tmp_path / "codes", workers=0)
     build_index(tmp_path / "codes", tmp_path / "index")
-    result = evaluate(tmp_path / "codes", tmp_path / "index", candidates=3, k=(1,), device="cpu")
+    result = evaluate(tmp_path / "codes", tmp_path / "index", candidates=3, k=(1,), device="cpu").as_dict()
     rows = ShardFolder(tmp_path / "codes").load()
     relevant = (rows.labels.astype(int) @ rows.labels.T.astype(int)) > 0
     D = hamming(rows.codes, rows.codes)
@@ -111,7 +113,7 @@ def test_codes_that_tell_nothing_apart_are_named(photos, model, tmp_path):
     encode(f"folder:{tmp_path / 'same'}", model, tmp_path / "codes", workers=0)
     build_index(tmp_path / "codes", tmp_path / "index")
     with pytest.warns(UserWarning, match=r"24 photographs of 3 classes have 1 distinct code and mAP .* that of chance"):
-        figures = evaluate(tmp_path / "codes", tmp_path / "index")["hamming"]
+        figures = evaluate(tmp_path / "codes", tmp_path / "index").as_dict()["hamming"]
     assert figures["map"] == pytest.approx(figures["map_by_chance"])
 
 
@@ -134,13 +136,13 @@ def test_the_protocol_of_the_data_is_recorded_and_says_what_counts(photos, model
     for part in ("database", "test"):
         encode(f"corel5k-21:{photos}", model, tmp_path / part, split=part, workers=0)
     build_index(tmp_path / "database", tmp_path / "index")
-    result = evaluate(tmp_path / "test", tmp_path / "index", k=(1,), index_order=True)
+    result = evaluate(tmp_path / "test", tmp_path / "index", k=(1,), index_order=True).as_dict()
     assert (result["protocol"], result["split_sha256"], result["map_at"]) == ("corel5k-21", "5" * 64, 7)
     figures = result["hamming"]
     assert figures["map_worst_ties"] <= figures["map_index_order"] <= figures["map_best_ties"]
     assert len(figures["curve"]["precision"]) == len(figures["curve"]["recall"]) == 25
-    assert evaluate(tmp_path / "test", tmp_path / "index", topk=0)["map_at"] == "all"
-    assert evaluate(tmp_path / "test", tmp_path / "index", topk=3)["map_at"] == 3
-    other = evaluate(tmp_path / "database", tmp_path / "index", k=(1,))  # the queries are not the protocol's
+    assert evaluate(tmp_path / "test", tmp_path / "index", topk=0).as_dict()["map_at"] == "all"
+    assert evaluate(tmp_path / "test", tmp_path / "index", topk=3).as_dict()["map_at"] == 3
+    other = evaluate(tmp_path / "database", tmp_path / "index", k=(1,)).as_dict()  # the queries are not the protocol's
     assert other["split_sha256"] is None
     assert other["protocol"].startswith("30 queries, 30 database items")

@@ -96,7 +96,7 @@ def test_outputs_are_tried_before_the_work(workplace, monkeypatch, line, name):
     for place in (
         "hashret.search.Searcher",
         "hashret.near_duplicates.groups.duplicates",
-        "hashret.evaluation.open_trial",
+        "hashret.evaluation.open_evaluation_set",
     ):
         monkeypatch.setattr(place, computed)
     done = run(line)

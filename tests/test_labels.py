@@ -129,7 +129,7 @@ def test_queries_and_index_are_compared_by_name(cats, tmp_path):
     """The test set lacks the dog, numbers the others otherwise, and has a class that the index lacks."""
     queries = shards(tmp_path / "queries", ["owl", "tree", "cat"], ["cat", "owl", "tree", "owl"])
     with pytest.warns(UserWarning, match="1 of 4 queries share no label"):
-        found = evaluate(queries, cats, k=(1,), device="cpu")
+        found = evaluate(queries, cats, k=(1,), device="cpu").as_dict()
     assert found["hamming"]["precision_at"]["1"] == found["reranked"]["precision_at"]["1"] == 0.75
     assert found["hamming"]["map"] == found["reranked"]["map"] == 0.75
     assert found["hamming"]["map_answerable"] == found["reranked"]["map_answerable"] == 1
@@ -137,19 +137,19 @@ def test_queries_and_index_are_compared_by_name(cats, tmp_path):
 
 
 def test_the_same_figures_whatever_the_kind_of_labels(cats, tmp_path):
-    one = evaluate(shards(tmp_path / "one", ["owl", "cat"], ["cat", "owl"]), cats, device="cpu")
+    one = evaluate(shards(tmp_path / "one", ["owl", "cat"], ["cat", "owl"]), cats, device="cpu").as_dict()
     flags = shards(tmp_path / "flags", ["cat", "owl"], [["cat"], ["owl"]], several=True)
-    assert evaluate(flags, cats, device="cpu")["hamming"] == one["hamming"]
+    assert evaluate(flags, cats, device="cpu").as_dict()["hamming"] == one["hamming"]
     append(cats, shards(tmp_path / "none", [], [None]))
     with pytest.warns(UserWarning, match="1 of 5 photographs of the index have no label"):
-        found = evaluate(flags, cats, device="cpu")
+        found = evaluate(flags, cats, device="cpu").as_dict()
     assert found["database_without_label"] == 1
 
 
 def test_no_query_can_be_answered(cats, tmp_path):
     remove(cats, ids=[0])
     with pytest.warns(UserWarning, match="1 of 1 queries share no label"):
-        found = evaluate(shards(tmp_path / "q", ["cat"], ["cat"]), cats, device="cpu")
+        found = evaluate(shards(tmp_path / "q", ["cat"], ["cat"]), cats, device="cpu").as_dict()
     assert (found["hamming"]["map"], found["hamming"]["map_answerable"]) == (0, None)
     with pytest.raises(HashretError, match=r"no class in common \(tree; cat, dog, owl\)"):
         evaluate(shards(tmp_path / "other", ["tree"], ["tree"]), cats, device="cpu")
@@ -163,7 +163,7 @@ def test_photographs_without_a_label_are_like_none(tmp_path):
     write_shard(folder / shard_name(0), shard, bits=BITS, encoder="e", image_size=32, first_id=0)
     build_index(folder, tmp_path / "index")
     with pytest.warns(UserWarning, match="2 of 3"):
-        found = evaluate(folder, tmp_path / "index", k=(1,), device="cpu")
+        found = evaluate(folder, tmp_path / "index", k=(1,), device="cpu").as_dict()
     assert found["hamming"]["map"] == found["reranked"]["precision_at"]["1"] == pytest.approx(1 / 3)
 
 

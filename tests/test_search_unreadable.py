@@ -150,5 +150,5 @@ def test_add_names_what_it_cannot_read(place, run, tmp_path):
 
 def test_evaluate_says_how_many_queries_it_left_out(place, run):
     with pytest.warns(UserWarning, match=r"1 of 6 queries cannot be read and are left out, as .*blue/01.png: not an"):
-        figures = evaluate(place / "photos")
+        figures = evaluate(place / "photos").as_dict()
     assert figures["queries"] == 5

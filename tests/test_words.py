@@ -48,6 +48,7 @@ FOR_USERS = {
     "encoding.encode(split)",
     "evaluation.evaluate(split)",
     "evaluation.evaluate(values)",
+    "evaluation.open_evaluation_set(values)",
     "index.changes.build_index(values)",
     "models.checkpoint.load_encoder(precision)",
     "opening.open_database(values)",
@@ -78,14 +79,13 @@ engines.engine.Engine.__init__(place) engines.engine.Engine.write(rows) engines.
 engines.engine.Rows.values engines.engine.connect(place) engines.engine.joined(parts)
 engines.exporting.Export.place engines.milvus.Milvus.__init__(place) engines.milvus.Milvus.write(rows)
 engines.milvus.open_engine(place) engines.postgres.Postgres.__init__(place) engines.postgres.Postgres.write(rows)
-engines.postgres.open_engine(place) engines.text.like evaluation.Trial evaluation.Trial.rows
-evaluation.open_trial(split) evaluation.open_trial(values) explanation.concentration(places)
+engines.postgres.open_engine(place) engines.text.like explanation.concentration(places)
 explanation.contribution_caption(places) methods.cnnh.CNNH.begin(rows) methods.cnnh.CNNH.loss(rows)
 methods.cnnh.CNNHPlus.loss(rows) methods.codewords.VGGHPlus.begin(rows) methods.codewords.VGGHPlus.loss(rows)
 methods.dnnh.DNNH.loss(rows) methods.dnnh.piecewise_threshold(values) methods.dpsh.DPSH.loss(rows)
 methods.method.Method.begin(rows) methods.method.Method.loss(rows) methods.similarity.alike
 methods.vggh.VGGH.loss(rows) methods.vggh.VGGH.regularization(values) records.plain(place)
-reporting.records.Block.rows reporting.svg.plot(rows) training.feed.Augment.__call__(row)
+training.feed.Augment.__call__(row)
 training.feed.FeatureFeed.descriptors(rows) training.feed.FeatureFeed.values
 training.feed.FeatureFeed.values(precision) training.feed.FeatureFeed.values(rows) training.feed.ImageFeed.values
 training.feed.ImageFeed.values(precision) training.feed.ImageFeed.values(rows) training.held_out.hold_out(share)

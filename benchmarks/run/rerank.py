@@ -30,7 +30,7 @@ def main():
         row = {key: record[key] for key in ("method", "bits", "seed", "image_size", "finetune", "width")}
         row |= {"run": run.name, "reranked": {by: {} for by in CHOICES}}
         for by, candidates in itertools.product(CHOICES, CANDIDATES):
-            result = evaluate(run / "test", run / "index", candidates=candidates, rerank_by=by)
+            result = evaluate(run / "test", run / "index", candidates=candidates, rerank_by=by).as_dict()
             row["reranked"][by][str(candidates)] = result["reranked"]
         row |= {"hamming": {key: result["hamming"][key] for key in ("map", "precision_at")}}
         row |= {"protocol": result["protocol"], "split_sha256": result["split_sha256"]}

@@ -146,7 +146,7 @@ def run(options, spec):
             overwrite=True,
         )  # fmt: skip
     timed("build-index", build_index, work / "database", index, overwrite=True)
-    metrics = timed("evaluate", evaluate, work / "test", index, index_order=True, k=(1, 10, 100))
+    metrics = timed("evaluate", evaluate, work / "test", index, index_order=True, k=(1, 10, 100)).as_dict()
     at_1000 = evaluate(work / "test", index, topk=1000)
     keep = ("quantization", "pairs", "balance", "smoothing", "gate", "dropout", "lr", "weight_decay", "precision")
     keep += ("heldout", "best_epoch", "train_images", "heldout_images", "epochs_run")
@@ -158,7 +158,7 @@ def run(options, spec):
             "finetune": options.finetune, "epochs": options.epochs, "batch_size": options.batch_size,
             "threads": threads, "seconds": seconds, "peak_memory_mb": peak_memory(),
             "training": {key: training[key] for key in keep}, "metrics": metrics,
-            "map_at_1000": at_1000["hamming"]["map"],
+            "map_at_1000": at_1000.hamming.map,
         },
         options.results,
     )  # fmt: skip

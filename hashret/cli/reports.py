@@ -37,7 +37,7 @@ def evaluate(**options: Any) -> None:
     """
     from ..evaluation import evaluate
 
-    click.echo(to_json(evaluate(**options), indent=2))
+    click.echo(to_json(evaluate(**options).as_dict(), indent=2))
 
 
 @click.command()

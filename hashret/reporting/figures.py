@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import HashretError
-from ..evaluation import Scores, Trial, open_trial, score
+from ..evaluation import EvaluationSet, Scores, open_evaluation_set, score
 from ..index import Database, open_index
 from ..metrics import (
     Counts,
@@ -125,16 +125,18 @@ def measure(files: RunFiles, device: str = "auto") -> Figures:
     if not files.queries or index.labels is None or not ShardFolder(files.queries).manifest["classes"]:
         return Figures(recorded or None, **database)
     rerank_by = recorded.get("rerank_by", "values" if index.has_hash_outputs else "asymmetric")
-    trial = open_trial(files.queries, files.index, device=device, rerank_by=rerank_by)
-    topk = recorded.get("map_at")
-    topk = 0 if topk == "all" else topk
-    scores = score(trial, recorded.get("candidates", 1000), rerank_by, topk=topk, protocol=recorded.get("protocol"))
-    topk = None if scores.figures["map_at"] == "all" else scores.figures["map_at"]
+    data = open_evaluation_set(files.queries, files.index, device=device, rerank_by=rerank_by)
+    map_at, candidates = recorded.get("map_at"), recorded.get("candidates", 1000)
+    scores = score(
+        data, candidates, rerank_by, topk=0 if map_at == "all" else map_at, protocol=recorded.get("protocol")
+    )
+    map_at = scores.figures.map_at
+    topk = map_at if isinstance(map_at, int) else None
     ap = average_precision(scores.counts, topk=topk)
-    best, worst = examples(trial, scores, ap)
+    best, worst = examples(data, scores, ap)
     return Figures(
-        scores.figures, ap, precision_by_rank(scores), distance_figures(scores.counts), dropped_bits(trial, topk),
-        class_figures(trial, scores, ap), **database, best=best, worst=worst,
+        scores.figures.as_dict(), ap, precision_by_rank(scores), distance_figures(scores.counts),
+        dropped_bits(data, topk), class_figures(data, scores, ap), **database, best=best, worst=worst,
     )  # fmt: skip
 
 
@@ -176,20 +178,20 @@ def distance_figures(counts: Counts) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def dropped_bits(trial: Trial, topk: int | None = None) -> dict[str, Any]:
+def dropped_bits(data: EvaluationSet, topk: int | None = None) -> dict[str, Any]:
     """Return the mAP that is ``lost`` when one bit is left out of all codes, (bits,).
 
     Where that takes long, a sample of the queries stands for all. ``error`` is the standard error of each loss over the
     queries, ``map`` the mAP of the sample by all bits.
     """
-    bits, count = trial.index.bits, len(trial.queries)
-    distinct = len(unique_rows(trial.codes, trial.labels)[0])
+    bits, count = data.index.bits, len(data.queries)
+    distinct = len(unique_rows(data.codes, data.labels)[0])
     size = min(count, max(_LEAST_SAMPLE, _PAIRS // (bits * distinct)))
     sample = np.sort(np.random.default_rng(_SEED).permutation(count)[:size])
-    data = (trial.queries.codes[sample], trial.codes, trial.queries.labels[sample], trial.labels, bits)
+    asked = (data.queries.codes[sample], data.codes, data.query_labels[sample], data.labels, bits)
     progress = Progress("dropping each bit", bits, "bits")
-    whole = average_precision(count_by_distance(*data), topk=topk)
-    lost = whole - average_precision_without(*data, topk, progress)
+    whole = average_precision(count_by_distance(*asked), topk=topk)
+    lost = whole - average_precision_without(*asked, topk, progress)
     progress.close()
     error = lost.std(axis=1, ddof=1) / np.sqrt(size) if size > 1 else np.full(bits, np.nan)
     return {
@@ -198,53 +200,51 @@ def dropped_bits(trial: Trial, topk: int | None = None) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def class_figures(trial: Trial, scores: Scores, ap: Floats) -> dict[str, Any]:
+def class_figures(data: EvaluationSet, scores: Scores, ap: Floats) -> dict[str, Any]:
     """Return confusion among the `NEAREST` hits, and mAP and number of queries by class.
 
     Confusion and mAP are None where a class has no query.
     """
-    names, queries = trial.classes, trial.queries
-    nearest = min(NEAREST, len(trial.codes))
+    names, queries, labels = data.classes, data.queries, data.query_labels
+    nearest = min(NEAREST, len(data.codes))
     progress = Progress("confusion", len(queries), "queries")
-    matrix = confusion(
-        queries.codes, trial.codes, queries.labels, trial.labels, scores.counts, nearest, len(names), progress
-    )
+    matrix = confusion(queries.codes, data.codes, labels, data.labels, scores.counts, nearest, len(names), progress)
     progress.close()
     return {
-        "names": list(names), "nearest": nearest, "several": queries.labels.ndim == 2, "confusion": plain(matrix),
-        "map": plain(mean_by_label(ap, queries.labels, len(names))),
-        "queries": indicator(queries.labels, len(names)).sum(axis=0).astype(int).tolist(),
+        "names": list(names), "nearest": nearest, "several": labels.ndim == 2, "confusion": plain(matrix),
+        "map": plain(mean_by_label(ap, labels, len(names))),
+        "queries": indicator(labels, len(names)).sum(axis=0).astype(int).tolist(),
     }  # fmt: skip
 
 
-def examples(trial: Trial, scores: Scores, ap: Floats) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+def examples(data: EvaluationSet, scores: Scores, ap: Floats) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
     """Return the queries of best and of worst average precision, chosen by `extremes`.
 
     Queries to which nothing in the database is relevant are left out.
     """
     able = np.flatnonzero(scores.counts.relevant.sum(axis=1))
-    best, worst = extremes(ap[able], trial.queries.codes[able], trial.queries.labels[able])
-    how = scores.figures["candidates"], scores.figures["rerank_by"]
+    best, worst = extremes(ap[able], data.queries.codes[able], data.query_labels[able])
+    how = scores.figures.candidates, scores.figures.rerank_by
 
     def pictured(numbers: list[int]) -> tuple[Example, ...]:
-        return tuple(_example(trial, able[number], ap, *how) for number in numbers)
+        return tuple(_example(data, able[number], ap, *how) for number in numbers)
 
     return pictured(best), pictured(worst)
 
 
-def _example(trial: Trial, number: int, ap: Floats, candidates: int, rerank_by: str) -> Example:
-    queries, index, one = trial.queries, trial.index, slice(number, number + 1)
+def _example(data: EvaluationSet, number: int, ap: Floats, candidates: int, rerank_by: str) -> Example:
+    queries, index, one = data.queries, data.index, slice(number, number + 1)
     features = None if queries.fc_features is None else queries.fc_features[one]
     asked = queries.codes[one], queries.hash_outputs[one]
     hits = index.search(*asked, _HITS, candidates, rerank_by, query_features=features)
-    rows = hits.positions[0]
-    relevant = is_relevant(queries.labels[one], trial.labels_by_row[rows])[0]
+    relevant = is_relevant(data.query_labels[one], data.labels_by_position[hits.positions[0]])[0]
+    items = index.items(hits.positions[0].tolist())
     answers = tuple(
-        Answer(index.path(hit), index.label(hit), int(bits), float(distance), bool(good))
-        for hit, bits, distance, good in zip(rows, hits.hamming[0], hits.euclidean[0], relevant, strict=True)
+        Answer(item.path, item.label, int(bits), float(distance), bool(good))
+        for item, bits, distance, good in zip(items, hits.hamming[0], hits.euclidean[0], relevant, strict=True)
     )
-    names = trial.classes
-    label = " ".join(names[n] for n in np.flatnonzero(indicator(queries.labels[one], len(names))))
+    names = data.classes
+    label = " ".join(names[n] for n in np.flatnonzero(indicator(data.query_labels[one], len(names))))
     return Example(decode_path(queries.paths[number]), label, float(ap[number]), answers)
 
 

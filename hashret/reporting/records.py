@@ -13,12 +13,12 @@ _LISTED = 12  # longer lists of numbers are counted only
 
 @dataclass(frozen=True)
 class Block:
-    """What stands below one heading: ``facts``, name -> text, and a table of ``rows`` below ``columns``."""
+    """What stands below one heading: ``facts``, name -> text, and a table of ``lines`` below ``columns``."""
 
     title: str
     facts: dict[str, str]
     columns: tuple[str, ...] = ()
-    rows: tuple[tuple[str, ...], ...] = ()
+    lines: tuple[tuple[str, ...], ...] = ()
 
 
 def record_blocks(record: dict[str, Any], title: str = "") -> list[Block]:

@@ -54,14 +54,14 @@ def plot(
     caption: str,
     draw: Callable[[Any], None],
     size: tuple[float, float] = (4.6, 2.9),
-    rows: int = 1,
+    count: int = 1,
     **options: Any,
 ) -> Plot:
     """Draw a plot by calling ``draw`` with its axes.
 
     Args:
         size: width and height in inches.
-        rows: number of axes below each other; ``draw`` gets an array of them where they are several.
+        count: number of axes below each other; ``draw`` gets an array of them where they are several.
         options: further arguments of matplotlib's ``Figure.subplots``.
     """
     import matplotlib
@@ -71,7 +71,7 @@ def plot(
         matplotlib.rcdefaults()  # not the user's own style
         matplotlib.rcParams.update({**_STYLE, "svg.hashsalt": title})
         figure = Figure(figsize=size, layout="constrained")
-        draw(figure.subplots(rows, **options))
+        draw(figure.subplots(count, **options))
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     return Plot(title, _inline(buffer.getvalue(), title), caption)

@@ -63,11 +63,13 @@ def test_recall_needs_the_index_beside(collection, index_folder, model, photos):
 
 def test_evaluate(collection, index_folder, photos, model, tmp_path):
     encode(f"folder:{photos}", model, tmp_path / "codes", split="test", workers=0)
-    wanted, found = (evaluate(tmp_path / "codes", index, candidates=7) for index in (index_folder, collection))
+    wanted, found = (
+        evaluate(tmp_path / "codes", index, candidates=7).as_dict() for index in (index_folder, collection)
+    )
     for result in (wanted, found):
         del result["seconds"], result["hamming_seconds"]
     assert found == wanted
-    beside = evaluate(tmp_path / "codes", collection, candidates=7, values=index_folder)
+    beside = evaluate(tmp_path / "codes", collection, candidates=7, values=index_folder).as_dict()
     assert beside["reranked"] == wanted["reranked"]
 
 

@@ -138,9 +138,9 @@ def test_without_rerank_nothing_is_a_candidate(index):
 
 def test_evaluate_keeps_to_its_number_and_says_so(folder):
     with pytest.warns(UserWarning, match="60 of 70 queries have more"):
-        cut = evaluate(folder.parent / "queries", folder, k=(1,), device="cpu")
+        cut = evaluate(folder.parent / "queries", folder, k=(1,), device="cpu").as_dict()
     assert (cut["candidates"], cut["queries_with_ties_cut"]) == (1000, 60)
-    whole = evaluate(folder.parent / "queries", folder, candidates=ONE_CODE, k=(1,), device="cpu")
+    whole = evaluate(folder.parent / "queries", folder, candidates=ONE_CODE, k=(1,), device="cpu").as_dict()
     assert whole["queries_with_ties_cut"] == 0
 
 

@@ -85,7 +85,7 @@ def text_of(page):
 
 def test_figures_are_those_of_evaluate_and_of_plain_counting(run, tmp_path):
     found = report(run, tmp_path / "report.html", **QUIET)
-    recorded = evaluate(run / "codes-test", run / "index", device="cpu")
+    recorded = evaluate(run / "codes-test", run / "index", device="cpu").as_dict()
     times = {"hamming_seconds", "seconds"}
     assert {k: v for k, v in found.metrics.items() if k not in times} == {
         k: v for k, v in recorded.items() if k not in times
@@ -222,7 +222,7 @@ def test_a_method_that_is_fitted_has_no_curve(run, tmp_path):
 
 
 def test_a_result_of_a_benchmark(run, tmp_path):
-    metrics = evaluate(run / "codes-test", run / "index", device="cpu")
+    metrics = evaluate(run / "codes-test", run / "index", device="cpu").as_dict()
     record = training_record(run / "model.safetensors")
     result = {
         "benchmark": "toy", "commit": "abc", "date": "2026-01-01", "machine": "a <machine>", "protocol": "cifar10-1",

@@ -19,8 +19,8 @@ def test_values_and_small_objects_are_facts_and_objects_of_objects_tables():
     head, engines, rounds = record_blocks(record)
     assert head.facts == {"seed": "0", "versions": "torch 2.6, numpy 2.0"}
     assert (engines.title, engines.columns) == ("engines", ("", "ms p50", "exact"))
-    assert engines.rows == (("flat", "1.5", "yes"), ("other one", "2.25", ""))
-    assert (rounds.columns, rounds.rows) == (("batch size", "ms"), (("1", "3"), ("2", "4")))
+    assert engines.lines == (("flat", "1.5", "yes"), ("other one", "2.25", ""))
+    assert (rounds.columns, rounds.lines) == (("batch size", "ms"), (("1", "3"), ("2", "4")))
 
 
 def test_lists_of_objects_of_objects_are_named_by_their_first_values():
@@ -34,7 +34,7 @@ def test_lists_of_objects_of_objects_are_named_by_their_first_values():
         "cells: k 10: engines",
     ]
     assert blocks[0].facts == {"note": "x"}
-    assert [row[0] for row in blocks[1].rows] == ["flat", "scan"]
+    assert [row[0] for row in blocks[1].lines] == ["flat", "scan"]
 
 
 def test_wide_objects_are_shown_in_parts():
@@ -60,5 +60,5 @@ def test_every_result_of_a_benchmark_is_shown(file):
     blocks = record_blocks(json.loads(file.read_text()))
     assert blocks
     for block in blocks:
-        assert block.facts or block.rows
-        assert all(len(row) == len(block.columns) for row in block.rows)
+        assert block.facts or block.lines
+        assert all(len(row) == len(block.columns) for row in block.lines)
