@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -41,7 +41,7 @@ class ResultList(Result, Sequence[T]):
         return self._items == (other._items if isinstance(other, ResultList) else other)
 
 
-class WasDict(Result):
+class WasDict(Result, Mapping[str, Any]):
     """Base of a result whose verb returned a dict."""
 
     def _old(self) -> dict[str, Any]:
@@ -50,26 +50,11 @@ class WasDict(Result):
     def __getitem__(self, key: str) -> Any:
         return self._old()[key]
 
-    def __contains__(self, key: object) -> bool:
-        return key in self._old()
-
     def __iter__(self) -> Iterator[str]:
         return iter(self._old())
 
     def __len__(self) -> int:
         return len(self._old())
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """Return a value as a dict does."""
-        return self._old().get(key, default)
-
-    def keys(self) -> Any:
-        """Return the keys as a dict does."""
-        return self._old().keys()
-
-    def items(self) -> Any:
-        """Return keys and values as a dict does."""
-        return self._old().items()
 
 
 class WasTuple(Result):

@@ -6,7 +6,7 @@ import click
 
 from ..errors import HashretError
 from ..names import to_json
-from .options import CACHE
+from . import options as shared
 from .output import say
 
 
@@ -16,7 +16,7 @@ def cache() -> None:
 
 
 @cache.command("list")
-@CACHE
+@shared.CACHE
 @click.option("--json", "as_json", is_flag=True, help="a JSON object a cache and line")
 def list_caches(cache: str | None, as_json: bool) -> None:
     """List the feature caches: name, photographs, size, days since it was written, image size, precision, source.
@@ -37,7 +37,7 @@ def list_caches(cache: str | None, as_json: bool) -> None:
 
 @cache.command("clear")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@CACHE
+@shared.CACHE
 @click.option("--yes", is_flag=True, help="clear all, where no NAME is given")
 def clear_caches(names: tuple[str, ...], cache: str | None, yes: bool) -> None:
     """Remove the feature caches NAME, as hashret cache list has them, or all with --yes. Photographs stay.

@@ -9,7 +9,7 @@ import click
 
 from ..errors import HashretError
 from ..names import shown_path, to_json
-from .options import MAX_PIXELS, talk
+from . import options as shared
 from .output import say
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 @click.option("--html", metavar="HTML", help="write the groups as a page, with pictures")
 @click.option("--move-to", metavar="FOLDER", help="say which photographs would be moved there: all but the kept ones")
 @click.option("--yes", is_flag=True, help="with --move-to: move them")
-@MAX_PIXELS
-@talk
+@shared.MAX_PIXELS
+@shared.talk
 def duplicates(index: str, as_json: bool, html: str | None, move_to: str | None, yes: bool, **options: Any) -> None:
     """Find groups of near-duplicates in INDEX, and suggest which photograph of each to keep.
 
@@ -94,7 +94,7 @@ def _print_moves(moves: Iterable[Move]) -> None:
 
 @click.command()
 @click.argument("folder")
-@talk
+@shared.talk
 def restore(folder: str) -> None:
     """Move photographs that duplicates --move-to set aside in FOLDER back to where they were.
 

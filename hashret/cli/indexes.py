@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ..errors import HashretError
-from .options import DEVICE, EXCLUDE, ID, INCLUDE, MAX_PIXELS, MODEL, OVERWRITE, SPLIT, WORKERS, talk
+from . import options as shared
 from .output import say
 
 
@@ -15,8 +15,8 @@ from .output import say
 @click.option("--codes", multiple=True, default=("codes",), show_default=True, help="folder of shards; repeatable")
 @click.option("--out", default="index", show_default=True, help="index folder to write")
 @click.option("--no-values", "values", is_flag=True, default=True, flag_value=False, help="codes only: a small index")
-@OVERWRITE
-@talk
+@shared.OVERWRITE
+@shared.talk
 def build_index(**options: Any) -> None:
     """Build an index from folders of shards.
 
@@ -32,15 +32,15 @@ def build_index(**options: Any) -> None:
 @click.command()
 @click.argument("index")
 @click.argument("photos", nargs=-1, required=True)
-@MODEL
-@SPLIT
-@EXCLUDE
-@INCLUDE
+@shared.MODEL
+@shared.SPLIT
+@shared.EXCLUDE
+@shared.INCLUDE
 @click.option("--again", is_flag=True, help="add also photographs whose file is in the index already")
-@DEVICE
-@WORKERS
-@MAX_PIXELS
-@talk
+@shared.DEVICE
+@shared.WORKERS
+@shared.MAX_PIXELS
+@shared.talk
 def add(index: str, photos: tuple[str, ...], **options: Any) -> None:
     """Encode PHOTOS (files, folders, data sources) and add those that are new to INDEX.
 
@@ -58,13 +58,13 @@ def add(index: str, photos: tuple[str, ...], **options: Any) -> None:
 
 @click.command()
 @click.argument("index")
-@click.option("--id", "ids", multiple=True, type=ID, help="id of a photograph; repeatable")
+@click.option("--id", "ids", multiple=True, type=shared.ID, help="id of a photograph; repeatable")
 @click.option(
     "--path", "paths", multiple=True, metavar="PATTERN", help="path of a photograph, else pattern as 'trips/*'"
 )
 @click.option("--gone", is_flag=True, help="those whose file is no longer in its folder")
 @click.option("--yes", is_flag=True, help="with --gone: also where more than a tenth of the index would go")
-@talk
+@shared.talk
 def remove(index: str, ids: tuple[int, ...], paths: tuple[str, ...], gone: bool, yes: bool) -> None:
     """Remove photographs from INDEX by id or path. Other ids stay; the files are not touched.
 
@@ -82,7 +82,7 @@ def remove(index: str, ids: tuple[int, ...], paths: tuple[str, ...], gone: bool,
 
 @click.command()
 @click.argument("index")
-@talk
+@shared.talk
 def compact(index: str) -> None:
     """Merge what was added to INDEX, and free the space of what was removed.
 
@@ -104,8 +104,8 @@ def compact(index: str) -> None:
 @click.argument("to", metavar="ENGINE")
 @click.option("--collection", metavar="NAME", help="collection or table, where ENGINE does not end in #NAME")
 @click.option("--approximate", is_flag=True, help="for many millions: an approximate index, whose recall is measured")
-@OVERWRITE
-@talk
+@shared.OVERWRITE
+@shared.talk
 def export(**options: Any) -> None:
     """Copy INDEX into ENGINE: milvus:http://host:19530, milvus:file.db or postgresql://host/database.
 

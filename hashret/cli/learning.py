@@ -6,38 +6,21 @@ from typing import Any
 
 import click
 
-from .options import (
-    CACHE,
-    DEVICE,
-    DOWNLOAD,
-    EXCLUDE,
-    INCLUDE,
-    MAX_PIXELS,
-    MODEL,
-    OVERWRITE,
-    POSITIVE,
-    PRECISION,
-    SPLIT,
-    WORKERS,
-    ListedOption,
-    backbones,
-    sources,
-    talk,
-)
+from . import options as shared
 from .output import say
 
 
 @click.command()
-@click.option("--data", cls=ListedOption, names=sources, required=True, help="a folder, or: {}")
+@click.option("--data", cls=shared.ListedOption, names=shared.sources, required=True, help="a folder, or: {}")
 @click.option("--out", default="model.safetensors", show_default=True, help="checkpoint to write")
 @click.option("--split", default="train", show_default=True, help="part of the data to learn from")
 @click.option("--method", default="am-vggh", show_default=True, help="one of those that hashret methods lists")
 @click.option("--bits", type=int, default=48, show_default=True, help="code length, 8 to 256")
 @click.option("--image-size", type=int, default=224, show_default=True, help="pixels a side, a multiple of 32")
-@click.option("--arch", cls=ListedOption, names=backbones, default="vgg16", show_default=True, help="backbone: {}")
+@click.option("--arch", cls=shared.ListedOption, names=shared.backbones, default="vgg16", show_default=True, help="{}")
 @click.option("--weights", default="imagenet", show_default=True, help="imagenet, a .safetensors or .pth file, or none")
 @click.option("--finetune", default="head", show_default=True, help="head: convolutions frozen; all: everything")
-@click.option("--width", type=POSITIVE, default=4096, show_default=True, help="nodes of the fully connected layers")
+@click.option("--width", type=shared.POSITIVE, default=4096, show_default=True, help="nodes of the connected layers")
 @click.option("--gate", default="unit", show_default=True, help="how CBAM's gates begin: unit, open or half")
 @click.option("--dropout", type=click.FloatRange(0, 1, max_open=True), help="default: the method's own, else 0.5")
 @click.option("--epochs", type=int, default=10, show_default=True)
@@ -58,17 +41,17 @@ from .output import say
 @click.option("--augment", default="crop-flip", show_default=True, help="none, crop or crop-flip, with --finetune all")
 @click.option("--heldout", type=float, default=0.05, show_default=True, help="share of the images that picks the epoch")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@EXCLUDE
-@INCLUDE
-@DEVICE
-@PRECISION
-@CACHE
-@WORKERS
-@MAX_PIXELS
-@DOWNLOAD
+@shared.EXCLUDE
+@shared.INCLUDE
+@shared.DEVICE
+@shared.PRECISION
+@shared.CACHE
+@shared.WORKERS
+@shared.MAX_PIXELS
+@shared.DOWNLOAD
 @click.option("--resume", is_flag=True, help="go on with a run that was killed")
-@OVERWRITE
-@talk
+@shared.OVERWRITE
+@shared.talk
 def train(**options: Any) -> None:
     """Learn an encoder from labelled photographs.
 
@@ -97,22 +80,22 @@ def methods() -> None:
 
 @click.command()
 @click.argument("data")
-@MODEL
+@shared.MODEL
 @click.option("--out", default="codes", show_default=True, help="folder of shards to write")
-@SPLIT
-@EXCLUDE
-@INCLUDE
-@click.option("--shard-size", type=POSITIVE, default=4096, show_default=True, help="photographs a shard")
-@DEVICE
-@PRECISION
-@CACHE
+@shared.SPLIT
+@shared.EXCLUDE
+@shared.INCLUDE
+@click.option("--shard-size", type=shared.POSITIVE, default=4096, show_default=True, help="photographs a shard")
+@shared.DEVICE
+@shared.PRECISION
+@shared.CACHE
 @click.option("--fill-cache", is_flag=True, help="keep the convolution features for further encoders")
 @click.option("--features", is_flag=True, help="keep what the hash layer reads, too, for --rerank-by features")
-@WORKERS
-@MAX_PIXELS
-@DOWNLOAD
-@OVERWRITE
-@talk
+@shared.WORKERS
+@shared.MAX_PIXELS
+@shared.DOWNLOAD
+@shared.OVERWRITE
+@shared.talk
 def encode(**options: Any) -> None:
     """Encode photographs DATA (a folder, folder:DIR, cifar10:DIR or list:FILE) into shards of codes.
 
@@ -135,9 +118,9 @@ def encode(**options: Any) -> None:
 @click.option("--out", default="hashret-demo", show_default=True, help="folder to leave everything in")
 @click.option("--bits", type=int, default=48, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@DEVICE
-@OVERWRITE
-@talk
+@shared.DEVICE
+@shared.OVERWRITE
+@shared.talk
 def demo(**options: Any) -> None:
     """Train, encode, index, query and score handwritten digits: the whole way, with no download.
 

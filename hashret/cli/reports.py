@@ -7,28 +7,28 @@ from typing import Any
 import click
 
 from ..names import to_json
-from .options import DEVICE, EXCLUDE, INCLUDE, INDEX, MAX_PIXELS, MODEL, OVERWRITE, RERANK_BY, SPLIT, VALUES, talk
+from . import options as shared
 from .output import say
 
 
 @click.command()
 @click.argument("queries")
-@INDEX
-@MODEL
-@SPLIT
-@EXCLUDE
-@INCLUDE
+@shared.INDEX
+@shared.MODEL
+@shared.SPLIT
+@shared.EXCLUDE
+@shared.INCLUDE
 @click.option("--candidates", type=int, default=1000, show_default=True, help="nearest codes that are re-ranked")
-@RERANK_BY
+@shared.RERANK_BY
 @click.option("-k", multiple=True, type=int, default=(1, 10, 100), show_default=True, help="of precision@k; repeatable")
 @click.option("--topk", type=int, help="ranks that count for mAP, 0: all; default: the protocol's, else all")
 @click.option("--index-order", is_flag=True, help="also mAP with ties in the order of the index")
 @click.option("--protocol", help="name of the protocol to record")
-@VALUES
-@DEVICE
+@shared.VALUES
+@shared.DEVICE
 @click.option("--out", metavar="JSON", help="write the figures to a file, too")
-@MAX_PIXELS
-@talk
+@shared.MAX_PIXELS
+@shared.talk
 def evaluate(**options: Any) -> None:
     """Score QUERIES (a folder of shards, or photographs with labels) against an index.
 
@@ -46,11 +46,11 @@ def evaluate(**options: Any) -> None:
 @click.option("--index", help="index folder, where it is not RUN/index")
 @click.option("--queries", help="folder of the queries' shards, where it is not RUN/codes-test")
 @click.option("--title", help="of the page; default: method, bits and data")
-@DEVICE
+@shared.DEVICE
 @click.option("--json", "as_json", is_flag=True, help="print the figures as JSON, too")
-@OVERWRITE
-@MAX_PIXELS
-@talk
+@shared.OVERWRITE
+@shared.MAX_PIXELS
+@shared.talk
 def report(as_json: bool, **options: Any) -> None:
     """Show a RUN on one page: training, retrieval, bits, classes, best and worst queries.
 

@@ -10,28 +10,14 @@ import click
 
 from ..errors import HashretError
 from ..names import names_in, shown_path, to_json
-from .options import (
-    DEVICE,
-    EXCLUDE,
-    ID,
-    INCLUDE,
-    INDEX,
-    MAX_PIXELS,
-    MODEL,
-    NULL,
-    OVERWRITE,
-    POSITIVE,
-    RERANK_BY,
-    VALUES,
-    talk,
-)
+from . import options as shared
 from .output import say
 
 
 @click.command()
 @click.argument("photos", nargs=-1)
-@INDEX
-@MODEL
+@shared.INDEX
+@shared.MODEL
 @click.option("-k", type=int, default=10, show_default=True, help="answers a photograph")
 @click.option(
     "--candidates", type=int, help="nearest codes that are re-ranked; default: 1000, and all that tie with the nearest"
@@ -40,26 +26,26 @@ from .output import say
     "--recall", type=click.FloatRange(0, 1, min_open=True), help="choose the candidates for this share of hits"
 )
 @click.option("--no-rerank", "rerank", is_flag=True, default=True, flag_value=False, help="leave the Hamming order")
-@RERANK_BY
+@shared.RERANK_BY
 @click.option("--radius", type=click.IntRange(0), help="all within this many bits, instead of -k")
 @click.option("--label", multiple=True, help="search among this class only; repeatable")
 @click.option(
     "--path", multiple=True, metavar="PATTERN", help="search among these paths only, or by 'trips/*'; repeatable"
 )
-@click.option("--id", "ids", multiple=True, type=ID, help="search among these ids only; repeatable")
+@click.option("--id", "ids", multiple=True, type=shared.ID, help="search among these ids only; repeatable")
 @click.option("--exclude-self", is_flag=True, help="leave out the file that is asked for")
 @click.option("--together", type=click.Choice(["mean", "union"]), help="take all PHOTOS as one query")
-@EXCLUDE
-@INCLUDE
-@VALUES
-@DEVICE
-@NULL
+@shared.EXCLUDE
+@shared.INCLUDE
+@shared.VALUES
+@shared.DEVICE
+@shared.NULL
 @click.option("--json", "as_json", is_flag=True, help="a JSON object a photograph and line")
 @click.option("--grid", metavar="PNG", help="draw the hits into a picture")
 @click.option("--html", metavar="HTML", help="write the hits as a page")
 @click.option("--no-maps", "maps", is_flag=True, default=True, flag_value=False, help="a page without maps of explain")
-@MAX_PIXELS
-@talk
+@shared.MAX_PIXELS
+@shared.talk
 def query(
     photos: tuple[str, ...],
     index: str,
@@ -108,18 +94,18 @@ def query(
 
 @click.command()
 @click.argument("photos", nargs=-1)
-@MODEL
+@shared.MODEL
 @click.option("--out", default="explain.png", show_default=True, help="picture to write")
 @click.option("--index", help="draw the hits of this index, too")
-@click.option("-k", type=POSITIVE, default=3, show_default=True, help="hits a photograph, with --index")
-@EXCLUDE
-@INCLUDE
-@DEVICE
+@click.option("-k", type=shared.POSITIVE, default=3, show_default=True, help="hits a photograph, with --index")
+@shared.EXCLUDE
+@shared.INCLUDE
+@shared.DEVICE
 @click.option("--json", "as_json", is_flag=True, help="print all numbers, a JSON object a photograph and line")
-@NULL
-@OVERWRITE
-@MAX_PIXELS
-@talk
+@shared.NULL
+@shared.OVERWRITE
+@shared.MAX_PIXELS
+@shared.talk
 def explain(photos: tuple[str, ...], as_json: bool, null: bool, **options: Any) -> None:
     """Draw where the codes of PHOTOS (files, folders, or - for paths on standard input) come from.
 
@@ -161,14 +147,14 @@ def _photos(photos: Iterable[str], null: bool) -> list[str]:
 @click.command()
 @click.argument("index", default="index")
 @click.option("--model", help="checkpoint of the encoder; default: model.safetensors where there is one")
-@VALUES
+@shared.VALUES
 @click.option("--host", default="127.0.0.1", show_default=True, help="address to listen at; 0.0.0.0 for all")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 for a free one")
-@DEVICE
-@click.option("--max-upload", type=POSITIVE, default=20, show_default=True, help="megabytes of an upload")
-@click.option("--max-pixels", type=POSITIVE, default=50, show_default=True, help="megapixels of an upload")
-@click.option("--batch", type=POSITIVE, default=32, show_default=True, help="uploads encoded together, at most")
-@talk
+@shared.DEVICE
+@click.option("--max-upload", type=shared.POSITIVE, default=20, show_default=True, help="megabytes of an upload")
+@click.option("--max-pixels", type=shared.POSITIVE, default=50, show_default=True, help="megapixels of an upload")
+@click.option("--batch", type=shared.POSITIVE, default=32, show_default=True, help="uploads encoded together, at most")
+@shared.talk
 def serve(**options: Any) -> None:
     """Serve INDEX, a folder or a collection, to browsers and programs on this machine: a page, a JSON API, metrics.
 
