@@ -2,6 +2,13 @@
 
 import subprocess
 import sys
+from dataclasses import replace
+
+import numpy as np
+
+from hashret import shards
+from hashret.data import open_data
+from hashret.encoding import encode
 
 CODE = """
 import sys
@@ -49,3 +56,11 @@ assert kept() == [[*range(101, 109), *range(200, 208)]]
 def test_one_entry_adds_a_column(tmp_path):
     done = subprocess.run([sys.executable, "-c", CODE, tmp_path], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_encode_takes_a_column_from_the_source(photos, model, tmp_path, monkeypatch):
+    taken = shards.Column("taken", "taken", (("<i8", ()),), optional=True)
+    monkeypatch.setattr(shards, "COLUMNS", [*shards.COLUMNS, taken])
+    source = replace(open_data(photos, "test"), columns={"taken": np.arange(100, 112)}).subset([7, 3, 5])
+    encode(source, model, tmp_path / "codes", shard_size=2, workers=0)
+    assert shards.ShardFolder(tmp_path / "codes").load().others["taken"].tolist() == [107, 103, 105]

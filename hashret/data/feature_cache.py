@@ -59,15 +59,17 @@ class FeatureCache:
         source: the photographs. The cache of a subset is that of the whole, as is that of any source of the same root.
         weights: what `hashret.models.backbones.Backbone.fingerprint` says of the layers.
         image_size: side of the images in pixels.
-        precision: "bfloat16" or "float32", the number format that the backbone computes in.
+        compute_dtype: "bfloat16" or "float32", the number format that the backbone computes in.
     """
 
-    def __init__(self, folder: StrPath | None, source: Source, weights: str, image_size: int, precision: str) -> None:
+    def __init__(
+        self, folder: StrPath | None, source: Source, weights: str, image_size: int, compute_dtype: str
+    ) -> None:
         self.whole: Source = source if source.whole is None else source.whole
         self.rows = np.arange(len(source)) if source.rows is None else source.rows
         self.image_size = image_size
         self.parent = _parent(folder)
-        self.key: dict[str, Any] = {"weights": weights, "image_size": image_size, "precision": precision}
+        self.key: dict[str, Any] = {"weights": weights, "image_size": image_size, "precision": compute_dtype}
         key = {"format": _FORMAT, "reading": _READING, "root": os.path.realpath(self.whole.root), **self.key}
         self.folder, self.info = self.parent / _name(key), key | {"spec": self.whole.spec}
         self.slots: Positions | None = None  # of the photographs of the whole source, see `_located`

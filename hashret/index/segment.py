@@ -279,9 +279,7 @@ def _save_planes(path: Path, codes: Codes) -> None:
 
 
 class _ArrayFile:
-    """An .npy file that grows by blocks of rows; its header is written at the end, when the count is known."""
-
-    _HEADER = 128
+    """An .npy file that grows by blocks of rows; numpy leaves room in its header for the count, which is known last."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.rows = path, 0
@@ -291,18 +289,17 @@ class _ArrayFile:
         if self.file is None:
             self.dtype, self.shape = block.dtype, block.shape[1:]
             self.file = open(self.path, "wb")
-            self.file.write(b" " * self._HEADER)
+            self._write_header(self.file)
         self.file.write(np.ascontiguousarray(block).data)
         self.rows += len(block)
 
     def close(self) -> None:
-        if self.file is None:
-            return
-        shape = (self.rows, *self.shape)
+        if self.file is not None:
+            self.file.seek(0)
+            self._write_header(self.file)
+            self.file.close()
+
+    def _write_header(self, file: IO[bytes]) -> None:
         descr = np.lib.format.dtype_to_descr(self.dtype)
-        text = repr({"descr": descr, "fortran_order": False, "shape": shape}).encode()
-        magic = np.lib.format.magic(1, 0)
-        size = self._HEADER - len(magic) - 2
-        self.file.seek(0)
-        self.file.write(magic + size.to_bytes(2, "little") + text.ljust(size - 1) + b"\n")
-        self.file.close()
+        header = {"descr": descr, "fortran_order": False, "shape": (self.rows, *self.shape)}
+        np.lib.format.write_array_header_1_0(file, header)
