@@ -98,9 +98,9 @@ def test_a_training_that_learned_nothing_says_so_and_records_it(photos, weights,
 
 def test_a_training_that_learned_is_silent(photos, head, tmp_path):
     record = train(photos, tmp_path / "model.safetensors", **head | {"method": "itq"})
-    assert record["warning"] is None
-    assert record["codes"]["distinct"] >= 3
-    assert record["codes"]["map"] > 1.5 * record["codes"]["chance"]
+    assert record.warning is None
+    assert record.codes["distinct"] >= 3
+    assert record.codes["map"] > 1.5 * record.codes["chance"]
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_fewer_photographs_than_bits(photos, head, tmp_path, method):
         for number in range(2):
             shutil.copy(photos / "train" / colour / f"{number:02d}.png", folder / colour)
     record = train(folder, tmp_path / "model.safetensors", **head | {"method": method, "bits": 64})
-    assert record["codes"]["distinct"] >= 2
+    assert record.codes["distinct"] >= 2
 
 
 def test_a_fit_that_gives_no_numbers_leaves_what_was(photos, head, tmp_path, monkeypatch):
@@ -204,7 +204,7 @@ def test_a_training_resumes_only_with_the_classes_it_began_with(photos, head, tm
     folder = tmp_path / "photos"
     shutil.copytree(photos / "train", folder)
     out = tmp_path / "model.safetensors"
-    monkeypatch.setattr(loop.Run, "_finish", lambda *_: None)  # as if it had been killed
+    monkeypatch.setattr(loop.TrainingRun, "_finish", lambda *_: None)  # as if it had been killed
     train(folder, out, **head)
     (folder / "red").rename(folder / "rot")
     with pytest.raises(HashretError, match="photographs changed since the unfinished training"):
@@ -216,4 +216,4 @@ def test_names_that_are_not_utf8_train(photos, head, tmp_path):
     shutil.copytree(photos / "train", folder)
     (folder / "red").rename(folder / "rou\udcff")
     record = train(folder, tmp_path / "model.safetensors", **head | {"method": "dpsh"})
-    assert record["classes"] == read_meta(tmp_path / "model.safetensors")["classes"] == ["blue", "green", "rou\udcff"]
+    assert record.classes == read_meta(tmp_path / "model.safetensors")["classes"] == ["blue", "green", "rou\udcff"]

@@ -25,7 +25,7 @@ from hashret.models.checkpoint import read_meta
 from hashret.models.weights import load_backbone
 from hashret.opening import open_database
 from hashret.shards import Shard, encode_paths, read_shard, write_shard
-from hashret.training.loop import Run
+from hashret.training.loop import TrainingRun
 from hashret.training.start import train
 
 N, BITS = 5000, 24
@@ -423,10 +423,10 @@ def test_the_state_of_a_training_is_what_was_saved(photos, weights, tmp_path, mo
         whole(run, *arguments)
         raise Killed
 
-    whole, out = Run._end_epoch, tmp_path / "model.safetensors"
+    whole, out = TrainingRun._end_epoch, tmp_path / "model.safetensors"
     options = {"bits": 12, "image_size": 32, "arch": "vgg11", "weights": weights, "width": 16, "epochs": 2}
     options |= {"batch_size": 8, "workers": 0, "device": "cpu"}
-    monkeypatch.setattr(Run, "_end_epoch", end_epoch)
+    monkeypatch.setattr(TrainingRun, "_end_epoch", end_epoch)
     with pytest.raises(Killed):
         train(f"folder:{photos}", out, **options)
     monkeypatch.undo()

@@ -80,17 +80,7 @@ engines.engine.Rows.values engines.engine.connect(place) engines.engine.joined(p
 engines.exporting.Export.place engines.milvus.Milvus.__init__(place) engines.milvus.Milvus.write(rows)
 engines.milvus.open_engine(place) engines.postgres.Postgres.__init__(place) engines.postgres.Postgres.write(rows)
 engines.postgres.open_engine(place) engines.text.like explanation.concentration(places)
-explanation.contribution_caption(places) methods.cnnh.CNNH.begin(rows) methods.cnnh.CNNH.loss(rows)
-methods.cnnh.CNNHPlus.loss(rows) methods.codewords.VGGHPlus.begin(rows) methods.codewords.VGGHPlus.loss(rows)
-methods.dnnh.DNNH.loss(rows) methods.dnnh.piecewise_threshold(values) methods.dpsh.DPSH.loss(rows)
-methods.method.Method.begin(rows) methods.method.Method.loss(rows) methods.similarity.alike
-methods.vggh.VGGH.loss(rows) methods.vggh.VGGH.regularization(values) records.plain(place)
-training.feed.Augment.__call__(row)
-training.feed.FeatureFeed.descriptors(rows) training.feed.FeatureFeed.values
-training.feed.FeatureFeed.values(precision) training.feed.FeatureFeed.values(rows) training.feed.ImageFeed.values
-training.feed.ImageFeed.values(precision) training.feed.ImageFeed.values(rows) training.held_out.hold_out(share)
-training.loop.Run training.parallel.Share.computed(rows) training.parallel.Share.take(rows)
-training.parallel.SharedDropout.__init__(share)
+explanation.contribution_caption(places) records.plain(place)
 """
 
 

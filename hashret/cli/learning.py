@@ -28,16 +28,20 @@ from .output import say
 @click.option(
     "--lr", type=click.FloatRange(0, min_open=True), help="default: the method's own, else 3e-4; 1e-4 for all"
 )
-@click.option(
-    "--classifier-rate", type=click.FloatRange(0), help="of the classifier's lr; default: 1, several labels: 30"
-)
 @click.option("--weight-decay", type=click.FloatRange(0), default=0.01, show_default=True)
-@click.option("--quantization", type=click.FloatRange(0), help="pulls values to 0 and 1; default: the method's own")
 @click.option(
-    "--pairs", type=click.FloatRange(0), help="weight of pairs in am-vggh+ and vggh+; default: by bits and labels"
+    "--option",
+    "options",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=shared.by_name,
+    help="an option of the method, as hashret methods lists them; repeatable",
 )
-@click.option("--balance", type=click.FloatRange(0), default=0.0, show_default=True, help="pulls bits to half ones")
-@click.option("--smoothing", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="of the labels")
+@click.option("--classifier-rate", type=float, help="as --option classifier_rate=VALUE")
+@click.option("--quantization", type=float, help="as --option quantization=VALUE")
+@click.option("--pairs", type=float, help="as --option pairs=VALUE")
+@click.option("--balance", type=float, help="as --option balance=VALUE")
+@click.option("--smoothing", type=float, help="as --option smoothing=VALUE")
 @click.option("--augment", default="crop-flip", show_default=True, help="none, crop or crop-flip, with --finetune all")
 @click.option("--heldout", type=float, default=0.05, show_default=True, help="share of the images that picks the epoch")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
@@ -60,13 +64,13 @@ def train(**options: Any) -> None:
     """
     from ..training.start import train
 
-    record = train(**options)
-    say(f"{options['out']}: {record['bits']} bits, epoch {record['best_epoch']}, {record['seconds']:.0f} s")
+    report = train(**options)
+    say(f"{options['out']}: {report.bits} bits, epoch {report.best_epoch}, {report.seconds:.0f} s")
 
 
 @click.command()
 def methods() -> None:
-    """List the hashing methods with their papers.
+    """List the hashing methods with their papers and options.
 
     \b
     Example: hashret methods
@@ -76,6 +80,9 @@ def methods() -> None:
     for method in METHODS.values():
         labels = "" if method.needs_labels else " Needs no labels."
         click.echo(f"{method.name:<8} {method.paper}.{labels}")
+        for option in method.options:
+            several = "" if option.several_labels is None else f", several labels {option.several_labels:g}"
+            click.echo(f"{'':<8} --option {option.name}={option.default:g}{several}: {option.help}")
 
 
 @click.command()

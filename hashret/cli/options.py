@@ -74,6 +74,15 @@ def sources() -> list[str]:
     return [source.help for source in SOURCES.values()]
 
 
+def by_name(_context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """Turn the values NAME=VALUE of an option into a dict."""
+    pairs = [value.partition("=") for value in values]
+    for name, equals, _ in pairs:
+        if not name or not equals:
+            raise click.BadParameter("must be NAME=VALUE", param=option)
+    return {name: value for name, _, value in pairs}
+
+
 MODEL = click.option("--model", default="model.safetensors", show_default=True, help="checkpoint of the encoder")
 INDEX = click.option(
     "--index", default="index", show_default=True, envvar="HASHRET_INDEX", help="index folder, or a collection: "

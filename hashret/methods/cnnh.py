@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
+from ..bits import Labels, Positions
+from ..models.heads import HeadOutput
 from .method import Method
-from .similarity import Similarity
-from .vggh import classification_loss
+from .similarity import Floats, Similarity
+from .vggh import CLASSIFIER_RATE, SMOOTHING, classification_loss
 
 SWEEPS = 5
 
@@ -19,15 +23,15 @@ class CNNH(Method):
     name = "cnnh"
     paper = "Xia et al., Supervised hashing for image retrieval via image representation learning, AAAI 2014"
 
-    def begin(self, labels, rows):
-        codes = torch.zeros(len(labels), self.settings.bits)
-        signs = approximate(Similarity(labels[rows]), self.settings.bits, self.settings.seed)
-        codes[torch.as_tensor(rows)] = torch.from_numpy(signs > 0).float()
+    def begin(self, labels: Labels, source_rows: Positions) -> None:
+        codes = torch.zeros(len(labels), self.bits)
+        signs = approximate(Similarity(labels[source_rows]), self.bits, self.seed)
+        codes[torch.as_tensor(source_rows)] = torch.from_numpy(signs > 0).float()
         self.state = {"codes": codes}
 
-    def loss(self, output, labels, rows):
-        """Binary cross-entropy of each bit with the code of stage one."""
-        target = self.state["codes"][torch.as_tensor(rows)].to(output.logits)
+    def loss(self, output: HeadOutput, labels: Tensor, source_rows: Positions) -> Tensor:
+        """Return the binary cross-entropy of each bit with the code of stage one."""
+        target = self.state["codes"][torch.as_tensor(source_rows)].to(output.logits)
         return F.binary_cross_entropy_with_logits(output.logits, target)
 
 
@@ -36,14 +40,19 @@ class CNNHPlus(CNNH):
 
     name = "cnnh+"
     classifier = True
+    options = (SMOOTHING, CLASSIFIER_RATE)
 
-    def loss(self, output, labels, rows):
-        """CNNH's loss plus the classification loss."""
-        return super().loss(output, labels, rows) + classification_loss(output.scores, labels, self.settings.smoothing)
+    def loss(self, output: HeadOutput, labels: Tensor, source_rows: Positions) -> Tensor:
+        """Return CNNH's loss plus the classification loss."""
+        assert output.scores is not None
+        classification = classification_loss(output.scores, labels, self.chosen["smoothing"])
+        return super().loss(output, labels, source_rows) + classification
 
 
-def approximate(similarity, bits, seed=0, sweeps=SWEEPS, history=None):
-    """Codes H that minimise |S - H H^T / bits|^2 (Frobenius), entry by entry: -> (n, bits) of +1 and -1.
+def approximate(
+    similarity: Similarity, bits: int, seed: int = 0, sweeps: int = SWEEPS, history: list[float] | None = None
+) -> npt.NDArray[np.int64]:
+    """Return codes H that minimise |S - H H^T / bits|^2 (Frobenius), entry by entry: -> (n, bits) of +1 and -1.
 
     H is relaxed to [-1, 1] and its sign taken in the end. Each entry moves to the minimum of the second-order
     expansion of the objective, in random order (Algorithm 1 there). With S by label pattern and H^T H kept up to
@@ -82,13 +91,13 @@ def approximate(similarity, bits, seed=0, sweeps=SWEEPS, history=None):
     return np.where(h >= 0, 1, -1)
 
 
-def _note(history, similarity, h, bits):
+def _note(history: list[float] | None, similarity: Similarity, h: Floats, bits: int) -> None:
     if history is not None:
         history.append(objective(similarity, h, bits))
 
 
-def objective(similarity, h, bits):
-    """|S - H H^T / bits|^2 (Frobenius) for h (n, bits), without the n^2 entries of S."""
+def objective(similarity: Similarity, h: Floats, bits: int) -> float:
+    """Return |S - H H^T / bits|^2 (Frobenius) for h (n, bits), without the n^2 entries of S."""
     n = len(h)
     gram = h.T @ h
-    return n * n - 2 * (h * similarity.times(h)).sum() / bits + (gram * gram).sum() / bits**2
+    return float(n * n - 2 * (h * similarity.times(h)).sum() / bits + (gram * gram).sum() / bits**2)

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
+from ..bits import Labels, Positions
+from ..models.heads import HeadOutput
+from .method import Option
 from .similarity import pairwise_loss
-from .vggh import VGGH
+from .vggh import BALANCE, QUANTIZATION, SMOOTHING, VGGH
+
+Words = npt.NDArray[np.int64]
+PAIRS = Option("pairs", 0.0, "weight of pairs of photographs; 3 for codes of up to 16 bits and several labels")
 
 SCALE, MARGIN = 8.0, 0.2
 SHORT = 16  # bits, up to which pairs of photographs with several labels count
@@ -30,21 +38,23 @@ class VGGHPlus(VGGH):
         "cosine similarity based learning objective, NeurIPS 2021"
     )
     classifier = False
+    options = (QUANTIZATION, BALANCE, SMOOTHING, PAIRS)
 
     @classmethod
-    def defaults_for(cls, bits, several_labels):
+    def defaults_for(cls, bits: int, several_labels: bool) -> dict[str, float]:
         short = {"pairs": 3.0, "dropout": 0.0} if several_labels and bits <= SHORT else {}
         return cls.defaults | short
 
-    def begin(self, labels, rows):
+    def begin(self, labels: Labels, source_rows: Positions) -> None:
         classes = labels.shape[1] if labels.ndim == 2 else int(labels.max()) + 1
-        words = codewords(classes, self.settings.bits, self.settings.seed)
+        words = codewords(classes, self.bits, self.seed)
         self.state = {"codewords": torch.from_numpy(words).float()}
 
-    def loss(self, output, labels, rows):
-        """Cross-entropy of 8 (cos(2v - 1, codeword) - 0.2 where the label holds) over the classes; a photograph with
-        several labels wants them all in equal parts. Plus ``pairs`` times `pairwise_loss`, and quantization and balance
-        as in VGGH.
+    def loss(self, output: HeadOutput, labels: Tensor, source_rows: Positions) -> Tensor:
+        """Return the cross-entropy of 8 (cos(2v - 1, codeword) - 0.2 where the label holds) over the classes.
+
+        The target of a photograph with several labels is all of them in equal parts. ``pairs`` times `pairwise_loss`
+        is added, and ``quantization`` and ``balance`` as in VGGH.
         """
         words = self.state["codewords"].to(output.logits)
         cosine = F.normalize(2 * output.hash_outputs - 1, dim=1) @ F.normalize(words, dim=1).T
@@ -52,9 +62,9 @@ class VGGHPlus(VGGH):
         target = target.to(cosine)
         scores = SCALE * (cosine - MARGIN * target)
         wanted = target / target.sum(dim=1, keepdim=True).clamp(min=1)
-        loss = F.cross_entropy(scores, wanted, label_smoothing=self.settings.smoothing)
-        if self.settings.pairs:
-            loss = loss + self.settings.pairs * pairwise_loss(output.logits, labels)
+        loss = F.cross_entropy(scores, wanted, label_smoothing=self.chosen["smoothing"])
+        if self.chosen["pairs"]:
+            loss = loss + self.chosen["pairs"] * pairwise_loss(output.logits, labels)
         return loss + self.regularization(output.hash_outputs)
 
 
@@ -66,24 +76,25 @@ class AMVGGHPlus(VGGHPlus):
     attention = True
 
 
-def codewords(classes, bits, seed=0, tries=10):
-    """Codes far from each other and with balanced bits, by descent from random ones: -> (classes, bits) of +1 and -1.
+def codewords(classes: int, bits: int, seed: int = 0, tries: int = 10) -> Words:
+    """Return codes far from each other and with balanced bits, (classes, bits) of +1 and -1.
 
-    One bit is flipped at a time while that lowers the sum over pairs of exp(2 c_i . c_j / sqrt(bits)), which the
-    nearest pairs rule, plus 0.05 times the squared sums of the bits over the classes.
+    From random codes on, one bit is flipped at a time while that lowers the sum over pairs of
+    exp(2 c_i . c_j / sqrt(bits)), which the nearest pairs rule, plus 0.05 times the squared sums of the bits over the
+    classes.
     """
     rng = np.random.default_rng(seed)
     found = [_descend(np.where(rng.random((classes, bits)) < 0.5, -1, 1), rng) for _ in range(tries)]
     return min(found, key=_cost)
 
 
-def _descend(words, rng):
+def _descend(words: Words, rng: np.random.Generator) -> Words:
     classes, bits = words.shape
     cost, moved = _cost(words), True
     while moved:
         moved = False
-        for place in rng.permutation(classes * bits):
-            i, j = divmod(int(place), bits)
+        for entry in rng.permutation(classes * bits):
+            i, j = divmod(int(entry), bits)
             words[i, j] *= -1
             new = _cost(words)
             if new < cost - 1e-9:
@@ -93,7 +104,7 @@ def _descend(words, rng):
     return words
 
 
-def _cost(words):
+def _cost(words: Words) -> float:
     classes, bits = words.shape
     pairs = (words @ words.T)[np.triu_indices(classes, 1)]
-    return np.exp(2 * pairs / np.sqrt(bits)).sum() + 0.05 * (words.sum(axis=0) ** 2).sum()
+    return float(np.exp(2 * pairs / np.sqrt(bits)).sum() + 0.05 * (words.sum(axis=0) ** 2).sum())

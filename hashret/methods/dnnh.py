@@ -4,35 +4,42 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
+from ..bits import Positions
+from ..models.heads import HeadOutput
 from .method import Method
-from .similarity import alike
+from .similarity import share_a_label
 
 MARGIN = 1.0
 EPSILON = 0.4
 
 
 class DNNH(Method):
-    """Simultaneous feature learning and hash coding: an image must be nearer to one that is alike than to one that
-    is not, by a margin of one bit."""
+    """Simultaneous feature learning and hash coding by triplets.
+
+    A photograph must be nearer to one of its label than to one of another, by a margin of one bit.
+    """
 
     name = "dnnh"
     paper = "Lai, Pan, Liu & Yan, Simultaneous feature learning and hash coding with deep neural networks, CVPR 2015"
     head = "sliced"
 
-    def loss(self, output, labels, rows):
-        """Mean over all triplets (i, i+, i-) of the batch of max(0, 1 - |F - F-|^2 + |F - F+|^2). Formula (2) there,
-        F being the values after `piecewise_threshold`.
+    def loss(self, output: HeadOutput, labels: Tensor, source_rows: Positions) -> Tensor:
+        """Return the mean over all triplets (i, i+, i-) of the batch of max(0, 1 - |F - F-|^2 + |F - F+|^2).
+
+        F are the hash outputs after `piecewise_threshold`. Source: formula (2) there.
         """
         f = piecewise_threshold(output.hash_outputs)
         squared = (f[:, None] - f[None]).square().sum(dim=2)
-        same = alike(labels, labels)
+        same = share_a_label(labels, labels)
         positive = same & ~torch.eye(len(same), dtype=torch.bool, device=same.device)
         triplets = positive[:, :, None] & ~same[:, None, :]
         hinge = F.relu(MARGIN + squared[:, :, None] - squared[:, None, :])
         return (hinge * triplets).sum() / triplets.sum().clamp(min=1)
 
 
-def piecewise_threshold(values, epsilon=EPSILON):
-    """0 below 0.5 - epsilon, 1 above 0.5 + epsilon, the value itself between them. Formula (4) there."""
-    return torch.where(values < 0.5 - epsilon, 0.0, torch.where(values > 0.5 + epsilon, 1.0, values))
+def piecewise_threshold(hash_outputs: Tensor, epsilon: float = EPSILON) -> Tensor:
+    """Return 0 for outputs below 0.5 - epsilon, 1 above 0.5 + epsilon, those between unchanged. Formula (4) there."""
+    low, high = hash_outputs < 0.5 - epsilon, hash_outputs > 0.5 + epsilon
+    return torch.where(low, 0.0, torch.where(high, 1.0, hash_outputs))

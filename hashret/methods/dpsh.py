@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
-from .method import Method
+from ..bits import Positions
+from ..models.heads import HeadOutput
+from .method import Method, Option
 from .similarity import pairwise_loss
 
 
@@ -19,12 +22,14 @@ class DPSH(Method):
 
     name = "dpsh"
     paper = "Li, Wang & Kang, Feature learning based deep supervised hashing with pairwise labels, IJCAI 2016"
-    defaults: ClassVar[dict] = {"quantization": 0.1, "dropout": 0.0, "lr": 1e-3}  # dropout's noise drowns the pairs
+    options = (Option("quantization", 0.1, "pulls logits to 1 and -1"),)
+    defaults: ClassVar[dict[str, float]] = {"dropout": 0.0, "lr": 1e-3}  # dropout's noise drowns the pairs
 
-    def loss(self, output, labels, rows):
-        """`pairwise_loss` of the logits u plus ``quantization`` times the mean of (u - sign(u))^2. Formula (6) there,
-        as means.
+    def loss(self, output: HeadOutput, labels: Tensor, source_rows: Positions) -> Tensor:
+        """Return `pairwise_loss` of the logits u plus ``quantization`` times the mean of (u - sign(u))^2.
+
+        Source: formula (6) there, as means.
         """
         u = output.logits
         signs = torch.where(u >= 0, 1.0, -1.0)
-        return pairwise_loss(u, labels) + self.settings.quantization * (u - signs).square().mean()
+        return pairwise_loss(u, labels) + self.chosen["quantization"] * (u - signs).square().mean()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
+from ..bits import Labels
+from ..models.heads import Head, ProjectionHead
 from .method import Method
 
 ITERATIONS = 50
@@ -18,7 +21,8 @@ class LSH(Method):
     needs_labels = False
     fitted = True
 
-    def fit(self, head, x, labels, seed):
+    def fit(self, head: Head, x: Tensor, labels: Labels | None, seed: int) -> None:
+        assert isinstance(head, ProjectionHead)
         random = torch.Generator().manual_seed(seed)
         weight = torch.randn(head.weight.shape, generator=random).to(x.device)
         _set(head, x, weight)
@@ -30,7 +34,8 @@ class ITQ(LSH):
     name = "itq"
     paper = "Gong & Lazebnik, Iterative quantization: a Procrustean approach to learning binary codes, CVPR 2011"
 
-    def fit(self, head, x, labels, seed):
+    def fit(self, head: Head, x: Tensor, labels: Labels | None, seed: int) -> None:
+        assert isinstance(head, ProjectionHead)
         bits = head.weight.shape[1]
         centred = (x - x.mean(dim=0)).double()
         # The largest `bits` eigenvectors of the covariance, and a random rotation to start from.
@@ -38,14 +43,14 @@ class ITQ(LSH):
         _set(head, x, (components @ rotation(centred @ components, seed)).float())
 
 
-def rotation(v, seed=0, iterations=ITERATIONS, history=None):
-    """Rotation R (k, k) that minimises |sign(vR) - vR|^2 for v (n, k), from a random start. Formula (2) there.
+def rotation(v: Tensor, seed: int = 0, iterations: int = ITERATIONS, history: list[float] | None = None) -> Tensor:
+    """Return the rotation R (k, k) that minimises |sign(vR) - vR|^2 for v (n, k), from a random start.
 
-    ``history``: a list that the loss before each update is appended to.
+    Source: formula (2) there. The loss before each update is appended to ``history``.
     """
     k = v.shape[1]
     random = torch.randn(k, k, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    r = torch.linalg.qr(random)[0].to(v)
+    r: Tensor = torch.linalg.qr(random)[0].to(v)
     for _ in range(iterations):
         projected = v @ r
         codes = torch.where(projected >= 0, 1.0, -1.0).to(v)
@@ -56,7 +61,7 @@ def rotation(v, seed=0, iterations=ITERATIONS, history=None):
     return r
 
 
-def _set(head, x, weight):
-    """Fill a `ProjectionHead`; each bit is scaled to unit spread, so that sigmoid values stay apart for the re-rank."""
+def _set(head: ProjectionHead, x: Tensor, weight: Tensor) -> None:
+    """Fill a head; each bit is scaled to unit spread, so that hash outputs stay apart for the re-rank."""
     head.mean.copy_(x.mean(dim=0))
     head.weight.copy_(weight / ((x - head.mean) @ weight).std(dim=0, correction=0).clamp(min=1e-12))

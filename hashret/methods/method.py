@@ -1,57 +1,133 @@
-"""What a hashing method may add to the shared network and training loop."""
+"""What a hashing method adds to the shared network and training loop, and the options that it declares."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar
+
+from torch import Tensor
+
+from ..bits import Labels, Positions
+from ..errors import HashretError
+from ..models.heads import Head, HeadOutput
+
+
+@dataclass(frozen=True)
+class Option:
+    """A number that a method takes from its user, as ``--option NAME=VALUE``.
+
+    Attributes:
+        name: the name of the option.
+        default: its value where the user gives none.
+        help: what it does, in a few words.
+        low, high: the least and the largest value allowed.
+        several_labels: another default, for photographs with several labels each.
+    """
+
+    name: str
+    default: float
+    help: str
+    low: float = 0.0
+    high: float = math.inf
+    several_labels: float | None = None
+
+    def checked(self, value: float | str) -> float:
+        """Return a value as a number.
+
+        Raises:
+            HashretError: it is no number, or out of range.
+        """
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not (self.low <= number <= self.high and math.isfinite(number)):
+            above = "" if self.high == math.inf else f" to {self.high:g}"
+            raise HashretError(f"the option {self.name} must be a number from {self.low:g}{above}, not {value}")
+        return number
 
 
 class Method:
-    """Base of all methods; each says only where it differs.
+    """Base of all methods; a subclass says only where it differs.
 
     A trained method gives a `loss`, and may prepare with `begin`. A fitted one (``fitted = True``) gives `fit`
     instead, which sets a shallow head's parameters once.
 
     Attributes:
-        name: as `hashret train --method` takes it.
+        name: as ``--method`` takes it.
         paper: what it reproduces.
-        head: kind of head, see `hashret.models.heads.make_head`; attention: whether an "fc" head has CBAM; classifier:
-            whether the loss reads class scores.
+        head: kind of head, see `hashret.models.heads.make_head`.
+        attention: whether the head has CBAM.
+        classifier: whether the loss reads class scores.
         needs_labels: whether it learns from labels.
+        fitted: whether it is fitted, not trained by gradient.
+        options: the numbers that its user may set.
         defaults: training settings whose default differs from that of `hashret.train`.
+        bits: length of the codes.
+        seed: decides what is random in the method.
+        chosen: value of each option in this run.
         state: tensors that a run must keep to go on after a kill.
     """
 
-    name = ""
-    paper = ""
-    head = "fc"
-    attention = False
-    classifier = False
-    needs_labels = True
-    fitted = False
-    defaults: ClassVar[dict] = {}
+    name: ClassVar[str] = ""
+    paper: ClassVar[str] = ""
+    head: ClassVar[str] = "fc"
+    attention: ClassVar[bool] = False
+    classifier: ClassVar[bool] = False
+    needs_labels: ClassVar[bool] = True
+    fitted: ClassVar[bool] = False
+    options: ClassVar[tuple[Option, ...]] = ()
+    defaults: ClassVar[dict[str, float]] = {}
 
-    def __init__(self, settings):
-        self.settings = settings
-        self.state = {}
+    def __init__(self, bits: int, seed: int = 0, options: Mapping[str, float] | None = None) -> None:
+        self.bits, self.seed = bits, seed
+        self.chosen = {option.name: option.default for option in self.options} | dict(options or {})
+        self.state: dict[str, Tensor] = {}
 
     @classmethod
-    def defaults_for(cls, bits, several_labels):
-        """`defaults` for codes of so many bits, of photographs with one label each or with several."""
-        return cls.defaults
-
-    def begin(self, labels, rows):
-        """Prepare to train on ``rows`` of a source with ``labels``, (n,) or (n, classes) numpy."""
-
-    def loss(self, output, labels, rows):
-        """Loss of a batch, a scalar.
+    def defaults_for(cls, bits: int, several_labels: bool) -> dict[str, float]:
+        """Return the defaults, of options or training settings, for codes of ``bits`` bits.
 
         Args:
-            output: `HeadOutput` in float32, logits (n, bits) and scores (n, classes).
+            bits: length of the codes.
+            several_labels: whether photographs have several labels each.
+        """
+        return cls.defaults
+
+    @classmethod
+    def choose(cls, given: Mapping[str, float | str], bits: int, several_labels: bool) -> dict[str, float]:
+        """Return the value of each option: the given one, else the default for such codes and labels.
+
+        Raises:
+            HashretError: an option that the method does not have, or a value that it does not take.
+        """
+        known = {option.name: option for option in cls.options}
+        for name in given:
+            if name not in known:
+                there = f"there are {', '.join(known)}" if known else "it has none"
+                raise HashretError(f"the method {cls.name} has no option {name}; {there}")
+        chosen = {name: option.default for name, option in known.items()}
+        if several_labels:
+            several = {name: option.several_labels for name, option in known.items()}
+            chosen |= {name: value for name, value in several.items() if value is not None}
+        chosen |= {name: value for name, value in cls.defaults_for(bits, several_labels).items() if name in known}
+        return chosen | {name: known[name].checked(value) for name, value in given.items()}
+
+    def begin(self, labels: Labels, source_rows: Positions) -> None:
+        """Prepare to train on some rows of a source with ``labels``, (n,) or (n, classes)."""
+
+    def loss(self, output: HeadOutput, labels: Tensor, source_rows: Positions) -> Tensor:
+        """Return the loss of a batch, a scalar.
+
+        Args:
+            output: what the head gives, in float32.
             labels: (n,) int64, or (n, classes) of 0 and 1.
-            rows: places (n,) of the batch's photographs in the source, int64.
+            source_rows: rows (n,) of the batch's photographs in the source.
         """
         raise NotImplementedError
 
-    def fit(self, head, x, labels, seed):
-        """Set the parameters of a shallow ``head`` from descriptors ``x`` (n, 512) float32 and ``labels`` or None."""
+    def fit(self, head: Head, x: Tensor, labels: Labels | None, seed: int) -> None:
+        """Set the parameters of a shallow ``head`` from descriptors ``x`` (n, channels) float32 and their labels."""
         raise NotImplementedError

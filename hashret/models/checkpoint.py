@@ -100,7 +100,8 @@ def read_meta(path: StrPath) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise HashretError(f"no checkpoint at {path}; train one with hashret train, or name one with --model")
+        hint = "train one with hashret train, or name one with --model"
+        raise HashretError(f"no checkpoint at {path}", hint=hint)
     try:
         with utf8_path(path) as name, safe_open(name, "pt") as file:
             stored = (file.metadata() or {}).get(_KEY)
@@ -114,7 +115,7 @@ def read_meta(path: StrPath) -> dict[str, Any]:
         raise HashretError(f"the checkpoint {path} is damaged: {error}") from None
     checked(meta, fields({}, {"format": whole()}), f"the checkpoint {path}")
     if meta.get("format", 0) > FORMAT:
-        raise HashretError(f"{path} was written by a later hashret (format {meta['format']}); upgrade")
+        raise HashretError(f"{path} was written by a later hashret (format {meta['format']})", hint="upgrade")
     checked(meta, _META, f"the checkpoint {path}")
     return meta
 

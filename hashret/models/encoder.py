@@ -34,7 +34,7 @@ def pick_device(name: str = "auto") -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
-        raise HashretError("no CUDA device here; use --device cpu")
+        raise HashretError("no CUDA device here", hint="use --device cpu")
     return torch.device(name)
 
 

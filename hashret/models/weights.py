@@ -58,19 +58,22 @@ def init_from_scratch(module: nn.Module) -> None:
 
 def _imagenet(architecture: Backbone) -> dict[str, Tensor]:
     if architecture.pretrained is None:
-        raise HashretError(f"there are no ImageNet weights of {architecture.name}; name a file with --weights PATH")
+        raise HashretError(
+            f"no ImageNet weights of {architecture.name} are known", hint="name a file with --weights PATH"
+        )
     try:
         return architecture.pretrained()
     except (OSError, RuntimeError) as error:
         raise HashretError(
-            f"the ImageNet weights of {architecture.name} could not be downloaded ({error}); "
-            "fetch them elsewhere and name the file with --weights PATH"
+            f"the ImageNet weights of {architecture.name} could not be downloaded ({error})",
+            hint="fetch them elsewhere and name the file with --weights PATH",
         ) from None
 
 
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
-        raise HashretError(f"no weights at {path}; --weights takes a .safetensors or .pth file, imagenet or none")
+        hint = "--weights takes a .safetensors or .pth file, imagenet or none"
+        raise HashretError(f"no weights at {path}", hint=hint)
     try:
         if path.suffix == ".safetensors":
             with utf8_path(path) as name:

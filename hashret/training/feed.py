@@ -1,113 +1,195 @@
-"""What the training loop reads: convolution features from the cache, or photographs with augmentation."""
+"""What the training loop reads: feature maps from the cache, or photographs with augmentation."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from typing import Any, Protocol
+
 import numpy as np
 import torch
+from torch import Tensor, nn
 
-from ..data.batches import batch_size, batches, split_rows
+from ..bits import HashOutputs, Positions
+from ..data.batches import Pixels, batch_size, batches, split_rows
 from ..data.feature_cache import PRESENT, FeatureCache
+from ..data.source import Source
 from ..errors import HashretError
+from ..files import StrPath
+from ..models.backbones import Backbone
 from ..models.encoder import FrozenBackbone
 from ..models.heads import descriptor
+from ..models.network import HashNet
+
+_MAPS_AT_ONCE = 512
+
+
+class Feed(Protocol):
+    """What the training loop asks of its input."""
+
+    def readable(self) -> Positions:
+        """Return the source rows whose photographs can be read, as far as that is known before they are."""
+
+    def batches(
+        self, batches_of_rows: Sequence[Positions], seed: tuple[int, int]
+    ) -> Iterator[tuple[Positions, Tensor]]:
+        """Yield for each batch of source rows those that could be read, and the input of the module in training."""
+
+    def hash_outputs(self, net: HashNet, source_rows: Positions, compute_dtype: str) -> HashOutputs:
+        """Return the hash outputs of photographs by the network as it is, float32 (n, bits)."""
 
 
 class FeatureFeed:
-    """Cached features of frozen convolutions: an epoch costs the head alone."""
+    """Cached feature maps of a frozen backbone: an epoch costs the head alone.
 
-    def __init__(self, source, layers, architecture, image_size, compute_dtype, device, cache=None, workers=None):
+    Args:
+        source: the photographs.
+        layers: of the backbone.
+        architecture: what the layers are.
+        image_size: pixels a side.
+        compute_dtype: number format in which the backbone computes.
+        device: where it computes.
+        cache: folder of feature caches, None for the default.
+        workers: decoding processes, None for one a core.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        layers: nn.Module,
+        architecture: Backbone,
+        image_size: int,
+        compute_dtype: str,
+        device: torch.device,
+        cache: StrPath | None = None,
+        workers: int | None = None,
+    ) -> None:
         self.device = device
-        cache = FeatureCache(cache, source, architecture.fingerprint(layers), image_size, compute_dtype)
-        self.state = cache.fill(FrozenBackbone(layers, architecture, device, compute_dtype), workers)
-        self.features = cache.open()
+        feature_cache = FeatureCache(cache, source, architecture.fingerprint(layers), image_size, compute_dtype)
+        self.state = feature_cache.fill(FrozenBackbone(layers, architecture, device, compute_dtype), workers)
+        self.feature_maps = feature_cache.open()
 
-    def readable(self):
-        """Rows that have pixels, int64."""
-        return _some(np.flatnonzero(self.state == PRESENT))
+    def readable(self) -> Positions:
+        """Return the source rows whose photographs could be read."""
+        return _not_empty(np.flatnonzero(self.state == PRESENT))
 
-    def batches(self, row_batches, seed=None):
-        """Yield (rows, features float32 (n, 512, h, w)) for each list of rows."""
-        for rows in row_batches:
-            yield rows, self._read(rows)
+    def batches(
+        self, batches_of_rows: Sequence[Positions], seed: tuple[int, int]
+    ) -> Iterator[tuple[Positions, Tensor]]:
+        """Yield each batch of source rows with its feature maps, float32 (n, c, h, w)."""
+        for source_rows in batches_of_rows:
+            yield source_rows, self._read(source_rows)
 
-    def values(self, net, rows, precision):
-        """Hash-layer values of rows as the network stands: -> float32 (n, bits)."""
-        out = []
-        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            for some in split_rows(rows, 512):
-                out.append(net.head(self._read(some)).hash_outputs.float().cpu())
-        return torch.cat(out).numpy()
+    def hash_outputs(self, net: HashNet, source_rows: Positions, compute_dtype: str) -> HashOutputs:
+        """Return the hash outputs of photographs by the network as it is, float32 (n, bits)."""
+        with _inference(self.device, compute_dtype):
+            blocks = [self._read(block) for block in split_rows(source_rows, _MAPS_AT_ONCE)]
+            return torch.cat([net.head(maps).hash_outputs.float().cpu() for maps in blocks]).numpy()
 
-    def descriptors(self, rows):
-        """What the shallow methods hash, see `hashret.models.heads.descriptor`: -> float32 tensor (n, 512)."""
-        return torch.cat([descriptor(self._read(some)) for some in split_rows(rows, 512)])
+    def descriptors(self, source_rows: Positions) -> Tensor:
+        """Return what the shallow methods hash, see `descriptor`: float32 (n, c)."""
+        return torch.cat([descriptor(self._read(block)) for block in split_rows(source_rows, _MAPS_AT_ONCE)])
 
-    def _read(self, rows):
-        return torch.from_numpy(self.features[rows]).to(self.device).float()
+    def _read(self, source_rows: Positions) -> Tensor:
+        return torch.from_numpy(self.feature_maps[source_rows]).to(self.device).float()
 
 
 class ImageFeed:
-    """Photographs, cropped and flipped at random for training."""
+    """Photographs, cropped and flipped at random for training.
 
-    def __init__(self, source, image_size, augment, device, workers=None):
+    Args:
+        source: the photographs.
+        image_size: pixels a side.
+        augment: kind of `Augment`.
+        device: where the network computes.
+        workers: decoding processes, None for one a core.
+    """
+
+    def __init__(
+        self, source: Source, image_size: int, augment: str, device: torch.device, workers: int | None = None
+    ) -> None:
         self.source, self.image_size, self.device, self.workers = source, image_size, device, workers
         self.augment = augment
 
-    def readable(self):
-        """All rows, but those whose file is missing or empty; others are found unreadable when they are read."""
-        return _some(np.flatnonzero(self.source.stats[:, 0] > 0))
+    def readable(self) -> Positions:
+        """Return all source rows but those whose file is missing or empty; others fail when they are read."""
+        return _not_empty(np.flatnonzero(self.source.stats[:, 0] > 0))
 
-    def batches(self, row_batches, seed=None):
-        """Yield (rows, images uint8 (n, 3, s, s)) for each list of rows; unreadable photographs drop out.
+    def batches(
+        self, batches_of_rows: Sequence[Positions], seed: tuple[int, int]
+    ) -> Iterator[tuple[Positions, Tensor]]:
+        """Yield for each batch the source rows that could be read, and their images uint8 (n, 3, s, s).
 
         Where none can be read, there are no rows, and one blank image.
         """
         augment, size = Augment(self.augment, self.image_size, seed), self.image_size
-        for batch in batches(self.source, size, row_batches, self.workers, augment):
+        rows = [batch.tolist() for batch in batches_of_rows]
+        for batch in batches(self.source, size, rows, self.workers, augment):
             images = batch.images if len(batch.rows) else np.zeros((1, 3, size, size), np.uint8)
             yield batch.rows, torch.from_numpy(images).to(self.device, non_blocking=True)
 
-    def values(self, net, rows, precision):
-        """Hash-layer values of rows as the network stands: -> float32 (n, bits); unreadable ones are 0.5."""
-        place = {int(row): i for i, row in enumerate(rows)}
-        out = None
-        some = split_rows(rows, batch_size(self.image_size))
-        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            for batch in batches(self.source, self.image_size, some, self.workers):
+    def hash_outputs(self, net: HashNet, source_rows: Positions, compute_dtype: str) -> HashOutputs:
+        """Return the hash outputs of photographs by the network as it is, float32 (n, bits); unreadable ones are 0.5.
+
+        Raises:
+            HashretError: none of the photographs could be read.
+        """
+        number = {int(row): i for i, row in enumerate(source_rows)}
+        outputs: HashOutputs | None = None
+        blocks = split_rows(source_rows.tolist(), batch_size(self.image_size))
+        with _inference(self.device, compute_dtype):
+            for batch in batches(self.source, self.image_size, blocks, self.workers):
                 if len(batch.rows):
-                    values = net(torch.from_numpy(batch.images).to(self.device)).hash_outputs.float().cpu().numpy()
-                    if out is None:
-                        out = np.full((len(rows), values.shape[1]), 0.5, np.float32)
-                    out[[place[int(row)] for row in batch.rows]] = values
-        if out is None:
-            raise HashretError(f"none of {len(rows)} held-out images could be read")
-        return out
+                    computed = net(torch.from_numpy(batch.images).to(self.device)).hash_outputs.float().cpu().numpy()
+                    if outputs is None:
+                        outputs = np.full((len(source_rows), computed.shape[1]), 0.5, np.float32)
+                    outputs[[number[int(row)] for row in batch.rows]] = computed
+        if outputs is None:
+            raise HashretError(f"none of {len(source_rows)} held-out images could be read")
+        return outputs
 
 
 class Augment:
-    """Random crop and flip of one image, decided by (seed, row) alone, whichever worker does it.
+    """Random crop and flip of one image, decided by seed and source row alone, whichever worker does it.
 
-    ``kind``: "none", "crop" (half to all of the area) or "crop-flip".
+    Args:
+        kind: "none", "crop" (half to all of the area) or "crop-flip".
+        size: pixels a side.
+        seed: of the run and the epoch.
     """
 
-    def __init__(self, kind, size, seed):
+    def __init__(self, kind: str, size: int, seed: tuple[int, ...]) -> None:
         from torchvision.transforms import v2
 
-        steps = [] if kind == "none" else [v2.RandomResizedCrop(size, scale=(0.5, 1.0), antialias=True)]
+        steps: list[Any] = [] if kind == "none" else [v2.RandomResizedCrop(size, scale=(0.5, 1.0), antialias=True)]
         if kind == "crop-flip":
             steps.append(v2.RandomHorizontalFlip())
         self.steps, self.seed = v2.Compose(steps) if steps else None, seed
 
-    def __call__(self, row, image):
+    def __call__(self, source_row: int, image: Pixels) -> Pixels:
         if self.steps is None:
             return image
-        state = int(np.random.SeedSequence((*self.seed, int(row))).generate_state(1)[0])
+        state = int(np.random.SeedSequence((*self.seed, int(source_row))).generate_state(1)[0])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(state)
-            return self.steps(torch.from_numpy(image)).numpy()
+            augmented: Pixels = self.steps(torch.from_numpy(image)).numpy()
+            return augmented
 
 
-def _some(rows):
-    if not len(rows):
+def _inference(device: torch.device, compute_dtype: str) -> ExitStack:
+    """Return a context in which the network computes without gradients and in a number format."""
+    stack = ExitStack()
+    stack.enter_context(torch.inference_mode())
+    stack.enter_context(autocast(device, compute_dtype))
+    return stack
+
+
+def autocast(device: torch.device, compute_dtype: str) -> torch.autocast:
+    """Return a context in which layers compute in bfloat16, if that is the number format."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=compute_dtype == "bfloat16")
+
+
+def _not_empty(source_rows: Positions) -> Positions:
+    if not len(source_rows):
         raise HashretError("none of the train images can be read")
-    return rows
+    return source_rows

@@ -4,43 +4,54 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..bits import Labels, Positions
+
 _WHOLE = 3  # images from which on a class may give one; a smaller class would lose half of what is learned of it
 
 
-def hold_out(labels, share, seed):
-    """Split rows into (train, held-out), both sorted int64: about ``share`` of all rows is held out, one at least.
+def hold_out(labels: Labels, fraction: float, seed: int) -> tuple[Positions, Positions]:
+    """Split photographs into those to learn from and those held out.
 
-    Of a class as much is held out as ``share`` of it rounds to. Where that is nothing, some of the small classes give
-    an image each, the larger first and by lot, until ``share`` of all is reached; classes of two only where the others
-    reach less than half of that. Where photographs have several labels, ``share`` of all rows is drawn, and those with
-    a label that only one or two have come last. ``share`` 0 holds out none.
+    Of each class, ``fraction`` of its photographs is held out, rounded. Where that is nothing, some of the small
+    classes give a photograph each, the larger first and by lot, until ``fraction`` of all is reached; classes of two
+    only where the others reach less than half of that. Where photographs have several labels, ``fraction`` of all is
+    drawn, and those with a label that only one or two have come last.
+
+    Args:
+        labels: class numbers (n,), or flags (n, classes).
+        fraction: of all photographs that is held out, one at least; 0 holds out none.
+        seed: decides the draw.
+
+    Returns:
+        The numbers of the photographs to learn from and of those held out, both sorted.
     """
     n = len(labels)
-    if share <= 0:
+    if fraction <= 0:
         return np.arange(n), np.zeros(0, np.int64)
     rng = np.random.default_rng(seed)
     if labels.ndim == 1:
-        drawn = _by_class(labels, share, rng)
+        drawn = _by_class(labels, fraction, rng)
     else:
         order = rng.permutation(n)
-        seldom = labels[:, labels.sum(axis=0) < _WHOLE].any(axis=1)
-        drawn = order[np.argsort(seldom[order], kind="stable")][: max(1, round(share * n)) if n > 1 else 0]
+        rare = np.flatnonzero(labels.sum(axis=0) < _WHOLE)
+        seldom = (labels[:, rare] != 0).any(axis=1, keepdims=True)[:, 0]
+        drawn = order[np.argsort(seldom[order], kind="stable")][: max(1, round(fraction * n)) if n > 1 else 0]
     held = np.sort(drawn)
     return np.setdiff1d(np.arange(n), held), held
 
 
-def _by_class(labels, share, rng):
-    """Held-out rows where photographs have one label each."""
+def _by_class(labels: Labels, fraction: float, rng: np.random.Generator) -> Positions:
+    """Return the held-out photographs where photographs have one label each."""
     groups = [np.flatnonzero(labels == c) for c in np.unique(labels)]
-    groups = [rng.permutation(rows) for rows in groups if len(rows) > 1]
-    sizes = np.array([len(rows) for rows in groups], np.int64)
-    counts = np.array([min(round(share * size), size - 1) for size in sizes], np.int64)
-    wanted = max(1, round(share * len(labels)))
+    groups = [rng.permutation(group) for group in groups if len(group) > 1]
+    sizes = np.array([len(group) for group in groups], np.int64)
+    counts = np.array([min(round(fraction * size), size - 1) for size in sizes], np.int64)
+    goal = max(1, round(fraction * len(labels)))
     small = np.flatnonzero(counts == 0)
-    if counts.sum() + (sizes[small] >= _WHOLE).sum() >= wanted / 2:
+    if counts.sum() + (sizes[small] >= _WHOLE).sum() >= goal / 2:
         small = small[sizes[small] >= _WHOLE]
     small = rng.permutation(small)
     small = small[np.argsort(-sizes[small], kind="stable")]
-    counts[small[: max(0, wanted - counts.sum())]] = 1
-    held = [rows[:count] for rows, count in zip(groups, counts, strict=True)]
+    counts[small[: max(0, goal - counts.sum())]] = 1
+    held = [group[:count] for group, count in zip(groups, counts, strict=True)]
     return np.concatenate([np.zeros(0, np.int64), *held])

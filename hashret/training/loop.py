@@ -9,28 +9,46 @@ import os
 import re
 import shutil
 import time
-from dataclasses import asdict
-from functools import partial
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from .. import __version__
-from ..bits import binarize, pack
+from ..bits import HashOutputs, Labels, Positions, binarize, pack
 from ..collapse import code_figures, collapsed
+from ..data.source import Source
 from ..distributed import barrier, is_main, world
 from ..errors import HashretError, warn
-from ..files import atomic, check_output, check_writable, discard, named, read_json, remove_leftovers, write_json
+from ..files import (
+    StrPath,
+    atomic,
+    check_output,
+    check_writable,
+    discard,
+    named,
+    read_json,
+    remove_leftovers,
+    write_json,
+)  # fmt: skip
+from ..methods.method import Method
 from ..metrics import average_precision, count_by_distance
 from ..models.checkpoint import save_checkpoint
+from ..models.heads import Head
+from ..models.network import HashNet
 from ..progress import Progress, clock
 from ..records import checked, fields, list_of, number, or_none, plain, table_of, whole
+from .feed import FeatureFeed, Feed, autocast
 from .held_out import hold_out
-from .parallel import Share
+from .parallel import BatchShard
+from .settings import Settings, TrainReport
 
 _HELD_OUT_DATABASE = 5000  # train images that the held-out ones are searched among
-_CHECKED = 1000  # train images whose codes are looked at where none is held out
-_ALIKE = 1e-6  # spread of descriptors of unit length up to which photographs are all the same
+_CHECKED = 1000  # train images whose codes are examined where none is held out
+_SAME = 1e-6  # spread of descriptors of unit length up to which photographs are all the same
 
 _EPOCH = fields(
     {"epoch": whole(1), "loss": or_none(number())}, {"heldout_map": number(), "lr": number(), "seconds": number()}
@@ -52,24 +70,38 @@ _META = (
 _log = logging.getLogger("hashret")
 
 
-class Run:
-    """One training run and its files: the checkpoint, the record, and beside them the state to resume from."""
+class TrainingRun:
+    """One training run and its files: the checkpoint, the record, and beside them the state to resume from.
 
-    def __init__(self, out, settings, device):
+    Args:
+        out: checkpoint to write.
+        settings: what decides the result.
+        device: where the network is trained.
+    """
+
+    def __init__(self, out: StrPath, settings: Settings, device: torch.device) -> None:
         self.out, self.settings, self.device = named(out), settings, device
         self.record = self.out.with_suffix(".json")
         self.state_folder = self.out.with_name(f".{self.out.name}.training")
-        self.epochs = []
-        self.best, self.codes = None, None  # the line of the best epoch, and the `code_figures` of its codes
-        self.share = Share()
+        self.state: dict[str, Any] | None = None  # of an unfinished run that is resumed
+        self.epochs: list[dict[str, Any]] = []
+        self.best: dict[str, Any] = {}  # the line of the best epoch
+        self.codes: dict[str, Any] | None = None  # the `code_figures` of that epoch
+        self.shard = BatchShard()
 
-    def claim(self, source, resume, overwrite):
-        """Refuse to lose a checkpoint or an unfinished run; load the latter with ``resume``. What writing the results
-        at the end could fail for is found out now.
+    def claim(self, source: Source, resume: bool, overwrite: bool) -> None:
+        """Refuse to lose a checkpoint or an unfinished run, and load the latter with ``resume``.
+
+        What writing the results at the end could fail for is found out now.
+
+        Raises:
+            HashretError: results or an unfinished run exist and may not be replaced, there is nothing to resume, the
+                unfinished run is another or damaged, or the results cannot be written.
         """
-        self.state = None
         if self.record == self.out:
-            raise HashretError(f"{self.out} is the name of the training record; name the checkpoint *.safetensors")
+            raise HashretError(
+                f"{self.out} is the name of the training record", hint="name the checkpoint *.safetensors"
+            )
         if is_main():
             for path in (self.out, self.record, self.state_folder):
                 if not os.path.isdir(path):
@@ -83,12 +115,12 @@ class Run:
             if resume and unfinished:
                 self.state = self._load_state(source)
             elif resume and not self.out.exists():
-                raise HashretError(f"no unfinished training of {self.out} to resume; leave --resume out")
+                raise HashretError(f"no unfinished training of {self.out} to resume", hint="leave --resume out")
             elif resume:
                 raise HashretError(f"the training of {self.out} is complete; nothing to resume")
             elif unfinished and not overwrite:
                 raise HashretError(
-                    f"an unfinished training of {self.out} is here: add --resume to go on, or --overwrite"
+                    f"an unfinished training of {self.out} is here", hint="add --resume to go on, or --overwrite"
                 )
             else:
                 check_output(self.out, overwrite, "checkpoint")
@@ -97,88 +129,102 @@ class Run:
                 discard(self.state_folder)
         barrier()
 
-    def check_space(self, net, fitted):
+    def check_space(self, net: HashNet, fitted: bool) -> None:
         """Raise HashretError where the disk cannot hold what the training of ``net`` writes to it."""
         if not is_main():
             return
-        module = net.head if self.settings.finetune == "head" else net
+        module = self._trained(net)
         # The state has parameters and two moments of each. A file is replaced when the new one is whole.
         best, state = _bytes(net), 0 if fitted else 3 * _bytes(module)
-        there = sum(file.stat().st_size for file in self.state_folder.glob("*.pt"))
-        need, free = best + state + max(best, state) - there, shutil.disk_usage(self.out.parent).free
+        exists = sum(file.stat().st_size for file in self.state_folder.glob("*.pt"))
+        need, free = best + state + max(best, state) - exists, shutil.disk_usage(self.out.parent).free
         if need > free:
             raise HashretError(
                 f"training writes up to {need / 2**20:,.0f} MiB beside {self.out}, and {free / 2**20:,.0f} MiB are "
-                "free there; free some, or name another place with --out"
-            )
+                "free there", hint="free some, or name another place with --out",
+            )  # fmt: skip
 
-    def _clear_complete(self):
+    def _trained(self, net: HashNet) -> nn.Module:
+        """Return what of the network is trained."""
+        return net.head if self.settings.finetune == "head" else net
+
+    def _clear_complete(self) -> None:
         """Remove what a run left that was killed when its checkpoint was there already."""
         best = self.state_folder / "best.pt"
         if self.out.exists() and best.exists() and best.stat().st_mtime_ns <= self.out.stat().st_mtime_ns:
             discard(self.state_folder)
 
-    def train(self, net, method, source, feed):
-        """Train ``net`` by a `Method` on what a feed reads of ``source``; returns the training record."""
+    def train(self, net: HashNet, method: Method, source: Source, feed: Feed) -> TrainReport:
+        """Train a network by a method on what a feed reads of a source, and write checkpoint and record."""
         s = self.settings
         readable = feed.readable()
         if len(readable) < len(source) and is_main():
-            first = source.reference(np.setdiff1d(np.arange(len(source)), readable)[0])
+            first = source.reference(int(np.setdiff1d(np.arange(len(source)), readable)[0]))
             warn(f"{len(source) - len(readable):,} of {len(source):,} train images cannot be read, as {first}")
         rows, held = readable, readable[:0]
         if source.labels is not None:
-            rows, held = (readable[part] for part in hold_out(source.labels[readable], s.heldout, s.seed))
+            learned, held_out = hold_out(source.labels[readable], s.heldout, s.seed)
+            rows, held = readable[learned], readable[held_out]
         started = time.monotonic()
         if method.fitted:
+            assert isinstance(feed, FeatureFeed)
             self._fit(net, method, source, feed, rows, held)
         else:
             self._descend(net, method, source, feed, rows, held)
         return self._finish(net, method, source, feed, rows, held, time.monotonic() - started)
 
-    def _fit(self, net, method, source, feed, rows, held):
+    def _fit(
+        self, net: HashNet, method: Method, source: Source, feed: FeatureFeed, rows: Positions, held: Positions
+    ) -> None:
         """Fit a shallow head once: one epoch without a loss."""
         begun = time.monotonic()
         if is_main():
             with torch.no_grad():
                 labels = None if source.labels is None else source.labels[rows]
                 self._fit_head(net.head, method, feed.descriptors(rows), labels)
-            line, codes = {"epoch": 1, "loss": None}, None
+            line: dict[str, Any] = {"epoch": 1, "loss": None}
+            codes = None
             if len(held):
                 line["heldout_map"], codes = self._held_out_map(net, source, feed, rows, held, together=False)
             self._end_epoch(line | {"seconds": round(time.monotonic() - begun, 1)}, net, codes)
         barrier()
 
-    def _fit_head(self, head, method, x, labels):
-        """Call the method's fit, and say in one line where the photographs are too few or too much alike for it."""
-        if float(x.std(dim=0, correction=0).max()) < _ALIKE:
-            raise HashretError(f"the {len(x):,} train images all look the same to the convolutions; take others")
+    def _fit_head(self, head: Head, method: Method, x: Tensor, labels: Labels | None) -> None:
+        """Call the method's fit, and say in one line where the photographs are too few or too similar for it."""
+        if float(x.std(dim=0, correction=0).max()) < _SAME:
+            raise HashretError(f"the {len(x):,} train images all look the same to the convolutions", hint="take others")
         try:
             method.fit(head, x, labels, self.settings.seed)
-        except np.linalg.LinAlgError as error:
-            reason = str(error).splitlines()[0]
-        except torch.linalg.LinAlgError as error:
+        except (np.linalg.LinAlgError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
             reason = str(error).splitlines()[0]
         else:
-            reason = None if _is_finite(head) else "its projections are not numbers"
+            reason = "" if _is_finite(head) else "its projections are not numbers"
         if reason:
             raise HashretError(
-                f"{self.settings.method} cannot be fitted to {len(x):,} images ({reason}); take more or other "
-                "photographs, or fewer --bits"
+                f"{self.settings.method} cannot be fitted to {len(x):,} images ({reason})",
+                hint="take more or other photographs, or fewer --bits",
             )
 
-    def _descend(self, net, method, source, feed, rows, held):
+    def _descend(
+        self, net: HashNet, method: Method, source: Source, feed: Feed, rows: Positions, held: Positions
+    ) -> None:
         """Train by gradient, epoch after epoch."""
         s = self.settings
+        assert source.labels is not None
         labels = torch.as_tensor(source.labels)
         if len(rows) < s.batch_size:
             raise HashretError(
-                f"{len(rows)} train images are fewer than one batch of {s.batch_size}; lower --batch-size"
+                f"{len(rows)} train images are fewer than one batch of {s.batch_size}", hint="lower --batch-size"
             )
-        if labels.ndim == 2 and getattr(net.head, "classifier", None):
-            _begin_at_frequencies(net.head.classifier, labels[rows])
-        module = net.head if s.finetune == "head" else net
+        classifier = getattr(net.head, "classifier", None)
+        if labels.ndim == 2 and classifier:
+            _begin_at_frequencies(classifier, labels[rows])
+        module = self._trained(net)
         steps = len(rows) // s.batch_size
-        optimizer = torch.optim.AdamW(_groups(net, module, s), lr=s.lr, weight_decay=s.weight_decay, fused=True)
+        rate = s.lr * method.chosen.get("classifier_rate", 1.0)
+        optimizer = torch.optim.AdamW(
+            _groups(module, classifier, rate), lr=s.lr, weight_decay=s.weight_decay, fused=True
+        )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warm_cosine(steps * s.epochs, steps // 2))
         if self.state:
             try:
@@ -191,24 +237,34 @@ class Run:
             self.codes = self.state.get("codes")
         else:
             method.begin(source.labels, rows)
-        parallel = self.share.parallel(module)
+        parallel = self.shard.parallel(module)
         for epoch in range(len(self.epochs) + 1, s.epochs + 1):
             begun = time.monotonic()
             loss = self._epoch(epoch, parallel, optimizer, schedule, method, labels, feed, rows)
             if not _is_finite(module):  # the last step of an epoch has no loss after it
-                raise HashretError(f"the weights are no longer numbers after epoch {epoch}; lower --lr")
+                raise HashretError(f"the weights are no longer numbers after epoch {epoch}", hint="lower --lr")
             line, codes = {"epoch": epoch, "loss": loss, "lr": schedule.get_last_lr()[0]}, None
             if len(held):
                 line["heldout_map"], codes = self._held_out_map(net, source, feed, rows, held)
             line["seconds"] = round(time.monotonic() - begun, 1)
-            state = {"module": module, "optimizer": optimizer, "schedule": schedule}
-            state = {name: part.state_dict() for name, part in state.items()}
-            state |= {"method": method.state, "classes": list(source.classes), "images": len(source)}
-            self._end_epoch(line, net, codes, state)
+            self._end_epoch(line, net, codes, {
+                "module": module.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(),
+                "method": method.state, "classes": list(source.classes), "images": len(source),
+            })  # fmt: skip
             barrier()
 
-    def _epoch(self, epoch, module, optimizer, schedule, method, labels, feed, rows):
-        """Train one epoch; returns the mean loss. Its order, crops and dropout depend on seed and epoch alone."""
+    def _epoch(
+        self,
+        epoch: int,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        schedule: torch.optim.lr_scheduler.LRScheduler,
+        method: Method,
+        labels: Tensor,
+        feed: Feed,
+        rows: Positions,
+    ) -> float:
+        """Train one epoch and return the mean loss; its order, crops and dropout depend on seed and epoch alone."""
         s = self.settings
         order = rows[np.random.default_rng((s.seed, epoch)).permutation(len(rows))]
         count = len(order) // s.batch_size
@@ -217,19 +273,19 @@ class Run:
         progress = Progress(f"epoch {epoch}/{s.epochs}", count, "batches")
         module.train()
         total = torch.zeros((), device=self.device)
-        mine = feed.batches(list(map(self.share.of, batches)), seed=(s.seed, epoch))
+        mine = feed.batches([self.shard.of(batch) for batch in batches], seed=(s.seed, epoch))
         for batch, (read, inputs) in zip(batches, mine, strict=True):
-            self.share.take(batch, read)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=s.precision == "bfloat16"):
+            self.shard.take(batch, read)
+            with autocast(self.device, s.precision):
                 output = module(inputs)
-            output, some = self.share.gathered(output, batch)
-            if not len(some):
+            output, gathered = self.shard.gathered(output, batch)
+            if not len(gathered):
                 raise HashretError(f"none of the {len(batch)} train images of a batch could be read")
-            loss = method.loss(output, labels[some].to(self.device), some)
+            loss = method.loss(output, labels[gathered].to(self.device), gathered)
             if not torch.isfinite(loss):
-                raise HashretError(f"the loss is no longer a number in epoch {epoch}; lower --lr")
+                raise HashretError(f"the loss is no longer a number in epoch {epoch}", hint="lower --lr")
             optimizer.zero_grad(set_to_none=True)
-            self.share.backward(loss)
+            self.shard.backward(loss)
             optimizer.step()
             schedule.step()
             total += loss.detach()
@@ -237,59 +293,89 @@ class Run:
         progress.close()
         return float(total) / count
 
-    def _held_out_map(self, net, source, feed, rows, held, together=True):
-        """mAP@all of the held-out images as queries among a fixed sample of the train images, and the `code_figures` of
-        both; encoded by all processes or by this one.
+    def _held_out_map(
+        self,
+        net: HashNet,
+        source: Source,
+        feed: Feed,
+        rows: Positions,
+        held: Positions,
+        together: bool = True,
+    ) -> tuple[float, dict[str, Any]]:
+        """Search the held-out images among a fixed sample of the train images.
+
+        Returns:
+            The mAP@all, and the `code_figures` of both, encoded by all processes ``together`` or by this one.
         """
         s = self.settings
+        assert source.labels is not None
         sample = np.random.default_rng(s.seed).permutation(rows)[:_HELD_OUT_DATABASE]
         net.eval()
         both = np.concatenate([held, sample])
-        compute = partial(feed.values, net, precision=s.precision)
-        values = self.share.computed(both, compute, s.bits) if together else compute(both)
-        codes = pack(binarize(values))
+
+        def compute(source_rows: Positions) -> HashOutputs:
+            return feed.hash_outputs(net, source_rows, s.precision)
+
+        codes = pack(binarize(self.shard.computed(both, compute, s.bits) if together else compute(both)))
         xq, xb = codes[: len(held)], codes[len(held) :]
         counts = count_by_distance(xq, xb, source.labels[held], source.labels[sample], s.bits)
         figures = code_figures(codes, s.bits, source.labels[both], len(held))
         return float(average_precision(counts).mean()), figures
 
-    def _codes_of_sample(self, net, source, feed, rows):
-        """The `code_figures` of some train images, where none is held out."""
+    def _codes_of_sample(self, net: HashNet, source: Source, feed: Feed, rows: Positions) -> dict[str, Any]:
+        """Return the `code_figures` of some train images, where none is held out."""
         s = self.settings
         sample = np.random.default_rng(s.seed).permutation(rows)[:_CHECKED]
         net.eval()
-        codes = pack(binarize(feed.values(net, sample, s.precision)))
+        codes = pack(binarize(feed.hash_outputs(net, sample, s.precision)))
         return code_figures(codes, s.bits, None if source.labels is None else source.labels[sample])
 
-    def _end_epoch(self, line, net, codes, state=None):
+    def _end_epoch(
+        self, line: dict[str, Any], net: HashNet, codes: dict[str, Any] | None, state: dict[str, Any] | None = None
+    ) -> None:
         """Keep the best epoch with the figures of its codes and, where there is one, the state to resume from."""
         self.epochs.append(line)
         if is_main():
             step = "fitted: " if line["loss"] is None else f"epoch {line['epoch']}: loss {line['loss']:.4f}, "
             held = f"held-out mAP {line['heldout_map']:.4f}, " if "heldout_map" in line else ""
             _log.info("%s%s%s", step, held, clock(line["seconds"]))
-        if self.best is None or line.get("heldout_map", 0) >= self.best.get("heldout_map", 0):
+        if not self.best or line.get("heldout_map", 0) >= self.best.get("heldout_map", 0):
             self.best, self.codes = line, codes
             if is_main():
                 _save(self.state_folder / "best.pt", {"net": net.state_dict()})
         if state and is_main():
-            state |= {"settings": asdict(self.settings), "epochs": self.epochs, "best": self.best, "codes": self.codes}
-            _save(self.state_folder / "state.pt", state)
+            run = {"settings": self.settings.as_record(), "epochs": self.epochs, "best": self.best, "codes": self.codes}
+            _save(self.state_folder / "state.pt", state | run)
 
-    def _load_state(self, source):
+    def _load_state(self, source: Source) -> dict[str, Any]:
+        """Return the state of the unfinished run.
+
+        Raises:
+            HashretError: it is damaged, or a run with other settings or photographs.
+        """
         path = self.state_folder / "state.pt"
-        state = checked(_load(path), _STATE, f"the unfinished training {path}")
-        now = asdict(self.settings)
-        changed = [name for name, value in state["settings"].items() if name not in now or now[name] != value]
+        state: dict[str, Any] = checked(_load(path), _STATE, f"the unfinished training {path}")
+        changed = self.settings.changed_since(state["settings"])
         if changed:
-            was = ", ".join(f"{name} {state['settings'][name]} (now {now.get(name)})" for name in changed)
-            raise HashretError(f"the unfinished training of {self.out} has other settings: {was}")
+            raise HashretError(f"the unfinished training of {self.out} has other settings: {', '.join(changed)}")
         known = {"classes": list(source.classes), "images": len(source)}
         if any(state.get(name, value) != value for name, value in known.items()):
-            raise HashretError(f"the photographs changed since the unfinished training of {self.out}; --overwrite")
+            raise HashretError(
+                f"the photographs changed since the unfinished training of {self.out}",
+                hint="start again with --overwrite",
+            )
         return state
 
-    def _finish(self, net, method, source, feed, rows, held, seconds):
+    def _finish(
+        self,
+        net: HashNet,
+        method: Method,
+        source: Source,
+        feed: Feed,
+        rows: Positions,
+        held: Positions,
+        seconds: float,
+    ) -> TrainReport:
         """Write checkpoint and record of the best epoch, and clear the state away."""
         s = self.settings
         if is_main():
@@ -299,7 +385,7 @@ class Run:
             except (RuntimeError, TypeError, AttributeError) as error:
                 raise _damaged(self.state_folder, error) from None
             codes = self.codes or self._codes_of_sample(net, source, feed, rows)
-            record = asdict(s) | {
+            record = s.as_record() | {
                 "hashret": __version__, "torch": torch.__version__, "device": str(self.device), "processes": world(),
                 "train_images": len(rows), "heldout_images": len(held), "classes": list(source.classes),
                 "multi_label": source.labels is not None and source.labels.ndim == 2, "protocol": source.protocol,
@@ -321,12 +407,12 @@ class Run:
             if record["warning"]:
                 warn(record["warning"])
         barrier()
-        return read_json(self.record, "training record")
+        return TrainReport.from_record(read_json(self.record, "training record"))
 
-    def _warning(self, codes, source, method):
-        """One line where the codes have collapsed: what is wrong, and what to do; else None."""
-        one_label = source.labels is not None and source.labels.ndim == 1
-        classes = len(np.unique(source.labels)) if one_label else None
+    def _warning(self, codes: dict[str, Any], source: Source, method: Method) -> str | None:
+        """Return one line where the codes have collapsed, with what is wrong and what to do; else None."""
+        labels = source.labels
+        classes = len(np.unique(labels)) if labels is not None and labels.ndim == 1 else None
         wrong = collapsed(codes, self.settings.bits, classes)
         if wrong is None:
             return None
@@ -334,25 +420,29 @@ class Run:
         return f"the codes tell photographs hardly apart: {wrong}; {other}, try another --method, or look at the labels"
 
 
-def _is_finite(module):
-    """Whether all parameters and buffers are numbers."""
+def _is_finite(module: nn.Module) -> bool:
+    """Say whether all parameters and buffers are numbers."""
     return all(bool(torch.isfinite(tensor).all()) for tensor in module.state_dict().values())
 
 
-def _bytes(module):
+def _bytes(module: nn.Module) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
 
 
-def _save(path, content):
+def _save(path: Path, content: dict[str, Any]) -> None:
     """Save a dict of tensors and plain values, with a checksum: a bit that flips in it would be trained on unseen."""
     with atomic(path) as partial:
         torch.save(content | {"sha256": _checksum(content).hexdigest()}, partial)
 
 
-def _load(path):
-    """What `_save` wrote. Raises HashretError where it is damaged."""
+def _load(path: Path) -> dict[str, Any]:
+    """Return what `_save` wrote.
+
+    Raises:
+        HashretError: it is damaged.
+    """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         wanted = content.pop("sha256", None)  # earlier ones have none
         if wanted and wanted != _checksum(content).hexdigest():
             raise ValueError("its checksum does not match")
@@ -361,13 +451,15 @@ def _load(path):
     return content
 
 
-def _damaged(folder, error):
+def _damaged(folder: Path, error: Exception) -> HashretError:
     reason = (str(error) or repr(error)).splitlines()[0]
-    return HashretError(f"the unfinished training in {folder} is damaged ({reason}); start again with --overwrite")
+    return HashretError(
+        f"the unfinished training in {folder} is damaged ({reason})", hint="start again with --overwrite"
+    )
 
 
-def _checksum(value, digest=None):
-    """sha256 over tensors and plain values, in lists and dicts."""
+def _checksum(value: object, digest: Any = None) -> Any:
+    """Return the sha256 over tensors and plain values, in lists and dicts."""
     digest = digest or hashlib.sha256()
     if isinstance(value, torch.Tensor):
         digest.update(f"{value.dtype} {tuple(value.shape)}".encode())
@@ -381,18 +473,17 @@ def _checksum(value, digest=None):
     return digest
 
 
-def _groups(net, module, settings):
-    """Parameters for the optimizer: the classifier has a rate of its own."""
-    classifier = list(net.head.classifier.parameters()) if getattr(net.head, "classifier", None) else []
-    known = {id(parameter) for parameter in classifier}
-    others = [parameter for parameter in module.parameters() if id(parameter) not in known]
-    groups = [{"params": others}]
-    if classifier:
-        groups.append({"params": classifier, "lr": settings.lr * settings.classifier_rate})
+def _groups(module: nn.Module, classifier: nn.Module | None, rate: float) -> list[dict[str, Any]]:
+    """Return the parameters of a module for the optimizer; the classifier has a learning rate of its own."""
+    own = list(classifier.parameters()) if classifier else []
+    known = {id(parameter) for parameter in own}
+    groups: list[dict[str, Any]] = [{"params": [p for p in module.parameters() if id(p) not in known]}]
+    if own:
+        groups.append({"params": own, "lr": rate})
     return groups
 
 
-def _begin_at_frequencies(classifier, labels):
+def _begin_at_frequencies(classifier: nn.Linear, labels: Tensor) -> None:
     """Let the scores begin at the frequency of each label (n, classes). Lin et al., "Focal loss", ICCV 2017, 3.3.
 
     Frequencies far from one half would otherwise be learned first, by making every bit constant, and a saturated bit
@@ -403,10 +494,10 @@ def _begin_at_frequencies(classifier, labels):
         classifier.bias.copy_(torch.logit(frequency))
 
 
-def _warm_cosine(steps, warm):
-    """Learning-rate factor by step: a linear rise over ``warm`` steps, then half a cosine down to zero."""
+def _warm_cosine(steps: int, warm: int) -> Callable[[int], float]:
+    """Return the learning-rate factor by step: a linear rise over ``warm`` steps, then half a cosine down to zero."""
 
-    def factor(step):
+    def factor(step: int) -> float:
         if step < warm:
             return (step + 1) / (warm + 1)
         return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(1, steps - warm))))

@@ -8,23 +8,34 @@ The sum of these gradients is that of one process on the whole batch, up to roun
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ..bits import HashOutputs, Positions
 from ..distributed import barrier, is_main, rank, world
 from ..models.heads import HeadOutput
 
 
-class Share:
-    """The part of each batch that this process computes: of row numbers, every n-th; all where it is alone."""
+class BatchShard:
+    """The part of each batch that this process computes: every n-th photograph; all where the process is alone.
 
-    def parallel(self, module):
-        """The module as all processes train it together; its gradient is the sum of theirs."""
+    Attributes:
+        batch_size: photographs in the whole batch.
+        positions: where the photographs that this process computes stand in the batch.
+    """
+
+    def __init__(self) -> None:
+        self.batch_size = 0
+        self.positions: Positions = np.zeros(0, np.int64)
+
+    def parallel(self, module: nn.Module) -> nn.Module:
+        """Return the module as all processes train it together; its gradient is the sum of theirs."""
         if world() == 1:
             return module
         _share_dropout(module, self)
@@ -36,42 +47,46 @@ class Share:
         barrier()
         return DistributedDataParallel(module)
 
-    def of(self, batch):
-        """This process's part of a batch, as it is of any list of rows."""
+    def of(self, batch: Positions) -> Positions:
+        """Return this process's part of a batch, or of any other list of source rows."""
         return batch[rank() :: world()]
 
-    def take(self, batch, rows):
-        """Note that of a batch the photographs ``rows`` go through the network here: those of `of` that are readable.
+    def take(self, batch: Positions, readable: Positions) -> None:
+        """Record which photographs of a batch this process computes: those of `of(batch)` that could be read.
 
-        Without any, a blank image takes their place, so that the processes keep step.
+        Where none could, the process computes a blank image, so that all keep step.
         """
-        self.size, self.places = len(batch), np.flatnonzero(np.isin(batch, rows))
+        self.batch_size, self.positions = len(batch), np.flatnonzero(np.isin(batch, readable))
 
-    def gathered(self, output, batch):
-        """What all processes computed of a batch: this one's `HeadOutput` -> that of the batch, its readable rows."""
+    def gathered(self, output: HeadOutput, batch: Positions) -> tuple[HeadOutput, Positions]:
+        """Gather what all processes computed of a batch.
+
+        Returns:
+            The output for the photographs of the batch that could be read, and their source rows.
+        """
         if world() == 1:
-            return output, batch[self.places]
+            return output, batch[self.positions]
         columns = output.logits if output.scores is None else torch.cat([output.logits, output.scores], dim=1)
-        own = columns.new_zeros(self.size, columns.shape[1] + 1)  # the last says which rows are there
-        own[self.places, :-1] = columns[: len(self.places)]
-        own[self.places, -1] = 1
+        own = columns.new_zeros(self.batch_size, columns.shape[1] + 1)  # the last column marks those that were read
+        own[self.positions, :-1] = columns[: len(self.positions)]
+        own[self.positions, -1] = 1
         whole = own.detach().clone()
         dist.all_reduce(whole)
-        there = whole[:, -1] > 0
-        whole = (own + (whole - own.detach()))[there, :-1]  # own rows keep their gradient
+        read = whole[:, -1] > 0
+        whole = (own + (whole - own.detach()))[read, :-1]  # own photographs keep their gradient
         bits = output.logits.shape[1]
         scores = None if output.scores is None else whole[:, bits:]
-        return HeadOutput(whole[:, :bits], scores), batch[there.cpu().numpy()]
+        return HeadOutput(whole[:, :bits], scores), batch[read.cpu().numpy()]
 
-    def backward(self, loss):
-        """Gradients of a loss that all processes have computed; `DistributedDataParallel` takes their mean."""
+    def backward(self, loss: Tensor) -> None:
+        """Compute the gradients of a loss that all processes share; `DistributedDataParallel` takes their mean."""
         (loss * world()).backward()
 
-    def computed(self, rows, compute, width):
-        """An array with a line for each of some rows: ``compute(rows)`` -> float32 (n, width), shared by all."""
+    def computed(self, source_rows: Positions, compute: Callable[[Positions], HashOutputs], width: int) -> HashOutputs:
+        """Return ``compute(source_rows)``, float32 (n, width), to which each process adds its part."""
         if world() == 1:
-            return compute(rows)
-        whole, mine = torch.zeros(len(rows), width), self.of(rows)
+            return compute(source_rows)
+        whole, mine = torch.zeros(len(source_rows), width), self.of(source_rows)
         if len(mine):
             whole[rank() :: world()] = torch.from_numpy(compute(mine))
         dist.all_reduce(whole)
@@ -79,23 +94,21 @@ class Share:
 
 
 class SharedDropout(nn.Dropout):
-    """Dropout that is drawn for the whole batch, from generators in the same state, of which each process takes its
-    part.
-    """
+    """Dropout that every process draws for the whole batch, from the same seed, to apply its part."""
 
-    def __init__(self, p, share):
+    def __init__(self, p: float, shard: BatchShard) -> None:
         super().__init__(p)
-        self.share = share
+        self.shard = shard
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return x
-        drawn = F.dropout(x.new_ones(self.share.size, *x.shape[1:]), self.p)
-        return x * drawn[self.share.places] if len(self.share.places) else x
+        drawn = F.dropout(x.new_ones(self.shard.batch_size, *x.shape[1:]), self.p)
+        return x * drawn[self.shard.positions] if len(self.shard.positions) else x
 
 
-def _share_dropout(module, share):
+def _share_dropout(module: nn.Module, shard: BatchShard) -> None:
     for parent in module.modules():
         for name, child in parent.named_children():
             if type(child) is nn.Dropout:
-                setattr(parent, name, SharedDropout(child.p, share))
+                setattr(parent, name, SharedDropout(child.p, shard))

@@ -1,13 +1,27 @@
-"""The settings of a training run."""
+"""The settings of a training run, and the report of one. Nothing here needs torch."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from ..results import WasDict
+
+# Options of methods that every record has, also that of a method without them.
+_ALWAYS_RECORDED = {"quantization": 0.0, "pairs": 0.0, "balance": 0.0, "smoothing": 0.0, "classifier_rate": 1.0}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides the result of a training run; recorded with it, and compared when it is resumed."""
+    """What decides the result of a training run; recorded with it, and compared when it is resumed.
+
+    All but ``options``, the value of each option of the method, are as in `hashret.train`.
+
+    Raises:
+        ValueError: an option of the method has the name of a setting.
+    """
 
     data: str
     split: str
@@ -25,13 +39,103 @@ class Settings:
     epochs: int
     batch_size: int
     lr: float
-    classifier_rate: float
     weight_decay: float
-    quantization: float
-    pairs: float
-    balance: float
-    smoothing: float
     augment: str
     heldout: float
     seed: int
     precision: str
+    options: dict[str, float]
+
+    def __post_init__(self) -> None:
+        taken = vars(self).keys() & self.options.keys()
+        if taken:
+            raise ValueError(f"the method {self.method} has options with names of settings: {', '.join(taken)}")
+
+    def as_record(self) -> dict[str, Any]:
+        """Return the settings as the training record has them, where options stand beside the others."""
+        settings = {name: value for name, value in vars(self).items() if name != "options"}
+        return settings | _ALWAYS_RECORDED | self.options
+
+    def changed_since(self, record: Mapping[str, Any]) -> list[str]:
+        """Return the settings that differ from those of an earlier record, each with both values."""
+        now, unused = self.as_record(), _ALWAYS_RECORDED.keys() - self.options.keys()
+        return [
+            f"{name} {value} (now {now.get(name)})"
+            for name, value in record.items()
+            if name not in unused and (name not in now or now[name] != value)
+        ]
+
+
+@dataclass(frozen=True)
+class TrainReport(WasDict):
+    """The record of a training run: its settings, where it ran, and how it went.
+
+    Attributes:
+        data, split, exclude, include, method, bits, image_size, arch, weights, finetune, width, gate, dropout, epochs,
+            batch_size, lr, weight_decay, augment, heldout, seed, precision: the settings, see `hashret.train`.
+        hashret, torch: versions.
+        device: where the network was trained.
+        processes: processes that shared each batch.
+        train_images, heldout_images: images learned from, and images that picked the epoch.
+        classes: names of the classes.
+        multi_label: whether photographs have several labels.
+        protocol: the evaluation protocol that the data are a part of, or None.
+        best_epoch: number of the epoch that was kept, from 1 on.
+        epochs_run: for each epoch its loss and, where images were held out, its ``heldout_map``.
+        seconds: time that training took.
+        codes: how far the codes differ, see `hashret.collapse.code_figures`.
+        warning: what is wrong with the codes, where they tell photographs no better apart than chance; else None.
+        fingerprint: what tells the encoder from all others.
+        options: value of each option of the method, and of those that every record has.
+    """
+
+    data: str
+    split: str
+    exclude: list[str]
+    include: list[str]
+    method: str
+    bits: int
+    image_size: int
+    arch: str
+    weights: str
+    finetune: str
+    width: int
+    gate: str
+    dropout: float
+    epochs: int
+    batch_size: int
+    lr: float
+    weight_decay: float
+    augment: str
+    heldout: float
+    seed: int
+    precision: str
+    hashret: str
+    torch: str
+    device: str
+    processes: int
+    train_images: int
+    heldout_images: int
+    classes: list[str]
+    multi_label: bool
+    protocol: dict[str, Any] | None
+    best_epoch: int
+    epochs_run: list[dict[str, Any]]
+    seconds: float
+    codes: dict[str, Any]
+    warning: str | None
+    fingerprint: str
+    options: dict[str, float]
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> TrainReport:
+        """Return the report of a run from the record that it wrote."""
+        names = {field.name for field in dataclasses.fields(cls)} - {"options"}
+        options = {name: value for name, value in record.items() if name not in names}
+        return cls(**{name: record[name] for name in names}, options=options)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the record as it is written, where options stand beside the settings."""
+        record = super().as_dict()
+        options: dict[str, float] = record.pop("options")
+        return record | options

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -9,8 +10,10 @@ import torch
 from ..bits import check_bits
 from ..data import open_data
 from ..distributed import local_device, main_first, process_group, world
-from ..errors import HashretError
+from ..errors import HashretError, warn
+from ..files import StrPath
 from ..methods import get_method
+from ..methods.method import Method
 from ..models.attention import GATES
 from ..models.backbones import get_backbone
 from ..models.encoder import pick_compute_dtype, pick_device
@@ -18,68 +21,71 @@ from ..models.heads import head_config
 from ..models.network import HashNet
 from ..models.weights import load_backbone
 from ..progress import takes_quiet
-from .feed import FeatureFeed, ImageFeed
-from .loop import Run
-from .settings import Settings
+from .feed import FeatureFeed, Feed, ImageFeed
+from .loop import TrainingRun
+from .settings import Settings, TrainReport
 
 
 @takes_quiet
 @process_group()
 def train(
-    data,
-    out="model.safetensors",
+    data: StrPath,
+    out: StrPath = "model.safetensors",
     *,
-    split="train",
-    exclude=(),
-    include=(),
-    method="am-vggh",
-    bits=48,
-    image_size=224,
-    arch="vgg16",
-    weights="imagenet",
-    finetune="head",
-    width=4096,
-    gate="unit",
-    dropout=None,
-    epochs=10,
-    batch_size=128,
-    lr=None,
-    classifier_rate=None,
-    weight_decay=0.01,
-    quantization=None,
-    pairs=None,
-    balance=0.0,
-    smoothing=0.0,
-    augment="crop-flip",
-    heldout=0.05,
-    seed=0,
-    device="auto",
-    precision=None,
-    cache=None,
-    workers=None,
-    download=False,
-    resume=False,
-    overwrite=False,
-):
+    split: str = "train",
+    exclude: Sequence[str] = (),
+    include: Sequence[str] = (),
+    method: str = "am-vggh",
+    options: Mapping[str, float | str] | None = None,
+    bits: int = 48,
+    image_size: int = 224,
+    arch: str = "vgg16",
+    weights: StrPath = "imagenet",
+    finetune: str = "head",
+    width: int = 4096,
+    gate: str = "unit",
+    dropout: float | None = None,
+    epochs: int = 10,
+    batch_size: int = 128,
+    lr: float | None = None,
+    classifier_rate: float | None = None,
+    weight_decay: float = 0.01,
+    quantization: float | None = None,
+    pairs: float | None = None,
+    balance: float | None = None,
+    smoothing: float | None = None,
+    augment: str = "crop-flip",
+    heldout: float = 0.05,
+    seed: int = 0,
+    device: str = "auto",
+    precision: str | None = None,
+    cache: StrPath | None = None,
+    workers: int | None = None,
+    download: bool = False,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> TrainReport:
     """Train an encoder and write its checkpoint to ``out``, the training record as JSON beside it.
 
     Args:
         data, split, exclude, include, download: see `hashret.data.open_data`.
         method: one of `hashret.methods.METHODS`.
-        bits: nodes of the hash layer, 8 to 256.
-        image_size: pixels a side, a multiple of 32.
-        arch, weights: the convolutions, see `hashret.models.weights.load_backbone`.
-        finetune: "head" freezes the convolutions, whose features are cached on disk; "all" trains everything.
-        width, gate, dropout: see `hashret.models.heads.HashHead`.
-        epochs, batch_size, weight_decay: of AdamW under a cosine schedule; ``lr`` None is 1e-4 where the convolutions
-            train too.
-        classifier_rate: the classifier's learning rate over ``lr``; None is 1, but 30 where photographs have several
-            labels: few steps then leave the classifier of a short code near its start, and the codes unlearned.
-        quantization, pairs, balance, smoothing: see the method's loss.
-        augment: "none", "crop" or "crop-flip", where the convolutions train.
-        heldout: share of the train images that picks the epoch; 0 trains on all and keeps the last epoch.
-        device, precision: "auto", "cpu", "cuda"; "bfloat16", "float32" or None for what is fast there.
-        cache: folder of feature caches; None for `hashret.data.feature_cache.default_cache`.
+        options: values of the method's own options, as ``hashret methods`` lists them, by name.
+        bits: length of the codes, 8 to 256.
+        image_size: pixels a side, a multiple of the backbone's stride.
+        arch: one of `hashret.models.backbones.BACKBONES`.
+        weights: what the backbone starts from, see `hashret.models.weights.load_backbone`.
+        finetune: "head" freezes the backbone, whose feature maps are cached on disk; "all" trains everything.
+        width, gate, dropout: see `hashret.models.heads.HashHead`; ``dropout`` None is the method's default, or 0.5.
+        epochs, batch_size, weight_decay: of AdamW under a cosine schedule.
+        lr: learning rate; None for 1e-4 where the backbone trains too, else the method's default, or 3e-4.
+        classifier_rate, quantization, pairs, balance, smoothing: options of methods, which may stand here, too.
+        augment: "none", "crop" or "crop-flip", where the backbone trains.
+        heldout: fraction of the train images that picks the epoch; 0 trains on all and keeps the last epoch.
+        seed: decides all that is random.
+        device: "auto", "cpu" or "cuda".
+        precision: number format of the network, "bfloat16", "float32" or None for what is fast on the device.
+        cache: folder of feature caches; None for `hashret.files.default_cache`.
         workers: decoding processes; None for one a core.
         resume: go on with a run that was killed.
         overwrite: replace a checkpoint that exists.
@@ -87,16 +93,13 @@ def train(
     Under torchrun, the processes share each batch, and the result is that of one process up to rounding: how many
     there are may differ from run to run, and when a run is resumed. All must see ``out`` and ``cache``.
 
-    Where ``lr``, ``dropout``, ``quantization`` or ``pairs`` is None, the method's own default for so many bits holds,
-    or else 3e-4, 0.5, 0 and 0.
-
     Returns:
-        The training record, as written. Its ``codes`` say how far the codes differ, see `hashret.collapse`; where they
-        tell photographs no better apart than chance, it has a ``warning``, which is a warning here, too.
+        The training record, as written. Where the codes tell photographs no better apart than chance, it has a
+        ``warning``, which is a warning here, too.
 
     Raises:
         HashretError: impossible settings, data without labels, ``out`` exists or cannot be written, a full disk,
-            photographs that are all alike, a loss that is no longer a number.
+            photographs that all look the same, a loss that is no longer a number.
     """
     check_bits(bits)
     architecture = get_backbone(arch)
@@ -106,51 +109,89 @@ def train(
     _check_choice("augment", augment, ("none", "crop", "crop-flip"))
     _check_choice("gate", gate, GATES)
     if method_class.fitted and finetune == "all":
-        raise HashretError(f"{method} is fitted to the features of frozen convolutions; leave --finetune all out")
+        raise HashretError(
+            f"{method} is fitted to the features of frozen convolutions", hint="leave --finetune all out"
+        )
     if weights == "none" and finetune == "head":
-        other = "name weights" if method_class.fitted else "add --finetune all"
-        raise HashretError(f"--weights none has nothing to freeze; {other}")
+        hint = "name --weights" if method_class.fitted else "add --finetune all"
+        raise HashretError("a backbone without weights has nothing to freeze", hint=hint)
     if epochs < 1 or batch_size < 2:
         raise HashretError("epochs must be at least 1, the batch size at least 2")
     if batch_size < world():
-        raise HashretError(f"a batch of {batch_size} cannot be shared by {world()} processes; raise --batch-size")
+        raise HashretError(
+            f"a batch of {batch_size} cannot be shared by {world()} processes", hint="raise --batch-size"
+        )
     if not 0 <= heldout < 1:
         raise HashretError(f"the held-out share must be at least 0 and below 1, not {heldout}")
-    device = local_device(pick_device(device))
-    precision = precision or pick_compute_dtype(device)
-    exclude, include = tuple(exclude), tuple(include)
-    names = Settings.__dataclass_fields__
-    given = {name: value for name, value in locals().items() if name in names}
+    torch_device = local_device(pick_device(device))
     with main_first():  # what is downloaded or unpacked is so once
         source = open_data(data, split, download=download, exclude=exclude, include=include).single_label()
     if method_class.needs_labels:
         source.require_labels()
     several_labels = source.labels is not None and source.labels.ndim == 2
-    defaults = {"lr": 3e-4, "dropout": 0.5, "quantization": 0.0, "pairs": 0.0}
-    defaults["classifier_rate"] = 30.0 if several_labels else 1.0
-    defaults |= method_class.defaults_for(bits, several_labels)
+    flags = {
+        "classifier_rate": classifier_rate, "quantization": quantization, "pairs": pairs, "balance": balance,
+        "smoothing": smoothing,
+    }  # fmt: skip
+    given = _from_flags(method_class, flags) | dict(options or {})
+    defaults = {"lr": 3e-4, "dropout": 0.5} | method_class.defaults_for(bits, several_labels)
     if finetune == "all":
         defaults["lr"] = 1e-4
-    settings = given | {name: value for name, value in defaults.items() if given[name] is None}
-    settings = Settings(**settings | {"data": str(data)})
-    run = Run(Path(out), settings, device)
+    settings = Settings(
+        data=str(data),
+        split=split,
+        exclude=tuple(exclude),
+        include=tuple(include),
+        method=method,
+        bits=bits,
+        image_size=image_size,
+        arch=arch,
+        weights=str(weights),
+        finetune=finetune,
+        width=width,
+        gate=gate,
+        dropout=defaults["dropout"] if dropout is None else dropout,
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=defaults["lr"] if lr is None else lr,
+        weight_decay=weight_decay,
+        augment=augment,
+        heldout=heldout,
+        seed=seed,
+        precision=precision or pick_compute_dtype(torch_device),
+        options=method_class.choose(given, bits, several_labels),
+    )
+    run = TrainingRun(Path(out), settings, torch_device)
     run.claim(source, resume, overwrite)
     torch.manual_seed(seed)
     shape = {"attention": method_class.attention, "width": width, "gate": gate, "dropout": settings.dropout}
-    config = head_config(method_class.head, shape)
+    config = head_config(method_class.head, settings.options | shape)
     classes = len(source.classes) if method_class.classifier else 0
     net = HashNet(bits, classes, image_size, arch, head=config.pop("kind"), **config)
     with main_first():
         net.backbone = load_backbone(weights, arch)
     run.check_space(net, method_class.fitted)
+    feed: Feed
     if finetune == "head":
-        feed = FeatureFeed(source, net.backbone, architecture, image_size, precision, device, cache, workers)
+        feed = FeatureFeed(
+            source, net.backbone, architecture, image_size, settings.precision, torch_device, cache, workers
+        )
     else:
-        feed = ImageFeed(source, image_size, augment, device, workers)
-    net.to(device, memory_format=torch.channels_last)
-    return run.train(net, method_class(settings), source, feed)
+        feed = ImageFeed(source, image_size, augment, torch_device, workers)
+    net.to(torch_device).to(memory_format=torch.channels_last)
+    return run.train(net, method_class(bits, seed, settings.options), source, feed)
 
 
-def _check_choice(name, value, choices):
+def _from_flags(method: type[Method], flags: Mapping[str, float | None]) -> dict[str, float | str]:
+    """Return those of the keywords for options that are given, and warn of those that the method does not have."""
+    known = {option.name for option in method.options}
+    given: dict[str, float | str] = {name: value for name, value in flags.items() if value is not None}
+    for name in given.keys() - known:
+        if given[name]:
+            warn(f"the method {method.name} has no option {name}, which is left out")
+    return {name: value for name, value in given.items() if name in known}
+
+
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     if value not in choices:
         raise HashretError(f"--{name} must be {' or '.join(choices)}, not {value}")

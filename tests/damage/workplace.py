@@ -117,7 +117,7 @@ def _weights():
 
 def _unfinished(*arguments):
     """A training that was killed after its first epoch."""
-    from hashret.training.loop import Run
+    from hashret.training.loop import TrainingRun
 
     class Killed(Exception):
         pass
@@ -126,13 +126,13 @@ def _unfinished(*arguments):
         whole(self, *args)
         raise Killed
 
-    whole, Run._end_epoch = Run._end_epoch, end_epoch
+    whole, TrainingRun._end_epoch = TrainingRun._end_epoch, end_epoch
     try:
         _run(*arguments)
     except Killed:
         pass
     finally:
-        Run._end_epoch = whole
+        TrainingRun._end_epoch = whole
 
 
 def _crowd(folder):

@@ -256,6 +256,6 @@ def test_add_and_train_take_patterns(mixed, model, index_folder, weights, tmp_pa
             mixed, tmp_path / "m.safetensors", weights=weights, arch="vgg11", image_size=32, width=16, bits=8, epochs=1,
             batch_size=4, heldout=0, workers=0, device="cpu", cache=tmp_path / "cache", exclude=["00.png"],
         )  # fmt: skip
-    assert record["exclude"] == ["00.png"]
-    assert record["train_images"] == 5
-    assert record["classes"] == ["blue", "green", "red"]
+    assert record.exclude == ["00.png"]
+    assert record.train_images == 5
+    assert record.classes == ["blue", "green", "red"]

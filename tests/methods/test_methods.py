@@ -11,19 +11,18 @@ from conftest import make_photos
 from hashret import open_data, train
 from hashret.errors import HashretError
 from hashret.methods import METHODS, cnnh, codewords, dnnh, get_method, ksh, lsh
-from hashret.methods.similarity import Similarity, alike
+from hashret.methods.similarity import Similarity, share_a_label
 from hashret.models.checkpoint import load_encoder, read_meta
 from hashret.models.heads import HeadOutput, SlicedHead, descriptor, make_head
-from hashret.training.settings import Settings
 
 SINGLE = np.array([0, 0, 1, 2, 1, 0])
 SEVERAL = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 1], [0, 1, 1], [1, 0, 1]])
 
 
-def settings(**changes):
-    """Settings with 4 bits and no extra terms."""
-    numbers = dict.fromkeys(Settings.__dataclass_fields__, 0) | {"bits": 4}
-    return Settings(**numbers | changes)
+def make(name, **options):
+    """A method of 4 bits, whose options are 0 but for those given."""
+    cls = get_method(name)
+    return cls(4, 0, {option.name: options.get(option.name, 0) for option in cls.options})
 
 
 def output(seed=0, n=6, bits=4, classes=3):
@@ -42,7 +41,7 @@ def sigmoid(x):
 
 
 def loss_of(name, labels, out=None, **changes):
-    method = get_method(name)(settings(**changes))
+    method = make(name, **changes)
     rows = np.arange(len(labels))
     method.begin(labels, rows)
     return method, method.loss(out or output(), torch.as_tensor(labels), rows)
@@ -153,7 +152,7 @@ def test_each_bit_of_the_sliced_head_sees_its_own_slice():
 @pytest.mark.parametrize("name", ["am-vggh+", "vggh", "dpsh", "dnnh", "cnnh", "cnnh+"])
 @pytest.mark.parametrize("labels", [SINGLE, SEVERAL], ids=["single", "several"])
 def test_gradients_are_those_of_finite_differences(name, labels):
-    method = get_method(name)(settings(quantization=0.2, pairs=0.5, balance=0.1, smoothing=0.1))
+    method = make(name, quantization=0.2, pairs=0.5, balance=0.1, smoothing=0.1)
     rows = np.arange(6)
     method.begin(labels, rows)
     start = output(seed=3)
@@ -169,7 +168,7 @@ def test_similarity_is_the_matrix_of_pairs(labels):
     similarity = Similarity(labels)
     wanted = np.array([[1 if shares_label(a, b) else -1 for b in labels] for a in labels])
     assert np.array_equal(similarity.dense(), wanted)
-    assert np.array_equal(alike(torch.as_tensor(labels), torch.as_tensor(labels)), wanted > 0)
+    assert np.array_equal(share_a_label(torch.as_tensor(labels), torch.as_tensor(labels)), wanted > 0)
     x = np.random.default_rng(0).normal(size=(6, 3))
     assert similarity.times(x) == pytest.approx(wanted @ x)
     assert similarity.times(x[:, 0]) == pytest.approx(wanted @ x[:, 0])
@@ -233,7 +232,7 @@ def test_ksh_objective_falls_and_its_codes_follow_the_labels(monkeypatch):
     history = []
     head = make_head({"kind": "kernel"}, 8, 0, 512, 1)
     with torch.no_grad():
-        get_method("ksh")(settings()).fit(head, x, labels, seed=0)
+        make("ksh").fit(head, x, labels, seed=0)
         kernel = head.kernel(x).double().numpy()
         weight = ksh.projections(kernel, Similarity(labels), 8, history)
         logits = head(x[:, :, None, None]).logits.numpy()
@@ -273,7 +272,7 @@ def test_lsh_bits_are_signs_of_random_projections():
     heads = [make_head({"kind": "projection"}, 16, 0, 512, 1) for _ in range(3)]
     with torch.no_grad():
         for head, seed in zip(heads, (0, 0, 1), strict=True):
-            get_method("lsh")(settings()).fit(head, x, None, seed)
+            make("lsh").fit(head, x, None, seed)
         logits = [head(x[:, :, None, None]).logits.numpy() for head in heads]
     assert np.array_equal(logits[0], logits[1])
     assert not np.array_equal(logits[0] >= 0, logits[2] >= 0)
@@ -296,7 +295,7 @@ def test_itq_hashes_the_principal_components():
     x, _ = blobs()
     head = make_head({"kind": "projection"}, 8, 0, 512, 1)
     with torch.no_grad():
-        get_method("itq")(settings()).fit(head, x, None, 0)
+        make("itq").fit(head, x, None, 0)
     centred = x.numpy() - x.numpy().mean(axis=0)
     components = np.linalg.svd(centred, full_matrices=False)[2][:8]
     weight = head.weight.detach().numpy()
@@ -321,7 +320,7 @@ def small(weights, **changes):
 def test_every_method_learns_the_colours_and_encodes(photos, weights, tmp_path, name):
     out = tmp_path / "model.safetensors"
     record = train(photos, out, method=name, **small(weights))
-    assert max(epoch["heldout_map"] for epoch in record["epochs_run"]) > (0.6 if name == "lsh" else 0.85)
+    assert max(epoch["heldout_map"] for epoch in record.epochs_run) > (0.6 if name == "lsh" else 0.85)
     assert read_meta(out)["method"] == name
     source = open_data(photos, "test")
     images = np.stack([source.pixels(i, 32) for i in range(len(source))])
@@ -341,8 +340,8 @@ def test_methods_without_labels_take_a_plain_folder(weights, tmp_path, name):
     for folder in ("blue", "green", "red"):
         (photos / folder).rmdir()
     record = train(photos, tmp_path / "model.safetensors", method=name, **small(weights))
-    assert record["train_images"] == 24
-    assert record["classes"] == []
+    assert record.train_images == 24
+    assert record.classes == []
     with pytest.raises(HashretError, match="no labels"):
         train(photos, tmp_path / "other.safetensors", method="ksh", **small(weights))
 
@@ -354,8 +353,8 @@ def test_several_labels_a_photograph(weights, tmp_path, name):
     lines = [f"images/{c}/{i:02d}.png {flags[c]}" for c in flags for i in range(8)]
     (tmp_path / "train.txt").write_text("\n".join(lines))
     record = train(f"list:{tmp_path}/train.txt", tmp_path / "model.safetensors", method=name, **small(weights))
-    assert record["multi_label"]
-    assert max(epoch["heldout_map"] for epoch in record["epochs_run"]) > 0.8
+    assert record.multi_label
+    assert max(epoch["heldout_map"] for epoch in record.epochs_run) > 0.8
 
 
 def test_fitted_methods_refuse_to_train_convolutions(photos, weights, tmp_path):

@@ -35,10 +35,10 @@ def head(weights):
 def test_training_the_head_learns_the_colours(photos, head, tmp_path, method):
     out = tmp_path / "model.safetensors"
     record = train(f"folder:{photos}", out, **head | {"method": method, "epochs": 60, "lr": 3e-3, "width": 64})
-    assert record["epochs_run"][-1]["loss"] < record["epochs_run"][0]["loss"]
-    assert max(epoch["heldout_map"] for epoch in record["epochs_run"]) > 0.9
+    assert record.epochs_run[-1]["loss"] < record.epochs_run[0]["loss"]
+    assert max(epoch["heldout_map"] for epoch in record.epochs_run) > 0.9
     assert json.loads((tmp_path / "model.json").read_text())["fingerprint"] == read_meta(out)["fingerprint"]
-    assert record["train_images"] + record["heldout_images"] == 36
+    assert record.train_images + record.heldout_images == 36
     assert read_meta(out)["attention"] == (method == "am-vggh")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.json", "model.safetensors"]
     source = open_data(photos, "test")
@@ -61,7 +61,7 @@ def test_convolutions_stay_frozen_with_head_and_move_with_all(photos, head, weig
 def test_training_from_scratch(photos, tmp_path, arch):
     options = SMALL | {"weights": "none", "finetune": "all", "arch": arch, "epochs": 6, "augment": "crop"}
     record = train(photos, tmp_path / "model.safetensors", **options)
-    assert max(epoch["heldout_map"] for epoch in record["epochs_run"]) > 0.9
+    assert max(epoch["heldout_map"] for epoch in record.epochs_run) > 0.9
 
 
 def test_several_labels_a_photograph(head, tmp_path):
@@ -70,15 +70,15 @@ def test_several_labels_a_photograph(head, tmp_path):
     lines = [f"images/{c}/{i:02d}.png {flags[c]}" for c in flags for i in range(6)]
     (tmp_path / "train.txt").write_text("\n".join(lines))
     record = train(f"list:{tmp_path}/train.txt", tmp_path / "model.safetensors", **head | {"epochs": 20})
-    assert record["multi_label"]
-    assert record["epochs_run"][-1]["loss"] < record["epochs_run"][0]["loss"]
+    assert record.multi_label
+    assert record.epochs_run[-1]["loss"] < record.epochs_run[0]["loss"]
 
 
 @pytest.mark.parametrize("finetune", ["head", "all"])
 def test_the_same_seed_gives_the_same_encoder(photos, head, tmp_path, finetune):
     options = head | {"finetune": finetune, "epochs": 2}
     prints = [
-        train(photos, tmp_path / f"{name}.safetensors", **options | {"seed": seed})["fingerprint"]
+        train(photos, tmp_path / f"{name}.safetensors", **options | {"seed": seed}).fingerprint
         for name, seed in (("a", 0), ("b", 0), ("c", 1))
     ]
     assert prints[0] == prints[1] != prints[2]
@@ -94,8 +94,8 @@ def test_rare_labels_do_not_make_the_bits_constant(head, tmp_path):
     for method in ("vggh", "am-vggh"):
         options = head | {"method": method, "epochs": 30, "width": 64, "overwrite": True}
         record = train(f"list:{tmp_path}/train.txt", tmp_path / "model.safetensors", **options)
-        assert record["epochs_run"][0]["loss"] < 0.5  # not log 2: the frequencies are known from the start
-        assert max(epoch["heldout_map"] for epoch in record["epochs_run"]) > 0.7
+        assert record.epochs_run[0]["loss"] < 0.5  # not log 2: the frequencies are known from the start
+        assert max(epoch["heldout_map"] for epoch in record.epochs_run) > 0.7
 
 
 @pytest.mark.parametrize(("finetune", "method"), [("head", "cnnh"), ("all", "am-vggh")])
@@ -113,8 +113,8 @@ def test_a_killed_training_resumes_to_the_same_encoder(photos, head, tmp_path, f
     with pytest.raises(HashretError, match=r"other settings: lr 0\.001"):
         train(photos, out, **options | {"resume": True, "lr": 0.01})
     record = train(photos, out, **options | {"resume": True})
-    assert len(record["epochs_run"]) == 4
-    assert record["fingerprint"] == whole["fingerprint"]
+    assert len(record.epochs_run) == 4
+    assert record.fingerprint == whole.fingerprint
     assert not state.parent.exists()
     with pytest.raises(HashretError, match="complete"):
         train(photos, out, **options | {"resume": True})
@@ -166,9 +166,9 @@ def test_unreadable_train_images_are_left_out(head, tmp_path):
     (tmp_path / "photos" / "red" / "03.png").write_bytes(b"no picture")
     (tmp_path / "photos" / "blue" / "03.png").write_bytes(b"")
     record = train(tmp_path / "photos", tmp_path / "a.safetensors", **head)
-    assert record["train_images"] + record["heldout_images"] == 22
+    assert record.train_images + record.heldout_images == 22
     record = train(tmp_path / "photos", tmp_path / "b.safetensors", **head | {"finetune": "all"})
-    assert np.isfinite(record["epochs_run"][-1]["loss"])
+    assert np.isfinite(record.epochs_run[-1]["loss"])
 
 
 def test_features_are_computed_once_for_all_heads(photos, head, tmp_path, monkeypatch):
@@ -186,7 +186,7 @@ def test_features_are_computed_once_for_all_heads(photos, head, tmp_path, monkey
 def test_a_killed_feature_cache_goes_on_where_it_stopped(photos, tmp_path, monkeypatch):
     source, vgg11, cpu = open_data(photos, "train"), get_backbone("vgg11"), torch.device("cpu")
     arguments = (source, vgg11.build(), vgg11, 32, "float32", cpu, tmp_path / "cache", 0)
-    whole = FeatureFeed(*arguments).features[:]
+    whole = FeatureFeed(*arguments).feature_maps[:]
     folder = next((tmp_path / "cache" / "features").iterdir())
     state = np.fromfile(folder / "state.u8", np.uint8)
     state[10:] = 0
@@ -197,7 +197,7 @@ def test_a_killed_feature_cache_goes_on_where_it_stopped(photos, tmp_path, monke
     asked = []
     pixels = type(source).pixels
     monkeypatch.setattr(type(source), "pixels", lambda self, i, size: (asked.append(i), pixels(self, i, size))[1])
-    assert np.array_equal(FeatureFeed(*arguments).features[:], whole)
+    assert np.array_equal(FeatureFeed(*arguments).feature_maps[:], whole)
     assert asked == list(range(10, 36))
     for name in ("features.f16", "state.u8"):
         whole_file = (folder / name).read_bytes()
@@ -235,8 +235,8 @@ def test_several_processes_learn_what_one_does(photos, head, tmp_path, options, 
     options = head | {"precision": "float32"} | options
     alone = train(tmp_path / "photos", tmp_path / "alone.safetensors", **options)
     found = together(train, processes, tmp_path / "photos", tmp_path / "shared.safetensors", **options)
-    assert [record["processes"] for record in found] == [processes] * processes
-    for one, other in zip(alone["epochs_run"], found[0]["epochs_run"], strict=True):
+    assert [record.processes for record in found] == [processes] * processes
+    for one, other in zip(alone.epochs_run, found[0].epochs_run, strict=True):
         assert (other["loss"] or 0) == pytest.approx(one["loss"] or 0, rel=1e-3)  # a fit has none
         assert other["heldout_map"] == pytest.approx(one["heldout_map"], abs=0.02)
     assert_alike(tmp_path / "alone.safetensors", tmp_path / "shared.safetensors")
@@ -252,14 +252,14 @@ def assert_alike(one, other):
 
 def die_after(number, *arguments, **options):
     distributed._BEAT, distributed._SILENCE = 0.05, 0.5
-    end_epoch = loop.Run._end_epoch
+    end_epoch = loop.TrainingRun._end_epoch
 
     def end(self, *parts):
         end_epoch(self, *parts)
         if rank() == 1 and len(self.epochs) == number:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    loop.Run._end_epoch = end
+    loop.TrainingRun._end_epoch = end
     return train(*arguments, **options)
 
 
@@ -276,8 +276,8 @@ def test_a_training_that_lost_a_process_resumes_with_any_number(photos, head, tm
     state = tmp_path / ".broken.safetensors.training"
     shutil.copytree(state, tmp_path / ".other.safetensors.training")
     resumed = together(train, 2, photos, out, resume=True, **options)[0]
-    assert len(resumed["epochs_run"]) == 3
-    assert resumed["fingerprint"] == whole["fingerprint"]
+    assert len(resumed.epochs_run) == 3
+    assert resumed.fingerprint == whole.fingerprint
     train(photos, tmp_path / "other.safetensors", resume=True, **options)
     assert_alike(tmp_path / "whole.safetensors", tmp_path / "other.safetensors")
 
