@@ -65,6 +65,8 @@ FOR_USERS = {
     "service.server.serve(values)",
     "training.settings.Settings.precision",
     "training.settings.Settings.split",
+    "training.settings.TrainReport.precision",
+    "training.settings.TrainReport.split",
     "training.start.train(precision)",
     "training.start.train(split)",
 }
