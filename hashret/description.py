@@ -3,74 +3,100 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .errors import HashretError
-from .files import read_text
+from .files import StrPath, read_text
 from .names import json_lines
 from .records import checked, list_of
+from .results import WasDict
 from .shards import MANIFEST, SKIPPED_LINE, count_shards, read_manifest
 
 
-def info(path, verify=None):
-    """Describe a checkpoint, shards, an index, a collection or photographs: -> dict with ``kind`` first.
+@dataclass(frozen=True)
+class Description(WasDict):
+    """What `info` says of a file or folder.
 
-    ``verify``: compare the files of an index with their checksums, see `hashret.index.open_index`.
+    Attributes:
+        kind: "checkpoint", "shards", "shard", "index", "collection" or "photographs".
+        facts: name -> value, as JSON has them: the metadata of that kind, and what was counted and checked.
+    """
+
+    kind: str
+    facts: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return kind and facts as one JSON object, the kind first."""
+        return {"kind": self.kind, **self.facts}
+
+
+def info(path: StrPath, verify: bool | None = None) -> Description:
+    """Describe a checkpoint, shards, an index, a collection or photographs.
+
+    Args:
+        path: file or folder, or the address of a collection.
+        verify: compare the files of an index with their checksums, see `hashret.index.open_index`.
 
     Raises:
         HashretError: nothing there, or none of these.
     """
     name, path = path, Path(path)
     if (path / "index.json").exists():
-        from .index import open_index
-
-        opened = open_index(path, "cpu", verify)
-        meta, segments = opened.meta, opened.meta["segments"]
-        files = [file for part in segments for file in part["files"].values()]
-        names = {True: "distinct codes", False: "all codes"}
-        return {
-            "kind": "index",
-            **meta,
-            "segments": len(segments),
-            "removed": sum(part.get("removed_count", 0) for part in segments),
-            "searched": [f"{part['codes']:,} {names[part['grouped']]} of {part['count']:,}" for part in segments],
-            "bytes_per_item": round(sum(file["bytes"] for file in files) / max(1, meta["count"]), 1),
-            "checked": opened.checked,
-        }
+        return Description("index", _index(path, verify))
     if (path / MANIFEST).exists():
         manifest = read_manifest(path)
-        return {"kind": "shards"} | manifest | _progress(path, manifest)
+        return Description("shards", manifest | _progress(path, manifest))
     if path.suffix == ".h5":
         from .shards import read_shard
 
         shard, attributes = read_shard(path)
-        return {"kind": "shard", "rows": len(shard), "skipped": len(shard.skipped)} | attributes
+        return Description("shard", {"rows": len(shard), "skipped": len(shard.skipped)} | attributes)
     if path.is_file():
         from .models.checkpoint import read_meta
 
-        return {"kind": "checkpoint"} | read_meta(path)
+        return Description("checkpoint", read_meta(path))
     if not path.exists():
         from .engines import is_engine, open_collection
 
         if is_engine(name):
-            return {"kind": "collection"} | open_collection(name).meta
+            return Description("collection", open_collection(name).meta)
         raise HashretError(f"no such file or folder: {path}")
-    return _photographs(path)
+    return Description("photographs", _photographs(path))
 
 
-def _photographs(folder):
-    """How many photographs a folder holds, and what is passed over in it, by name."""
+def _index(folder: Path, verify: bool | None) -> dict[str, Any]:
+    """Return the metadata of an index, how it is searched, and what of it was checked."""
+    from .index import open_index
+
+    opened = open_index(folder, "cpu", verify)
+    meta, segments = opened.meta, opened.meta["segments"]
+    size = sum(file["bytes"] for segment in segments for file in segment["files"].values())
+    names = {True: "distinct codes", False: "all codes"}
+    return {
+        **meta,
+        "segments": len(segments),
+        "removed": sum(segment.get("removed_count", 0) for segment in segments),
+        "searched": [f"{one['codes']:,} {names[one['grouped']]} of {one['count']:,}" for one in segments],
+        "bytes_per_item": round(size / max(1, meta["count"]), 1),
+        "checked": opened.checked,
+    }
+
+
+def _photographs(folder: Path) -> dict[str, Any]:
+    """Return how many photographs a folder holds, and what is passed over in it, by name."""
     from .data.walk import OTHER_NAME, walk
 
     photographs, passed_over = walk(folder) if folder.is_dir() else ([], [])
     if not photographs and all(item.reason == OTHER_NAME for item in passed_over):
         raise HashretError(f"{folder} is neither a checkpoint, nor a folder of shards or photographs, nor an index")
     named = [{"path": os.path.join(folder, item.path), "reason": item.reason} for item in passed_over]
-    return {"kind": "photographs", "photographs": len(photographs), "passed_over": named}
+    return {"photographs": len(photographs), "passed_over": named}
 
 
-def _progress(folder, manifest):
-    """How far `hashret encode` has come with a folder of shards."""
+def _progress(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return how far `hashret encode` has come with a folder of shards."""
     skipped, unread = folder / "skipped.jsonl", None
     if skipped.exists():
         try:

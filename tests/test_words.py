@@ -81,8 +81,7 @@ engines.engine.Engine.__init__(place) engines.engine.Engine.write(rows) engines.
 engines.engine.Rows.values engines.engine.connect(place) engines.engine.joined(parts)
 engines.exporting.Export.place engines.milvus.Milvus.__init__(place) engines.milvus.Milvus.write(rows)
 engines.milvus.open_engine(place) engines.postgres.Postgres.__init__(place) engines.postgres.Postgres.write(rows)
-engines.postgres.open_engine(place) engines.text.like explanation.concentration(places)
-explanation.contribution_caption(places) records.plain(place)
+engines.postgres.open_engine(place) engines.text.like records.plain(place)
 """
 
 

@@ -79,7 +79,7 @@ def info(path: str, as_json: bool, verify: bool) -> None:
     """
     from ..description import info
 
-    found = info(path, verify or None)
+    found = info(path, verify or None).as_dict()
     if as_json:
         click.echo(to_json(found, indent=2))
         return
