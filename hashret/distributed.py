@@ -1,8 +1,8 @@
-"""Several processes, as `torchrun` starts them: who they are, waiting for each other, and ending together.
+"""Several processes, as `torchrun` starts them: which one this is, waiting for each other, and ending together.
 
-Between two waits lie hours of work, of which each process has another share, so they wait by torchrun's key-value
-store and not by a collective operation, whose time limit would have to be as long. Every process adds to a count of
-its own there every few seconds: who waits sees by it that the others live, and ends when one no longer does.
+Hours of work may lie between two waits, so the processes wait through torchrun's key-value store and not by a
+collective operation, whose time limit would have to be as long. Every few seconds each process adds to a count of its
+own in the store. A process that waits sees by these counts that the others live, and ends when one no longer does.
 """
 
 from __future__ import annotations

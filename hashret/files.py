@@ -236,7 +236,7 @@ def _is_alive(pid: int) -> bool:
 
 
 def flush(path: StrPath) -> None:
-    """Have what was written to a file, or the names in a folder, on the disk before this returns."""
+    """Wait until what was written to a file, or the names in a folder, is on the disk."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except PermissionError:
@@ -253,7 +253,7 @@ def flush(path: StrPath) -> None:
 
 
 def flush_tree(folder: StrPath) -> None:
-    """Do `flush` for each file and folder below a folder, and the folder."""
+    """Flush each file and folder below a folder, and the folder."""
     for where, _, names in os.walk(folder, topdown=False):
         for name in names:
             flush(os.path.join(where, name))
@@ -314,7 +314,7 @@ def _unlock(descriptor: int | None) -> None:
 
 
 def _forget_locks() -> None:
-    """In a forked child, which is not to hold on to the locks of its parent."""
+    """Close the locks of the parent in a forked child, which is not to hold them."""
     for descriptor in list(_locks):
         _unlock(descriptor)
 

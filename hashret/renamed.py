@@ -63,6 +63,7 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
         "convolutions": "backbone", "feature_width": "fc_width", "precision": "compute_dtype", "values": "hash_outputs",
     },
     "hashret.models.heads.HeadOutput": {"features": "fc_features", "values": "hash_outputs"},
+    "hashret.shards.Shard": {"features": "fc_features", "values": "hash_outputs"},
 }  # fmt: skip
 # Keywords that have another name now, by the function that takes them: see `old_keywords`.
 KEYWORDS: dict[str, dict[str, str]] = {

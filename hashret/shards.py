@@ -24,6 +24,7 @@ from .errors import HashretError
 from .files import StrPath, atomic, read_json, recover
 from .names import json_lines, to_json
 from .records import checked, fields, list_of, one_of, or_none, text, whole
+from .renamed import old_attributes
 
 if TYPE_CHECKING:
     import h5py
@@ -89,6 +90,7 @@ def shard_name(number: int) -> str:
     return f"codes-{number:05d}.h5"
 
 
+@old_attributes
 @dataclass
 class Shard:
     """The columns of one shard, see `COLUMNS`; arrays may be memory maps.

@@ -104,7 +104,7 @@ def image_size(file: Readable, max_pixels: int | None = None) -> tuple[int, int]
 
 
 def resized(image: Picture, size: tuple[int, int], resample: Resampling) -> Picture:
-    """Do `PIL.Image.Image.resize`, of an image that is much longer than it is wide in the order that needs less memory.
+    """Resize as Pillow does, an image that is much longer than it is wide in the order that needs less memory.
 
     Pillow resizes the rows first: of 10 x 1,000,000 pixels to 224 x 224 it would make 224 x 1,000,000 in between.
     """
@@ -184,7 +184,7 @@ def _decoded(file: Readable, at_least: int | None, limit: int) -> Picture:
 
 
 def open_image(file: Readable, limit: int | None = None) -> Picture:
-    """Do `PIL.Image.open` for the formats that hashret reads; plugins are loaded for a file that needs one.
+    """Open an image of a format that hashret reads, as Pillow does; plugins are loaded for a file that needs one.
 
     Raises:
         TooLargeImage: before any pixel is decoded.
