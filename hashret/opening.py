@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from .engines.collection import open_collection
+from .engines.kinds import KINDS
 from .engines.names import is_engine
 from .errors import HashretError
 from .files import StrPath
@@ -34,9 +35,8 @@ def open_database(
         collection: Database = open_collection(str(name), values)
         return collection
     if values:
-        raise HashretError(
-            f"--values goes with an engine, as milvus:http://host:19530; {name} is searched with its own"
-        )
+        engine = next(iter(KINDS.values())).examples[0]
+        raise HashretError(f"--values goes with an engine, as {engine}; {name} is searched with its own")
     index = open_index(name, device, backend=backend).verify_in_background()
     _log.debug("index %s: %d photographs, %d bits, on %s", name, len(index), index.bits, device)
     return index

@@ -55,6 +55,8 @@ NAMES = {
 }
 # Attributes and methods that have another name now, by the class that has them: see `old_attributes`.
 ATTRIBUTES: dict[str, dict[str, str]] = {
+    "hashret.engines.engine.Engine": {"place": "address"},
+    "hashret.engines.exporting.Export": {"place": "address"},
     "hashret.index.database.Database": {"has_values": "has_hash_outputs", "value": "hash_outputs_at"},
     "hashret.index.database.Hits": {"rows": "positions"},
     "hashret.index.folder.Index": {"values": "hash_outputs", "row": "position", "rows": "positions"},
@@ -96,7 +98,7 @@ def old_keywords(function: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(function)
     def called(*args: Any, **options: Any) -> T:
-        for old in names.keys() & options:
+        for old in names.keys() & options if options else ():
             text = f"{function.__qualname__}({old}=) is now {function.__qualname__}({names[old]}=)"
             warnings.warn(text, DeprecationWarning, stacklevel=2)
             options[names[old]] = options.pop(old)

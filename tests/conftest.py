@@ -154,6 +154,14 @@ def milvus(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def memory():
+    """Address of the engine in memory, see `extend.memory_engine`."""
+    from extend.memory_engine import KIND
+
+    return KIND.examples[0]
+
+
+@pytest.fixture(scope="session")
 def postgres(tmp_path_factory):
     """URI of a PostgreSQL with pgvector."""
     pytest.importorskip("psycopg", reason="needs hashret[pgvector]")

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from ..engines.kinds import KINDS
 from ..progress import quieted
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
@@ -85,8 +86,8 @@ def by_name(_context: click.Context, option: click.Parameter, given: tuple[str, 
 
 MODEL = click.option("--model", default="model.safetensors", show_default=True, help="checkpoint of the encoder")
 INDEX = click.option(
-    "--index", default="index", show_default=True, envvar="HASHRET_INDEX", help="index folder, or a collection: "
-    "milvus:http://host:19530#NAME, postgresql://host/db#NAME"
+    "--index", default="index", show_default=True, envvar="HASHRET_INDEX",
+    help=f"index folder, or a collection: {', '.join(f'{kind.examples[0]}#NAME' for kind in KINDS.values())}",
 )  # fmt: skip
 VALUES = click.option("--values", metavar="INDEX", help="with a collection: take values from the index it is a copy of")
 DEVICE = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from ..bits import Codes, Distances, Labels, Positions
 from ..errors import HashretError
-from ..index import Database, Item, open_index, rerank
+from ..files import StrPath
+from ..index import Database, Index, Item, open_index, rerank
+from ..index.calibration import Calibration
 from ..index.paths import is_named, path_matches, readings
-from .engine import ALL, Filter, connect, joined
+from .engine import ALL, Engine, Filter, Rows, concatenated, connect
 from .exporting import FORMAT, described, digest
 from .names import parse
 
 _MOST_IDS = 10_000  # of photographs that a request names one by one
 
 
-def open_collection(name, values=None):
-    """Open what `hashret.export` made: -> `Collection`.
+def open_collection(name: str, values: StrPath | None = None) -> Collection:
+    """Open what `hashret.export` made.
 
     Args:
         name: as `hashret.engines.names.parse` takes it.
-        values: folder of the index that was exported, to take values for the re-rank from; None asks the engine.
+        values: folder of the index that was exported, to take hash outputs for the re-rank from; None asks the engine.
 
     Raises:
         HashretError: no such collection, half written, changed behind hashret's back, or ``values`` is another index.
@@ -30,160 +36,168 @@ def open_collection(name, values=None):
     with contextlib.ExitStack() as unless_opened:
         engine = connect(parse(name))
         unless_opened.callback(engine.close)
-        record = engine.read_record()
-        _check(engine, record)
+        record = _checked(engine, engine.read_record())
         beside = open_index(values, "cpu") if values else None
         if beside and digest(beside) != record["source"]:
-            raise HashretError(f"{values} is not, or no longer, the index that {engine.place} was exported from")
+            raise HashretError(f"{values} is not, or no longer, the index that {engine.address} was exported from")
         engine.open(record)
         unless_opened.pop_all()
         return Collection(engine, beside)
 
 
-def _check(engine, record):
-    """Raise HashretError unless the record is that of a whole collection, and the collection is there."""
+def _checked(engine: Engine, record: dict[str, Any] | None) -> dict[str, Any]:
+    """Return a record, or raise HashretError unless it is that of a whole collection, and the collection exists."""
     if record is None:
-        raise HashretError(f"no collection of hashret's at {engine.place}; make one with hashret export")
+        raise HashretError(f"no collection of hashret's at {engine.address}", hint="make one with hashret export")
     if record["format"] > FORMAT:
-        raise HashretError(f"{engine.place} was written by a later hashret (format {record['format']}); upgrade")
+        raise HashretError(f"{engine.address} was written by a later hashret (format {record['format']}); upgrade")
     if not record["complete"]:
-        raise HashretError(f"{engine.place} is not complete; run the same hashret export again to go on")
+        raise HashretError(f"{engine.address} is not complete", hint="run the same hashret export again to go on")
     if engine.description() != described(record):
-        raise HashretError(f"{engine.place} was dropped or replaced; run hashret export again")
+        raise HashretError(f"{engine.address} was dropped or replaced", hint="run hashret export again")
+    return record
 
 
 class Collection(Database):
-    """An opened collection. A row is the photograph's id.
+    """An opened collection. A position is the photograph's id.
 
-    Attributes:
-        engine: the `hashret.engines.engine.Engine` that holds it.
-        beside: the `hashret.index.Index` it was exported from, where the values for the re-rank are taken from it.
+    Args:
+        engine: that holds it, opened.
+        beside: the `hashret.index.Index` it was exported from, to take the hash outputs for the re-rank from.
     """
 
-    def __init__(self, engine, beside=None):
+    def __init__(self, engine: Engine, beside: Index | None = None) -> None:
         self.engine, self.meta, self.beside = engine, engine.record, beside
         weakref.finalize(self, engine.close)
 
-    def __len__(self):
-        return self.meta["count"]
+    def __len__(self) -> int:
+        return int(self.meta["count"])
 
     @property
-    def most(self):
+    def most(self) -> int | None:
         return self.engine.most
 
     @property
-    def has_hash_outputs(self):
-        return self.meta["values"] if self.beside is None else self.beside.has_hash_outputs
+    def has_hash_outputs(self) -> bool:
+        return bool(self.meta["values"]) if self.beside is None else self.beside.has_hash_outputs
 
-    def nearest(self, codes, k, among=None):
+    def nearest(self, codes: Codes, k: int, among: Any = None) -> tuple[Distances, Positions]:
         self.check(codes)
         k = min(k, len(self if among is None else among))
         if self.engine.most and k > self.engine.most:
             raise HashretError(
-                f"{self.engine.place} gives at most {self.engine.most:,} answers; lower -k and --candidates"
+                f"{self.engine.address} gives at most {self.engine.most:,} answers", hint="lower -k and --candidates"
             )
         if not k or not len(codes):
             return np.zeros((len(codes), k), np.int32), np.zeros((len(codes), k), np.int64)
         _, first, inverse = np.unique(codes, axis=0, return_index=True, return_inverse=True)
-        found = self.engine.search(codes[first], k, _where(among))
-        least = min(len(ids) for _, ids in found)
+        answers = self.engine.search(codes[first], k, _where(among))
+        least = min(len(ids) for _, ids in answers)
         if least < k:
             raise self.engine.wrong(f"it answered with {least} photographs where {k} are nearest")
-        D, rows = (np.stack(column) for column in zip(*found, strict=True))
-        return D[inverse], rows[inverse]
+        return np.stack([D for D, _ in answers])[inverse], np.stack([ids for _, ids in answers])[inverse]
 
-    def within(self, codes, radius, among=None):
+    def within(self, codes: Codes, radius: int, among: Any = None) -> Iterator[tuple[int, Distances, Positions]]:
         self.check(codes)
         if radius < 0:
             raise HashretError(f"the radius is a number of bits, not {radius}")
         for query, code in enumerate(codes):
             yield query, *self.engine.within(code, radius, _where(among))
 
-    def reranked(self, queries, positions, rerank_by="values"):
+    def reranked(
+        self, queries: rerank.Vectors, positions: Positions, rerank_by: str = "values"
+    ) -> tuple[NDArray[np.float32], Positions]:
         rerank.check_rerank_by(rerank_by)
         if self.beside is not None:
-            return self.beside.reranked(queries, self._rows_beside(positions), rerank_by)
+            return self.beside.reranked(queries, np.searchsorted(self.beside.ids, positions), rerank_by)
         if rerank_by == "features":
-            raise HashretError("an engine keeps no features; name the index that was exported with --values")
+            raise HashretError("an engine keeps no features", hint="name the index that was exported with --values")
         if rerank_by != "asymmetric" and not self.has_hash_outputs:
-            raise HashretError("this collection keeps no values; take --rerank-by asymmetric")
-        distinct, places = np.unique(positions, return_inverse=True)
-        field = "codes" if rerank_by == "asymmetric" else "values"
+            raise HashretError("this collection keeps no values", hint="take --rerank-by asymmetric")
+        distinct, numbers = np.unique(positions, return_inverse=True)
+        field = "codes" if rerank_by == "asymmetric" else "hash_outputs"
         compared = getattr(self.engine.fetch(distinct, field), field)
-        return rerank.rerank(queries, compared, places.reshape(positions.shape), rerank_by)
+        return rerank.rerank(queries, compared, numbers.reshape(positions.shape), rerank_by)
 
-    def _rows_beside(self, ids):
-        return np.searchsorted(self.beside.ids, ids)  # the same index: all are there
-
-    def select(self, label=None, path=None, ids=None):
+    def select(
+        self,
+        label: str | Iterable[str] | None = None,
+        path: str | Iterable[str] | None = None,
+        ids: Iterable[int] | None = None,
+    ) -> Selection:
         labels = None if label is None else tuple(self._class_numbers(label))
-        ids = None if ids is None else tuple(np.unique(np.asarray(ids, np.int64)).tolist())
-        names, patterns = (), None
-        if path is not None:
-            meant = [self._meant(text) for text in ([path] if isinstance(path, str) else path)]
-            names, patterns = (tuple(filter(None, column)) for column in zip(*meant, strict=True))
-        if patterns is None or all(map(self.engine.matches, patterns)):
-            where = Filter(labels, patterns, ids, names=names)
-            return Selection(where, self.engine.count(where))
-        found = []
-        for rows in self.engine.scan(Filter(labels, None, ids), "paths"):
-            hits = [
-                any(is_named(path, name) for name in names) or any(path_matches(path, pattern) for pattern in patterns)
-                for path in rows.paths
-            ]
-            found += rows.ids[np.array(hits, bool)].tolist()
-        if len(found) > _MOST_IDS:
+        named = None if ids is None else tuple(np.unique(np.asarray(list(ids), np.int64)).tolist())
+        if path is None:
+            return self._selection(Filter(labels, None, named))
+        meant = [self._meant(text) for text in ([path] if isinstance(path, str) else path)]
+        names = tuple(name for name, _ in meant if name)
+        patterns = tuple(pattern for _, pattern in meant if pattern)
+        if all(map(self.engine.matches, patterns)):
+            return self._selection(Filter(labels, patterns, named, names=names))
+        matching: list[int] = []
+        for rows in self.engine.scan(Filter(labels, None, named), "paths"):
+            for id, one in zip(rows.ids.tolist(), rows.paths or (), strict=True):
+                if any(is_named(one, name) for name in names) or any(path_matches(one, glob) for glob in patterns):
+                    matching.append(id)
+        if len(matching) > _MOST_IDS:
             raise HashretError(
-                f"{len(found):,} photographs match; {self.engine.place} takes so many only by patterns of * alone"
+                f"{len(matching):,} photographs match; {self.engine.address} takes so many only by patterns of * alone"
             )
-        return Selection(Filter(ids=tuple(found)), len(found))
+        return Selection(Filter(ids=tuple(matching)), len(matching))
 
-    def _meant(self, text):
-        """What a path or a pattern means, as of `Index.matching`: -> its name and None, or None and the pattern."""
+    def _selection(self, where: Filter) -> Selection:
+        return Selection(where, self.engine.count(where))
+
+    def _meant(self, text: str) -> tuple[str | None, str | None]:
+        """Return what a path or a pattern means, as of `Index.matching`: its name and None, or None and the pattern."""
         names, pattern = readings(text)
         last = None if pattern else names.pop()  # whether it is there need not be asked
         name = next((name for name in names if self.engine.count(Filter(paths=(), names=(name,)))), last)
         return (None, pattern) if name is None else (name, None)
 
-    def find(self, id):
-        found = self.engine.read(Filter(ids=(id,)), ("labels", "paths", "codes"))
-        if not len(found):
+    def find(self, id: int) -> tuple[int, Item]:
+        rows = self.engine.read(Filter(ids=(id,)), ("labels", "paths", "codes"))
+        if not len(rows):
             raise HashretError(f"no photograph with id {id} in the index")
-        return id, self._items(found)[0]
+        return id, self._items(rows)[0]
 
-    def items(self, rows, codes=False):
+    def items(self, positions: Sequence[int], codes: bool = False) -> list[Item]:
         fields = ("labels", "paths", "codes") if codes else ("labels", "paths")
-        return self._items(self.engine.fetch(np.asarray(rows, np.int64), *fields))
+        return self._items(self.engine.fetch(np.asarray(positions, np.int64), *fields))
 
-    def _items(self, found):
-        codes = [None] * len(found) if found.codes is None else found.codes
-        columns = found.ids.tolist(), found.paths, map(self._names, found.labels), codes
-        return [Item.of(*columns) for columns in zip(*columns, strict=True)]
+    def _items(self, rows: Rows) -> list[Item]:
+        codes = [None] * len(rows) if rows.codes is None else rows.codes
+        columns = zip(rows.ids.tolist(), rows.paths or (), rows.labels or (), codes, strict=True)
+        return [Item.of(id, path, self._names(numbers), code) for id, path, numbers, code in columns]
 
-    def _names(self, numbers):
+    def _names(self, numbers: Iterable[int]) -> tuple[str, ...]:
         return tuple(self.meta["classes"][number] for number in numbers)
 
-    def hash_outputs_at(self, position):
+    def hash_outputs_at(self, position: int) -> NDArray[np.float32] | None:
         if self.beside is not None:
-            return self.beside.hash_outputs_at(int(self._rows_beside(position)))
-        return self.engine.fetch(np.array([position]), "values").values[0] if self.has_hash_outputs else None
+            return self.beside.hash_outputs_at(int(np.searchsorted(self.beside.ids, position)))
+        outputs = (
+            self.engine.fetch(np.array([position]), "hash_outputs").hash_outputs if self.has_hash_outputs else None
+        )
+        return None if outputs is None else outputs[0]
 
-    def sample(self, n, seed=0):
+    def sample(self, n: int, seed: int = 0) -> Positions:
         n, next_id, rng = min(n, len(self)), self.meta["next_id"], np.random.default_rng(seed)
         drawn = rng.choice(next_id, min(8 * n, _MOST_IDS, next_id), replace=False)
-        there = self.engine.read(Filter(ids=tuple(drawn.tolist())), ()).ids
-        if len(there) < n:  # most of the ids were removed
-            there = np.concatenate([rows.ids for rows in self.engine.scan(ALL)])
-        return rng.permutation(there)[:n]
+        ids = self.engine.read(Filter(ids=tuple(drawn.tolist())), ()).ids
+        if len(ids) < n:  # most of the ids were removed
+            ids = np.concatenate([rows.ids for rows in self.engine.scan(ALL)])
+        return rng.permutation(ids)[:n]
 
-    def everything(self):
-        rows = joined(list(self.engine.scan(ALL, "codes", "labels")))
+    def everything(self) -> tuple[Positions, Codes, Labels | None]:
+        rows = concatenated(list(self.engine.scan(ALL, "codes", "labels")))
         if len(rows) != len(self):
             raise self.engine.wrong(f"it gave {len(rows):,} of {len(self):,} photographs")
-        return rows.ids, rows.codes, self._labels(rows.labels)
+        assert rows.codes is not None
+        return rows.ids, rows.codes, self._labels(rows.labels or [])
 
-    def _labels(self, numbers):
-        """Class numbers of n photographs as an index has them."""
+    def _labels(self, numbers: Sequence[tuple[int, ...]]) -> Labels | None:
+        """Return the class numbers of n photographs as an index has them."""
         if self.meta["labels"] == "one":
             return np.array([labels[0] if labels else -1 for labels in numbers])
         if self.meta["labels"] is None:
@@ -193,21 +207,21 @@ class Collection(Database):
             row[list(labels)] = 1
         return flags
 
-    def calibrate(self, k=10, recall=0.99, sample=200, seed=0):
+    def calibrate(self, k: int = 10, recall: float = 0.99, sample: int = 200, seed: int = 0) -> Calibration:
         if self.beside is None:
-            raise HashretError("candidates are calibrated on the index that was exported; name it with --values")
+            raise HashretError("candidates are calibrated on the index that was exported", hint="name it with --values")
         return self.beside.calibrate(k, recall, sample, seed)
 
 
 class Selection:
     """Photographs of a collection to search among: a `hashret.engines.engine.Filter`, and how many they are."""
 
-    def __init__(self, where, count):
+    def __init__(self, where: Filter, count: int) -> None:
         self.where, self.count = where, count
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.count
 
 
-def _where(among):
+def _where(among: Selection | None) -> Filter:
     return ALL if among is None else among.where

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
+from ..bits import Codes, Distances, HashOutputs, Positions
 from ..errors import HashretError
+from ..renamed import old_attributes
+from .names import EngineAddress
+
+T = TypeVar("T")
+Nearest = tuple[Distances, Positions]  # of one query, by (distance, id)
 
 SECONDS, CONNECT_SECONDS = 30, 5  # that an answer may take, and a connection
 _PAUSES = (0.2, 1.0)  # in seconds, before another try
-FIELDS = ("codes", "values", "labels", "paths")
+FIELDS = ("codes", "hash_outputs", "labels", "paths")
 _IDS_AT_ONCE = 1000  # looked up in one request, where they are many
 _SPAN = 10_000  # of ids read in one request
 
@@ -39,11 +48,11 @@ class Filter:
         span: first and last id.
     """
 
-    labels: tuple | None = None
-    paths: tuple | None = None
-    ids: tuple | None = None
-    span: tuple | None = None
-    names: tuple = ()
+    labels: tuple[int, ...] | None = None
+    paths: tuple[str, ...] | None = None
+    ids: tuple[int, ...] | None = None
+    span: tuple[int, int] | None = None
+    names: tuple[str, ...] = ()
 
 
 ALL = Filter()
@@ -51,30 +60,44 @@ ALL = Filter()
 
 @dataclass(frozen=True)
 class Rows:
-    """Photographs: ids int64 (n,), packed codes uint8 (n, w), values float32 (n, bits), labels: a tuple of class
-    numbers each, paths: n strings. What was not asked for is None.
+    """Photographs, by column; a column that was not asked for is None.
+
+    Attributes:
+        ids: int64 (n,).
+        codes: packed, uint8 (n, w).
+        hash_outputs: float32 (n, bits).
+        labels: a tuple of class numbers each.
+        paths: n strings.
     """
 
-    ids: np.ndarray
-    codes: np.ndarray | None = None
-    values: np.ndarray | None = None
-    labels: list | None = None
-    paths: list | None = None
+    ids: Positions
+    codes: Codes | None = None
+    hash_outputs: HashOutputs | None = None
+    labels: list[tuple[int, ...]] | None = None
+    paths: list[str] | None = None
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.ids)
 
-    def take(self, places):
-        """The photographs at places, int64 (m,)."""
+    def stored(self) -> tuple[Codes, list[tuple[int, ...]], list[str]]:
+        """Return codes, labels and paths, which photographs that are to be stored have."""
+        assert self.codes is not None
+        assert self.labels is not None
+        assert self.paths is not None
+        return self.codes, self.labels, self.paths
 
-        def taken(part):
-            if part is None or isinstance(part, np.ndarray):
-                return part if part is None else part[places]
-            return [part[place] for place in places.tolist()]
+    def take(self, numbers: NDArray[np.int64]) -> Rows:
+        """Return the photographs of some numbers, int64 (m,), counted from 0."""
 
-        return Rows(self.ids[places], *(taken(getattr(self, field)) for field in FIELDS))
+        def taken(column: Any) -> Any:
+            if column is None or isinstance(column, np.ndarray):
+                return None if column is None else column[numbers]
+            return [column[number] for number in numbers.tolist()]
+
+        return Rows(self.ids[numbers], *(taken(getattr(self, field)) for field in FIELDS))
 
 
+@old_attributes
 class Engine(ABC):
     """A collection in an engine.
 
@@ -82,101 +105,102 @@ class Engine(ABC):
     with the same outcome.
 
     Attributes:
-        place: the `hashret.engines.names.Place` of the collection.
+        address: the `hashret.engines.names.EngineAddress` of the collection.
         record: what hashret keeps about the collection, see `hashret.engines.exporting`, once it is opened or made.
         most: answers that a search can give, None for any number.
     """
 
-    most = None
+    most: int | None = None
 
-    def __init__(self, place, seconds=SECONDS):
-        self.place, self.seconds, self.record = place, seconds, None
+    def __init__(self, address: EngineAddress, seconds: float = SECONDS) -> None:
+        self.address, self.seconds = address, seconds
+        self.record: dict[str, Any] = {}
 
     @abstractmethod
-    def close(self):
+    def close(self) -> None:
         """End the connections."""
 
-    def open(self, record):
+    def open(self, record: dict[str, Any]) -> None:
         """Begin to search the collection that a record is about."""
         self.record = record
 
     @abstractmethod
-    def read_record(self):
-        """What was kept by `save_record` under the collection's name, or None."""
+    def read_record(self) -> dict[str, Any] | None:
+        """Return what was kept by `save_record` under the collection's name, or None."""
 
     @abstractmethod
-    def save_record(self, record):
+    def save_record(self, record: dict[str, Any]) -> None:
         """Keep a dict beside the collection."""
 
     @abstractmethod
-    def description(self):
-        """The description that the collection was created with, "" where it has none; None where there is none."""
+    def description(self) -> str | None:
+        """Return the description that the collection was created with, "" without one; None without a collection."""
 
     @abstractmethod
-    def create(self, record, description):
+    def create(self, record: dict[str, Any], description: str) -> None:
         """Create the collection of a record, or what is still missing of it, and open it."""
 
     @abstractmethod
-    def drop(self):
+    def drop(self) -> None:
         """Remove the collection, where it is."""
 
     @abstractmethod
-    def write(self, rows):
+    def write(self, rows: Rows) -> None:
         """Store `Rows`, in place of what is there under their ids, which ascend."""
 
     @abstractmethod
-    def finish(self):
+    def finish(self) -> None:
         """Make what was written fast to search, with an approximate index where the record says so."""
 
     @abstractmethod
-    def count(self, where=ALL):
-        """Photographs of a `Filter`, the latest counted in."""
+    def count(self, where: Filter = ALL) -> int:
+        """Count the photographs of a `Filter`, the latest counted in."""
 
     @abstractmethod
-    def matches(self, pattern):
+    def matches(self, pattern: str) -> bool:
         """Whether the engine itself can match such a path pattern, see `hashret.index.paths.path_matches`."""
 
     @abstractmethod
-    def search(self, codes, k, where=ALL):
-        """The k nearest: packed codes (nq, w) -> for each query D int32, ids int64, by (distance, id); fewer than k
-        only where there are no more.
-        """
+    def search(self, codes: Codes, k: int, where: Filter = ALL) -> Sequence[Nearest]:
+        """Return for each query, packed (nq, w), the k nearest; fewer only where there are no more."""
 
     @abstractmethod
-    def within(self, code, radius, where=ALL):
-        """All within a radius in bits of a packed code (w,): -> D int32, ids int64, by (distance, id)."""
+    def within(self, code: NDArray[np.uint8], radius: int, where: Filter = ALL) -> Nearest:
+        """Return all within a radius in bits of a packed code (w,)."""
 
     @abstractmethod
-    def read(self, where, fields):
-        """The `Rows` of a `Filter` with some of `FIELDS`, by id."""
+    def read(self, where: Filter, fields: Sequence[str]) -> Rows:
+        """Return the `Rows` of a `Filter` with some of `FIELDS`, by id."""
 
-    def fetch(self, ids, *fields):
-        """`Rows` of ids, int64 (n,), in their order, with some of `FIELDS`. Raises EngineError where one is missing."""
+    def fetch(self, ids: Positions, *fields: str) -> Rows:
+        """Return the `Rows` of ids (n,) in their order, with some of `FIELDS`. Raises EngineError if one is missing."""
         distinct, inverse = np.unique(ids, return_inverse=True)
-        parts = [
+        blocks = [
             self.read(Filter(ids=tuple(distinct[start : start + _IDS_AT_ONCE].tolist())), fields)
             for start in range(0, max(1, len(distinct)), _IDS_AT_ONCE)
         ]
-        rows = joined(parts)
+        rows = concatenated(blocks)
         if not np.array_equal(rows.ids, distinct):
             raise self.wrong(f"it gave {len(rows)} of {len(distinct)} photographs that it had named")
         return rows.take(inverse)
 
-    def scan(self, where, *fields):
-        """The `Rows` of a `Filter` by id, a span of ids at a time."""
+    def scan(self, where: Filter, *fields: str) -> Iterator[Rows]:
+        """Yield the `Rows` of a `Filter` by id, a span of ids at a time."""
         for start in range(0, self.record["next_id"], _SPAN):
             yield self.read(replace(where, span=(start, start + _SPAN - 1)), fields)
 
-    def wrong(self, what):
-        """The EngineError of an answer that cannot be."""
-        return EngineError(f"{self.place} is in disorder: {what}; if it was changed, run hashret export --overwrite")
+    def wrong(self, what: str) -> EngineError:
+        """Return the error of an answer that cannot be."""
+        return EngineError(
+            f"{self.address} is in disorder: {what}", hint="if it was changed, run hashret export --overwrite"
+        )
 
 
-def joined(parts):
-    """One `Rows` of several."""
+def concatenated(blocks: Sequence[Rows]) -> Rows:
+    """Return several `Rows` as one."""
 
-    def together(field):
-        columns = [getattr(part, field) for part in parts]
+    def together(field: str) -> Any:
+        columns = [getattr(block, field) for block in blocks]
         if columns[0] is None or len(columns) == 1:
             return columns[0]
         if isinstance(columns[0], np.ndarray):
@@ -186,8 +210,8 @@ def joined(parts):
     return Rows(*(together(field) for field in ("ids", *FIELDS)))
 
 
-def persist(attempt):
-    """Call ``attempt``, and a few times more, after pauses, where it raises Unreachable: -> what it returns."""
+def persist(attempt: Callable[[], T]) -> T:
+    """Call ``attempt``, and a few times more, after pauses, where it raises Unreachable; return what it returns."""
     for pause in _PAUSES:
         try:
             return attempt()
@@ -196,14 +220,16 @@ def persist(attempt):
     return attempt()
 
 
-def connect(place, create=False, **options):
-    """The `Engine` of a place; ``create``: make a database file where there is none.
+def connect(address: EngineAddress, create: bool = False, **options: Any) -> Engine:
+    """Return the `Engine` of an address; ``create``: make a database file where there is none.
 
     Raises:
         HashretError: its client is not installed, EngineError: it does not answer.
     """
     try:
-        return import_module(f".{place.kind}", __package__).open_engine(place, create, **options)
+        engine: Engine = import_module(address.kind.module).open_engine(address, create, **options)
+        return engine
     except ModuleNotFoundError as error:
-        extra = {"milvus": "milvus", "postgres": "pgvector"}[place.kind]
-        raise HashretError(f"{place} needs {error.name}: pip install 'hashret[{extra}]'") from None
+        extra = address.kind.extra
+        advice = f": pip install 'hashret[{extra}]'" if extra else ""
+        raise HashretError(f"{address} needs {error.name}{advice}") from None

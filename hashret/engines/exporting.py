@@ -11,15 +11,20 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ..errors import HashretError
-from ..index import open_index
+from ..files import StrPath
+from ..index import Index, open_index
 from ..progress import Progress, takes_quiet
-from .engine import Filter, Rows, connect
-from .names import parse
+from ..renamed import old_attributes
+from ..results import Result
+from .engine import Engine, Filter, Rows, connect
+from .names import EngineAddress, parse
 
 FORMAT = 1
 _BATCH = 5000
@@ -27,21 +32,29 @@ _KEPT = ("bits", "encoder", "precision", "image_size", "classes", "protocol", "c
 _QUERIES, _NEAREST = 100, 100  # that the recall of an approximate index is measured on
 
 
+@old_attributes
 @dataclass(frozen=True)
-class Export:
-    """What `export` did: the ``place``, ``count`` of photographs there, how many were ``written`` now, and the
-    ``recall`` of the 100 nearest where the engine's index is approximate, else None.
+class Export(Result):
+    """What `export` did.
+
+    Attributes:
+        address: of the collection, without a password.
+        count: photographs in it.
+        written: how many were written now.
+        recall: of the 100 nearest where the engine's index is approximate, else None.
     """
 
-    place: str
+    address: str
     count: int
     written: int
     recall: float | None
 
 
 @takes_quiet
-def export(index, to, *, collection=None, approximate=False, overwrite=False):
-    """Copy an index into an engine: -> `Export`. Run again after a kill, it goes on; on a whole copy, it does nothing.
+def export(
+    index: StrPath, to: str, *, collection: str | None = None, approximate: bool = False, overwrite: bool = False
+) -> Export:
+    """Copy an index into an engine. Run again after a kill, it goes on; on a whole copy, it does nothing.
 
     Args:
         index: folder of the index.
@@ -55,40 +68,40 @@ def export(index, to, *, collection=None, approximate=False, overwrite=False):
         EngineError: the engine is away, full or refuses; what it took stays, and the same export goes on.
     """
     local = open_index(index, "cpu")
-    place = parse(to, collection)
-    with contextlib.closing(connect(place, create=True)) as engine:
-        wanted = _record(local, approximate)
-        found, there = engine.read_record(), engine.description()
-        _check(place, found, there, wanted, overwrite)
-        same = found is not None and _same(found, wanted)
-        if same and found["complete"] and there is not None:
-            return Export(str(place), len(local), 0, found["recall"])
-        if there is not None and not same:
-            engine.save_record(found | {"complete": False})
+    address = parse(to, collection)
+    with contextlib.closing(connect(address, create=True)) as engine:
+        record = _record(local, approximate)
+        earlier, description = engine.read_record(), engine.description()
+        _check(address, earlier, description, record, overwrite)
+        same = earlier is not None and _same(earlier, record)
+        if earlier is not None and same and earlier["complete"] and description is not None:
+            return Export(str(address), len(local), 0, earlier["recall"])
+        if earlier is not None and description is not None and not same:
+            engine.save_record(earlier | {"complete": False})
             engine.drop()
-        engine.save_record(wanted)
-        engine.create(wanted, described(wanted))
-        written = _write(engine, local, there is not None and same)
+        engine.save_record(record)
+        engine.create(record, described(record))
+        written = _write(engine, local, description is not None and same)
         engine.finish()
         if (count := engine.count()) != len(local):
             raise engine.wrong(f"it counts {count:,} photographs of {len(local):,}")
-        wanted["recall"] = _recall(engine, local) if approximate else None
-        engine.save_record(wanted | {"complete": True})
-        return Export(str(place), count, written, wanted["recall"])
+        record["recall"] = _recall(engine, local) if approximate else None
+        engine.save_record(record | {"complete": True})
+        return Export(str(address), count, written, record["recall"])
 
 
-def digest(index):
-    """What tells the photographs of one opened `Index` from those of any other: the sha256 of its files' sha256."""
-    files = [part["files"] for part in index.meta["segments"]]
+def digest(index: Index) -> str:
+    """Return what tells the photographs of an opened index from those of any other: the sha256 of its files' sha256."""
+    files = [segment["files"] for segment in index.meta["segments"]]
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
 
-def described(record):
-    """The description of a collection, by which hashret knows its own."""
+def described(record: dict[str, Any]) -> str:
+    """Return the description of a collection, by which hashret knows its own."""
     return f"hashret {record['source']}"
 
 
-def _record(index, approximate):
+def _record(index: Index, approximate: bool) -> dict[str, Any]:
     labels = index.labels
     return {"format": FORMAT, "complete": False, "source": digest(index)} | {
         **{name: index.meta[name] for name in _KEPT},
@@ -99,23 +112,31 @@ def _record(index, approximate):
     }
 
 
-def _same(found, wanted):
-    return all(found.get(name) == wanted[name] for name in ("format", "source", "approximate"))
+def _same(earlier: dict[str, Any], record: dict[str, Any]) -> bool:
+    return all(earlier.get(name) == record[name] for name in ("format", "source", "approximate"))
 
 
-def _check(place, found, there, wanted, overwrite):
+def _check(
+    address: EngineAddress,
+    earlier: dict[str, Any] | None,
+    description: str | None,
+    record: dict[str, Any],
+    overwrite: bool,
+) -> None:
     """Raise HashretError where exporting would lose what the user did not give up."""
-    if there is None:
+    if description is None:
         return
-    if found is None or there != described(found):
-        raise HashretError(f"{place} exists already and is no collection of hashret's; name another")
-    if not overwrite and not _same(found, wanted):
-        state = "" if found["complete"] else "part of "
-        raise HashretError(f"{place} holds {state}another export; add --overwrite to replace it, or name another")
+    if earlier is None or description != described(earlier):
+        raise HashretError(f"{address} exists already and is no collection of hashret's; name another")
+    if not overwrite and not _same(earlier, record):
+        state = "" if earlier["complete"] else "part of "
+        raise HashretError(
+            f"{address} holds {state}another export", hint="add --overwrite to replace it, or name another"
+        )
 
 
-def _write(engine, index, resumed):
-    """Write what the engine does not have: -> how many photographs."""
+def _write(engine: Engine, index: Index, resumed: bool) -> int:
+    """Write what the engine does not have, and return how many photographs that were."""
     written, progress = 0, Progress("export", len(index), "photographs")
     for rows in batches(index, _BATCH):
         if not resumed or engine.count(Filter(span=(int(rows.ids[0]), int(rows.ids[-1])))) != len(rows):
@@ -126,8 +147,8 @@ def _write(engine, index, resumed):
     return written
 
 
-def batches(index, size):
-    """The photographs of an opened `Index`, by id: yields `Rows` of up to ``size``."""
+def batches(index: Index, size: int) -> Iterator[Rows]:
+    """Yield the photographs of an opened `Index`, by id, up to ``size`` at a time."""
     for positions in index.blocks(size):
         outputs = index.hash_outputs[positions] if index.has_hash_outputs else None
         labels = [index.label_numbers(position) for position in positions.tolist()]
@@ -135,12 +156,12 @@ def batches(index, size):
         yield Rows(index.ids[positions], index.codes_at(positions), outputs, labels, paths)
 
 
-def _recall(engine, index):
-    """Share of the nearest codes that the engine's index finds, over photographs of the index; ties are alike."""
-    codes = np.stack([index.code(row) for row in index.sample(_QUERIES)])
+def _recall(engine: Engine, index: Index) -> float:
+    """Return the fraction of the nearest codes that the engine's index finds; of those at one distance, any do."""
+    codes = index.codes_at(index.sample(_QUERIES))
     D, _ = index.nearest(codes, _NEAREST)
     right = 0
-    for wanted, (found, _) in zip(D, engine.search(codes, D.shape[1]), strict=True):
-        counts = [np.bincount(distances, minlength=index.bits + 1) for distances in (wanted, found)]
+    for exact, (approximate, _) in zip(D, engine.search(codes, D.shape[1]), strict=True):
+        counts = [np.bincount(distances, minlength=index.bits + 1) for distances in (exact, approximate)]
         right += int(np.minimum(*counts).sum())
     return right / D.size

@@ -12,18 +12,34 @@ import os
 import time
 import warnings
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import grpc
 import numpy as np
+from numpy.typing import NDArray
 from pymilvus import DataType, MilvusClient, MilvusException
 
-from ..bits import code_width
+from ..bits import Codes, Distances, Positions, code_width
 from ..errors import HashretError
-from .engine import ALL, CONNECT_SECONDS, FIELDS, SECONDS, Engine, EngineError, Rows, Unreachable, persist
-from .text import from_text, like, literally, to_text
+from .engine import (
+    ALL,
+    CONNECT_SECONDS,
+    FIELDS,
+    SECONDS,
+    Engine,
+    EngineError,
+    Filter,
+    Nearest,
+    Rows,
+    Unreachable,
+    persist,
+)
+from .names import EngineAddress
+from .text import from_text, literally, sql_pattern, to_text
 
 _RECORDS = "hashret_collections"
 _COLUMNS = dict(zip(FIELDS, ("code", "values", "labels", "path"), strict=True))
@@ -35,15 +51,16 @@ _PROBED = 16  # one in so many lists of the approximate index is looked into
 _INDEX_SECONDS = 300  # to wait for an index to grow
 _STARTS = 4  # of Milvus Lite, which may fail on a busy machine
 _ERRORS = (MilvusException, grpc.RpcError)
-_lock, _open_files = Lock(), Counter()  # whose Milvus Lite ends with the last who has them open
+_lock = Lock()
+_open_files: Counter[Path] = Counter()  # whose Milvus Lite ends with the last who has them open
 
 
-def open_engine(place, create=False, seconds=SECONDS):
-    """Connect: -> `Milvus`. The token, "user:password" or an API key, is that of ``HASHRET_MILVUS_TOKEN``."""
+def open_engine(address: EngineAddress, create: bool = False, seconds: float = SECONDS) -> Milvus:
+    """Connect. The token, "user:password" or an API key, is that of ``HASHRET_MILVUS_TOKEN``."""
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL + 1)  # what it logs, we say in one line
-    if "://" in place.uri:
-        return Milvus(place, lambda: _call(place, min(seconds, CONNECT_SECONDS)), seconds)
-    file = Path(place.uri)
+    if "://" in address.uri:
+        return Milvus(address, lambda: _call(address, min(seconds, CONNECT_SECONDS)), seconds)
+    file = Path(address.uri)
     if file.suffix != ".db" or not file.absolute().parent.is_dir():
         raise HashretError(f"a Milvus database is http://host:19530, or a file.db in a folder that exists, not {file}")
     if not create and not file.exists():
@@ -51,17 +68,17 @@ def open_engine(place, create=False, seconds=SECONDS):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what Milvus Lite imports
         import milvus_lite  # noqa: F401
-    return Milvus(place, lambda: _open_file(file, seconds), seconds)
+    return Milvus(address, lambda: _open_file(file, seconds), seconds)
 
 
-def _call(place, seconds):
+def _call(address: EngineAddress, seconds: float) -> Any:
     try:
-        return MilvusClient(place.uri, token=os.environ.get("HASHRET_MILVUS_TOKEN", ""), timeout=seconds)
+        return MilvusClient(address.uri, token=os.environ.get("HASHRET_MILVUS_TOKEN", ""), timeout=seconds)
     except _ERRORS as error:
-        raise _said(place, error, seconds) from None
+        raise _said(address, error, seconds) from None
 
 
-def _open_file(file, seconds):
+def _open_file(file: Path, seconds: float) -> Any:
     for attempt in range(_STARTS):
         try:
             with _lock:
@@ -76,7 +93,7 @@ def _open_file(file, seconds):
     raise EngineError(f"Milvus Lite cannot open {file}: {reason}; does another process have it open?")
 
 
-def _close_file(file):
+def _close_file(file: Path) -> None:
     from milvus_lite.server_manager import server_manager_instance
 
     with _lock:
@@ -90,20 +107,20 @@ class Milvus(Engine):
 
     most = _MOST
 
-    def __init__(self, place, connect, seconds=SECONDS):
-        super().__init__(place, seconds)
-        self.name, self.connect, self.client, self.changing = place.collection, connect, connect(), Lock()
+    def __init__(self, address: EngineAddress, connect: Callable[[], Any], seconds: float = SECONDS) -> None:
+        super().__init__(address, seconds)
+        self.name, self.connect, self.client, self.changing = address.collection, connect, connect(), Lock()
 
-    def close(self):
+    def close(self) -> None:
         self._forget(self.client)
-        if "://" not in self.place.uri:
-            _close_file(Path(self.place.uri).resolve())
+        if "://" not in self.address.uri:
+            _close_file(Path(self.address.uri).resolve())
 
-    def open(self, record):
+    def open(self, record: dict[str, Any]) -> None:
         super().open(record)
         self._ask("load_collection", self.name)
 
-    def read_record(self):
+    def read_record(self) -> dict[str, Any] | None:
         if not self._ask("has_collection", _RECORDS):
             return None
         self._ask("load_collection", _RECORDS)
@@ -113,7 +130,7 @@ class Milvus(Engine):
         )  # fmt: skip
         return json.loads(found[0]["record"]) if found else None
 
-    def save_record(self, record):
+    def save_record(self, record: dict[str, Any]) -> None:
         text = json.dumps(record)
         if len(text) > _MOST_TEXT:
             raise HashretError(f"the names of {len(record['classes']):,} classes are more than Milvus keeps in a text")
@@ -126,13 +143,13 @@ class Milvus(Engine):
             self._ask("create_collection", _RECORDS, schema=schema, index_params=index)
         self._ask("upsert", _RECORDS, [{"name": self.name, "record": text, "none": b"\0"}])
 
-    def description(self):
+    def description(self) -> str | None:
         if not self._ask("has_collection", self.name):
             return None
-        return self._ask("describe_collection", self.name).get("description", "")
+        return str(self._ask("describe_collection", self.name).get("description", ""))
 
-    def create(self, record, description):
-        if record["approximate"] and "://" not in self.place.uri:
+    def create(self, record: dict[str, Any], description: str) -> None:
+        if record["approximate"] and "://" not in self.address.uri:
             raise HashretError("Milvus Lite searches exactly and no other way; leave --approximate out")
         if not self._ask("has_collection", self.name):
             schema = MilvusClient.create_schema(description=description)
@@ -153,45 +170,48 @@ class Milvus(Engine):
         self._ask("create_index", self.name, index)
         self.open(record)
 
-    def drop(self):
+    def drop(self) -> None:
         self._ask("drop_collection", self.name)
 
-    def write(self, rows):
-        columns = {"id": rows.ids.tolist(), "code": [code.tobytes() for code in rows.codes]}
-        if rows.values is not None:
-            columns["values"] = list(rows.values)
-        columns["labels"] = [_label_text(numbers) for numbers in rows.labels]
-        columns["path"] = [to_text(path) for path in rows.paths]
+    def write(self, rows: Rows) -> None:
+        codes, labels, paths = rows.stored()
+        columns: dict[str, list[Any]] = {"id": rows.ids.tolist(), "code": [code.tobytes() for code in codes]}
+        if rows.hash_outputs is not None:
+            columns["values"] = list(rows.hash_outputs)
+        columns["labels"] = [_label_text(numbers) for numbers in labels]
+        columns["path"] = [to_text(path) for path in paths]
         photographs = zip(*columns.values(), strict=True)
         self._ask("upsert", self.name, [dict(zip(columns, row, strict=True)) for row in photographs])
 
-    def finish(self):
+    def finish(self) -> None:
         self._ask("flush", self.name)
         if self.record["approximate"]:
             self._wait_for_index()
             self._ask("release_collection", self.name)  # else what was not indexed yet is still searched exactly
             self._ask("load_collection", self.name)
 
-    def _wait_for_index(self):
+    def _wait_for_index(self) -> None:
         indexed, waited = 0, 0
         while indexed < self.record["count"]:
             time.sleep(1)
             now = int(self._ask("describe_index", self.name, "code").get("indexed_rows", 0))
             indexed, waited = now, 0 if now > indexed else waited + 1
             if waited > _INDEX_SECONDS:
-                raise EngineError(f"{self.place} has indexed nothing for {_INDEX_SECONDS} seconds; export again later")
+                raise EngineError(
+                    f"{self.address} has indexed nothing for {_INDEX_SECONDS} seconds; export again later"
+                )
 
-    def count(self, where=ALL):
+    def count(self, where: Filter = ALL) -> int:
         found = self._ask(
             "query", self.name, filter=_expression(where, self.record), output_fields=["count(*)"],
             consistency_level="Strong",
         )  # fmt: skip
         return int(found[0]["count(*)"])
 
-    def matches(self, pattern):
+    def matches(self, pattern: str) -> bool:
         return "?" not in pattern and "[" not in pattern  # its _ is a byte in Milvus Lite, and not a letter
 
-    def search(self, codes, k, where=ALL):
+    def search(self, codes: Codes, k: int, where: Filter = ALL) -> Sequence[Nearest]:
         if self.record["approximate"]:
             lists = _lists(self.record)
             found = self._search(codes, k, where, nprobe=max(1, lists // _PROBED))
@@ -201,8 +221,8 @@ class Milvus(Engine):
         found = self._search(codes, min(k + 1, _MOST), where)
         return [self._settled(code, k, where, *answer) for code, answer in zip(codes, found, strict=True)]
 
-    def _settled(self, code, k, where, D, ids):
-        """The k nearest with the least ids among the farthest: Milvus leaves open which it takes of those as far.
+    def _settled(self, code: NDArray[np.uint8], k: int, where: Filter, D: Distances, ids: Positions) -> Nearest:
+        """Return the k nearest with the least ids among the farthest: Milvus leaves open which of these it takes.
 
         Where it found more at the farthest distance than belong to the k, the last of these bounds the ids that may
         still be missing; another search below that bound finds them, or lowers it.
@@ -218,7 +238,7 @@ class Milvus(Engine):
             if len(more[0]) < limit or more[0][-1] > farthest:
                 return D[:k], ids[:k]
 
-    def within(self, code, radius, where=ALL):
+    def within(self, code: NDArray[np.uint8], radius: int, where: Filter = ALL) -> Nearest:
         probes = {"nprobe": _lists(self.record)} if self.record["approximate"] else {}
         D, ids = self._search(code[None], _MOST, where, radius=radius + 1, **probes)[0]  # Milvus: less than
         first, last = where.span or (0, self.record["next_id"] - 1)
@@ -230,8 +250,8 @@ class Milvus(Engine):
         ]
         return _sorted(*(np.concatenate(column) for column in zip(*halves, strict=True)))
 
-    def _search(self, codes, limit, where, **params):
-        """For each query up to ``limit`` D int32 and ids int64, by (distance, id)."""
+    def _search(self, codes: Codes, limit: int, where: Filter, **params: Any) -> list[Nearest]:
+        """Return for each query up to ``limit`` D int32 and ids int64, by (distance, id)."""
         step, found = max(1, _ANSWERS_AT_ONCE // limit), []
         for start in range(0, len(codes), step):
             found += self._ask(
@@ -241,50 +261,49 @@ class Milvus(Engine):
             )  # fmt: skip
         return [_sorted(np.array(hits.distances, np.int32), np.array(hits.ids, np.int64)) for hits in found]
 
-    def read(self, where, fields):
-        columns = ["id", *(_COLUMNS[field] for field in fields)]
-        where = _expression(where, self.record)
-        found = self._ask("query", self.name, filter=where, output_fields=columns, limit=_MOST)
-        found = sorted(found, key=lambda photograph: photograph["id"])
-        ids, *columns = ([photograph[column] for photograph in found] for column in columns)
+    def read(self, where: Filter, fields: Sequence[str]) -> Rows:
+        names, expression = ["id", *(_COLUMNS[field] for field in fields)], _expression(where, self.record)
+        photographs = self._ask("query", self.name, filter=expression, output_fields=names, limit=_MOST)
+        photographs = sorted(photographs, key=lambda photograph: photograph["id"])
+        ids, *columns = ([photograph[name] for photograph in photographs] for name in names)
         return Rows(np.array(ids, np.int64), **dict(zip(fields, map(self._column, fields, columns), strict=True)))
 
-    def _column(self, field, column):
-        """A column as `Rows` has it, of what the client gives."""
+    def _column(self, field: str, column: list[Any]) -> Any:
+        """Return a column as `Rows` has it, of what the client gives."""
         if field == "codes":
             return np.frombuffer(b"".join(map(_bytes, column)), np.uint8).reshape(-1, code_width(self.record["bits"]))
-        if field == "values":
+        if field == "hash_outputs":
             return np.array(column, np.float32).reshape(-1, self.record["bits"])
         return [tuple(map(int, text.split())) if field == "labels" else from_text(text) for text in column]
 
-    def _ask(self, request, *arguments, **options):
+    def _ask(self, request: str, *arguments: Any, **options: Any) -> Any:
         return persist(lambda: self._ask_once(request, arguments, options))
 
-    def _ask_once(self, request, arguments, options):
+    def _ask_once(self, request: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
         with self.changing:
             self.client = client = self.client or self.connect()
         try:
             return getattr(client, request)(*arguments, timeout=self.seconds, **options)
         except _ERRORS as error:
-            said = _said(self.place, error, self.seconds)
-            if isinstance(said, Unreachable) and "://" in self.place.uri:
+            said = _said(self.address, error, self.seconds)
+            if isinstance(said, Unreachable) and "://" in self.address.uri:
                 self._forget(client)  # it does not find back by itself
             raise said from None
 
-    def _forget(self, client):
+    def _forget(self, client: Any) -> None:
         with self.changing:
             if client is not None and client is self.client:
                 client.close()
                 self.client = None
 
 
-def _lists(record):
-    """Lists of the approximate index."""
+def _lists(record: dict[str, Any]) -> int:
+    """Return the number of lists of the approximate index."""
     return max(1, min(65_536, int(4 * record["count"] ** 0.5)))
 
 
-def _expression(where, record):
-    """A `Filter` in Milvus's words, "" for all."""
+def _expression(where: Filter, record: dict[str, Any]) -> str:
+    """Return a `Filter` in Milvus's words, "" for all."""
     parts = []
     if where.labels is not None:
         texts = [_label_text((number,)) for number in where.labels]
@@ -300,13 +319,13 @@ def _expression(where, record):
     return " and ".join(parts)
 
 
-def _any(parts):
-    return f"({' or '.join(parts) or _NONE})"
+def _any(alternatives: Iterable[str]) -> str:
+    return f"({' or '.join(alternatives) or _NONE})"
 
 
-def _matches(pattern):
-    """Expressions of which one is true where `hashret.index.paths.path_matches` is."""
-    text = like(pattern)
+def _matches(pattern: str) -> Iterator[str]:
+    """Yield expressions of which one is true where `hashret.index.paths.path_matches` is."""
+    text = sql_pattern(pattern)
     if text == "%":
         yield "id >= 0"
         return
@@ -315,31 +334,31 @@ def _matches(pattern):
         yield f"path like {_quoted('%/' + text)}"
 
 
-def _named(name):
-    """Expressions of which one is true where `hashret.index.paths.is_named` is."""
+def _named(name: str) -> Iterator[str]:
+    """Yield expressions of which one is true where `hashret.index.paths.is_named` is."""
     yield f"path == {_quoted(to_text(name))}"
     yield f"path like {_quoted('%/' + literally(name))}"
 
 
-def _quoted(text):
+def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def _label_text(numbers):
+def _label_text(numbers: Sequence[int]) -> str:
     return f" {' '.join(map(str, numbers))} " if numbers else ""
 
 
-def _bytes(code):
+def _bytes(code: Any) -> Any:
     return code[0] if isinstance(code, list) else code  # as the client's release has it
 
 
-def _sorted(D, ids):
+def _sorted(D: Distances, ids: Positions) -> Nearest:
     order = np.lexsort((ids, D))
     return D[order], ids[order]
 
 
-def _reason(error):
-    """Status and one line of what the client raised, or of what that came from."""
+def _reason(error: Any) -> tuple[Any, str]:
+    """Return the status and one line of what the client raised, or of what that came from."""
     first = error if isinstance(error, grpc.RpcError) else error.__context__
     if isinstance(first, grpc.RpcError):
         code, text = first.code(), first.details()
@@ -348,12 +367,12 @@ def _reason(error):
     return code, " ".join(str(text).split()) or type(error).__name__
 
 
-def _said(place, error, seconds):
+def _said(address: EngineAddress, error: Any, seconds: float) -> HashretError:
     code, line = _reason(error)
     if code == grpc.StatusCode.DEADLINE_EXCEEDED:
-        return EngineError(f"{place} did not answer within {seconds:g} seconds")
+        return EngineError(f"{address} did not answer within {seconds:g} seconds")
     if code == grpc.StatusCode.UNAVAILABLE:
-        return Unreachable(f"{place} cannot be reached; is it running?")
+        return Unreachable(f"{address} cannot be reached; is it running?")
     if code == grpc.StatusCode.UNAUTHENTICATED:
-        return HashretError(f"{place} wants another token than that of HASHRET_MILVUS_TOKEN: {line}")
-    return EngineError(f"{place} refused: {line}")
+        return HashretError(f"{address} wants another token than that of HASHRET_MILVUS_TOKEN: {line}")
+    return EngineError(f"{address} refused: {line}")

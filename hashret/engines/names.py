@@ -1,65 +1,76 @@
-"""What an engine's database is called: ``milvus:http://host:19530#photos``, ``postgresql://host/db#photos``."""
+"""Addresses of databases in engines: ``milvus:http://host:19530#photos``, ``postgresql://host/db#photos``."""
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 
 from ..errors import HashretError
+from .kinds import KINDS, EngineKind, examples
 
 DEFAULT = "hashret"
-_SCHEMES = {"milvus:": "milvus", "postgresql://": "postgres", "postgres://": "postgres"}
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")  # what all engines take
 
 
 @dataclass(frozen=True)
-class Place:
-    """A ``collection`` in the engine at ``uri``; ``kind`` is the module of `hashret.engines` that speaks to it."""
+class EngineAddress:
+    """A ``collection`` in the engine at ``uri``, of a ``kind`` that is registered."""
 
-    kind: str
+    kind: EngineKind
     uri: str
     collection: str
 
-    def __str__(self):
-        """As the user named it, less the password."""
-        prefix = "milvus:" if self.kind == "milvus" else ""
+    def __str__(self) -> str:
+        """Return the address as the user named it, without the password."""
         shown = re.sub(r"(?<=://)([^:@/]*):[^@/]*@", r"\1@", self.uri)
-        return prefix + re.sub(r"\b(password=)[^&]*", r"\1…", shown) + f"#{self.collection}"
+        shown = re.sub(r"\b(password=)[^&]*", r"\1…", shown)
+        return f"{self.kind.schemes[0] if self.kind.prefixed else ''}{shown}#{self.collection}"
 
 
-def is_engine(name):
+def _find_kind(name: object) -> tuple[EngineKind, str] | None:
+    """Return the kind of engine that a name means, and its scheme; None where it means a folder."""
+    schemes = ((kind, scheme) for kind in KINDS.values() for scheme in kind.schemes)
+    return next(((kind, scheme) for kind, scheme in schemes if str(name).startswith(scheme)), None)
+
+
+def is_engine(name: object) -> bool:
     """Whether a name means an engine, and not a folder."""
-    return str(name).startswith(tuple(_SCHEMES))
+    return _find_kind(name) is not None
 
 
-def parse(name, collection=None):
-    """The `Place` of a name; ``collection`` where the name has none behind its ``#``, else "hashret".
+def parse(name: str, collection: str | None = None) -> EngineAddress:
+    """Return the address that a name means.
+
+    Args:
+        name: such as ``milvus:http://host:19530#photos``.
+        collection: the collection's name where there is none behind the ``#``; "hashret" where both are missing.
 
     Raises:
         HashretError: no engine's name, or a collection that engines would not take.
     """
-    kind = next((kind for scheme, kind in _SCHEMES.items() if str(name).startswith(scheme)), None)
-    if kind is None:
-        raise HashretError(
-            f"{name} names no engine; one is milvus:http://host:19530, milvus:file.db or postgresql://host/database"
-        )
+    found = _find_kind(name)
+    if found is None:
+        raise HashretError(f"{name} names no engine", hint=f"one is {examples()}")
+    kind, scheme = found
     uri, _, behind = str(name).partition("#")
     if collection and behind and collection != behind:
         raise HashretError(f"{behind} or {collection}? Name the collection once, behind the # or with --collection")
     collection = collection or behind or DEFAULT
     if not _NAME.fullmatch(collection):
         raise HashretError(f"a collection's name is letters, digits and _, at most 63, not {collection!r}")
-    return Place(kind, uri.removeprefix("milvus:"), collection)
+    return EngineAddress(kind, uri.removeprefix(scheme) if kind.prefixed else uri, collection)
 
 
-def shown(name):
-    """A name as it may be shown: of an engine, without the password."""
-    return str(parse(name)) if is_engine(name) else name
+def shown(name: str | os.PathLike[str] | object) -> str:
+    """Return a name as it may be shown: that of an engine without the password."""
+    return str(parse(str(name)) if is_engine(name) else name)
 
 
-def refuse_engine(name):
+def refuse_engine(name: object) -> None:
     """Raise HashretError where a folder is needed and an engine was named."""
     if is_engine(name):
         raise HashretError(
-            f"{shown(name)} is a copy in an engine; change the index that it was exported from, and export that again"
+            f"{shown(name)} is a copy in an engine",
+            hint="change the index that it was exported from, and export that again",
         )

@@ -10,9 +10,12 @@ import contextlib
 import socket
 import threading
 from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import psycopg
+from numpy.typing import NDArray
 from pgvector import Bit
 from pgvector.psycopg.bit import register_bit_info
 from pgvector.psycopg.vector import register_vector_info
@@ -20,22 +23,37 @@ from psycopg import sql
 from psycopg.types import TypeInfo
 from psycopg.types.json import Jsonb
 
-from ..bits import code_width, unpack
+from ..bits import Codes, code_width, unpack
 from ..errors import HashretError
-from .engine import ALL, CONNECT_SECONDS, FIELDS, SECONDS, Engine, EngineError, Rows, Unreachable, persist
-from .text import from_text, like, literally, to_text
+from .engine import (
+    ALL,
+    CONNECT_SECONDS,
+    FIELDS,
+    SECONDS,
+    Engine,
+    EngineError,
+    Filter,
+    Nearest,
+    Rows,
+    Unreachable,
+    persist,
+)
+from .names import EngineAddress
+from .text import from_text, literally, sql_pattern, to_text
 
+T = TypeVar("T")
+Connection = psycopg.Connection[Any]
 _RECORDS = "hashret_collections"
 _COLUMNS = dict(zip(FIELDS, ("code", "values", "labels", "path"), strict=True))
 _TYPES = ("int8", "bit", "vector", "text[]", "text")  # of the id and these
-_LOST = ("08", "57P", "53300")  # SQLSTATEs of connections that break, or find no place
+_LOST = ("08", "57P", "53300")  # SQLSTATEs of connections that break, or find no address
 _QUERIES_AT_ONCE = 100
 _MOST_SEARCHED = 1000  # of pgvector's hnsw.ef_search
 
 
-def open_engine(place, create=False, seconds=SECONDS):
-    """Connect: -> `Postgres`. The password may come from ``PGPASSWORD`` or ~/.pgpass."""
-    engine = Postgres(place, seconds)
+def open_engine(address: EngineAddress, create: bool = False, seconds: float = SECONDS) -> Postgres:
+    """Connect. The password may come from ``PGPASSWORD`` or ~/.pgpass."""
+    engine = Postgres(address, seconds)
     engine.run(lambda connection: None)
     return engine
 
@@ -43,38 +61,39 @@ def open_engine(place, create=False, seconds=SECONDS):
 class Postgres(Engine):
     """A table in a PostgreSQL database that has pgvector 0.8 or later."""
 
-    def __init__(self, place, seconds=SECONDS):
-        super().__init__(place, seconds)
-        self.table, self.free = sql.Identifier(place.collection), deque()
+    def __init__(self, address: EngineAddress, seconds: float = SECONDS) -> None:
+        super().__init__(address, seconds)
+        self.table = sql.Identifier(address.collection)
+        self.free: deque[Connection] = deque()
 
-    def close(self):
+    def close(self) -> None:
         while self.free:
             self.free.pop().close()
 
-    def read_record(self):
-        def read(connection):
-            if connection.execute("SELECT to_regclass(%s)", [_RECORDS]).fetchone()[0] is None:
+    def read_record(self) -> dict[str, Any] | None:
+        def read(connection: Connection) -> Any:
+            if _single(connection.execute("SELECT to_regclass(%s)", [_RECORDS])) is None:
                 return None
             query = f"SELECT record FROM {_RECORDS} WHERE name = %s"
-            return connection.execute(query, [self.place.collection]).fetchone()
+            return connection.execute(query, [self.address.collection]).fetchone()
 
         found = self.run(read)
         return found and _with_classes(found[0], from_text)
 
-    def save_record(self, record):
-        def save(connection):
+    def save_record(self, record: dict[str, Any]) -> None:
+        def save(connection: Connection) -> None:
             connection.execute(f"CREATE TABLE IF NOT EXISTS {_RECORDS} (name text PRIMARY KEY, record jsonb NOT NULL)")
             query = f"INSERT INTO {_RECORDS} VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET record = excluded.record"
-            connection.execute(query, [self.place.collection, Jsonb(_with_classes(record, to_text))])
+            connection.execute(query, [self.address.collection, Jsonb(_with_classes(record, to_text))])
 
         self.run(save)
 
-    def description(self):
+    def description(self) -> str | None:
         query = "SELECT coalesce(obj_description(oid), '') FROM pg_class WHERE oid = to_regclass(%s)"
         found = self.run(lambda connection: connection.execute(query, [self.table.as_string()]).fetchone())
         return found and found[0]
 
-    def create(self, record, description):
+    def create(self, record: dict[str, Any], description: str) -> None:
         query = sql.SQL(
             "CREATE TABLE IF NOT EXISTS {table} (id bigint PRIMARY KEY, code bit({bits}) NOT NULL, "
             "values vector({bits}), labels text[] NOT NULL, path text NOT NULL)"
@@ -82,11 +101,11 @@ class Postgres(Engine):
         comment = sql.SQL("COMMENT ON TABLE {table} IS {description}")
         parts = {"table": self.table, "bits": sql.Literal(record["bits"]), "description": sql.Literal(description)}
 
-        def create(connection):
+        def create(connection: Connection) -> None:
             try:
                 connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
             except (psycopg.errors.InsufficientPrivilege, psycopg.errors.FeatureNotSupported) as error:
-                raise HashretError(f"{self.place} has no pgvector, nor lets it be added: {_line(error)}") from None
+                raise HashretError(f"{self.address} has no pgvector, nor lets it be added: {_line(error)}") from None
             with connection.transaction():
                 connection.execute(query.format(**parts))
                 connection.execute(comment.format(**parts))
@@ -94,16 +113,16 @@ class Postgres(Engine):
         self.run(create)
         self.open(record)
 
-    def drop(self):
+    def drop(self) -> None:
         query = sql.SQL("DROP TABLE IF EXISTS {}").format(self.table)
         self.run(lambda connection: connection.execute(query))
 
-    def write(self, rows):
+    def write(self, rows: Rows) -> None:
         remove = sql.SQL("DELETE FROM {} WHERE id BETWEEN %s AND %s").format(self.table)
         columns = sql.SQL(", ").join(map(sql.Identifier, ("id", *_COLUMNS.values())))
         add = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(self.table, columns)
 
-        def write(connection):
+        def write(connection: Connection) -> None:
             with connection.transaction():
                 connection.execute(remove, [int(rows.ids[0]), int(rows.ids[-1])])
                 with _packing_cursor(connection).copy(add) as copy:
@@ -113,19 +132,20 @@ class Postgres(Engine):
 
         self.run(write)
 
-    def _columns_of(self, rows):
-        """`Rows` as the table has them."""
+    def _columns_of(self, rows: Rows) -> Iterator[tuple[Any, ...]]:
+        """Return `Rows` as the table has them."""
         names, length = [to_text(name) for name in self.record["classes"]], self.record["bits"].to_bytes(4, "big")
-        codes = (Bit.from_binary(length + code.tobytes()) for code in rows.codes)  # packed as PostgreSQL has them
-        values = [None] * len(rows) if rows.values is None else rows.values
-        labels = ([names[number] for number in numbers] for numbers in rows.labels)
-        return zip(rows.ids.tolist(), codes, values, labels, map(to_text, rows.paths), strict=True)
+        codes, labels, paths = rows.stored()
+        bits = (Bit.from_binary(length + code.tobytes()) for code in codes)  # packed as PostgreSQL has them
+        values = [None] * len(rows) if rows.hash_outputs is None else rows.hash_outputs
+        classes = ([names[number] for number in numbers] for numbers in labels)
+        return zip(rows.ids.tolist(), bits, values, classes, map(to_text, paths), strict=True)
 
-    def finish(self):
-        index = sql.Identifier(f"{self.place.collection[:50]}_hamming")
+    def finish(self) -> None:
+        index = sql.Identifier(f"{self.address.collection[:50]}_hamming")
         query = sql.SQL("CREATE INDEX IF NOT EXISTS {} ON {} USING hnsw (code bit_hamming_ops)")
 
-        def finish(connection):
+        def finish(connection: Connection) -> None:
             with connection.transaction():
                 connection.execute("SET LOCAL statement_timeout = 0")
                 if self.record["approximate"]:
@@ -134,15 +154,15 @@ class Postgres(Engine):
 
         self.run(finish, hurried=False)
 
-    def count(self, where=ALL):
+    def count(self, where: Filter = ALL) -> int:
         condition, values = self._condition(where)
         query = sql.SQL("SELECT count(*) FROM {} WHERE {}").format(self.table, condition)
-        return self.run(lambda connection: connection.execute(query, values).fetchone()[0])
+        return int(self.run(lambda connection: _single(connection.execute(query, values))))
 
-    def matches(self, pattern):
+    def matches(self, pattern: str) -> bool:
         return "[" not in pattern
 
-    def search(self, codes, k, where=ALL):
+    def search(self, codes: Codes, k: int, where: Filter = ALL) -> Sequence[Nearest]:
         found = []
         for start in range(0, len(codes), _QUERIES_AT_ONCE):
             some = codes[start : start + _QUERIES_AT_ONCE]
@@ -152,7 +172,7 @@ class Postgres(Engine):
             found += answers
         return found
 
-    def _search(self, codes, k, where, approximate):
+    def _search(self, codes: Codes, k: int, where: Filter, approximate: bool) -> list[Nearest]:
         condition, values = self._condition(where)
         query = sql.SQL(
             "SELECT query, id, distance FROM unnest(%s::text[]::{bit}[]) WITH ORDINALITY AS queries (wanted, query), "
@@ -161,7 +181,7 @@ class Postgres(Engine):
         ).format(bit=self._bit, table=self.table, condition=condition)
         values = [self._bit_texts(codes), *values, k]
 
-        def search(connection):
+        def search(connection: Connection) -> list[Any]:
             if not self.record["approximate"]:
                 return connection.execute(query, values, binary=True).fetchall()
             with connection.transaction():
@@ -176,46 +196,47 @@ class Postgres(Engine):
         ends = np.searchsorted(found[:, 0], np.arange(1, len(codes)), "right")
         return [(part[:, 2].astype(np.int32), part[:, 1]) for part in np.split(found, ends)]
 
-    def within(self, code, radius, where=ALL):
+    def within(self, code: NDArray[np.uint8], radius: int, where: Filter = ALL) -> Nearest:
         condition, values = self._condition(where)
         query = sql.SQL(
             "SELECT id, (code <~> wanted)::bigint AS distance FROM {table}, (SELECT %s::{bit} AS wanted) AS query "
             "WHERE code <~> wanted <= %s AND {condition} ORDER BY distance, id"
         ).format(bit=self._bit, table=self.table, condition=condition)
         values = [*self._bit_texts(code[None]), radius, *values]
-        found = self.run(lambda connection: connection.execute(query, values, binary=True).fetchall())
-        found = np.array(found, np.int64).reshape(-1, 2)
-        return found[:, 1].astype(np.int32), found[:, 0]
+        answer = self.run(lambda connection: connection.execute(query, values, binary=True).fetchall())
+        pairs = np.array(answer, np.int64).reshape(-1, 2)
+        return pairs[:, 1].astype(np.int32), pairs[:, 0]
 
-    def read(self, where, fields):
+    def read(self, where: Filter, fields: Sequence[str]) -> Rows:
         condition, values = self._condition(where)
-        columns = sql.SQL(", ").join(map(sql.Identifier, ("id", *(_COLUMNS[field] for field in fields))))
-        query = sql.SQL("SELECT {} FROM {} WHERE {} ORDER BY id").format(columns, self.table, condition)
-        found = self.run(lambda connection: connection.execute(query, values, binary=True).fetchall())
-        ids, *columns = zip(*found, strict=True) if found else [()] * (1 + len(fields))
+        names = sql.SQL(", ").join(map(sql.Identifier, ("id", *(_COLUMNS[field] for field in fields))))
+        query = sql.SQL("SELECT {} FROM {} WHERE {} ORDER BY id").format(names, self.table, condition)
+        photographs = self.run(lambda connection: connection.execute(query, values, binary=True).fetchall())
+        ids, *columns = zip(*photographs, strict=True) if photographs else [()] * (1 + len(fields))
         return Rows(np.array(ids, np.int64), **dict(zip(fields, map(self._column, fields, columns), strict=True)))
 
-    def _column(self, field, column):
-        """A column as `Rows` has it, of PostgreSQL's binary format."""
+    def _column(self, field: str, column: Sequence[Any]) -> Any:
+        """Return a column as `Rows` has it, of PostgreSQL's binary format."""
         bits = self.record["bits"]
         if field == "codes":
             return np.frombuffer(b"".join(column), np.uint8).reshape(-1, 4 + code_width(bits))[:, 4:]
-        if field == "values":
+        if field == "hash_outputs":
             return np.frombuffer(b"".join(column), ">f4").reshape(-1, 1 + bits)[:, 1:].astype(np.float32)
         if field == "paths":
             return [from_text(text) for text in column]
         numbers = {to_text(name): number for number, name in enumerate(self.record["classes"])}
         return [tuple(numbers[name] for name in names) for names in column]
 
-    def _condition(self, where):
-        """A `Filter` in SQL, and its values."""
-        parts, values = [sql.SQL("true")], []
+    def _condition(self, where: Filter) -> tuple[sql.Composable, list[Any]]:
+        """Return a `Filter` in SQL, and its values."""
+        parts: list[sql.Composable] = [sql.SQL("true")]
+        values: list[Any] = []
         if where.labels is not None:
             parts.append(sql.SQL("labels && %s::text[]"))
             values.append([to_text(self.record["classes"][number]) for number in where.labels])
         if where.paths is not None:
             parts.append(sql.SQL("path LIKE ANY (%s::text[])"))
-            texts = [*map(like, where.paths), *map(literally, where.names)]
+            texts = [*map(sql_pattern, where.paths), *map(literally, where.names)]
             values.append([*texts, *(f"%/{text}" for text in texts)])
         if where.ids is not None:
             parts.append(sql.SQL("id = ANY (%s::bigint[])"))
@@ -226,40 +247,40 @@ class Postgres(Engine):
         return sql.SQL(" AND ").join(parts), values
 
     @property
-    def _bit(self):
+    def _bit(self) -> sql.Composable:
         return sql.SQL("bit({})").format(sql.Literal(self.record["bits"]))
 
-    def _bit_texts(self, codes):
+    def _bit_texts(self, codes: Codes) -> list[str]:
         digits = unpack(codes, self.record["bits"]) + np.uint8(ord("0"))
         return [row.tobytes().decode() for row in digits]
 
-    def run(self, work, hurried=True):
-        """Do ``work(connection)``, again where the connection breaks: -> what it returns. Raises EngineError.
+    def run(self, work: Callable[[Connection], T], hurried: bool = True) -> T:
+        """Do ``work(connection)``, again where the connection breaks, and return its result. Raises EngineError.
 
         ``hurried``: within the engine's seconds.
         """
         return persist(lambda: self._run_once(work, self.seconds if hurried else None))
 
-    def _run_once(self, work, seconds):
+    def _run_once(self, work: Callable[[Connection], T], seconds: float | None) -> T:
         try:
             with self._connection() as connection, _deadline(connection, seconds):
                 return work(connection)
         except psycopg.errors.QueryCanceled:
-            raise EngineError(f"{self.place} did not answer within {self.seconds:g} seconds") from None
+            raise EngineError(f"{self.address} did not answer within {self.seconds:g} seconds") from None
         except psycopg.Error as error:
             state, reason = error.sqlstate or "", _line(error)
             if state.startswith(_LOST) or (isinstance(error, psycopg.OperationalError) and not state):
                 self.close()  # those that wait will be broken, too
-                raise Unreachable(f"{self.place} cannot be reached: {reason}") from None
-            raise EngineError(f"{self.place} refused: {reason}") from None
+                raise Unreachable(f"{self.address} cannot be reached: {reason}") from None
+            raise EngineError(f"{self.address} refused: {reason}") from None
 
     @contextlib.contextmanager
-    def _connection(self):
-        """A connection that nobody else has meanwhile; a whole one is kept for the next."""
+    def _connection(self) -> Iterator[Connection]:
+        """Yield a connection that nobody else has meanwhile; a whole one is kept for the next."""
         try:
             connection = self.free.pop()
         except IndexError:
-            connection = psycopg.connect(self.place.uri, connect_timeout=CONNECT_SECONDS, autocommit=True)
+            connection = psycopg.connect(self.address.uri, connect_timeout=CONNECT_SECONDS, autocommit=True)
             connection.execute(f"SET statement_timeout = {int(1000 * self.seconds)}")
         try:
             yield connection
@@ -269,14 +290,14 @@ class Postgres(Engine):
 
 
 @contextlib.contextmanager
-def _deadline(connection, seconds):
+def _deadline(connection: Connection, seconds: float | None) -> Iterator[None]:
     """Break the connection where the block takes longer: the server's own limit needs a server that answers."""
     if seconds is None:
         yield
         return
     late = threading.Event()
 
-    def end():
+    def end() -> None:
         late.set()
         broken = socket.socket(fileno=connection.pgconn.socket)
         with contextlib.suppress(OSError):
@@ -296,18 +317,24 @@ def _deadline(connection, seconds):
         timer.join()
 
 
-def _packing_cursor(connection):
-    """A cursor that packs pgvector's types. Others give them as bytes, of which numpy reads a whole column at once."""
-    cursor = connection.cursor()
+def _packing_cursor(connection: Connection) -> Any:
+    """Return a cursor that packs pgvector's types; others read them as bytes, a whole column of which numpy reads."""
+    cursor: Any = connection.cursor()
     register_bit_info(cursor, TypeInfo.fetch(connection, "bit"))
     register_vector_info(cursor, TypeInfo.fetch(connection, "vector"))
     return cursor
 
 
-def _with_classes(record, convert):
-    """A record with its classes' names converted: jsonb takes no lone surrogates, which bytes that are no UTF-8 are."""
+def _with_classes(record: dict[str, Any], convert: Callable[[str], str]) -> dict[str, Any]:
+    """Return a record with its classes' names converted: jsonb takes no lone surrogates, as bytes beyond UTF-8 are."""
     return record | {"classes": [convert(name) for name in record.get("classes", [])]}
 
 
-def _line(error):
+def _single(cursor: psycopg.Cursor[Any]) -> Any:
+    """Return the first value of the first row."""
+    row = cursor.fetchone()
+    return row and row[0]
+
+
+def _line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__

@@ -16,21 +16,21 @@ _TABLE |= {0xDC00 + byte: chr(_FIRST + byte) for byte in range(128, 256)}  # as 
 _TABLE |= {_FIRST + n: "".join(chr(_FIRST + byte) for byte in chr(_FIRST + n).encode()) for n in range(256)}
 
 
-def to_text(path):
-    """A path, as `os.fsdecode` gives it, as text for an engine."""
+def to_text(path: str) -> str:
+    """Return a path, as `os.fsdecode` gives it, as text for an engine."""
     return path.translate(_TABLE)
 
 
-def from_text(text):
-    """Inverse of `to_text`."""
+def from_text(text: str) -> str:
+    """Return the path of which `to_text` made a text."""
     return _PRIVATE.sub(lambda found: bytes(ord(c) - _FIRST for c in found[0]).decode("utf-8", "surrogateescape"), text)
 
 
-def like(pattern):
-    r"""A shell's pattern of ``*`` and ``?`` as SQL's LIKE has it, with ``\`` before what is to be taken as it is."""
+def sql_pattern(pattern: str) -> str:
+    r"""Return a shell's pattern of ``*`` and ``?`` as SQL's LIKE has it, with ``\`` before what stands for itself."""
     return re.sub(r"\*+", "*", literally(pattern)).replace("*", "%").replace("?", "_")
 
 
-def literally(path):
-    r"""A path as SQL's LIKE has it, with ``\`` before what would stand for more."""
+def literally(path: str) -> str:
+    r"""Return a path as SQL's LIKE has it, with ``\`` before what would stand for more."""
     return re.sub(r"([%_\\])", r"\\\1", to_text(path))

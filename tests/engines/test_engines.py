@@ -4,6 +4,7 @@ import os
 import re
 import signal
 
+import extend.memory_engine
 import numpy as np
 import pytest
 from helpers import start
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hashret.bits import binarize, hamming, pack
-from hashret.engines import export, exporting
+from hashret.engines import export, exporting, kinds
 from hashret.engines.engine import connect
 from hashret.engines.names import parse
 from hashret.engines.text import from_text, to_text
@@ -22,7 +23,8 @@ from hashret.index.paths import path_matches
 from hashret.opening import open_database
 from hashret.shards import MANIFEST, Shard, encode_paths, shard_name, write_shard
 
-KINDS = ("folder", "milvus", "postgres")
+ENGINES = tuple(kinds.KINDS)  # those of hashret, and one that is registered from outside
+OTHERS_RUN = tuple(name for name in ENGINES if name != extend.memory_engine.KIND.name)  # in a process of their own
 CLASSES = ["a cat", "dog", "it's"]
 ODD = [
     "100%.png",
@@ -76,7 +78,7 @@ def index(request, tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=("folder", *ENGINES))
 def database(request, index):
     """The index opened, or the copy of it in an engine."""
     if request.param == "folder":
@@ -269,7 +271,7 @@ def test_a_sample(database, plain):
     assert sorted(ids_of(database, database.sample(1000))) == plain.ids.tolist()
 
 
-@pytest.mark.parametrize("kind", KINDS[1:])
+@pytest.mark.parametrize("kind", ENGINES)
 def test_values_from_the_index_beside(kind, request, tmp_path):
     index = make_index(tmp_path, 24)
     name = f"{request.getfixturevalue(kind)}#beside"
@@ -292,7 +294,7 @@ def test_values_from_the_index_beside(kind, request, tmp_path):
         open_database(index, values=index)
 
 
-@pytest.mark.parametrize("kind", KINDS[1:])
+@pytest.mark.parametrize("kind", ENGINES)
 def test_an_index_without_values(kind, request, tmp_path):
     build_index(make_shards(tmp_path / "shards", 40, 24, 0), tmp_path / "index", values=False)
     name = f"{request.getfixturevalue(kind)}#codes_only"
@@ -316,7 +318,7 @@ def test_any_path_comes_back_from_text(raw):
     assert not any(ord(letter) < 32 for letter in text)
 
 
-@pytest.fixture(params=KINDS[1:])
+@pytest.fixture(params=OTHERS_RUN)
 def place(request, tmp_path):
     """Name of a collection that only one test has; Milvus Lite on a file of its own, which other processes open."""
     if request.param == "milvus":
@@ -392,7 +394,7 @@ def test_another_state_of_the_index_needs_overwrite(postgres, tmp_path):
     check_nearest(open_database(name), Plain(index), 30)
 
 
-@pytest.mark.parametrize("kind", KINDS[1:])
+@pytest.mark.parametrize("kind", OTHERS_RUN)
 def test_what_others_keep_under_that_name_is_left_alone(kind, request, tmp_path):
     name = f"{request.getfixturevalue(kind)}#theirs"
     with pytest.raises(HashretError, match=r"no collection of hashret's at .*theirs; make one with hashret export"):
@@ -462,7 +464,7 @@ def test_names_that_engines_would_not_take(name, line):
 def test_names():
     place = parse("postgresql://me:secret@host/db?password=secret&a=b#photos")
     assert str(place) == "postgresql://me@host/db?password=…&a=b#photos"
-    assert (place.kind, place.collection) == ("postgres", "photos")
+    assert (place.kind.name, place.collection) == ("postgres", "photos")
     assert parse("milvus:http://host:19530", "photos").uri == "http://host:19530"
     assert str(parse("milvus:a.db")) == "milvus:a.db#hashret"
     with pytest.raises(HashretError, match="Name the collection once"):

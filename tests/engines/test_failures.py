@@ -12,7 +12,7 @@ from concurrent import futures
 import numpy as np
 import pytest
 
-from engines.test_engines import KINDS, Plain, make_index
+from engines.test_engines import OTHERS_RUN, Plain, make_index
 from hashret.engines import EngineError, export
 from hashret.engines.engine import Filter, connect
 from hashret.engines.names import parse
@@ -330,7 +330,7 @@ def test_postgres_has_no_such_database_or_password(postgres):
         open_database("postgresql://host/db?nonsense=1")
 
 
-@pytest.mark.parametrize("kind", KINDS[1:])
+@pytest.mark.parametrize("kind", OTHERS_RUN)
 def test_photographs_removed_behind_our_back(kind, request, index):
     name = f"{request.getfixturevalue(kind)}#tampered"
     export(index, name, overwrite=True)
@@ -358,7 +358,7 @@ def test_a_client_that_is_not_installed(monkeypatch):
 
     for module, name, extra in (("pymilvus", "milvus:a.db", "milvus"), ("psycopg", "postgresql://host/db", "pgvector")):
         monkeypatch.setitem(sys.modules, module, None)
-        monkeypatch.delitem(sys.modules, "hashret.engines." + parse(name).kind, raising=False)
+        monkeypatch.delitem(sys.modules, parse(name).kind.module, raising=False)
         with pytest.raises(HashretError, match=rf"needs \w+: pip install 'hashret\[{extra}\]'"):
             open_database(name)
 

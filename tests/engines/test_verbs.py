@@ -7,19 +7,18 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from conftest import make_model
+from extend import memory_engine  # noqa: F401 registers a kind from outside hashret
 
 from hashret import Searcher, evaluate, export
 from hashret.cli import main
 from hashret.encoding import encode
-from hashret.engines import EngineError
+from hashret.engines import EngineError, kinds
 from hashret.errors import HashretError
 from hashret.index import open_index, remove
 from hashret.opening import open_database
 
-KINDS = ("milvus", "postgres")
 
-
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=tuple(kinds.KINDS))
 def collection(request, index_folder):
     """Name of a copy of the index in an engine."""
     name = f"{request.getfixturevalue(request.param)}#verbs"
