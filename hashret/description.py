@@ -61,7 +61,7 @@ def info(path: StrPath, verify: bool | None = None) -> Description:
         from .engines import is_engine, open_collection
 
         if is_engine(name):
-            return Description("collection", open_collection(name).meta)
+            return Description("collection", open_collection(str(name)).meta)
         raise HashretError(f"no such file or folder: {path}")
     return Description("photographs", _photographs(path))
 
