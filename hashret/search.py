@@ -451,7 +451,7 @@ def query(
     if recall is not None:
         candidates = searcher.index.calibrate(k, recall).candidates
     if exclude_self and (together or radius is not None):
-        raise HashretError("--exclude-self goes with neither --together nor --radius")
+        raise HashretError("exclude_self goes with neither together nor radius")
     if radius is not None:
         results = searcher._all_within(files, radius, among, unreadable)
     elif together:

@@ -16,7 +16,7 @@ from hashret.bits import binarize, pack
 from hashret.data import open_data
 from hashret.errors import DamagedIndex, HashretError
 from hashret.files import atomic, check_output, check_writable, read_json
-from hashret.index import build_index, folder, open_index
+from hashret.index import build_index, open_index, opening
 from hashret.index.distinct import CodeTable
 from hashret.index.planes import bit_planes
 from hashret.index.rerank import squared_distances
@@ -121,7 +121,7 @@ def test_paths_without_a_byte_cannot_be(index):
 
 
 def test_a_large_index_is_compared_with_its_checksums_while_it_is_searched(index, monkeypatch):
-    monkeypatch.setattr(folder, "_VERIFY_BYTES", 0)  # as if it were large
+    monkeypatch.setattr(opening, "_VERIFY_BYTES", 0)  # as if it were large
     change(index / "000001" / "values.npy", 7, np.full((1, BITS), 0.25), np.float32)
     opened = open_database(index, "cpu")
     opened._background.thread.join()
@@ -135,7 +135,7 @@ def test_a_large_index_is_compared_with_its_checksums_while_it_is_searched(index
 
 def test_what_was_compared_is_said(index, monkeypatch):
     assert open_index(index, "cpu").checked == "types, shapes and sizes, sha256 of 10 files"
-    monkeypatch.setattr(folder, "_VERIFY_BYTES", 0)
+    monkeypatch.setattr(opening, "_VERIFY_BYTES", 0)
     opened = open_index(index, "cpu")
     assert (opened.checked, opened.damage) == ("types, shapes and sizes", None)
     opened.verify_in_background()._background.thread.join()

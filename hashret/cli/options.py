@@ -75,9 +75,9 @@ def sources() -> list[str]:
     return [source.help for source in SOURCES.values()]
 
 
-def by_name(_context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
-    """Turn what is given to an option, NAME=VALUE each time, into a dict."""
-    pairs = [text.partition("=") for text in given]
+def by_name(_context: click.Context, option: click.Parameter, texts: tuple[str, ...]) -> dict[str, str]:
+    """Turn the texts NAME=VALUE of an option into a dict."""
+    pairs = [text.partition("=") for text in texts]
     for name, equals, _ in pairs:
         if not name or not equals:
             raise click.BadParameter("must be NAME=VALUE", param=option)

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from hashret.encoding import encode
-from hashret.index import append, folder, remove
+from hashret.index import append, opening, remove
 from service.test_service import own, photo, upload, wait_until  # noqa: F401
 
 pytest.importorskip("fastapi", reason="needs hashret[serve]")
@@ -120,7 +120,7 @@ def test_the_service_says_that_it_could_not_follow_and_follows_again(own, photos
 
 
 def test_an_index_that_is_found_damaged_answers_no_more_until_it_is_built_again(own, photo, caplog, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(folder, "_VERIFY_BYTES", 0)  # as if it were large: compared in the background
+    monkeypatch.setattr(opening, "_VERIFY_BYTES", 0)  # as if it were large: compared in the background
     monkeypatch.setattr(live_module, "_WATCH_SECONDS", 0.02)
     values = own / "index" / "000001" / "values.npy"
     whole = values.read_bytes()
