@@ -105,7 +105,7 @@ def test_queries_find_members_and_are_members(place):
 def test_evaluate_encodes_a_tar_file_as_queries(place):
     figures = hashret.evaluate(
         f"tar:{place / 'queries.tar'}", place / "index", model=place / "model.safetensors", device="cpu"
-    )
+    ).as_dict()
     assert figures["queries"] == 9
     assert figures["hamming"]["map"] > 0.9
 
