@@ -307,8 +307,8 @@ class CachedRows:
     def __init__(self, features: Maps, slots: Positions) -> None:
         self.features, self.slots = features, slots
 
-    def __getitem__(self, rows: npt.ArrayLike) -> Maps:
-        slots = self.slots[np.asarray(rows)]
+    def __getitem__(self, rows: npt.ArrayLike | slice) -> Maps:
+        slots = self.slots[rows if isinstance(rows, slice) else np.asarray(rows)]
         order = np.argsort(slots)  # reading forward is faster
         maps = np.empty((len(slots), *self.features.shape[1:]), np.float16)
         maps[order] = self.features[slots[order]]

@@ -269,16 +269,16 @@ def unfinished_training():
     """A training that was interrupted after its first epoch."""
     from hashret.training import loop
 
-    end_epoch = loop.Run._end_epoch
+    end_epoch = loop.TrainingRun._end_epoch
 
     def end(self, *arguments):
         end_epoch(self, *arguments)
         raise KeyboardInterrupt
 
-    loop.Run._end_epoch = end
+    loop.TrainingRun._end_epoch = end
     with contextlib.suppress(AssertionError):
         _hashret(*SCRATCH)
-    loop.Run._end_epoch = end_epoch
+    loop.TrainingRun._end_epoch = end_epoch
 
 
 def no_index():
