@@ -21,7 +21,14 @@ from .near_duplicates.moving import restore as restore, set_aside as set_aside
 from .opening import open_database as open_database
 from .progress import quieted as quieted
 from .reporting.page import report as report
-from .search import Hit as Hit, HitList as HitList, Searcher as Searcher, add as add, query as query
+from .search import (
+    Hit as Hit,
+    HitList as HitList,
+    QueryAnswer as QueryAnswer,
+    Searcher as Searcher,
+    add as add,
+    query as query,
+)
 from .service import serve as serve
 from .training.start import train as train
 
