@@ -244,7 +244,8 @@ class _Run:
             cache.fill(encoder.backbone, self.workers)
         try:
             cached = cache.state() == PRESENT
-            self.feature_maps, self.cached = cache.open() if cached.any() else None, cached
+            shape = encoder.backbone.architecture.map_shape(encoder.image_size)
+            self.feature_maps, self.cached = cache.open(shape) if cached.any() else None, cached
         except HashretError as error:
             if fill:
                 raise

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import hashret
-from benchmarks.pages import readme, scale, tables
+from benchmarks.pages import damage, readme, scale, tables
 from hashret.cli import main
 
 TOP = Path(__file__).parents[1]
@@ -20,6 +20,8 @@ def test_tables_are_made_of_the_results():
     assert tables.page(tables.load()) == tables.PAGE.read_text(encoding="utf-8"), again
     text = scale.PAGE.read_text(encoding="utf-8")
     assert scale.page(text) == text, again
+    text = damage.PAGE.read_text(encoding="utf-8")
+    assert damage.page(text) == text, again
 
 
 def test_the_table_of_benchmarks_names_every_one_and_files_that_exist():

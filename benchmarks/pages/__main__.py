@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import gpu, latency, readme, scale, tables
+from . import damage, gpu, latency, readme, scale, tables
 
-for page in (readme, tables, latency, gpu, scale):
+for page in (readme, tables, latency, gpu, scale, damage):
     page.write()

@@ -127,13 +127,22 @@ class FeatureCache:
             slots[~same] = -1
         return slots
 
-    def open(self) -> CachedRows:
-        """Return the feature maps, which are read as they are indexed."""
+    def open(self, shape: tuple[int, ...] | None = None) -> CachedRows:
+        """Return the feature maps, which are read as they are indexed.
+
+        Args:
+            shape: of a feature map as the backbone makes it; None where any is right.
+
+        Raises:
+            HashretError: the cache is damaged, as where its feature maps have another shape.
+        """
         maps: Maps = np.empty((0, 0, 0, 0), np.float16)
         if (self.state() == PRESENT).any():
             with self._reported():
-                shape = (self._computed(), *(self._shape() or ()))
-                maps = np.memmap(self.folder / _FEATURES, np.float16, "r", shape=shape)
+                kept = self._shape() or ()
+                if shape not in (None, kept):
+                    raise self._damaged()
+                maps = np.memmap(self.folder / _FEATURES, np.float16, "r", shape=(self._computed(), *kept))
         assert self.slots is not None
         return CachedRows(maps, self.slots[self.rows])
 

@@ -35,6 +35,7 @@ from ..files import (
 from ..labels import united
 from ..results import WasDict, WasInt, WasTuple
 from ..shards import ShardFolder, decode_path
+from .arrays import damaged
 from .blocks import ROWS_AT_ONCE
 from .folder import (
     FORMAT,
@@ -50,8 +51,9 @@ from .folder import (
 from .gone import gone_positions
 from .hamming import compile_for
 from .opening import open_index
-from .segment import Segment, SegmentWriter, describe, save_array
+from .segment import Segment, SegmentWriter, check_files, describe, save_array
 
+_TOLD_BY = frozenset({"ids.npy", "paths.bin", "path_ends.npy"})  # by which photographs to remove or add are told
 _OUTPUTS = frozenset({"hash_outputs"})  # what an index that is built without values leaves out
 _Folders = StrPath | Iterable[StrPath]  # one folder, or several
 
@@ -192,7 +194,18 @@ def append(index: StrPath, codes: _Folders, *, new_only: bool = False) -> int:
 def _known_files(folder: Path, codes: Sequence[ShardFolder]) -> set[str]:
     """Return the paths in folders of shards whose files are in the index already."""
     paths = [decode_path(path) for shards in codes for path in shards.paths()]
-    return open_index(folder, "cpu", verify=False).known_files(paths)
+    return _opened(folder).known_files(paths)
+
+
+def _opened(folder: Path) -> Index:
+    """Open an index whose photographs are told by id and path, however large: these files are as they were written."""
+    index = open_index(folder, "cpu", verify=False)
+    for segment in index.segments:
+        names = _TOLD_BY | {segment.meta.get("removed")}
+        told_by = {name: file for name, file in segment.meta["files"].items() if name in names}
+        if changed := check_files(segment.folder, told_by, verify=True):
+            raise damaged(folder, changed, "has changed")
+    return index
 
 
 def remove(
@@ -211,7 +224,7 @@ def remove(
         HashretError: an id or a path that is not there, or ``gone`` where no file at all is; nothing is removed then.
     """
     with _changing(index) as (folder, meta):
-        opened = open_index(folder, "cpu", verify=False)
+        opened = _opened(folder)
         leaving = _with_ids(opened, ids) | _with_paths(opened, paths)
         if gone:
             leaving |= gone_positions(opened, yes)

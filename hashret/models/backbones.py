@@ -51,6 +51,11 @@ class Backbone:
             raise HashretError(f"image size must be a multiple of {self.stride} pixels, not {image_size}")
         return int(image_size) // self.stride
 
+    def map_shape(self, image_size: int) -> tuple[int, int, int]:
+        """Return the shape of the feature map of images of ``image_size`` pixels a side; raises as `side` does."""
+        side = self.side(image_size)
+        return self.channels, side, side
+
     def normalize(self, images: Tensor) -> Tensor:
         """Turn pixels into the input of the layers: uint8 (n, 3, s, s) -> float32 of the same shape."""
         pixels = images.float()

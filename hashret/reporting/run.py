@@ -40,7 +40,7 @@ _HAMMING = fields(
     {"map": number(), "map_worst_ties": number(), "map_best_ties": number(), "precision_at": _AT_RANKS},
     {
         "curve": fields({"precision": list_of(number()), "recall": list_of(number())}),
-        "precision_radius_2": number(), "recall_radius_2": number(),
+        "precision_radius_2": number(), "recall_radius_2": number(), "map_answerable": or_none(number()),
     },
 )  # fmt: skip
 _FIGURES = fields(
@@ -50,7 +50,7 @@ _FIGURES = fields(
     },
     {
         "bits": whole(1, 2**16), "distinct_codes": _COUNT, "encoder": text(), "protocol": or_none(text()),
-        "rerank_by": text(),
+        "rerank_by": text(), "queries_without_relevant": _COUNT, "database_without_label": _COUNT,
     },
 )  # fmt: skip
 _RESULT = fields(

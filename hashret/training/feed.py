@@ -67,7 +67,7 @@ class FeatureFeed:
         self.device = device
         feature_cache = FeatureCache(cache, source, architecture.fingerprint(layers), image_size, compute_dtype)
         self.state = feature_cache.fill(FrozenBackbone(layers, architecture, device, compute_dtype), workers)
-        self.feature_maps = feature_cache.open()
+        self.feature_maps = feature_cache.open(architecture.map_shape(image_size))
 
     def readable(self) -> Positions:
         """Return the source rows whose photographs could be read."""

@@ -442,6 +442,8 @@ def _load(path: Path) -> dict[str, Any]:
         HashretError: it is damaged.
     """
     try:
+        if not path.is_file():  # a pipe would be waited for
+            raise ValueError("it is no file")
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         wanted = content.pop("sha256", None)  # earlier ones have none
         if wanted and wanted != _checksum(content).hexdigest():
