@@ -12,7 +12,7 @@ import hashret
 from hashret.errors import DamagedIndex, HashretError
 
 PACKAGE = Path(hashret.__file__).parent
-PENDING = {"collection.py", "engine.py", "exporting.py", "milvus.py", "names.py", "opening.py", "loop.py", "start.py"}
+PENDING = {"collection.py", "engine.py", "exporting.py", "milvus.py", "names.py", "opening.py"}
 ERRORS = {"HashretError", "DamagedIndex", "EngineError", "Unreachable", "damaged"}
 LIBRARY = [
     path for path in sorted(PACKAGE.rglob("*.py")) if path.parent.name != "cli" and path.name not in PENDING

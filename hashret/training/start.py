@@ -194,4 +194,4 @@ def _from_flags(method: type[Method], flags: Mapping[str, float | None]) -> dict
 
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     if value not in choices:
-        raise HashretError(f"--{name} must be {' or '.join(choices)}, not {value}")
+        raise HashretError(f"{name} must be {' or '.join(choices)}, not {value}")

@@ -21,7 +21,7 @@ def whole_way(folder: Path, photos: Path, **options: Any) -> hashret.Encoder:
     [(_, hits)] = query([asked], index, model, k=5, device="cpu")
     assert {hit.label for hit in hits} == {"red"}
     figures = hashret.evaluate(photos, index, model=model, split="test", device="cpu")
-    assert figures["hamming"]["map"] > 0.8
+    assert figures.as_dict()["hamming"]["map"] > 0.8
     [one] = hashret.explain([asked], model, folder / "explain.png", index=index, k=2, device="cpu")
     assert one.attribution.hash_outputs.shape == (16,)
     pytest.importorskip("fastapi", reason="needs hashret[serve]")
