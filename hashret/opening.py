@@ -36,7 +36,8 @@ def open_database(
         return collection
     if values:
         engine = next(iter(KINDS.values())).examples[0]
-        raise HashretError(f"--values goes with an engine, as {engine}; {name} is searched with its own")
+        hint = f"--values goes with an engine, as {engine}"
+        raise HashretError(f"{name} is searched with its own hash outputs", hint=hint)
     index = open_index(name, device, backend=backend).verify_in_background()
     _log.debug("index %s: %d photographs, %d bits, on %s", name, len(index), index.bits, device)
     return index

@@ -140,10 +140,10 @@ def fields(needed: Mapping[str, Check], optional: Mapping[str, Check] | None = N
     return check
 
 
-def plain(value: Any, place: str) -> None:
+def plain(value: Any, where: str) -> None:
     """Check for what has no inside: text, a number, true, false or null."""
     if isinstance(value, list | dict):
-        raise Misfit(f"{place} is {_short(value)}, not a single value")
+        raise Misfit(f"{where} is {_short(value)}, not a single value")
 
 
 def _at(place: str, name: str) -> str:

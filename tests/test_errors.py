@@ -12,11 +12,8 @@ import hashret
 from hashret.errors import DamagedIndex, HashretError
 
 PACKAGE = Path(hashret.__file__).parent
-PENDING = {"collection.py", "engine.py", "exporting.py", "milvus.py", "names.py", "opening.py"}
 ERRORS = {"HashretError", "DamagedIndex", "EngineError", "Unreachable", "damaged"}
-LIBRARY = [
-    path for path in sorted(PACKAGE.rglob("*.py")) if path.parent.name != "cli" and path.name not in PENDING
-]  # cli/ speaks of its options
+LIBRARY = [path for path in sorted(PACKAGE.rglob("*.py")) if path.parent.name != "cli"]  # cli/ speaks of its options
 
 
 def messages(path: Path) -> Iterator[tuple[int, str]]:

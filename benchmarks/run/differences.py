@@ -47,7 +47,7 @@ def variants(q, d, bits, protocol):
     found["mAP@1000, divided by min(relevant, 1000)"] = average_precision(counts, topk=1000).mean()
     found["mAP@1000, divided by the hits among 1000"] = divided_by_hits(q, d, 1000)
     found["mAP@5000, divided by the hits among 5000"] = divided_by_hits(q, d, 5000)
-    record = PROTOCOLS[protocol].split[0]
+    record = PROTOCOLS[protocol].protocol_file[0]
     is_train = np.isin(parse_rows(record["database"])[d.ids], parse_rows(record["train"]))
     found["database without the train images"] = expected(q, d.codes[~is_train], d.labels[~is_train], bits)
     found["queries in the database, too"] = expected(

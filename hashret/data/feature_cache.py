@@ -313,15 +313,15 @@ class CachedRows:
     Those of photographs that are not PRESENT hold nothing.
     """
 
-    def __init__(self, features: Maps, slots: Positions) -> None:
-        self.features, self.slots = features, slots
+    def __init__(self, maps: Maps, slots: Positions) -> None:
+        self.maps, self.slots = maps, slots
 
     def __getitem__(self, rows: npt.ArrayLike | slice) -> Maps:
         slots = self.slots[rows if isinstance(rows, slice) else np.asarray(rows)]
         order = np.argsort(slots)  # reading forward is faster
-        maps = np.empty((len(slots), *self.features.shape[1:]), np.float16)
-        maps[order] = self.features[slots[order]]
-        return maps
+        found = np.empty((len(slots), *self.maps.shape[1:]), np.float16)
+        found[order] = self.maps[slots[order]]
+        return found
 
 
 class Writer:

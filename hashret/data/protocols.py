@@ -37,7 +37,7 @@ class Protocol:
     open_all: Callable[[Path, dict[str, Any], bool], ImageSource]
 
     @property
-    def split(self) -> tuple[dict[str, Any], str]:
+    def protocol_file(self) -> tuple[dict[str, Any], str]:
         """The protocol file as a dict, and its sha256."""
         return _split(self.name)
 
@@ -55,7 +55,7 @@ def open_protocol(name: str, asked: SourceRequest) -> ImageSource:
     protocol, subset, folder = PROTOCOLS[name], asked.subset or "train", Path(asked.where)
     if subset not in SETS:
         raise HashretError(f"{name} has no set {subset!r}; there are {', '.join(SETS)}")
-    record, sha256 = protocol.split
+    record, sha256 = protocol.protocol_file
     whole = protocol.open_all(folder, record, asked.download)
     rows = _rows_of_lists(folder, whole, subset) if "lists" in record else parse_rows(record[subset])
     return whole.subset(

@@ -150,7 +150,7 @@ class Milvus(Engine):
 
     def create(self, record: dict[str, Any], description: str) -> None:
         if record["approximate"] and "://" not in self.address.uri:
-            raise HashretError("Milvus Lite searches exactly and no other way; leave --approximate out")
+            raise HashretError("Milvus Lite searches exactly and no other way", hint="leave --approximate out")
         if not self._ask("has_collection", self.name):
             schema = MilvusClient.create_schema(description=description)
             schema.add_field("id", DataType.INT64, is_primary=True)

@@ -55,7 +55,8 @@ def parse(name: str, collection: str | None = None) -> EngineAddress:
     kind, scheme = found
     uri, _, behind = str(name).partition("#")
     if collection and behind and collection != behind:
-        raise HashretError(f"{behind} or {collection}? Name the collection once, behind the # or with --collection")
+        hint = "name the collection once, behind the # or with --collection"
+        raise HashretError(f"two names of a collection, {behind} and {collection}", hint=hint)
     collection = collection or behind or DEFAULT
     if not _NAME.fullmatch(collection):
         raise HashretError(f"a collection's name is letters, digits and _, at most 63, not {collection!r}")

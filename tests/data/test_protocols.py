@@ -32,7 +32,7 @@ def test_rows_are_read_as_they_were_written(rows):
     ("cifar10-1", 5000, 59_000, 1000), ("cifar10-2", 50_000, 50_000, 10_000), ("corel5k-21", 3947, 3947, 443),
 ])  # fmt: skip
 def test_committed_sets(name, train, database, test):
-    record, sha256 = protocols.PROTOCOLS[name].split
+    record, sha256 = protocols.PROTOCOLS[name].protocol_file
     sets = {part: protocols.parse_rows(record[part]) for part in protocols.SETS}
     assert [len(sets[part]) for part in protocols.SETS] == [train, database, test]
     assert all((np.diff(rows) > 0).all() for rows in sets.values())

@@ -467,5 +467,5 @@ def test_names():
     assert (place.kind.name, place.collection) == ("postgres", "photos")
     assert parse("milvus:http://host:19530", "photos").uri == "http://host:19530"
     assert str(parse("milvus:a.db")) == "milvus:a.db#hashret"
-    with pytest.raises(HashretError, match="Name the collection once"):
+    with pytest.raises(HashretError, match="name the collection once"):
         parse("milvus:a.db#one", "other")
