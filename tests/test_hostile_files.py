@@ -16,7 +16,7 @@ from hashret.bits import binarize, pack
 from hashret.data import open_data
 from hashret.errors import DamagedIndex, HashretError
 from hashret.files import atomic, check_output, check_writable, read_json
-from hashret.index import build_index, open_index, opening
+from hashret.index import build_index, open_index, opening, remove
 from hashret.index.distinct import CodeTable
 from hashret.index.planes import bit_planes
 from hashret.index.rerank import squared_distances
@@ -409,12 +409,27 @@ def test_a_feature_cache_is_not_written_to_through_a_link(photos, weights, tmp_p
         (folder / name).unlink()
         (folder / name).write_bytes(before)
     info = json.loads((folder / "info.json").read_text())
-    (folder / "info.json").write_text(json.dumps(info | {"shape": [512, True, 1]}))
-    with pytest.raises(HashretError, match="is damaged; remove that folder"):
-        train(f"folder:{photos}", tmp_path / "b.safetensors", **options)
+    for shape in ([512, True, 1], [1, 1, 1]):  # the latter divides the bytes of all feature maps
+        (folder / "info.json").write_text(json.dumps(info | {"shape": shape}))
+        with pytest.raises(HashretError, match="is damaged; remove that folder"):
+            train(f"folder:{photos}", tmp_path / "b.safetensors", **options)
 
 
-@pytest.mark.parametrize("damage", ["a bit", "no epochs", "no module", "a list"])
+@pytest.mark.parametrize("name", ["paths.bin", "ids.npy"])
+def test_what_is_removed_is_told_by_files_as_they_were_written(index, monkeypatch, name):
+    monkeypatch.setattr(opening, "_VERIFY_BYTES", -1)  # as if it were large: no checksums when it is opened
+    [file] = index.glob(f"0*/{name}")
+    raw = bytearray(file.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    file.write_bytes(raw)
+    before = (index / "index.json").read_bytes()
+    for chosen in ({"gone": True, "yes": True}, {"ids": [3]}, {"paths": ["/photos/7.png"]}):
+        with pytest.raises(HashretError, match=f"is damaged: {name} "):
+            remove(index, **chosen)
+    assert (index / "index.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", ["a bit", "no epochs", "no module", "a list", "a pipe"])
 def test_the_state_of_a_training_is_what_was_saved(photos, weights, tmp_path, monkeypatch, damage):
     class Killed(Exception):
         pass
@@ -435,6 +450,9 @@ def test_the_state_of_a_training_is_what_was_saved(photos, weights, tmp_path, mo
         raw = bytearray(path.read_bytes())
         raw[len(raw) // 2] ^= 4
         path.write_bytes(raw)
+    elif damage == "a pipe":
+        path.unlink()
+        os.mkfifo(path)
     else:
         state = torch.load(path, weights_only=True)
         changed = {"no epochs": state | {"epochs": []}, "no module": {"settings": {}}, "a list": [1]}[damage]

@@ -240,6 +240,9 @@ def test_a_result_of_a_benchmark(run, tmp_path):
     assert "Left out:" not in text
     write_json(tmp_path / "metrics.json", metrics)
     assert find_run(tmp_path / "metrics.json").metrics == metrics
+    for name in ("queries_without_relevant", "database_without_label"):
+        write_json(tmp_path / "metrics.json", metrics | {name: "text"})
+        assert find_run(tmp_path / "metrics.json").metrics is None
 
 
 def test_names_of_a_folder_that_has_only_another_checkpoint(run, tmp_path):
