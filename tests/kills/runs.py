@@ -26,6 +26,7 @@ class Warm:
         subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", library, HERE / "trap.c"], check=True)
         path = os.pathsep.join([str(HERE), str(HERE.parent), str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")])
         self.root = base / "root"
+        (base / "numba").mkdir(mode=0o700)  # which the first verb to search would make, outside of what is its own
         self.process = subprocess.Popen(
             [sys.executable, HERE / "warm.py", library, base],
             env=os.environ | {"PYTHONPATH": path, "PYTHONHASHSEED": "0", "NUMBA_CACHE_DIR": str(base / "numba")},
