@@ -36,13 +36,17 @@ _LARGEST_TEXT = 2**28
 
 
 def default_cache() -> Path:
-    """Return HASHRET_CACHE, or ``hashret`` in the user's cache folder; for a user without a home, `temporary_cache`."""
+    """Return HASHRET_CACHE, or ``hashret`` in the user's cache folder; for a user without a home, `temporary_cache`.
+
+    On macOS caches were kept in ``~/.cache`` once: where there are some, they are used there.
+    """
     if os.environ.get("HASHRET_CACHE"):
         return Path(os.environ["HASHRET_CACHE"])
     import platformdirs
 
     with suppress(RuntimeError):  # no home; earlier versions give a path that begins with ~
-        folder = platformdirs.user_cache_path("hashret", appauthor=False)
+        earlier = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hashret"
+        folder = earlier if earlier.is_dir() else platformdirs.user_cache_path("hashret", appauthor=False)
         if folder.is_absolute():
             return folder
     return temporary_cache()

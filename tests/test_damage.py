@@ -10,7 +10,7 @@ TOP = Path(__file__).resolve().parents[1]
 
 
 def test_verbs_answer_or_refuse_whatever_is_done_to_their_files(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": str(TOP), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(TOP), "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)}
     command = [sys.executable, "-m", "tests.damage", "--cases=150", "--seed=1", f"--out={tmp_path / 'out.json'}"]
     done = subprocess.run(command, cwd=TOP, env=environment, capture_output=True, text=True)
     assert (tmp_path / "out.json").exists(), done.stderr

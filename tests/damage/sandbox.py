@@ -20,6 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
+from hashret.files import partial_folder
+
 from . import cases, workplace
 
 SECONDS = 60  # that a case may take; it takes 0.2, and more on a busy machine
@@ -256,8 +258,8 @@ class Sandbox:
 def run_cases(numbers: range, seed: int, verbose: bool) -> list[Outcome]:
     """Run the cases of some numbers in a folder of their own, and print those with a fault; ``verbose`` prints all."""
     outcomes = []
-    with tempfile.TemporaryDirectory(prefix="hashret-damage-") as top:
-        sandbox = Sandbox(Path(top) / "cases", seed)
+    with partial_folder(Path(tempfile.gettempdir(), "damage")) as top:  # which removes what a killed run left
+        sandbox = Sandbox(top / "cases", seed)
         for number in numbers:
             outcome = sandbox.run(number)
             outcomes.append(outcome)

@@ -10,6 +10,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import platformdirs
 import pytest
 import torch
 from click.testing import CliRunner
@@ -284,3 +285,22 @@ def test_where_caches_lie(monkeypatch, tmp_path):
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as Python does for a user without a home
     monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
     assert default_cache() == tmp_path / f"hashret-{os.getuid()}"
+
+
+def test_caches_of_before_macos_had_a_folder_of_its_own_are_used_where_they_lie(monkeypatch, place, model):
+    monkeypatch.delenv("HASHRET_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(place))
+    library = place / "Library" / "Caches" / "hashret"
+    monkeypatch.setattr(platformdirs, "user_cache_path", lambda *_, **__: library)
+    assert default_cache() == library
+    before = place / ".cache" / "hashret"
+    encode(place / "photos", model, place / "codes", cache=before, fill_cache=True, workers=0)
+    assert default_cache() == before
+    [listed] = caches()
+    assert listed.photographs == 12
+    encode(place / "photos", model, place / "again", fill_cache=True, workers=0)
+    assert [cache.name for cache in caches()] == [listed.name]
+    assert not library.exists()
+    clear_caches([listed.name])
+    assert caches() == []
