@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .bits import Codes, Labels, unpack
-from .metrics import Counts, average_precision, count_by_distance
+from .metrics import Counts, average_precision, count_by_distance, has_label
 
 QUERIES = 10  # with fewer, a mAP says little; with fewer held-out images, train images are asked among each other
 _ASKED = 1000  # of these, at most
@@ -42,7 +42,7 @@ def code_figures(codes: Codes, bits: int, labels: Labels | None = None, held: in
         asked = slice(held, held + _ASKED)
         counts = count_by_distance(codes[asked], codes[asked], labels[asked], labels[asked], bits)
         counts.total[:, 0] -= 1  # each is at distance 0 of itself
-        counts.relevant[:, 0] -= labels[asked].any(axis=1) if labels.ndim == 2 else 1
+        counts.relevant[:, 0] -= has_label(labels[asked])
     answerable = counts.relevant.any(axis=1)
     if answerable.sum() >= QUERIES:
         counts = Counts(counts.total[answerable], counts.relevant[answerable])

@@ -28,6 +28,7 @@ from .metrics import (
     average_precision,
     average_precision_by_index,
     count_by_distance,
+    has_label,
     is_relevant,
     precision_at,
     precision_recall,
@@ -36,9 +37,11 @@ from .metrics import (
 )
 from .opening import open_database
 from .progress import Progress, takes_quiet
+from .renamed import forwarding, old_attributes, old_keywords
 from .results import Result, WasDict
 from .shards import MANIFEST, Shard, ShardFolder
 
+__getattr__ = forwarding(__name__)
 _QUERIES_AT_ONCE = 1000
 RADIUS = 2
 
@@ -224,6 +227,7 @@ def _warn(figures: Evaluation, classes: int | None) -> None:
         warn(f"the codes tell photographs hardly apart: {wrong}; train another encoder")
 
 
+@old_attributes
 @dataclass(frozen=True)
 class EvaluationSet:
     """Queries and the index that is asked, found to fit, with labels by one list of classes.
@@ -279,6 +283,8 @@ class Scores:
     tail: Counts
 
 
+@takes_quiet
+@old_keywords
 def open_evaluation_set(
     queries: StrPath,
     index: StrPath = "index",
@@ -329,6 +335,8 @@ def _first_names(names: Sequence[str], most: int = 3) -> str:
     return ", ".join(names[:most]) + (" ..." if len(names) > most else "")
 
 
+@takes_quiet
+@old_keywords
 def score(
     evaluation_set: EvaluationSet,
     candidates: int = 1000,
@@ -354,7 +362,6 @@ def score(
     hamming_seconds = time.perf_counter() - started
     head, tail = _reranked(evaluation_set, counts, candidates, rerank_by)
     reranked = average_precision(tail, topk=topk, head=head)
-    unlabelled = labels < 0 if labels.ndim == 1 else ~labels.any(axis=1)
     described = f"{len(query)} queries, {len(database)} database items, relevant if they share a label"
     figures = Evaluation(
         protocol=protocol or known.get("name", described),
@@ -362,7 +369,7 @@ def score(
         queries=len(query),
         queries_without_relevant=int((~answerable).sum()),
         database=len(database),
-        database_without_label=int(unlabelled.sum()),
+        database_without_label=int((~has_label(labels)).sum()),
         bits=database.bits,
         encoder=database.meta["encoder"],
         map_at=topk or "all",
@@ -448,10 +455,7 @@ def _reranked(
             query_features=None if features is None else features[block],
         )  # fmt: skip
         n = len(hits.positions)
-        if asked.ndim == 1:
-            head = (labels[hits.positions] == asked[:, None]) & (asked[:, None] >= 0)
-        else:
-            head = np.stack([is_relevant(asked[i, None], labels[hits.positions[i]])[0] for i in range(n)])
+        head = np.stack([is_relevant(asked[i : i + 1], labels[hits.positions[i]])[0] for i in range(n)])
         cell = hits.hamming + (database.bits + 1) * np.arange(n)[:, None]
         for table, cells in ((total, cell.ravel()), (relevant, cell[head])):
             table[block] -= np.bincount(cells, minlength=table[block].size).reshape(n, -1)

@@ -50,10 +50,16 @@ def is_relevant(labels_q: Labels, labels_b: Labels) -> Relevant:
         raise HashretError("queries and database have labels of different kinds", hint=hint)
     relevant: Relevant
     if labels_q.ndim == 1:
-        relevant = (labels_q[:, None] == labels_b[None, :]) & (labels_q >= 0)[:, None]
+        relevant = (labels_q[:, None] == labels_b[None, :]) & has_label(labels_q)[:, None]
     else:
         relevant = labels_q.astype(np.float32) @ labels_b.T.astype(np.float32) > 0
     return relevant
+
+
+def has_label(labels: Labels) -> npt.NDArray[np.bool_]:
+    """Whether each photograph has a label, (n,), and so is relevant to itself."""
+    labels = np.asarray(labels)
+    return np.asarray(labels >= 0 if labels.ndim == 1 else labels.any(axis=1))
 
 
 def count_by_distance(

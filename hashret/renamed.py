@@ -41,11 +41,14 @@ MODULES = {
     "hashret.run_report": "hashret.reporting.page",
     "hashret.service.metrics": "hashret.service.prometheus",
 }
-# Modules that are still there under their name, the module that has taken names out of each, and those names.
+# Modules that are still there under their name, and the names that each has lost: the module that has them now, and in
+# it the same name or, behind "=", another.
 NAMES = {
     "hashret.engines": {"hashret.opening": "open_database"},
+    "hashret.evaluation": {"hashret.evaluation": "Trial=EvaluationSet open_trial=open_evaluation_set"},
+    "hashret.index.folder": {"hashret.index.changes": "build_index", "hashret.index.opening": "open_index"},
     "hashret.models.vgg": {"hashret.models.network": "HashNet", "hashret.models.weights": "init_from_scratch"},
-    "hashret.near_duplicates": {"hashret.near_duplicates.groups": "Photograph duplicates"},
+    "hashret.near_duplicates": {"hashret.near_duplicates.groups": "Photograph alike=criterion duplicates"},
     "hashret.rendering": {
         "hashret.rendering.pictures": "PLAIN QUERY QUIET TILE Tile check_suffix grid hit_caption hit_frame letterbox "
         "open_small save_png sheet thumbnail write",
@@ -57,6 +60,7 @@ NAMES = {
 ATTRIBUTES: dict[str, dict[str, str]] = {
     "hashret.engines.engine.Engine": {"place": "address"},
     "hashret.engines.exporting.Export": {"place": "address"},
+    "hashret.evaluation.EvaluationSet": {"labels_by_row": "labels_by_position"},
     "hashret.index.database.Database": {"has_values": "has_hash_outputs", "value": "hash_outputs_at"},
     "hashret.index.database.Hits": {"rows": "positions"},
     "hashret.index.folder.Index": {"values": "hash_outputs", "row": "position", "rows": "positions"},
@@ -69,6 +73,8 @@ ATTRIBUTES: dict[str, dict[str, str]] = {
 }  # fmt: skip
 # Keywords that have another name now, by the function that takes them: see `old_keywords`.
 KEYWORDS: dict[str, dict[str, str]] = {
+    "hashret.evaluation.open_evaluation_set": {"split": "subset"},
+    "hashret.evaluation.score": {"trial": "evaluation_set"},
     "hashret.index.database.Database.search": {"values": "hash_outputs", "features": "query_features"},
     "hashret.index.opening.open_index": {"engine": "backend"},
     "hashret.opening.open_database": {"engine": "backend"},
@@ -108,13 +114,14 @@ def old_keywords(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def forwarding(module: str) -> Callable[[str], Any]:
-    """Return a ``__getattr__`` for a module of `NAMES`, which finds what has moved out of that module and warns."""
+    """Return a ``__getattr__`` for a module of `NAMES`, which finds what that module has lost and warns."""
 
     def find(name: str) -> Any:
         for home, names in NAMES[module].items():
-            if name in names.split():
-                warnings.warn(f"{module}.{name} is now {home}.{name}", DeprecationWarning, stacklevel=2)
-                return getattr(import_module(home), name)
+            for old, _, new in (pair.partition("=") for pair in names.split()):
+                if old == name:
+                    warnings.warn(f"{module}.{old} is now {home}.{new or old}", DeprecationWarning, stacklevel=2)
+                    return getattr(import_module(home), new or old)
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
 
     return find

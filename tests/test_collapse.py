@@ -65,6 +65,14 @@ def test_one_code_finds_what_chance_does(several):
         assert ("of 4 classes" in said) != several
 
 
+def test_photographs_without_a_label_are_not_asked_for():
+    rng = np.random.default_rng(1)
+    labels, codes = rng.integers(-1, 3, 80), codes_of(rng.integers(0, 8, 80))
+    flags = (labels[:, None] == np.arange(3)).astype(np.uint8)
+    for held in (0, 20):
+        assert code_figures(codes, 8, labels, held) == code_figures(codes, 8, flags, held)
+
+
 def test_codes_that_tell_classes_apart_pass():
     labels = np.repeat(np.arange(5), 20)
     figures = code_figures(codes_of(1 << labels), 8, labels)

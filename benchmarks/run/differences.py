@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.lib import common
 from hashret.bits import hamming
 from hashret.data.protocols import PROTOCOLS, parse_rows
-from hashret.metrics import average_precision, average_precision_by_index, count_by_distance
+from hashret.metrics import average_precision, average_precision_by_index, count_by_distance, is_relevant
 from hashret.shards import ShardFolder
 
 
@@ -69,7 +69,7 @@ def divided_by_hits(q, d, topk):
     scores = []
     for i in range(len(q)):
         first = np.argsort(hamming(q.codes[i : i + 1], d.codes)[0], kind="stable")[:topk]
-        ranks = np.flatnonzero(d.labels[first] == q.labels[i]) + 1
+        ranks = np.flatnonzero(is_relevant(q.labels[i : i + 1], d.labels[first])[0]) + 1
         scores.append((np.arange(1, len(ranks) + 1) / ranks).mean() if len(ranks) else 0.0)
     return np.mean(scores)
 

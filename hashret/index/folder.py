@@ -22,7 +22,7 @@ from ..errors import DamagedIndex, HashretError
 from ..files import StrPath, read_json
 from ..labels import renumbered
 from ..records import checked, fields, list_of, one_of, or_none, table_of, text, whole
-from ..renamed import old_attributes
+from ..renamed import forwarding, old_attributes
 from ..shards import PROTOCOL, ShardFolder, read_shard
 from . import rerank
 from .background import BackgroundCheck
@@ -34,6 +34,7 @@ from .paths import cut, file_key, folder_key, path_matches, readings
 from .rows import Rows, concatenated
 from .segment import MAX_ITEMS, ROW_COLUMNS, Segment, SegmentWriter
 
+__getattr__ = forwarding(__name__)
 FORMAT = 2
 SHARED = ("bits", "encoder", "precision", "image_size")  # what all shard folders of an index must agree on
 SEGMENT = r"\d{6,}"  # names of segments,

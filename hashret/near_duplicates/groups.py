@@ -25,6 +25,7 @@ from ..data.references import status
 from ..errors import HashretError, warn
 from ..files import StrPath, identity
 from ..index import Index, open_index
+from ..index.folder import read_meta
 from ..progress import Progress, takes_quiet
 from ..results import Result, ResultList
 from .components import Distances, components, linked_codes, stars
@@ -148,6 +149,14 @@ def duplicates(
         )
     groups.sort(key=lambda group: (-len(group), group[0].id))
     return Duplicates(groups, radius, by, distance)
+
+
+def criterion(
+    index: StrPath = "index", radius: int | None = None, by: str = "pixels", distance: float | None = None
+) -> str:
+    """Return in words what `duplicates` takes for duplicates, without looking for any; its arguments and errors."""
+    radius, distance = _criterion(read_meta(index)["bits"], radius, by, distance)
+    return Duplicates([], radius, by, distance).criterion
 
 
 def _criterion(bits: int, radius: int | None, by: str, distance: float | None) -> tuple[int, float | None]:

@@ -17,7 +17,7 @@ from hashret.encoding import encode
 from hashret.errors import HashretError
 from hashret.index import append, build_index, open_index, remove
 from hashret.near_duplicates.distances import BY, DISTANCES, vectors
-from hashret.near_duplicates.groups import Photograph, duplicates
+from hashret.near_duplicates.groups import Photograph, criterion, duplicates
 from hashret.rendering.pages import duplicates_page
 from hashret.rendering.text import duplicates_table
 
@@ -84,7 +84,7 @@ def test_a_smaller_distance_finds_less(copied):
 
 def test_groups_say_how_they_were_found(copied):
     groups = duplicates(copied / "index", radius=ALL)
-    assert groups.criterion == "codes within 24 bits, pixels within 6 grey levels"
+    assert groups.criterion == criterion(copied / "index", ALL) == "codes within 24 bits, pixels within 6 grey levels"
     found = groups.as_dict()
     assert (found["radius"], found["by"], found["distance"], len(found["groups"])) == (ALL, "pixels", 6.0, 3)
     assert found["groups"][1] == {"group": 2, "photographs": [photograph.as_dict() for photograph in groups[1]]}
