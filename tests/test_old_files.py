@@ -2,7 +2,8 @@
 
 `tests/old/` was written by the code of commit c4582a0: five checkpoints of a VGG-11 whose weights are mostly zero, so
 that they are small when compressed, and what that code made with the first of them: shards, an index with photographs
-added and removed, a feature cache and a Milvus Lite collection. `recorded.json` holds what that code answered. The
+added and removed, a feature cache and a Milvus Lite collection. `recorded.json` holds what that code answered.
+`cache-2` is the feature cache that commit f3d27b0 made of the same photographs in /nowhere, the first of format 2. The
 verbs are run as in a shell, so that this test depends on no Python name.
 """
 
@@ -99,15 +100,21 @@ def test_shards_build_an_index(old):
     assert json.loads(run("info", "new", "--json"))["count"] == 15
 
 
-def test_a_feature_cache_is_read(old):
-    [folder] = Path("cache/features").iterdir()
-    features = (folder / "features.f16").read_bytes()
-    options = ("--split", "train", "--precision", "float32", "--workers", 0, "--out", "new", "--cache", "cache")
-    run("encode", "photos", "--model", "am-vggh.safetensors", *options, "--fill-cache")
-    [folder] = (path for path in Path("cache/features").iterdir() if path.is_dir())  # not computed anew in another
-    assert (folder / "features.f16").read_bytes() == features
+@pytest.mark.parametrize("cache", ["cache", "cache-2"])
+def test_a_feature_cache_is_read(old, cache):
+    [folder] = Path(cache, "features").iterdir()
+    before = (folder / "features.f16").stat()
+    options = ("--split", "train", "--model", "am-vggh.safetensors", "--precision", "float32", "--workers", 0)
+    run("encode", "photos", *options, "--out", "new", "--cache", cache, "--fill-cache")
+    [folder] = (path for path in Path(cache, "features").iterdir() if path.is_dir())  # not computed anew in another
+    after = (folder / "features.f16").stat()
+    assert (after.st_ino, after.st_mtime_ns, after.st_size) == (before.st_ino, before.st_mtime_ns, before.st_size)
     described = json.loads((folder / "info.json").read_text())
     assert (described["format"], described["shape"]) == (2, [512, 1, 1])
+    assert json.loads(run("cache", "list", "--cache", cache, "--json"))["photographs"] == 15
+    run("encode", "photos", *options, "--out", "computed", "--cache", "none")
+    with h5py.File("new/codes-00000.h5") as used, h5py.File("computed/codes-00000.h5") as computed:
+        np.testing.assert_allclose(used["values"][:], computed["values"][:], atol=1e-3)
 
 
 def test_a_collection_gives_the_same_hits(old):
