@@ -129,22 +129,28 @@ class Index(Database):
         """How many codes a query is compared with: distinct ones where they repeat."""
         return sum(len(segment.stage.table.codes) for segment in self.segments)
 
+    def column(self, name: str) -> Any:
+        """Return a column of `hashret.shards.COLUMNS` to read rows of by position, None where the index lacks it.
+
+        Codes, paths and labels are kept in other ways: see `code`, `path` and ``labels``.
+        """
+        arrays = [segment.columns[name] for segment in self.segments if name in segment.columns]
+        return concatenated(arrays) if len(arrays) == len(self.segments) else None
+
     @cached_property
     def ids(self) -> Any:
         """The id at each position, int64 (n,), to read rows of, see `hashret.index.rows.concatenated`."""
-        return concatenated([segment.ids for segment in self.segments])
+        return self.column("ids")
 
     @cached_property
     def hash_outputs(self) -> Any:
         """Hash outputs, float32 (n, bits), to read rows of, or None where the index keeps none."""
-        outputs = [segment.hash_outputs for segment in self.segments if segment.hash_outputs is not None]
-        return concatenated(outputs) if self.has_hash_outputs else None
+        return self.column("hash_outputs")
 
     @cached_property
     def fc_features(self) -> Any:
         """What the hash layer reads, float32 (n, width), to read rows of, or None where the index keeps none."""
-        features = [segment.fc_features for segment in self.segments if segment.fc_features is not None]
-        return concatenated(features) if self.has_fc_features else None
+        return self.column("fc_features")
 
     @cached_property
     def labels(self) -> Labels | None:

@@ -1,0 +1,84 @@
+"""A column from outside the package, the time a photograph was taken: from the source to the index, past an engine."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from hashret import shards
+from hashret.data import open_data
+from hashret.encoding import encode
+
+CODE = """
+import sys
+from dataclasses import fields, replace
+from pathlib import Path
+import numpy as np
+from hashret.shards import COLUMNS, Column, ShardFolder
+
+COLUMNS.append(Column("taken", "taken", (("<i8", ()),), optional=True))
+
+from extend.memory_engine import PHOTOGRAPHS
+from hashret.data import open_data
+from hashret.encoding import encode
+from hashret.engines import export, open_collection
+from hashret.engines.engine import FIELDS
+from hashret.index import append, build_index, compact, open_index, remove
+from hashret.search import query
+
+photos, model, folder = map(Path, sys.argv[1:])
+
+
+def encoded(subset, start):
+    source = open_data(photos, subset)
+    taken = np.arange(start, start + len(source))
+    encode(replace(source, columns={"taken": taken}), model, folder / subset, shard_size=10, workers=0)
+    assert ShardFolder(folder / subset).load().others["taken"].tolist() == taken.tolist()
+
+
+def taken():
+    index = open_index(folder / "index", "cpu")
+    return dict(zip(index.ids[:].tolist(), index.column("taken")[:].tolist(), strict=True))
+
+
+encoded("train", 100)
+encoded("test", 200)
+build_index(folder / "train", folder / "index")
+append(folder / "index", folder / "test")
+wanted = {id: 100 + id if id < 36 else 200 + id - 36 for id in range(48)}
+assert taken() == wanted
+remove(folder / "index", ids=[0, 40])
+compact(folder / "index")
+assert taken() == {id: value for id, value in wanted.items() if id not in (0, 40)}
+
+index, photo = open_index(folder / "index", "cpu"), photos / "test" / "red" / "00.png"
+[(_, hits)] = query([photo], index, model, k=3, device="cpu")
+positions = [index.find(hit.id)[0] for hit in hits]
+assert index.column("taken")[positions].tolist() == [wanted[hit.id] for hit in hits]
+
+# An engine keeps what it searches and shows: the column stays behind, and answers are the same.
+export(folder / "index", "memory:here#taken")
+assert {len(photograph) for photograph in PHOTOGRAPHS["taken"].values()} == {len(FIELDS)}
+[(_, theirs)] = query([photo], "memory:here#taken", model, k=3, device="cpu")
+assert theirs == hits
+beside = open_collection("memory:here#taken", folder / "index").beside
+assert beside.column("taken")[positions].tolist() == [wanted[hit.id] for hit in theirs]
+"""
+
+
+def test_one_entry_adds_a_column(photos, model, tmp_path):
+    path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-c", CODE, photos, model, tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
+    assert done.returncode == 0, done.stderr
+
+
+def test_encode_takes_a_column_of_the_rows_of_a_subset(photos, model, tmp_path, monkeypatch):
+    taken = shards.Column("taken", "taken", (("<i8", ()),), optional=True)
+    monkeypatch.setattr(shards, "COLUMNS", [*shards.COLUMNS, taken])
+    source = replace(open_data(photos, "test"), columns={"taken": np.arange(100, 112)}).subset([7, 3, 5])
+    encode(source, model, tmp_path / "codes", shard_size=2, workers=0)
+    assert shards.ShardFolder(tmp_path / "codes").load().others["taken"].tolist() == [107, 103, 105]
