@@ -13,17 +13,28 @@ The names are those of ``__init__.pyi``, and each is loaded when it is first use
 neither torch nor faiss.
 """
 
-import lazy_loader
+from functools import cache as _cache
+from typing import Any
 
 from .renamed import install as _install_old_names
 
 __version__ = "0.1.0"
 
-__getattr__, _, __all__ = lazy_loader.attach_stub(__name__, __file__)
-__all__ = ["__version__", *__all__]
-
 _install_old_names()
 
 
+@_cache
+def _stub() -> tuple[Any, list[str]]:
+    import lazy_loader  # reads the stub, which takes 5 ms
+
+    load, _, names = lazy_loader.attach_stub(__name__, __file__)
+    return load, ["__version__", *names]
+
+
+def __getattr__(name: str) -> Any:
+    load, names = _stub()
+    return names if name == "__all__" else load(name)
+
+
 def __dir__() -> list[str]:
-    return __all__
+    return _stub()[1]

@@ -6,12 +6,9 @@ from typing import Any
 
 import click
 
-from ..engines.kinds import KINDS, examples
 from ..errors import HashretError
 from . import options as shared
 from .output import say
-
-_ENGINE = next(iter(KINDS.values())).examples[0]
 
 
 @click.command("build-index")
@@ -102,16 +99,7 @@ def compact(index: str) -> None:
     say(f"{index}: {done.count:,} photographs, {done.bytes_before:,} -> {done.bytes_after:,} bytes")
 
 
-@click.command(
-    help=f"""Copy INDEX into ENGINE: {examples()}.
-
-    Run again after a kill, it goes on where it stopped. query, evaluate and serve search the copy by its name.
-
-    \b
-    Example: hashret export index {_ENGINE}#photos
-             hashret query photo.jpg --index {_ENGINE}#photos
-    """
-)
+@click.command(cls=shared.ListedCommand, names=shared.engines)
 @click.argument("index")
 @click.argument("to", metavar="ENGINE")
 @click.option("--collection", metavar="NAME", help="collection or table, where ENGINE does not end in #NAME")
@@ -119,6 +107,15 @@ def compact(index: str) -> None:
 @shared.OVERWRITE
 @shared.talk
 def export(**options: Any) -> None:
+    """Copy INDEX into ENGINE, a database that others run.
+
+    ENGINE is one of: {}. Run again after a kill, it goes on where it stopped. query, evaluate and serve search the copy
+    by its name.
+
+    \b
+    Example: hashret export index milvus:http://host:19530#photos
+             hashret query photo.jpg --index milvus:http://host:19530#photos
+    """
     from ..engines import export
 
     report = export(**options)

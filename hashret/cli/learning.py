@@ -14,7 +14,10 @@ from .output import say
 @click.option("--data", cls=shared.ListedOption, names=shared.sources, required=True, help="a folder, or: {}")
 @click.option("--out", default="model.safetensors", show_default=True, help="checkpoint to write")
 @click.option("--split", default="train", show_default=True, help="part of the data to learn from")
-@click.option("--method", default="am-vggh", show_default=True, help="one of those that hashret methods lists")
+@click.option(
+    "--method", cls=shared.ListedOption, names=shared.methods, default="am-vggh", show_default=True,
+    help="{}; hashret methods says more of them",
+)  # fmt: skip
 @click.option("--bits", type=int, default=48, show_default=True, help="code length, 8 to 256")
 @click.option("--image-size", type=int, default=224, show_default=True, help="pixels a side, a multiple of 32")
 @click.option("--arch", cls=shared.ListedOption, names=shared.backbones, default="vgg16", show_default=True, help="{}")
@@ -85,7 +88,7 @@ def methods() -> None:
             click.echo(f"{'':<8} --option {option.name}={option.default:g}{several}: {option.help}")
 
 
-@click.command()
+@click.command(cls=shared.ListedCommand, names=shared.sources)
 @click.argument("data")
 @shared.MODEL
 @click.option("--out", default="codes", show_default=True, help="folder of shards to write")
@@ -104,9 +107,9 @@ def methods() -> None:
 @shared.OVERWRITE
 @shared.talk
 def encode(**options: Any) -> None:
-    """Encode photographs DATA (a folder, folder:DIR, cifar10:DIR or list:FILE) into shards of codes.
+    """Encode photographs DATA into shards of codes.
 
-    Run again after a kill, it goes on where it stopped.
+    DATA is a folder, or one of: {}. Run again after a kill, it goes on where it stopped.
 
     \b
     Example: hashret encode photos

@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 import click
 
-from ..engines.kinds import KINDS
 from ..progress import quieted
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
@@ -61,18 +60,45 @@ class ListedOption(click.Option):
         return super().get_help_record(context)
 
 
-def backbones() -> list[str]:
+class ListedCommand(click.Command):
+    """A verb whose help lists a registry, as a `ListedOption` does."""
+
+    def __init__(self, *arguments: Any, names: Callable[[], Iterable[str]], **attributes: Any) -> None:
+        super().__init__(*arguments, **attributes)
+        self.names = names
+
+    def format_help_text(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the help without the options."""
+        self.help = (self.help or "").replace("{}", ", ".join(self.names()))
+        super().format_help_text(context, formatter)
+
+
+def backbones() -> Iterable[str]:
     """Return the names of the backbones."""
     from ..models.backbones import BACKBONES
 
-    return [*BACKBONES]
+    return BACKBONES
 
 
-def sources() -> list[str]:
+def methods() -> Iterable[str]:
+    """Return the names of the hashing methods."""
+    from ..methods import METHODS
+
+    return METHODS
+
+
+def sources() -> Iterable[str]:
     """Return the forms of the names of data sources."""
     from ..data import SOURCES
 
     return [source.help for source in SOURCES.values()]
+
+
+def engines() -> Iterable[str]:
+    """Return addresses of engines, as examples."""
+    from ..engines.kinds import KINDS
+
+    return [example for kind in KINDS.values() for example in kind.examples]
 
 
 def by_name(_context: click.Context, option: click.Parameter, texts: tuple[str, ...]) -> dict[str, str]:
@@ -86,8 +112,8 @@ def by_name(_context: click.Context, option: click.Parameter, texts: tuple[str, 
 
 MODEL = click.option("--model", default="model.safetensors", show_default=True, help="checkpoint of the encoder")
 INDEX = click.option(
-    "--index", default="index", show_default=True, envvar="HASHRET_INDEX",
-    help=f"index folder, or a collection: {', '.join(f'{kind.examples[0]}#NAME' for kind in KINDS.values())}",
+    "--index", cls=ListedOption, names=engines, default="index", show_default=True, envvar="HASHRET_INDEX",
+    help="index folder, or a collection, ENGINE#NAME, of an engine: {}",
 )  # fmt: skip
 VALUES = click.option("--values", metavar="INDEX", help="with a collection: take values from the index it is a copy of")
 DEVICE = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..files import StrPath
+from ..registry import Registry
 
 Readable = StrPath | io.BytesIO  # what Pillow opens: the path of a file, or the bytes of one
 
@@ -33,7 +34,7 @@ class ReferenceKind:
     status: Callable[[str], tuple[int, int]]
 
 
-KINDS: dict[str, ReferenceKind] = {}
+KINDS: Registry[ReferenceKind] = Registry()
 
 
 def register_references(name: str, kind: ReferenceKind) -> None:
@@ -42,9 +43,12 @@ def register_references(name: str, kind: ReferenceKind) -> None:
 
 
 def kind_of(reference: StrPath) -> ReferenceKind | None:
-    """Return the kind of a reference, None where it is the path of a file."""
+    """Return the kind of a reference, None where it is the path of a file.
+
+    Plugins are asked only for a text with ``::`` or ``://`` in it, which the path of a photograph hardly has.
+    """
     text = os.fspath(reference)
-    return next((kind for kind in KINDS.values() if kind.matches(text)), None)
+    return KINDS.find(lambda kind: kind.matches(text), in_plugins="::" in text or "://" in text)
 
 
 def open_reference(reference: Readable) -> Readable:

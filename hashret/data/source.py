@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from ..bits import Labels, Positions
 from ..errors import HashretError
+from ..registry import Registry
 from ..shards import Array
 from .images import read_image
 from .references import status, whole_reference
@@ -205,7 +206,7 @@ class SourceKind:
     patterns: bool = False
 
 
-SOURCES: dict[str, SourceKind] = {}
+SOURCES: Registry[SourceKind] = Registry()
 
 
 def register(kind: str, opener: Callable[[SourceRequest], Source], help: str, *, patterns: bool = False) -> None:

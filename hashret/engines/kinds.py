@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..registry import Registry
+
 
 @dataclass(frozen=True)
 class EngineKind:
@@ -28,7 +30,7 @@ class EngineKind:
     prefixed: bool = False
 
 
-KINDS: dict[str, EngineKind] = {}
+KINDS: Registry[EngineKind] = Registry()
 
 
 def register(kind: EngineKind) -> EngineKind:

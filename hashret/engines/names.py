@@ -28,10 +28,10 @@ class EngineAddress:
         return f"{self.kind.schemes[0] if self.kind.prefixed else ''}{shown}#{self.collection}"
 
 
-def _find_kind(name: object) -> tuple[EngineKind, str] | None:
-    """Return the kind of engine that a name means, and its scheme; None where it means a folder."""
-    schemes = ((kind, scheme) for kind in KINDS.values() for scheme in kind.schemes)
-    return next(((kind, scheme) for kind, scheme in schemes if str(name).startswith(scheme)), None)
+def _find_kind(name: object) -> EngineKind | None:
+    """Return the kind of engine that a name means, None where it means a folder."""
+    text = str(name)
+    return KINDS.find(lambda kind: text.startswith(kind.schemes), in_plugins=":" in text)
 
 
 def is_engine(name: object) -> bool:
@@ -49,10 +49,9 @@ def parse(name: str, collection: str | None = None) -> EngineAddress:
     Raises:
         HashretError: no engine's name, or a collection that engines would not take.
     """
-    found = _find_kind(name)
-    if found is None:
+    kind = _find_kind(name)
+    if kind is None:
         raise HashretError(f"{name} names no engine", hint=f"one is {examples()}")
-    kind, scheme = found
     uri, _, behind = str(name).partition("#")
     if collection and behind and collection != behind:
         hint = "name the collection once, behind the # or with --collection"
@@ -60,6 +59,7 @@ def parse(name: str, collection: str | None = None) -> EngineAddress:
     collection = collection or behind or DEFAULT
     if not _NAME.fullmatch(collection):
         raise HashretError(f"a collection's name is letters, digits and _, at most 63, not {collection!r}")
+    scheme = next(scheme for scheme in kind.schemes if name.startswith(scheme))
     return EngineAddress(kind, uri.removeprefix(scheme) if kind.prefixed else uri, collection)
 
 

@@ -1,21 +1,37 @@
-"""The registry of hashing methods: what each adds to the shared network and training loop."""
+"""The registry of hashing methods: what each adds to the shared network and training loop.
+
+Importing this module loads no torch, since the command line lists the names of the methods.
+"""
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import HashretError
-from .cnnh import CNNH, CNNHPlus
-from .codewords import AMVGGHPlus, VGGHPlus
-from .dnnh import DNNH
-from .dpsh import DPSH
-from .ksh import KSH
-from .lsh import ITQ, LSH
-from .method import Method
-from .vggh import AMVGGH, VGGH
+from ..registry import Registry
 
-MethodType = TypeVar("MethodType", bound=type[Method])
-METHODS: dict[str, type[Method]] = {}
+if TYPE_CHECKING:
+    from .method import Method
+
+MethodType = TypeVar("MethodType", bound="type[Method]")
+METHODS: Registry[type[Method]] = Registry(
+    {
+        name: f"{__name__}.{where}"
+        for name, where in {
+            "am-vggh+": "codewords:AMVGGHPlus",
+            "vggh+": "codewords:VGGHPlus",
+            "am-vggh": "vggh:AMVGGH",
+            "vggh": "vggh:VGGH",
+            "dpsh": "dpsh:DPSH",
+            "dnnh": "dnnh:DNNH",
+            "cnnh+": "cnnh:CNNHPlus",
+            "cnnh": "cnnh:CNNH",
+            "ksh": "ksh:KSH",
+            "itq": "lsh:ITQ",
+            "lsh": "lsh:LSH",
+        }.items()
+    }
+)
 
 
 def register(method: MethodType) -> MethodType:
@@ -39,7 +55,3 @@ def get_method(name: str) -> type[Method]:
     if name not in METHODS:
         raise HashretError(f"no method {name!r}; there are {', '.join(METHODS)}")
     return METHODS[name]
-
-
-for _method in (AMVGGHPlus, VGGHPlus, AMVGGH, VGGH, DPSH, DNNH, CNNHPlus, CNNH, KSH, ITQ, LSH):
-    register(_method)

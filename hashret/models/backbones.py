@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ..errors import HashretError
+from ..registry import Registry
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -77,7 +78,7 @@ class Backbone:
         return digest.hexdigest()
 
 
-BACKBONES: dict[str, Backbone] = {}
+BACKBONES: Registry[Backbone] = Registry()
 
 
 def register(backbone: Backbone) -> Backbone:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..bits import check_bits
 from ..errors import HashretError
+from ..registry import Registry
 from ..renamed import old_attributes
 from .attention import CBAM
 
@@ -71,7 +72,7 @@ class Head(nn.Module):
         raise NotImplementedError
 
 
-HEADS: dict[str, type[Head]] = {}
+HEADS: Registry[type[Head]] = Registry()
 
 
 def register(head: HeadType) -> HeadType:
