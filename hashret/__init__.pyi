@@ -1,25 +1,37 @@
 """The public names of hashret: editors and type checkers read this file, and lazy_loader loads from it."""
 
-from .data import open_data as open_data
-from .description import info as info
+from .data import Source as Source, open_data as open_data
+from .description import Description as Description, info as info
 from .encoding import EncodeReport as EncodeReport, encode as encode
-from .engines import export as export
+from .engines import Export as Export, export as export
 from .errors import HashretError as HashretError
-from .evaluation import evaluate as evaluate
-from .explanation import explain as explain
+from .evaluation import (
+    Evaluation as Evaluation,
+    HammingFigures as HammingFigures,
+    RerankedFigures as RerankedFigures,
+    evaluate as evaluate,
+)
+from .explanation import Explanation as Explanation, explain as explain
 from .index import (
+    Database as Database,
+    Hits as Hits,
     Index as Index,
+    Item as Item,
     build_index as build_index,
     compact as compact,
     open_index as open_index,
     remove as remove,
 )
+from .index.calibration import Calibration as Calibration
+from .index.changes import BuiltIndex as BuiltIndex, Compacted as Compacted, Removed as Removed
+from .models.attribution import Attribution as Attribution
 from .models.checkpoint import load_encoder as load_encoder
 from .models.encoder import Encoder as Encoder
-from .near_duplicates.groups import duplicates as duplicates
-from .near_duplicates.moving import restore as restore, set_aside as set_aside
+from .near_duplicates.groups import Duplicates as Duplicates, Photograph as Photograph, duplicates as duplicates
+from .near_duplicates.moving import Move as Move, Moves as Moves, restore as restore, set_aside as set_aside
 from .opening import open_database as open_database
 from .progress import quieted as quieted
+from .reporting.figures import Figures as Figures
 from .reporting.page import report as report
 from .search import (
     Hit as Hit,
@@ -30,6 +42,7 @@ from .search import (
     query as query,
 )
 from .service import serve as serve
+from .training.settings import TrainReport as TrainReport
 from .training.start import train as train
 
 __version__: str

@@ -3,12 +3,14 @@
 import ast
 import configparser
 import inspect
+import re
 from pathlib import Path
 
 import pytest
 
 import hashret
 from hashret.cli import main
+from hashret.results import Result, WasDict
 
 PACKAGE = Path(hashret.__file__).parent
 TOP = PACKAGE.parent
@@ -33,6 +35,17 @@ def test_the_stub_has_the_public_names():
 def test_every_public_name_is_there_and_documented(name):
     value = getattr(hashret, name)
     assert name == "__version__" or value.__doc__
+
+
+@pytest.mark.parametrize("name", sorted(name for name in hashret.__all__ if name[0].islower()))
+def test_what_a_verb_returns_is_public(name):
+    returned = str(inspect.signature(getattr(hashret, name)).return_annotation)
+    classes = set(re.findall(r"[A-Z]\w+", returned)) - {"None", "Any", "Iterator"}
+    assert classes <= set(hashret.__all__)
+    for one in classes:  # and so is what its fields hold
+        fields = " ".join(map(str, vars(getattr(hashret, one)).get("__annotations__", {}).values()))
+        results = {cls.__name__ for cls in Result.__subclasses__() + WasDict.__subclasses__()}
+        assert results & set(re.findall(r"[A-Z]\w+", fields)) <= set(hashret.__all__)
 
 
 def test_a_name_that_is_not_there():
