@@ -16,7 +16,7 @@ PACKAGE = Path(hashret.__file__).parent
 LAYERS = [  # a folder or module may import from those above alone
     ["errors", "names", "renamed", "results"],
     ["registry"],
-    ["bits", "distributed", "records"],
+    ["bits", "distributed", "records", "vectors"],
     ["files", "labels", "progress"],
     ["metrics", "shards"],
     ["collapse"],

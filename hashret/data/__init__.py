@@ -1,4 +1,4 @@
-"""Data sources: `open_data("folder:DIR" | "cifar10:DIR" | "list:FILE" | "cifar10-1:DIR" | "DIR")`."""
+"""Data sources: `open_data("folder:DIR" | "cifar10:DIR" | "list:FILE" | "cifar10-1:DIR" | "vectors:FILE" | "DIR")`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,16 @@ import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from ..distributed import is_main
 from ..errors import HashretError, warn
 from ..files import StrPath
 from .cifar10 import open_cifar10
+from .embeddings import HELP, VectorSource, open_vectors, vectors
 from .folder import open_folder
 from .formats import is_image_name, reason_passed_over
 from .images import UnreadableImage, open_rgb, read_image
@@ -27,6 +32,8 @@ __all__ = [
     "Source",
     "SourceRequest",
     "UnreadableImage",
+    "VectorSource",
+    "as_source",
     "is_image_name",
     "open_data",
     "open_rgb",
@@ -34,6 +41,7 @@ __all__ = [
     "reason_passed_over",
     "register",
     "register_references",
+    "vectors",
 ]
 
 
@@ -67,6 +75,13 @@ def open_data(
     source = SOURCES[kind].opener(asked)
     warn_passed_over(source.root, source.files_passed_over())
     return source
+
+
+def as_source(data: StrPath | Source | npt.NDArray[np.number], subset: str | None = None, **options: Any) -> Source:
+    """Return a data source of what a verb was given: its name, see `open_data`, an open one, or an array of vectors."""
+    if isinstance(data, str | os.PathLike):
+        return open_data(data, subset, **options)
+    return vectors(data) if isinstance(data, np.ndarray) else data
 
 
 def warn_passed_over(folder: StrPath, passed_over: Sequence[PassedOver]) -> None:
@@ -106,5 +121,6 @@ register(
 )
 register("cifar10", lambda asked: open_cifar10(asked.where, asked.subset, asked.download, asked.spec), "cifar10:DIR")
 register("list", _open_list, "list:FILE[,root=DIR]")
+register("vectors", open_vectors, HELP)
 for _name in PROTOCOLS:
     register(_name, partial(open_protocol, _name), f"{_name}:DIR")
