@@ -19,6 +19,7 @@ from .engines import shown
 from .errors import HashretError, warn
 from .files import StrPath, check_writable, read_json, write_json
 from .index import Database
+from .index.rerank import AUTO, OF_FEATURES
 from .labels import renumbered, united
 from .metrics import (
     Counts,
@@ -138,7 +139,7 @@ def evaluate(
     model: StrPath = "model.safetensors",
     split: str | None = None,
     candidates: int = 1000,
-    rerank_by: str = "values",
+    rerank_by: str = AUTO,
     k: Sequence[int] = (1, 10, 100),
     topk: int | None = None,
     index_order: bool = False,
@@ -160,7 +161,7 @@ def evaluate(
         queries: folder of shards, or a data source (see `hashret.data.open_data`) to be encoded by ``model``.
         index: folder of an index, or a collection in an engine.
         split, exclude, include: of the data source.
-        rerank_by: what the re-rank compares, "values" or "directions", see `hashret.index.rerank`.
+        rerank_by: what the re-rank compares, see `hashret.index.rerank`; "auto" is "values", or the metric of vectors.
         candidates: nearest by Hamming distance that are re-ranked.
         k: for precision@k.
         topk: ranks that count for mAP, 0 for all ("mAP@all"); None for what the protocol says, else all.
@@ -292,7 +293,7 @@ def open_evaluation_set(
     subset: str | None = None,
     device: str = "auto",
     *,
-    rerank_by: str = "values",
+    rerank_by: str = AUTO,
     values: StrPath | None = None,
     exclude: Sequence[str] = (),
     include: Sequence[str] = (),
@@ -306,7 +307,7 @@ def open_evaluation_set(
     if query.labels is None or labels is None:
         hint = "encode class folders or a label list"
         raise HashretError("metrics need labels of both queries and index", hint=hint)
-    if rerank_by == "features" and query.fc_features is None:
+    if database.rerank_choice(rerank_by) in OF_FEATURES and query.fc_features is None:
         raise HashretError(f"{queries} keeps no features to re-rank by", hint="encode it with --features")
     if query.skipped:
         count, first = len(query.skipped), query.skipped[0]
@@ -340,7 +341,7 @@ def _first_names(names: Sequence[str], most: int = 3) -> str:
 def score(
     evaluation_set: EvaluationSet,
     candidates: int = 1000,
-    rerank_by: str = "values",
+    rerank_by: str = AUTO,
     k: Sequence[int] = (1, 10, 100),
     topk: int | None = None,
     index_order: bool = False,
@@ -349,6 +350,7 @@ def score(
     """Score the queries of a set; arguments as of `evaluate`."""
     query, database, known = evaluation_set.queries, evaluation_set.index, evaluation_set.protocol
     codes, labels, query_labels = evaluation_set.codes, evaluation_set.labels, evaluation_set.query_labels
+    rerank_by = database.rerank_choice(rerank_by)
     topk = (known.get("topk") if topk is None else topk) or None
     started = time.perf_counter()
     progress = Progress("scoring", len(query), "queries")

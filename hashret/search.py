@@ -28,7 +28,6 @@ from .files import StrPath, partial_folder, remove_leftovers
 from .index import Database, Index, Item, append, open_index
 from .index.opening import on_device
 from .index.paths import file_key
-from .index.rerank import Vectors
 from .models.checkpoint import load_encoder, read_meta
 from .models.encoder import Encoder
 from .names import to_json
@@ -36,6 +35,7 @@ from .opening import open_database
 from .progress import takes_quiet
 from .renamed import old_keywords
 from .results import Result
+from .vectors import Vectors
 
 if TYPE_CHECKING:
     from .encoding import EncodeReport

@@ -25,6 +25,7 @@ from .files import StrPath, atomic, read_json, recover
 from .names import json_lines, to_json
 from .records import checked, fields, list_of, one_of, or_none, text, whole
 from .renamed import old_attributes
+from .vectors import METRICS, STORED_TYPES
 
 if TYPE_CHECKING:
     import h5py
@@ -41,7 +42,7 @@ PROTOCOL = fields({"name": text(), "set": text(), "split": text()}, {"topk": or_
 _MANIFEST = fields(
     _ENCODED | {"precision": one_of("bfloat16", "float32"), "shards": whole(0, 2**40), "classes": list_of(text())},
     {"format": whole(), "images": whole(), "shard_size": whole(1), "data": text(), "features": whole(1),
-     "protocol": or_none(PROTOCOL)},
+     "protocol": or_none(PROTOCOL), "metric": one_of(*METRICS), "own_ids": one_of(True)},
 )  # fmt: skip
 
 Array = npt.NDArray[Any]
@@ -81,7 +82,8 @@ COLUMNS = [
     Column("ids", "ids", (("<i8", ()),)),
     Column("paths", "paths", (("|S", ()),)),  # utf-8 of fixed length
     Column("labels", "labels", (("<i8", ()), ("|u1", (None,))), optional=True),  # class numbers, or a flag a class
-    Column("fc_features", "features", (("<f4", (None,)),), optional=True),  # what the hash layer reads
+    # What the hash layer reads, or, where vectors are encoded, these as they came.
+    Column("fc_features", "features", tuple((kind, (None,)) for kind in STORED_TYPES), optional=True),
 ]
 
 
@@ -106,7 +108,7 @@ class Shard:
     paths: npt.NDArray[np.bytes_]
     labels: Labels | None = None
     skipped: tuple[dict[str, Any], ...] = ()
-    fc_features: npt.NDArray[np.float32] | None = None
+    fc_features: npt.NDArray[Any] | None = None
     others: Mapping[str, Array] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -342,7 +344,7 @@ class ShardFolder:
         ids, labels, classes = shard.ids, shard.labels, len(self.manifest["classes"])
         if len(ids) and not (ids[0] >= 0 and (ids[1:] > ids[:-1]).all()):
             return "its ids do not ascend"
-        if len(ids) and "shard_size" in self.manifest:
+        if len(ids) and "shard_size" in self.manifest and "own_ids" not in self.manifest:
             start, size = number * self.manifest["shard_size"], self.manifest["shard_size"]
             if ids[0] < start or ids[-1] >= min(start + size, self.manifest.get("images", start + size)):
                 return "its photographs are those of another shard"

@@ -17,6 +17,7 @@ from .errors import HashretError
 Vectors = npt.NDArray[np.float32]  # (n, width)
 
 METRICS = ("cosine", "euclidean")
+STORED_TYPES = ("<f4", "<f2", "|i1", "|u1")  # in which hashret keeps vectors
 _UNIT = 5e-3  # by which a length of one may be off: float16 rounds each number by 5e-4 of it
 
 

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from ..bits import Labels, Positions
 from ..errors import HashretError
 from ..files import StrPath
-from ..vectors import Vectors, as_float32, unusable
+from ..vectors import STORED_TYPES, Vectors, as_float32, unusable
 from .references import ReferenceKind, register_references, whole_reference
 from .source import ImageSource, SourceRequest
 
@@ -62,7 +62,7 @@ class VectorSource(ImageSource):
     def stored(self) -> np.dtype[Any]:
         """The type in which vectors are kept so that nothing is lost, where hashret has it: else float32."""
         dtype = self.numbers.dtype.newbyteorder("=")
-        return dtype if dtype.str in ("<f2", "|i1", "|u1") else np.dtype("<f4")
+        return dtype if dtype.str in STORED_TYPES else np.dtype("<f4")
 
     def read(self, rows: npt.ArrayLike | slice) -> Vectors:
         """Return some of the vectors as float32 (m, width)."""

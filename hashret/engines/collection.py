@@ -16,6 +16,7 @@ from ..files import StrPath
 from ..index import Database, Index, Item, open_index, rerank
 from ..index.calibration import Calibration
 from ..index.paths import is_named, path_matches, readings
+from ..vectors import Vectors
 from .engine import ALL, Engine, Filter, Rows, concatenated, connect
 from .exporting import FORMAT, described, digest
 from .names import parse
@@ -81,6 +82,10 @@ class Collection(Database):
     def has_hash_outputs(self) -> bool:
         return bool(self.meta["values"]) if self.beside is None else self.beside.has_hash_outputs
 
+    @property
+    def has_fc_features(self) -> bool:
+        return self.beside is not None and self.beside.has_fc_features
+
     def nearest(self, codes: Codes, k: int, among: Any = None) -> tuple[Distances, Positions]:
         self.check(codes)
         k = min(k, len(self if among is None else among))
@@ -105,12 +110,12 @@ class Collection(Database):
             yield query, *self.engine.within(code, radius, _where(among))
 
     def reranked(
-        self, queries: rerank.Vectors, positions: Positions, rerank_by: str = "values"
+        self, queries: Vectors, positions: Positions, rerank_by: str = "values"
     ) -> tuple[NDArray[np.float32], Positions]:
         rerank.check_rerank_by(rerank_by)
         if self.beside is not None:
             return self.beside.reranked(queries, np.searchsorted(self.beside.ids, positions), rerank_by)
-        if rerank_by == "features":
+        if rerank_by in rerank.OF_FEATURES:
             raise HashretError("an engine keeps no features", hint="name the index that was exported with --values")
         if rerank_by != "asymmetric" and not self.has_hash_outputs:
             raise HashretError("this collection keeps no values", hint="take --rerank-by asymmetric")

@@ -28,7 +28,10 @@ from .names import EngineAddress, parse
 
 FORMAT = 1
 _BATCH = 5000
-_KEPT = ("bits", "encoder", "precision", "image_size", "classes", "protocol", "count", "generation", "next_id")
+_KEPT = (
+    "bits", "encoder", "precision", "image_size", "metric", "classes", "protocol", "count", "generation", "next_id",
+)  # fmt: skip
+_SPARSE = 10_000_000  # ids that may be missing between those of an index, since an engine is read in spans of ids
 _QUERIES, _NEAREST = 100, 100  # that the recall of an approximate index is measured on
 
 
@@ -68,6 +71,11 @@ def export(
         EngineError: the engine is away, full or refuses; what it took stays, and the same export goes on.
     """
     local = open_index(index, "cpu")
+    if local.meta["next_id"] - local.meta["count"] > _SPARSE:
+        raise HashretError(
+            f"the ids of {index} go up to {local.meta['next_id'] - 1}, too far apart for an engine",
+            hint="encode its vectors without ids",
+        )
     address = parse(to, collection)
     with contextlib.closing(connect(address, create=True)) as engine:
         record = _record(local, approximate)

@@ -117,9 +117,9 @@ def build_index(
         HashretError: damaged or incomplete shards, folders of different encoders, no photographs, ``out`` exists.
     """
     folders = _shard_folders(codes)
-    meta = {name: folders[0].manifest[name] for name in SHARED}
+    meta = {name: folders[0].manifest[name] for name in SHARED if name in folders[0].manifest}
     for folder in folders:
-        if any(folder.manifest[name] != meta[name] for name in SHARED):
+        if any(folder.manifest.get(name) != meta.get(name) for name in SHARED):
             raise HashretError(f"{folder.folder} and {folders[0].folder} were encoded by different encoders")
     meta["classes"] = united(*(folder.manifest["classes"] for folder in folders))
     meta["protocol"] = folders[0].manifest.get("protocol") if len(folders) == 1 else None
@@ -176,7 +176,7 @@ def append(index: StrPath, codes: _Folders, *, new_only: bool = False) -> int:
     folders = _shard_folders(codes)
     with _changing(index) as (folder, meta):
         for shards in folders:
-            if any(shards.manifest[name] != meta[name] for name in SHARED):
+            if any(shards.manifest.get(name) != meta.get(name) for name in SHARED):
                 raise HashretError(f"{shards.folder} was encoded by another encoder than the index {index}")
         known = _known_files(folder, folders) if new_only else set()
         classes = united(meta["classes"], *(shards.manifest["classes"] for shards in folders))

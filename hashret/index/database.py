@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from ..bits import Codes, Distances, HashOutputs, Labels, Positions, code_width
 from ..errors import HashretError
 from ..renamed import old_attributes, old_keywords
+from ..vectors import Vectors
 from .calibration import Calibration
-from .rerank import Vectors
+from .rerank import AUTO, OF_FEATURES
 
 CANDIDATES = 1000  # re-ranked where no number is asked for
 MOST_CANDIDATES = 10_000  # and where ties among the nearest go on beyond these, up to so many
@@ -129,6 +130,23 @@ class Database(ABC):
     def has_hash_outputs(self) -> bool:
         """Whether the database can re-rank by hash outputs."""
 
+    @property
+    def has_fc_features(self) -> bool:
+        """Whether the database can re-rank by features: what the hash layer reads, or the vectors that were encoded."""
+        return False
+
+    def rerank_choice(self, rerank_by: str) -> str:
+        """Return one of `hashret.index.rerank.CHOICES`: what "auto" stands for here, or ``rerank_by`` itself.
+
+        An index of vectors is made for a metric, by which they are compared where it keeps them.
+        """
+        if rerank_by != AUTO:
+            return rerank_by
+        metric: str | None = self.meta.get("metric")
+        if metric is None:
+            return "values"
+        return metric if self.has_fc_features else "values" if self.has_hash_outputs else "asymmetric"
+
     @abstractmethod
     def nearest(self, codes: Codes, k: int, among: Any = None) -> tuple[Distances, Positions]:
         """Answer queries by Hamming distance: the first stage.
@@ -153,7 +171,7 @@ class Database(ABC):
         """Order candidates by Euclidean distance: the second stage.
 
         Args:
-            queries: float32 (nq, bits), or (nq, width) with "features".
+            queries: float32 (nq, bits), or (nq, width) where features are compared.
             positions: int64 (nq, c), of the candidates.
             rerank_by: one of `hashret.index.rerank.CHOICES`.
 
@@ -229,7 +247,7 @@ class Database(ABC):
                 found by itself wherever no more share its code.
             rerank_by: one of `hashret.index.rerank.CHOICES`, or None for no re-rank.
             among: what `select` returned; only its photographs can be answers.
-            query_features: float32 (nq, width), to re-rank by "features".
+            query_features: float32 (nq, width), to re-rank by one of `hashret.index.rerank.OF_FEATURES`.
 
         Returns:
             `Hits` of min(k, count) columns.
@@ -242,9 +260,10 @@ class Database(ABC):
             D, positions = self.nearest(codes, k, among)
             none = np.zeros(len(positions), np.int64)
             return Hits(positions, D, np.full(positions.shape, np.nan, np.float32), none, none.astype(bool))
-        queries = query_features if rerank_by == "features" else hash_outputs
+        rerank_by = self.rerank_choice(rerank_by)
+        queries = query_features if rerank_by in OF_FEATURES else hash_outputs
         if queries is None:
-            raise HashretError("a re-rank by features needs the features of the queries")
+            raise HashretError(f"a re-rank by {rerank_by} needs the features of the queries")
         groups = self.candidates(codes, k, candidates, among)
         hits = [self._best(queries, group, k, rerank_by) for group in groups]
         if len(groups) == 1:

@@ -24,6 +24,7 @@ from ..labels import renumbered
 from ..records import checked, fields, list_of, one_of, or_none, table_of, text, whole
 from ..renamed import forwarding, old_attributes
 from ..shards import PROTOCOL, ShardFolder, read_shard
+from ..vectors import METRICS, Vectors
 from . import rerank
 from .background import BackgroundCheck
 from .calibration import Calibration, calibrate
@@ -36,7 +37,7 @@ from .segment import MAX_ITEMS, ROW_COLUMNS, Segment, SegmentWriter
 
 __getattr__ = forwarding(__name__)
 FORMAT = 2
-SHARED = ("bits", "encoder", "precision", "image_size")  # what all shard folders of an index must agree on
+SHARED = ("bits", "encoder", "precision", "image_size", "metric")  # what all shard folders of an index must agree on
 SEGMENT = r"\d{6,}"  # names of segments,
 REMOVED = r"removed-\d{6,}\.npy"  # and of their files
 _ARRAYS = "|".join(["starts", "items", "numbers", "planes", "path_ends", *(column.stored for column in ROW_COLUMNS)])
@@ -57,7 +58,7 @@ _META = fields(
         "image_size": whole(1, 2**15), "classes": list_of(text()), "count": whole(), "generation": whole(1),
         "next_id": whole(0, 2**63 - 1), "segments": list_of(_SEGMENT, 1),
     },
-    {"protocol": or_none(PROTOCOL)},
+    {"protocol": or_none(PROTOCOL), "metric": or_none(one_of(*METRICS))},
 )  # fmt: skip
 
 
@@ -375,10 +376,10 @@ class Index(Database):
         return np.take_along_axis(D, order, 1), np.take_along_axis(positions, order, 1)
 
     def reranked(
-        self, queries: rerank.Vectors, positions: Positions, rerank_by: str = "values"
+        self, queries: Vectors, positions: Positions, rerank_by: str = "values"
     ) -> tuple[NDArray[np.float32], Positions]:
         rerank.check_rerank_by(rerank_by)
-        if rerank_by == "features" and not self.has_fc_features:
+        if rerank_by in rerank.OF_FEATURES and not self.has_fc_features:
             raise HashretError("this index keeps no features", hint="encode its photographs with --features")
         if rerank_by in ("values", "directions") and not self.has_hash_outputs:
             raise HashretError("this index keeps no values", hint="take --rerank-by asymmetric")
@@ -396,7 +397,7 @@ def _compared(segment: Segment, rerank_by: str) -> Rows:
     """Return what a re-rank by one of `hashret.index.rerank.CHOICES` compares the query with."""
     if rerank_by == "asymmetric":
         return segment.stage.codes()
-    compared = segment.fc_features if rerank_by == "features" else segment.hash_outputs
+    compared = segment.fc_features if rerank_by in rerank.OF_FEATURES else segment.hash_outputs
     assert compared is not None
     return compared
 
@@ -432,7 +433,8 @@ def write_shards(
 ) -> int:
     """Copy shards into a segment and return the next id.
 
-    Where photographs of any folder have several labels, those of all get flags.
+    Where photographs of any folder have several labels, those of all get flags. Ids that the user gave stay what they
+    are, and must be above all before them; others count on.
 
     Args:
         writer: of the segment.
@@ -440,19 +442,27 @@ def write_shards(
         classes: the labels become numbers in this list.
         first_id: ids count on from it.
         known: paths of photographs that are left out.
+
+    Raises:
+        HashretError: ids that the user gave are not above those before them.
     """
     columns = [shards.optional_columns() for shards in folders if shards.manifest["shards"]]
     carried = set.intersection(*columns) - {"labels"} if columns else set[str]()  # what all folders have
     dimensions = [_label_dimensions(shards) for shards in folders]
     labelled, several = any(dimensions), 2 in dimensions
     for shards in folders:
-        next_id, names = first_id, shards.manifest["classes"]
+        next_id, names, own = first_id, shards.manifest["classes"], "own_ids" in shards.manifest
         for shard in shards:
             if known:
                 shard = shard.without(set(known))
             if not len(shard):
                 continue
-            ids = shard.ids + first_id
+            ids = shard.ids if own else shard.ids + first_id
+            if ids[0] < next_id:
+                raise HashretError(
+                    f"{shards.folder} has a row of id {ids[0]}, and ids up to {next_id - 1} are given already",
+                    hint="give higher ids, or none, so that they count on",
+                )
             next_id = int(ids.max()) + 1
             written: dict[str, NDArray[Any]] = {"codes": shard.codes, "hash_outputs": shard.hash_outputs, "ids": ids}
             written |= {name: array for name, array in shard.columns().items() if name in carried}
@@ -487,7 +497,7 @@ def read_meta(folder: StrPath) -> dict[str, Any]:
     wrong = _contradiction(meta)
     if wrong:
         raise HashretError(f"the index {Path(folder) / 'index.json'} is damaged: {wrong}; build it again")
-    complete: dict[str, Any] = {"protocol": None} | meta
+    complete: dict[str, Any] = {"protocol": None, "metric": None} | meta
     return complete
 
 

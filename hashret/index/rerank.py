@@ -4,7 +4,9 @@ The distance is that between hash outputs, as in the paper, or between their dir
 distances between saturated outputs mostly compare how confident the encoder is. The norm of the logits encodes
 confidence, their direction the content; so "directions" compares logits scaled to unit length.
 
-"features" compares what the hash layer reads, thousands of numbers a photograph, where the index keeps them.
+"features" compares what the hash layer reads, thousands of numbers a photograph, where the index keeps them; where
+vectors were encoded, these are what it keeps. "euclidean" is another name of it, and "cosine" compares the same scaled
+to unit length, which orders by the cosine c, since the distance is then the root of 2 - 2c.
 
 "asymmetric" compares the query's hash outputs with the candidates' bits, and so needs no outputs stored: Dong et al.,
 "Asymmetric distance estimation with sketches for similarity search in high-dimensional spaces", SIGIR 2008; Gordo et
@@ -13,19 +15,27 @@ al., "Asymmetric distances for binary embeddings", TPAMI 2014.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import faiss
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ..bits import HashOutputs, Positions, code_width, unpack
 from ..errors import HashretError
+from ..vectors import METRICS, Vectors, lengths, scaled
 from .keys import make_keys, split_keys
 from .rows import Rows
 from .threads import at_most
 
-Vectors = NDArray[np.float32]
-CHOICES = ("values", "directions", "asymmetric", "features")  # of the option --rerank-by
+CHOICES = ("values", "directions", "asymmetric", "features", *METRICS)  # of the option --rerank-by
+OF_FEATURES = ("features", *METRICS)  # which compare the features that an index keeps, not hash outputs
+AUTO = "auto"  # stands for the choice that an index is made for, see `hashret.index.database.Database.rerank_choice`
 LEAST = 1e-7  # float32 tells hash outputs from 1 down to here
+_NUMBERS_AT_ONCE = 2**24  # of features that are read and compared
+_NO_DIRECTION = np.float32(4.001)  # squared distance by cosine to a row of zeros, beyond the 4 of opposite directions
 _PAIRS_AT_ONCE = 2**18  # of queries and candidates, each of some 100 numbers
 _BITS_OF_BYTE = unpack(np.arange(256, dtype=np.uint8)[:, None], 8).astype(np.float32)
 _ONES_AND_ZEROS = np.hstack([_BITS_OF_BYTE, 1 - _BITS_OF_BYTE])  # (256, 16)
@@ -64,16 +74,21 @@ def squared_distances(xq: Vectors, xb: Vectors, candidates: Positions) -> Vector
     xq = np.ascontiguousarray(xq, np.float32)
     candidates = np.ascontiguousarray(candidates, np.int64)
     nq, c = candidates.shape
-    if xq.shape[1:] != xb.shape[1:]:
-        raise HashretError(f"{xq.shape[1]} values of a query cannot be compared with {xb.shape[1]} of the index")
+    _check_comparable(xq, xb, candidates)
     D = np.empty((nq, c), np.float32)
     if D.size:
-        if candidates.max() >= len(xb):  # faiss would read beyond the end
-            raise HashretError(f"there is no photograph {candidates.max()} to compare with; is the index damaged?")
         pointers = [faiss.swig_ptr(array) for array in (D, xq, xb, candidates)]
         with at_most(nq):
             faiss.fvec_L2sqr_by_idx(*pointers, xq.shape[1], nq, c)
     return D
+
+
+def _check_comparable(xq: Vectors, xb: Rows, candidates: Positions) -> None:
+    """Raise HashretError for vectors of different lengths, or a candidate beyond the last row."""
+    if xq.shape[1:] != xb.shape[1:]:
+        raise HashretError(f"{xq.shape[1]} values of a query cannot be compared with {xb.shape[1]} of the index")
+    if candidates.size and candidates.max() >= len(xb):  # faiss would read beyond the end
+        raise HashretError(f"there is no photograph {candidates.max()} to compare with; is the index damaged?")
 
 
 def squared_direction_distances(xq: HashOutputs, xb: HashOutputs, candidates: Positions) -> Vectors:
@@ -119,17 +134,48 @@ def squared_asymmetric_distances(xq: HashOutputs, codes: Rows, candidates: Posit
     return D
 
 
-_DISTANCES = {
+def squared_feature_distances(xq: Vectors, xb: Rows, candidates: Positions, metric: str = "euclidean") -> Vectors:
+    """Return the same between features of any of `hashret.vectors.STORED_TYPES`, computed in float32.
+
+    By cosine, what is all zeros is farther from any query than all else.
+
+    Args:
+        xq: float32 (nq, d).
+        xb: (nb, d); a memory map will do.
+        candidates: int64 (nq, c), rows of ``xb``.
+        metric: one of `hashret.vectors.METRICS`.
+    """
+    if metric == "euclidean" and isinstance(xb, np.ndarray) and xb.dtype == np.float32:
+        return squared_distances(xq, xb, candidates)
+    _check_comparable(xq, xb, candidates)
+    nq, c = candidates.shape
+    D = np.empty((nq, c), np.float32)
+    step = max(1, _NUMBERS_AT_ONCE // max(1, c * xq.shape[1]))
+    asked = scaled(np.asarray(xq, np.float32), metric)
+    for start in range(0, nq, step):
+        block = slice(start, start + step)
+        compared = np.asarray(xb[np.maximum(candidates[block], 0)], np.float32)
+        length = lengths(compared) if metric == "cosine" else np.ones(compared.shape[:2])
+        difference = compared / np.where(length > 0, length, 1)[..., None].astype(np.float32) - asked[block, None]
+        np.einsum("qcd,qcd->qc", difference, difference, out=D[block])
+        D[block][length == 0] = _NO_DIRECTION
+    D[candidates < 0] = np.inf
+    return D
+
+
+_DISTANCES: dict[str, Callable[[Vectors, Any, Positions], Vectors]] = {
     "values": squared_distances,
     "directions": squared_direction_distances,
     "asymmetric": squared_asymmetric_distances,
-    "features": squared_distances,
+    "features": squared_feature_distances,
+    "euclidean": squared_feature_distances,
+    "cosine": partial(squared_feature_distances, metric="cosine"),
 }
 
 
 def squared(xq: Vectors, xb: Rows, candidates: Positions, rerank_by: str = "values") -> Vectors:
     """Return squared distances by one of `CHOICES`: float32 (nq, c), inf for a candidate -1; arguments of `rerank`."""
-    return _DISTANCES[check_rerank_by(rerank_by)](xq, xb, candidates)  # type: ignore[arg-type]
+    return _DISTANCES[check_rerank_by(rerank_by)](xq, xb, candidates)
 
 
 def by_distance(squared: Vectors) -> tuple[Vectors, Positions]:

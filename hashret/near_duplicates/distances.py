@@ -68,7 +68,7 @@ def vectors(index: Index, positions: Positions, by: str) -> Vectors | None:
     if vectors is None:
         advice = {"features": "encode its photographs with --features", "values": "build it without --no-values"}
         raise HashretError(f"this index keeps no {kept}", hint=f"{advice[kept]}, or take --by pixels")
-    x: Vectors = vectors[positions]
+    x: Vectors = np.asarray(vectors[positions], np.float32)
     if by == "features":
         x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.float32(1e-12))
     return directions(x) if by == "directions" else x

@@ -12,6 +12,7 @@ from hashret.index import calibration, rerank
 from hashret.index.calibration import calibrate, kth_distances
 from hashret.index.hamming import HammingStage
 from hashret.index.rerank import CHOICES, directions, squared_asymmetric_distances, squared_distances
+from hashret.vectors import unit
 
 
 def make_values(n, bits, seed, clumps=20, decimals=None):
@@ -24,7 +25,8 @@ def make_values(n, bits, seed, clumps=20, decimals=None):
 
 def make_rows(values):
     """What the re-rank reads, by feature."""
-    return {"values": values, "directions": values, "asymmetric": pack(binarize(values)), "features": values}
+    of_features = dict.fromkeys(("features", "cosine", "euclidean"), values)
+    return {"values": values, "directions": values, "asymmetric": pack(binarize(values)), **of_features}
 
 
 @pytest.mark.parametrize("bits", [8, 12, 48, 100, 256])
@@ -76,6 +78,8 @@ def test_rerank_is_a_stable_sort_of_distances(nq, c, bits, features, seed):
     one, other = values[:nq, None], values[candidates]
     if features == "directions":
         one, other = directions(one), directions(other)
+    if features == "cosine":
+        one, other = unit(one), unit(other)
     if features == "asymmetric":
         other = binarize(other)
     exact = ((one.astype(np.float64) - other) ** 2).sum(axis=2)
@@ -95,6 +99,36 @@ def test_equal_distances_stay_as_they_came():
         assert rerank.rerank(values[:1], rows, candidates, features)[1].tolist() == [[0, 2, 3, 4, 5, 1]]
 
 
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("dtype", ["<f2", "|i1", "|u1", "<f4"])
+def test_features_of_any_stored_type_are_compared_in_float32(metric, dtype, monkeypatch):
+    """In float16 the squares of 300 are infinite already, and in int8 those of 12."""
+    monkeypatch.setattr(rerank, "_NUMBERS_AT_ONCE", 500)  # so that there are several blocks
+    rng = np.random.default_rng(0)
+    xq = rng.normal(size=(5, 40)).astype(np.float32) * 100
+    xb = (rng.normal(size=(60, 40)) * (9000 if dtype == "<f2" else 40)).clip(-128 if dtype != "|u1" else 0, 9000)
+    xb = (xb if dtype in ("<f2", "<f4") else xb.clip(0 if dtype == "|u1" else -128, 127)).astype(dtype)
+    xb[7] = 0
+    candidates = rng.integers(0, 60, (5, 30))
+    candidates[0, 3] = 7
+    D = rerank.squared(xq, xb, candidates, metric)
+    one, other = xq[:, None].astype(np.float64), xb.astype(np.float64)[candidates]
+    if metric == "cosine":
+        one, other = (x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-300) for x in (one, other))
+    exact = ((one - other) ** 2).sum(axis=-1)
+    if metric == "cosine":
+        exact[candidates == 7] = 4.001
+        assert D[0].argmax() == 3
+    assert np.allclose(D, exact, rtol=1e-4, atol=1e-6)
+
+
+def test_by_cosine_a_row_of_zeros_is_never_first_and_never_nan():
+    xb = np.array([[0, 0], [-1, -1], [-2, 0]], np.float32)
+    D, order = rerank.rerank(np.array([[1, 1], [0, 0]], np.float32), xb, np.array([[0, 1, 2]] * 2), "cosine")
+    assert np.isfinite(D).all()
+    assert order.tolist() == [[2, 1, 0], [1, 2, 0]]
+
+
 def test_no_more_threads_than_queries(monkeypatch):
     values, all_threads = make_values(20, 12, 0), faiss.omp_get_max_threads()
     threads, compute = [], faiss.fvec_L2sqr_by_idx
@@ -111,7 +145,9 @@ def test_no_more_threads_than_queries(monkeypatch):
 
 
 def test_a_rerank_that_is_not_there():
-    with pytest.raises(HashretError, match="compares values, directions, asymmetric or features, not magic"):
+    with pytest.raises(
+        HashretError, match="compares values, directions, asymmetric, features, cosine or euclidean, not magic"
+    ):
         rerank.rerank(np.zeros((1, 8), np.float32), np.zeros((1, 8), np.float32), np.zeros((1, 1), int), "magic")
 
 
