@@ -81,8 +81,8 @@ def demo(
     write_digits(data)
     _say(f"2. train a small AM-VGGH of {bits} bits on the train digits, from scratch -> {model}")
     train(
-        f"folder:{data}", model, bits=bits, image_size=32, arch="vgg11_bn", weights="none", finetune="all", width=256,
-        epochs=5, batch_size=64, lr=1e-3, augment="none", seed=seed, device=device,
+        f"folder:{data}", model, bits=bits, image_size=32, backbone="vgg11_bn", weights="none", finetune="all",
+        width=256, epochs=5, batch_size=64, lr=1e-3, augment="none", seed=seed, device=device,
         overwrite=overwrite,
     )  # fmt: skip
     _say(f"3. encode both sets -> {out / 'codes'}, {out / 'codes-test'}")

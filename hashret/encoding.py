@@ -239,7 +239,7 @@ class _Run:
         """Take feature maps from the cache where they are; with ``fill``, compute and keep all of them."""
         encoder = self.encoder
         weights = encoder.meta["weights_fingerprint"]
-        cache = FeatureCache(folder, self.source, weights, encoder.image_size, encoder.compute_dtype)
+        cache = FeatureCache(folder, self.source, weights, encoder.image_size, encoder.compute_dtype, encoder.resize)
         if fill:
             cache.fill(encoder.backbone, self.workers)
         try:
@@ -265,7 +265,8 @@ class _Run:
         what = "encoding" if world() == 1 else f"encoding, process 1 of {world()}"
         progress = Progress(what, sum(len(self._rows(number)) for number in mine))
         fresh = [rows for number in mine for rows in self._fresh(number)]
-        decoded = iter(batches(self.source, self.encoder.image_size, fresh, self.workers))
+        encoder = self.encoder
+        decoded = iter(batches(self.source, encoder.image_size, fresh, self.workers, resize=encoder.resize))
         for number in mine:
             self._write(number, decoded, progress)
         progress.close()

@@ -159,7 +159,7 @@ def _attributions(
     """
     attributions: list[Attribution | None] = []
     for block in split_rows(list(paths), _AT_ONCE):
-        images = [read_query(path, encoder.image_size, unreadable) for path in block]
+        images = [read_query(path, encoder, unreadable) for path in block]
         readable = [image for image in images if image is not None]
         made = iter(attribute(encoder, encoder.backbone(np.stack(readable)), code) if readable else ())
         attributions += [None if image is None else next(made) for image in images]

@@ -79,6 +79,7 @@ KEYWORDS: dict[str, dict[str, str]] = {
     "hashret.index.opening.open_index": {"engine": "backend"},
     "hashret.opening.open_database": {"engine": "backend"},
     "hashret.search.Searcher.__init__": {"engine": "backend"},
+    "hashret.training.start.train": {"arch": "backbone"},
     "hashret.search.Searcher.hits": {"values": "hash_outputs", "features": "query_features"},
 }
 

@@ -297,7 +297,7 @@ class Searcher:
         numbers: list[int] = []
         outputs = []
         for block in split_rows(range(len(photos)), _PHOTOS_AT_ONCE):
-            read = {number: read_query(photos[number], self.encoder.image_size, unreadable) for number in block}
+            read = {number: read_query(photos[number], self.encoder, unreadable) for number in block}
             images = {number: image for number, image in read.items() if image is not None}
             if images:
                 numbers += images
@@ -360,15 +360,14 @@ def _without(path: StrPath, hits: HitList, k: int) -> HitList:
     return HitList(others, hits.candidates, hits.ties_cut)
 
 
-def read_query(photo: StrPath, size: int, unreadable: dict[str, str] | None = None) -> NDArray[np.uint8] | None:
-    """Return one photograph as uint8 (3, size, size).
+def read_query(photo: StrPath, encoder: Encoder, unreadable: dict[str, str] | None = None) -> NDArray[np.uint8] | None:
+    """Return one photograph as uint8 (3, size, size), as its encoder wants it.
 
     One that cannot be read is an error, or, where a dict ``unreadable`` is given, added to it with the reason, and
     None.
     """
     try:
-        image: NDArray[np.uint8] = read_image(photo, size)
-        return image
+        return read_image(photo, encoder.image_size, resize=encoder.resize)
     except UnreadableImage as error:
         if unreadable is None:
             raise HashretError(f"cannot read {photo}: {error}") from None

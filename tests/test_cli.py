@@ -44,7 +44,7 @@ def test_the_verbs_follow_one_another_without_options(photos, model, tmp_path, m
 
 def test_train_leaves_what_encode_finds(photos, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    small = {"image-size": 32, "arch": "vgg11", "weights": "none", "finetune": "all", "width": 16, "epochs": 1}
+    small = {"image-size": 32, "backbone": "vgg11", "weights": "none", "finetune": "all", "width": 16, "epochs": 1}
     small = [text for name, value in small.items() for text in (f"--{name}", value)]
     done = hashret("train", "--data", f"folder:{photos}", "--bits", 12, "--batch-size", 8, *small)
     assert done.exit_code == 0, done.output

@@ -17,7 +17,7 @@ from hashret.training import loop
 from hashret.training.start import train
 
 SMALL = {
-    "bits": 8, "image_size": 32, "arch": "vgg11", "width": 8, "epochs": 1, "batch_size": 4, "heldout": 0, "workers": 0,
+    "bits": 8, "image_size": 32, "backbone": "vgg11", "width": 8, "epochs": 1, "batch_size": 4, "heldout": 0, "workers": 0,
     "device": "cpu",
 }  # fmt: skip
 
@@ -89,7 +89,7 @@ def test_a_training_that_learned_nothing_says_so_and_records_it(photos, weights,
     options = {"weights": weights, "method": "vggh", "lr": 1e-9, "width": 8, "epochs": 1, "batch-size": 8, "bits": 8}
     options |= {
         "image-size": 32,
-        "arch": "vgg11",
+        "backbone": "vgg11",
         "heldout": 0.3,
         "workers": 0,
         "device": "cpu",

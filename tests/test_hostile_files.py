@@ -394,7 +394,7 @@ def test_a_list_has_lines_that_begin_with_a_path(tmp_path, line):
 
 
 def test_a_feature_cache_is_not_written_to_through_a_link(photos, weights, tmp_path):
-    options = {"bits": 12, "image_size": 32, "arch": "vgg11", "weights": weights, "width": 16, "epochs": 1}
+    options = {"bits": 12, "image_size": 32, "backbone": "vgg11", "weights": weights, "width": 16, "epochs": 1}
     options |= {"batch_size": 8, "workers": 0, "cache": tmp_path / "cache"}
     train(f"folder:{photos}", tmp_path / "a.safetensors", **options)
     [folder] = (tmp_path / "cache" / "features").iterdir()
@@ -439,7 +439,7 @@ def test_the_state_of_a_training_is_what_was_saved(photos, weights, tmp_path, mo
         raise Killed
 
     whole, out = TrainingRun._end_epoch, tmp_path / "model.safetensors"
-    options = {"bits": 12, "image_size": 32, "arch": "vgg11", "weights": weights, "width": 16, "epochs": 2}
+    options = {"bits": 12, "image_size": 32, "backbone": "vgg11", "weights": weights, "width": 16, "epochs": 2}
     options |= {"batch_size": 8, "workers": 0, "device": "cpu"}
     monkeypatch.setattr(TrainingRun, "_end_epoch", end_epoch)
     with pytest.raises(Killed):

@@ -167,7 +167,7 @@ def test_moved_aside_and_back(place, at, tmp_path):
 def test_classes_of_odd_names_are_trained(place, at, weights, tmp_path):
     out, small = (
         tmp_path / f"trained{ODD}.safetensors",
-        "--method ksh --image-size 32 --arch vgg11 --bits 12 --workers 0",
+        "--method ksh --image-size 32 --backbone vgg11 --bits 12 --workers 0",
     )
     said = hashret("train", "--data", f"folder:{place / 'photos'}", "--out", out, *small.split(), "--weights", weights)
     assert "12 bits" in said

@@ -89,6 +89,7 @@ def main(context: click.Context) -> None:
 for _verb in (
     learning.train,
     learning.methods,
+    learning.backbones,
     learning.encode,
     learning.demo,
     indexes.build_index,

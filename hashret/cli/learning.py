@@ -10,7 +10,7 @@ from . import options as shared
 from .output import say
 
 
-@click.command()
+@click.command(cls=shared.WithOldNames, old_names={"--arch": "--backbone"})
 @click.option("--data", cls=shared.ListedOption, names=shared.sources, required=True, help="a folder, or: {}")
 @click.option("--out", default="model.safetensors", show_default=True, help="checkpoint to write")
 @click.option("--split", default="train", show_default=True, help="part of the data to learn from")
@@ -19,17 +19,32 @@ from .output import say
     help="{}; hashret methods says more of them",
 )  # fmt: skip
 @click.option("--bits", type=int, default=48, show_default=True, help="code length, 8 to 256")
-@click.option("--image-size", type=int, default=224, show_default=True, help="pixels a side, a multiple of 32")
-@click.option("--arch", cls=shared.ListedOption, names=shared.backbones, default="vgg16", show_default=True, help="{}")
-@click.option("--weights", default="imagenet", show_default=True, help="imagenet, a .safetensors or .pth file, or none")
-@click.option("--finetune", default="head", show_default=True, help="head: convolutions frozen; all: everything")
-@click.option("--width", type=shared.POSITIVE, default=4096, show_default=True, help="nodes of the connected layers")
+@click.option(
+    "--backbone",
+    default="vgg16",
+    show_default=True,
+    help="one of those that hashret backbones lists, timm:NAME, or package.module:function",
+)
+@click.option(
+    "--weights", default="pretrained", show_default=True, help="pretrained, a .safetensors or .pth file, none"
+)
+@click.option("--image-size", type=shared.POSITIVE, help="pixels a side; default: the backbone's own, mostly 224")
+@click.option("--resize", help="squeeze, crop (the middle) or pad photographs to squares; default: squeeze")
+@click.option(
+    "--finetune",
+    default="head",
+    show_default=True,
+    help="head: the backbone frozen; last:N: all but its last N stages frozen; all: everything trains",
+)
+@click.option(
+    "--width", type=shared.POSITIVE, help="nodes of the connected layers; default: 4096, or 2048 where pooled"
+)
 @click.option("--gate", default="unit", show_default=True, help="how CBAM's gates begin: unit, open or half")
 @click.option("--dropout", type=click.FloatRange(0, 1, max_open=True), help="default: the method's own, else 0.5")
 @click.option("--epochs", type=int, default=10, show_default=True)
 @click.option("--batch-size", type=int, default=128, show_default=True)
 @click.option(
-    "--lr", type=click.FloatRange(0, min_open=True), help="default: the method's own, else 3e-4; 1e-4 for all"
+    "--lr", type=click.FloatRange(0, min_open=True), help="default: the method's own, else 3e-4; 1e-4 for last:N, all"
 )
 @click.option("--weight-decay", type=click.FloatRange(0), default=0.01, show_default=True)
 @click.option(
@@ -63,7 +78,7 @@ def train(**options: Any) -> None:
     """Learn an encoder from labelled photographs.
 
     \b
-    Example: hashret train --data cifar10:data --weights imagenet --bits 48
+    Example: hashret train --data cifar10:data --bits 48
     """
     from ..training.start import train
 
@@ -86,6 +101,24 @@ def methods() -> None:
         for option in method.options:
             several = "" if option.several_labels is None else f", several labels {option.several_labels:g}"
             click.echo(f"{'':<8} --option {option.name}={option.default:g}{several}: {option.help}")
+
+
+@click.command()
+def backbones() -> None:
+    """List the networks that turn photographs into feature maps.
+
+    \b
+    Example: hashret backbones
+    """
+    from ..models.backbones import BACKBONES
+
+    click.echo(f"{'name':<20} {'channels':>8} {'stride':>6} {'pixels':>6} {'download':>9}")
+    for backbone in BACKBONES.values():
+        size = f"{backbone.megabytes:.0f} MB" if backbone.pretrained and backbone.megabytes else "-"
+        line = f"{backbone.name:<20} {backbone.channels:>8} {backbone.stride:>6} {backbone.image_size:>6} {size:>9}"
+        click.echo(line + (f"  pip install 'hashret[{backbone.extra}]'" if backbone.extra else ""))
+    click.echo("timm:NAME            any network of timm (pip install 'hashret[timm]')")
+    click.echo("package.module:name  a function of yours that returns layers, or a hashret.models.backbones.Backbone")
 
 
 @click.command(cls=shared.ListedCommand, names=shared.sources)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import click
 
+from ..errors import warn
 from ..progress import quieted
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
@@ -47,6 +48,23 @@ def talk(verb: Verb) -> Verb:
     return quiet(verbose(verb))
 
 
+class WithOldNames(click.Command):
+    """A verb some of whose options had other names once, which still work, and warn."""
+
+    def __init__(self, *arguments: Any, old_names: Mapping[str, str], **attributes: Any) -> None:
+        super().__init__(*arguments, **attributes)
+        self.old_names = old_names
+
+    def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
+        """Parse arguments as click does, once the old names in them are replaced."""
+        for number, argument in enumerate(arguments):
+            name, equals, value = argument.partition("=")
+            if name in self.old_names:
+                warn(f"the option {name} is now {self.old_names[name]}")
+                arguments[number] = self.old_names[name] + equals + value
+        return super().parse_args(context, arguments)
+
+
 class ListedOption(click.Option):
     """An option whose help lists a registry, in the place of ``{}``; the registry is imported for --help alone."""
 
@@ -71,13 +89,6 @@ class ListedCommand(click.Command):
         """Write the help without the options."""
         self.help = (self.help or "").replace("{}", ", ".join(self.names()))
         super().format_help_text(context, formatter)
-
-
-def backbones() -> Iterable[str]:
-    """Return the names of the backbones."""
-    from ..models.backbones import BACKBONES
-
-    return BACKBONES
 
 
 def methods() -> Iterable[str]:

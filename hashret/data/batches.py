@@ -45,6 +45,8 @@ def batches(
     row_batches: Iterable[list[int]],
     workers: int | None = None,
     transform: Transform | None = None,
+    *,
+    resize: str = "squeeze",
 ) -> Iterator[Batch]:
     """Yield a `Batch` for each list of rows in ``row_batches``, in order.
 
@@ -56,6 +58,7 @@ def batches(
         workers: decoding processes; None for one a core, at most eight, shared among the processes of torchrun; 0 to
             decode here.
         transform: called in the worker as ``transform(row, image)`` -> image.
+        resize: how photographs become squares, see `hashret.data.images.read_image`.
     """
     from torch.utils.data import DataLoader
 
@@ -66,7 +69,7 @@ def batches(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "This DataLoader will create")  # more than cores, which were asked for
         loader: DataLoader[Batch] = DataLoader(
-            _Decoder(source, size, transform),  # type: ignore[arg-type]  # it has what a Dataset must have
+            _Decoder(source, size, transform, resize),  # type: ignore[arg-type]  # it has what a Dataset must have
             batch_sampler=row_lists,
             collate_fn=_collate,
             num_workers=workers,
@@ -120,15 +123,15 @@ def _end(heard: Connection) -> None:
 class _Decoder:
     """Dataset whose items are pixels, or the reason why there are none."""
 
-    def __init__(self, source: Source, size: int, transform: Transform | None) -> None:
-        self.source, self.size, self.transform = source, size, transform
+    def __init__(self, source: Source, size: int, transform: Transform | None, resize: str) -> None:
+        self.source, self.size, self.transform, self.resize = source, size, transform, resize
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, row: int) -> tuple[int, Pixels | str]:
         try:
-            image = read_image(self.source.reference(row), self.size)
+            image = read_image(self.source.reference(row), self.size, resize=self.resize)
         except UnreadableImage as error:
             return int(row), str(error)
         return int(row), image if self.transform is None else self.transform(row, image)

@@ -60,16 +60,25 @@ class FeatureCache:
         weights: what `hashret.models.backbones.Backbone.fingerprint` says of the layers.
         image_size: side of the images in pixels.
         compute_dtype: "bfloat16" or "float32", the number format that the backbone computes in.
+        resize: how photographs become squares, see `hashret.data.images.read_image`.
     """
 
     def __init__(
-        self, folder: StrPath | None, source: Source, weights: str, image_size: int, compute_dtype: str
+        self,
+        folder: StrPath | None,
+        source: Source,
+        weights: str,
+        image_size: int,
+        compute_dtype: str,
+        resize: str = "squeeze",
     ) -> None:
         self.whole: Source = source if source.whole is None else source.whole
         self.rows = np.arange(len(source)) if source.rows is None else source.rows
-        self.image_size = image_size
+        self.image_size, self.resize = image_size, resize
         self.parent = _parent(folder)
         self.key: dict[str, Any] = {"weights": weights, "image_size": image_size, "precision": compute_dtype}
+        if resize != "squeeze":  # which caches had from the start, unnamed
+            self.key["resize"] = resize
         key = {"format": _FORMAT, "reading": _READING, "root": os.path.realpath(self.whole.root), **self.key}
         self.folder, self.info = self.parent / _name(key), key | {"spec": self.whole.spec}
         self.slots: Positions | None = None  # of the photographs of the whole source, see `_located`
@@ -164,7 +173,7 @@ class FeatureCache:
         total = sum(map(len, mine))
         progress = Progress("convolution features", total)
         with self._reported(), Writer(self) as write:
-            for batch in batches(self.whole, self.image_size, mine, workers):
+            for batch in batches(self.whole, self.image_size, mine, workers, resize=self.resize):
                 write(batch, convolutions)
                 progress.add(len(batch.rows) + len(batch.skipped))
         progress.close()
@@ -220,13 +229,13 @@ class FeatureCache:
             self.extend(count + len(new))
 
     def _shape(self) -> tuple[int, ...] | None:
-        """Return the shape of a feature map, (channels, side, side), None before the first one."""
+        """Return the shape of a feature map, (channels, side, side) or as a stage gives it, None before the first."""
         shape = self._read_info().get("shape")
         if shape is None:
             return None
         if (
             not isinstance(shape, list)
-            or len(shape) != 3
+            or len(shape) not in (2, 3)  # tokens, or a map
             or not all(type(side) is int and 0 < side < 2**20 for side in shape)
         ):
             raise self._damaged()
@@ -280,7 +289,8 @@ class FeatureCache:
             same = {name: value for name, value in self.info.items() if name not in ("root", "spec")}
             for other in self.parent.iterdir():
                 info = _info(other)
-                if same.items() <= info.items() and not os.path.exists(str(info.get("root"))):
+                alike = same.items() <= info.items() and info.get("resize", "squeeze") == self.resize
+                if alike and not os.path.exists(str(info.get("root"))):
                     paths = _read(other / _PHOTOGRAPHS, _RECORD)["path"].tolist()
                     if 2 * len(set(self.paths).intersection(paths)) > len(paths):
                         write_json(other / _INFO, info | self.info)

@@ -33,6 +33,7 @@ __all__ = ["UnreadableImage", "fit", "image_size", "is_image_name", "open_rgb", 
 MAX_PIXELS = 178_956_970  # where Pillow, too, takes an image for a decompression bomb
 MAX_SIDE = 1_000_000  # pixels; resizing needs 16 bytes for each
 MAX_PIXELS_VARIABLE = "HASHRET_MAX_PIXELS"  # megapixels; in the environment, so that decoding processes have it, too
+PADDING = (124, 116, 104)  # the mean colour of ImageNet, which the normalisation of most backbones turns to zero
 _SMALL = 2**24  # pixels that are resized in any order
 
 
@@ -58,19 +59,34 @@ def max_pixels() -> int:
     return int(megapixels) * 10**6
 
 
-def read_image(file: Readable, size: int, max_pixels: int | None = None) -> npt.NDArray[np.uint8]:
+def read_image(
+    file: Readable, size: int, max_pixels: int | None = None, *, resize: str = "squeeze"
+) -> npt.NDArray[np.uint8]:
     """Read one image, by a reference or from a `BytesIO`: -> uint8 (3, size, size), RGB.
 
     EXIF rotation is applied, transparency is laid over white (over black where the picture is white itself), deep
-    pixels are scaled to 8 bits, of an animation the first frame is taken, and the whole picture is squeezed into the
-    square (bilinear, antialiased).
+    pixels are scaled to 8 bits, and of an animation the first frame is taken. The picture becomes a square by bilinear,
+    antialiased resizing.
+
+    Args:
+        file: reference or `BytesIO`.
+        size: pixels a side of the square.
+        max_pixels: pixels the image may have; None for `max_pixels()`.
+        resize: "squeeze" makes both sides that long; "crop" the shorter one, and takes the middle; "pad" the longer
+            one, and fills the rest evenly with `PADDING`.
 
     Raises:
         UnreadableImage: with a one-line reason: missing, empty, truncated, too large, not an image.
     """
-    from PIL import Image
+    from PIL import Image, ImageOps
 
-    square = resized(open_rgb(file, size, max_pixels), (size, size), Image.Resampling.BILINEAR)
+    image = open_rgb(file, size, max_pixels)
+    if resize == "crop":
+        image = image.crop(middle(image.size))
+    shape = fit(image.size, size) if resize == "pad" else (size, size)
+    square = resized(image, shape, Image.Resampling.BILINEAR)
+    if resize == "pad":
+        square = ImageOps.pad(square, (size, size), color=PADDING)
     return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
 
 
@@ -112,6 +128,13 @@ def resized(image: Picture, size: tuple[int, int], resample: Resampling) -> Pict
     if between > _SMALL and between > 2 * image.width * image.height:
         image = image.resize((image.width, size[1]), resample)
     return image.resize(size, resample)
+
+
+def middle(size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Return the box of the square in the middle of a picture: left, top, right, bottom."""
+    side, (width, height) = min(size), size
+    left, top = (width - side) // 2, (height - side) // 2
+    return left, top, left + side, top + side
 
 
 def fit(size: tuple[int, int], side: int) -> tuple[int, int]:

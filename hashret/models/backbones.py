@@ -1,88 +1,35 @@
 """The registry of backbones: layers that turn images into a feature map, and what others must know of them.
 
-Importing this module loads neither torch nor torchvision, since the command line lists the names of the backbones.
+Beside the registered names, ``timm:NAME`` is any network of that package, and ``package.module:function`` one of the
+user's own. Importing this module loads neither torch nor torchvision, since the command line lists the backbones.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+import importlib
+import os
+import re
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from ..errors import HashretError
-from ..registry import Registry
+from ..registry import VARIABLE, Registry
+from .backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of torchvision's ImageNet weights
-IMAGENET_STD = (0.229, 0.224, 0.225)
+__all__ = ["BACKBONES", "IMAGENET_MEAN", "IMAGENET_STD", "Backbone", "get_backbone", "refusal", "register"]
 
-
-@dataclass(frozen=True)
-class Backbone:
-    """Layers that turn images into a feature map, and what others must know of them.
-
-    Attributes:
-        name: the name by which options and checkpoints refer to the backbone.
-        build: returns the layers, with any weights: float32 (n, 3, s, s) -> (n, channels, s // stride, s // stride).
-        channels: channels of the feature map.
-        stride: pixels a side of one cell of the feature map; image sizes are multiples of it.
-        mean, std: normalisation of each colour channel, for pixels in [0, 1].
-        pretrained: returns the state dict of ImageNet weights; None where there are none.
-    """
-
-    name: str
-    build: Callable[[], nn.Module]
-    channels: int
-    stride: int = 32
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
-    pretrained: Callable[[], dict[str, Tensor]] | None = None
-
-    def side(self, image_size: int) -> int:
-        """Return the number of cells a side of the feature map of images of ``image_size`` pixels a side.
-
-        Raises:
-            HashretError: the image size is not a positive multiple of the stride.
-        """
-        if image_size < self.stride or image_size % self.stride:
-            raise HashretError(f"image size must be a multiple of {self.stride} pixels, not {image_size}")
-        return int(image_size) // self.stride
-
-    def map_shape(self, image_size: int) -> tuple[int, int, int]:
-        """Return the shape of the feature map of images of ``image_size`` pixels a side; raises as `side` does."""
-        side = self.side(image_size)
-        return self.channels, side, side
-
-    def normalize(self, images: Tensor) -> Tensor:
-        """Turn pixels into the input of the layers: uint8 (n, 3, s, s) -> float32 of the same shape."""
-        pixels = images.float()
-        mean, std = (pixels.new_tensor(numbers).view(1, 3, 1, 1) * 255 for numbers in (self.mean, self.std))
-        return (pixels - mean) / std
-
-    def fingerprint(self, layers: nn.Module) -> str:
-        """Return a sha256 that two sets of layers share exactly if they give the same feature maps.
-
-        It covers the weights by name, and the normalisation and stride where these are not the usual ones.
-        """
-        digest = hashlib.sha256()
-        for name, tensor in sorted(layers.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
-        unusual = (self.stride, self.mean, self.std)
-        if unusual != (32, IMAGENET_MEAN, IMAGENET_STD):
-            digest.update(repr(unusual).encode())
-        return digest.hexdigest()
-
+_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 BACKBONES: Registry[Backbone] = Registry()
+_named: dict[str, Backbone] = {}  # those that are no part of the registry, once the user has named them
 
 
 def register(backbone: Backbone) -> Backbone:
-    """Make a backbone known to ``--arch``, to `get_backbone` and to checkpoints, and return it.
+    """Make a backbone known to ``--backbone``, to `get_backbone` and to checkpoints, and return it.
 
     Raises:
         ValueError: another backbone has that name.
@@ -94,14 +41,58 @@ def register(backbone: Backbone) -> Backbone:
 
 
 def get_backbone(name: str) -> Backbone:
-    """Return the backbone of that name.
+    """Return the backbone of that name: a registered one, ``timm:NAME``, or ``package.module:function``.
+
+    Such a function is imported and called without arguments. It returns a `Backbone`, or layers, of which one run over
+    a blank image tells channels and stride; their weights are then the pretrained ones.
 
     Raises:
-        HashretError: there is none; the message lists the names.
+        HashretError: there is none, or it cannot be made; the message says why, or lists the names.
     """
-    if name not in BACKBONES:
-        raise HashretError(f"no architecture {name!r}; there are {', '.join(BACKBONES)}")
-    return BACKBONES[name]
+    if name in BACKBONES:
+        return BACKBONES[name]
+    if name not in _named:
+        if name.startswith("timm:"):
+            from .timm_nets import describe
+
+            _named[name] = describe(name)
+        elif _FUNCTION.fullmatch(name):
+            _named[name] = _called(name)
+        else:
+            hint = "timm:NAME and package.module:function are others"
+            raise HashretError(f"no backbone {name!r}; there are {', '.join(BACKBONES)}", hint=hint)
+    return _named[name]
+
+
+def refusal(name: object) -> str | None:
+    """Say why a checkpoint that names this backbone is not loaded; None where it is.
+
+    A checkpoint may come from anyone, so that it decides no code to run: a function must have been named by the user in
+    this process, or as a plugin.
+    """
+    if isinstance(name, str):
+        if name in BACKBONES or name in _named or name.startswith("timm:"):
+            return None
+        if _FUNCTION.fullmatch(name):
+            if name in map(str.strip, os.environ.get(VARIABLE, "").split(",")):
+                return None
+            return f"is {name!r}, code that a checkpoint alone does not get to run: {VARIABLE}={name} says that it may"
+    return f"is {name!r}, and the backbones that are registered here are {', '.join(BACKBONES)}"
+
+
+def _called(name: str) -> Backbone:
+    """Return the backbone that ``package.module:function`` makes."""
+    module, _, function = name.partition(":")
+    try:
+        make = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise HashretError(f"no backbone {name}: {error}") from None
+    made = make()
+    if isinstance(made, Backbone):
+        return replace(made, name=name)
+    from .probing import described
+
+    return described(name, make, made)
 
 
 def _build_vgg(name: str) -> nn.Module:
@@ -110,11 +101,58 @@ def _build_vgg(name: str) -> nn.Module:
     return build_vgg(name)
 
 
-def _imagenet_vgg(name: str) -> dict[str, Tensor]:
-    from .vgg import imagenet_vgg
+def _build_lite0() -> nn.Module:
+    from .efficientnet_lite import build_lite0
 
-    return imagenet_vgg(name)
+    return build_lite0()
 
 
-for _name in ("vgg16", "vgg16_bn", "vgg11", "vgg11_bn"):
-    register(Backbone(_name, partial(_build_vgg, _name), 512, pretrained=partial(_imagenet_vgg, _name)))
+def _lite0_weights() -> dict[str, Tensor]:
+    from .efficientnet_lite import lite0_weights
+
+    return lite0_weights()
+
+
+def _build_torchvision(name: str) -> nn.Module:
+    from .torchvision_nets import build
+
+    return build(name)
+
+
+def _torchvision_weights(name: str) -> dict[str, Tensor]:
+    from .torchvision_nets import imagenet_weights
+
+    return imagenet_weights(name)
+
+
+def _in_features(name: str) -> str:
+    return f"features.{name}"
+
+
+_HALF = (0.5, 0.5, 0.5)
+_BUILT_IN = [
+    Backbone(
+        name, partial(_build_vgg, name), 512, pretrained=partial(_torchvision_weights, name), megabytes=megabytes,
+        pooled=False, library_name=_in_features,
+    )
+    for name, megabytes in (("vgg16", 527.8), ("vgg16_bn", 527.9), ("vgg11", 506.8), ("vgg11_bn", 506.9))
+]  # fmt: skip
+_BUILT_IN.append(
+    Backbone(
+        "efficientnet_lite0", _build_lite0, 320, mean=_HALF, std=_HALF, pretrained=_lite0_weights, megabytes=18.7,
+        pooled=True, unused=("conv_head", "bn2", "classifier"),
+    )
+)  # fmt: skip
+_BUILT_IN += [
+    Backbone(
+        name, partial(_build_torchvision, name), channels, stride, pretrained=partial(_torchvision_weights, name),
+        megabytes=megabytes, pooled=name != "alexnet", margin=31 if name == "alexnet" else 0, initialised=True,
+    )
+    for name, channels, stride, megabytes in (
+        ("alexnet", 256, 32, 233.1), ("resnet18", 512, 32, 44.7), ("resnet50", 2048, 32, 97.8),
+        ("mobilenet_v3_large", 960, 32, 21.1), ("efficientnet_b0", 1280, 32, 20.5), ("convnext_tiny", 768, 32, 109.1),
+        ("vit_b_16", 768, 16, 330.3), ("swin_t", 768, 32, 108.2),
+    )
+]  # fmt: skip
+for _backbone in _BUILT_IN:  # not by `register`, which would load the plugins now
+    BACKBONES[_backbone.name] = _backbone

@@ -25,7 +25,8 @@ from ..names import from_json, to_json, utf8_path
 from ..records import Misfit, checked, fields, list_of, number, one_of, or_none, text, whole
 from ..shards import PROTOCOL
 from .attention import GATES
-from .backbones import BACKBONES
+from .backbone import RESIZES
+from .backbones import refusal
 from .encoder import Encoder
 from .heads import HEADS, head_config
 from .network import HashNet
@@ -45,23 +46,30 @@ def _registered(registry: Mapping[str, object], what: str) -> Callable[[object, 
     return check
 
 
+def _backbone(value: object, place: str) -> None:
+    """Check that a backbone is one that a checkpoint may name."""
+    if reason := refusal(value):
+        raise Misfit(f"{place} {reason}")
+
+
 _HEAD = _registered(HEADS, "heads")
 _SIZE = whole(1, 2**20)
 _META = fields(
     {
-        "bits": whole(MIN_BITS, MAX_BITS), "image_size": whole(1, 2**15), "arch": _registered(BACKBONES, "backbones"),
+        "bits": whole(MIN_BITS, MAX_BITS), "image_size": whole(1, 2**15), "arch": _backbone,
         "classes": list_of(text()), "width": _SIZE, "attention": one_of(True, False), "fingerprint": text(),
         "weights_fingerprint": text(), "method": text(),
     },
     {
         "head": _HEAD, "gate": one_of(*GATES), "dropout": number(0, 1), "anchors": _SIZE,
         "head_config": fields({"kind": _HEAD}), "classifier": one_of(True, False), "seed": whole(),
+        "resize": one_of(*RESIZES),
         "protocol": or_none(PROTOCOL), "data": text(), "heldout_map": or_none(number()), "best_epoch": whole(),
     },
 )  # fmt: skip
 # What of a head's options has no part in its fingerprint: the tensors say it, or other names of the metadata, or it
 # does not change a hash output.
-_TOLD = ("kind", "width", "attention", "gate", "dropout", "slice_width", "anchors")
+_TOLD = ("kind", "width", "attention", "gate", "dropout", "slice_width", "anchors", "pooled")
 
 
 def save_checkpoint(
@@ -174,6 +182,8 @@ def _fingerprint(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> str:
     """Return a sha256 over what decides an encoder's hash outputs: the tensors and the shape of the network."""
     shape = {name: meta[name] for name in ("bits", "image_size", "arch", "width", "attention")}
     shape |= {name: meta[name] for name in ("head", "gate") if name in meta}
+    if meta.get("resize", "squeeze") != "squeeze":  # which the first checkpoints do not name
+        shape["resize"] = meta["resize"]
     shape |= {name: value for name, value in meta.get("head_config", {}).items() if name not in _TOLD}
     digest = hashlib.sha256(json.dumps(shape, sort_keys=True).encode())
     for name in sorted(tensors):

@@ -129,6 +129,11 @@ class Encoder:
         return int(self.meta["image_size"])
 
     @property
+    def resize(self) -> str:
+        """How photographs become squares of that size, see `hashret.data.images.read_image`."""
+        return str(self.meta.get("resize", "squeeze"))
+
+    @property
     def fingerprint(self) -> str:
         """What tells this encoder from any other that gives other codes."""
         return str(self.meta["fingerprint"])

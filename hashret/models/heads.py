@@ -19,6 +19,7 @@ from ..registry import Registry
 from ..renamed import old_attributes
 from .attention import CBAM
 
+POOLED = 1280  # channels of the convolution before the mean over the cells, as of EfficientNet's last layer
 HeadType = TypeVar("HeadType", bound="type[Head]")
 
 
@@ -116,6 +117,10 @@ def head_config(kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
 class HashHead(Head):
     """The paper's head: CBAM, two fully connected layers, hash layer, classifier.
 
+    Flattened, a map that is wider than VGG16's would make most of the network's weights. Of such a map the first fully
+    connected layer becomes one over the channels of each cell, a 1 x 1 convolution, of which the mean over the cells is
+    taken.
+
     Args:
         bits: nodes of the hash layer.
         classes: outputs of the classifier, which reads the hash outputs; 0 for none.
@@ -124,10 +129,11 @@ class HashHead(Head):
         attention: CBAM before flattening (AM-VGGH) or none (VGGH).
         gate: how CBAM's gates begin, see `CBAM`.
         dropout: after each fully connected layer, as VGG16 has it.
+        pooled: channels of the convolution whose mean over the cells stands for the map; 0 flattens the map.
     """
 
     kind = "fc"
-    options: ClassVar[tuple[str, ...]] = ("width", "attention", "gate", "dropout")
+    options: ClassVar[tuple[str, ...]] = ("width", "attention", "gate", "dropout", "pooled")
 
     def __init__(
         self,
@@ -139,17 +145,19 @@ class HashHead(Head):
         attention: bool = True,
         gate: str = "unit",
         dropout: float = 0.5,
+        pooled: int = 0,
     ) -> None:
-        super().__init__(width=width, attention=attention, gate=gate, dropout=dropout)
+        super().__init__(width=width, attention=attention, gate=gate, dropout=dropout, pooled=pooled)
         self.fc_width = width
         if attention:
             self.attention = CBAM(channels, gate=gate)
+        first: list[nn.Module] = [nn.Flatten(), nn.Linear(channels * side * side, width), nn.ReLU(inplace=True)]
+        if pooled:
+            first = [nn.Conv2d(channels, pooled, 1), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
         self.fc = nn.Sequential(
-            nn.Flatten(),
-            nn.Linear(channels * side * side, width),
-            nn.ReLU(inplace=True),
+            *first,
             nn.Dropout(dropout),
-            nn.Linear(width, width),
+            nn.Linear(pooled or width, width),
             nn.ReLU(inplace=True),
             nn.Dropout(dropout),
         )

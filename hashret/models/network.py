@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..errors import HashretError
 from .backbones import get_backbone
 from .heads import HeadOutput, make_head
 
@@ -42,6 +43,25 @@ class HashNet(nn.Module):
         self.head = make_head({"kind": head, **options}, bits, classes, self.architecture.channels, side)
         self.register_state_dict_post_hook(_to_stored_names)
         self.register_load_state_dict_pre_hook(_from_stored_names)
+
+    def split(self, trained_stages: int | None) -> tuple[nn.Module | None, nn.Module]:
+        """Split the network into the layers that are frozen, None for none, and the module that is trained.
+
+        Args:
+            trained_stages: the last stages of the backbone that are trained with the head; None for all of the network.
+
+        Raises:
+            HashretError: the backbone has no more stages than those.
+        """
+        if trained_stages is None:
+            return None, self
+        if trained_stages == 0:
+            return self.backbone, self.head
+        stages = self.architecture.stages(self.backbone)
+        if trained_stages >= len(stages):
+            count = "one stage" if len(stages) == 1 else f"{len(stages)} stages"
+            raise HashretError(f"{self.architecture.name} has {count}", hint="train all of it with --finetune all")
+        return nn.Sequential(*stages[:-trained_stages]), nn.Sequential(*stages[-trained_stages:], self.head)
 
     def forward(self, images: Tensor) -> HeadOutput:
         output: HeadOutput = self.head(self.backbone(self.architecture.normalize(images)))

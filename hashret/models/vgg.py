@@ -1,11 +1,11 @@
 """The convolutions of VGG, with torchvision's layer names (``0.weight`` ...), so that its state dicts load.
 
-torchvision is imported only to fetch weights, since a query must answer at once.
+They are defined here, since a query must answer at once, and torchvision takes its time to import.
 """
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
 from ..renamed import forwarding
 
@@ -34,15 +34,6 @@ def build_vgg(name: str) -> nn.Sequential:
         layers.append(nn.ReLU(inplace=True))
         channels = width
     return nn.Sequential(*layers)
-
-
-def imagenet_vgg(name: str) -> dict[str, Tensor]:
-    """Return torchvision's ImageNet weights of a whole VGG, classifier included, downloaded on first use."""
-    import torchvision
-
-    weights = torchvision.models.get_model_weights(name).IMAGENET1K_V1
-    state: dict[str, Tensor] = weights.get_state_dict(progress=True, check_hash=True)
-    return state
 
 
 __getattr__ = forwarding(__name__)

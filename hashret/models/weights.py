@@ -1,4 +1,4 @@
-"""Weights to start from: ImageNet weights, a file, or none."""
+"""Weights to start from: those of a backbone's library, a file, or none."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from ..names import utf8_path
 from .backbones import Backbone, get_backbone
 
 
-def load_backbone(weights: StrPath = "imagenet", arch: str = "vgg16") -> nn.Module:
+def load_backbone(weights: StrPath = "pretrained", arch: str = "vgg16") -> nn.Module:
     """Return the layers of a backbone with their weights.
 
     Args:
-        weights: "imagenet" (downloaded on first use), a safetensors or weights-only ``.pth`` state dict, of the full
-            network or of the backbone alone, or "none" for a random start.
+        weights: "pretrained" (the library's own, downloaded on first use; "imagenet" is its old name), a safetensors
+            or weights-only ``.pth`` state dict with the library's names, of the whole network or of the backbone
+            alone, or "none" for a random start.
         arch: name of the backbone.
 
     Raises:
@@ -30,19 +31,25 @@ def load_backbone(weights: StrPath = "imagenet", arch: str = "vgg16") -> nn.Modu
     architecture = get_backbone(arch)
     layers = architecture.build()
     if weights == "none":
-        init_from_scratch(layers)
+        if not architecture.initialised:
+            init_from_scratch(layers)
         return layers
-    state = _imagenet(architecture) if weights == "imagenet" else _read(Path(weights))
+    state = _pretrained(architecture) if weights in ("pretrained", "imagenet") else _read(Path(weights))
     wanted = layers.state_dict()
+    whole = {architecture.library_name(name): name for name in wanted}
     given = {
-        name.removeprefix("features."): tensor.float() for name, tensor in state.items() if "classifier" not in name
+        whole.get(name, name): tensor.float() if tensor.is_floating_point() else tensor
+        for name, tensor in state.items()
+        if name in whole or name.partition(".")[0] not in architecture.unused
     }
+    counts = [name for name in wanted if name.endswith("num_batches_tracked") and name not in given]
+    given |= {name: wanted[name] for name in counts}  # which tell nothing, and which some files leave out
     wrong = [name for name in wanted if name not in given or given[name].shape != wanted[name].shape]
-    wrong += sorted(given.keys() - wanted.keys())
-    if wrong:
-        raise HashretError(
-            f"{weights} does not hold the weights of {arch}: features.{wrong[0]} is missing or of another shape"
-        )
+    missing = f"{architecture.library_name(wrong[0])} is missing or of another shape" if wrong else ""
+    unknown = sorted(given.keys() - wanted.keys())
+    if wrong or unknown:
+        reason = missing or f"{unknown[0]} is none of its tensors"
+        raise HashretError(f"{weights} does not hold the weights of {arch}: {reason}")
     layers.load_state_dict(given)
     return layers
 
@@ -56,23 +63,26 @@ def init_from_scratch(module: nn.Module) -> None:
                 nn.init.zeros_(layer.bias)
 
 
-def _imagenet(architecture: Backbone) -> dict[str, Tensor]:
+def _pretrained(architecture: Backbone) -> dict[str, Tensor]:
+    name = architecture.name
     if architecture.pretrained is None:
-        raise HashretError(
-            f"no ImageNet weights of {architecture.name} are known", hint="name a file with --weights PATH"
-        )
+        raise HashretError(f"no pretrained weights of {name} are known", hint="name a file with --weights FILE")
     try:
         return architecture.pretrained()
     except (OSError, RuntimeError) as error:
+        address, file = getattr(error, "filename", None), getattr(error, "filename2", None)
+        size = f" ({architecture.megabytes:,.0f} MB)" if architecture.megabytes else ""
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise HashretError(
-            f"the ImageNet weights of {architecture.name} could not be downloaded ({error})",
-            hint="fetch them elsewhere and name the file with --weights PATH",
-        ) from None
+            f"the weights of {name}{size} could not be downloaded" + (f" from {address}" if address else "")
+            + f": {reason}",
+            hint="fetch them elsewhere, and " + (f"put them at {file}, or " if file else "") + "name --weights FILE",
+        ) from None  # fmt: skip
 
 
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
-        hint = "--weights takes a .safetensors or .pth file, imagenet or none"
+        hint = "--weights takes pretrained, none, or a .safetensors or .pth file"
         raise HashretError(f"no weights at {path}", hint=hint)
     try:
         if path.suffix == ".safetensors":

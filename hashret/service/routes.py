@@ -125,7 +125,7 @@ async def query_by_photograph(
         raise Refused(422, "this service was started without a model: search by an indexed photograph")
     upload = await uploads.receive(request, service.max_upload)
     started = time.perf_counter()
-    pixels = await uploads.decode(upload, snapshot.encoder.image_size, service.max_pixels, service.decoding)
+    pixels = await uploads.decode(upload, snapshot.encoder, service.max_pixels, service.decoding)
     milliseconds = {"decode": since(started)}
     started = time.perf_counter()
     encoded = await service.batcher.encode(snapshot.encoder, pixels)
@@ -199,8 +199,9 @@ async def item_maps(id: Id, service: Shared) -> schema.Maps:
     if snapshot.encoder is None:
         raise Refused(422, "this service was started without a model, so it has no maps")
     _, found = await run_in_threadpool(_found, snapshot.index, id)
+    size, resize = snapshot.encoder.image_size, snapshot.encoder.resize
     try:
-        pixels = await run_in_threadpool(read_image, found.path, snapshot.encoder.image_size)
+        pixels = await run_in_threadpool(read_image, found.path, size, resize=resize)
     except UnreadableImage:
         raise _gone(id) from None
     encoded = await service.batcher.encode(snapshot.encoder, pixels)

@@ -14,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from ..data.images import TooLargeImage, UnreadableImage, read_image
+from ..models.encoder import Encoder
 from .limits import TooLarge
 
 _NAME = 120  # characters kept of a file name
@@ -63,8 +64,9 @@ def clean_name(name: str | None) -> str:
     return "".join(letter for letter in last if letter.isprintable())[:_NAME]
 
 
-async def decode(upload: Upload, size: int, max_pixels: int, slots: Semaphore) -> npt.NDArray[np.uint8]:
-    """Return the pixels of an upload, (3, size, size); ``slots`` bounds how many are decoded at a time.
+async def decode(upload: Upload, encoder: Encoder, max_pixels: int, slots: Semaphore) -> npt.NDArray[np.uint8]:
+    """Return the pixels of an upload, (3, s, s), as an encoder wants them; ``slots`` bounds how many are decoded at a
+    time.
 
     Raises:
         Refused: there are no bytes, too many pixels, or no image.
@@ -73,7 +75,8 @@ async def decode(upload: Upload, size: int, max_pixels: int, slots: Semaphore) -
         raise Refused(422, "the request holds no photograph")
     async with slots:
         try:
-            return await run_in_threadpool(read_image, io.BytesIO(upload.data), size, max_pixels)
+            file = io.BytesIO(upload.data)
+            return await run_in_threadpool(read_image, file, encoder.image_size, max_pixels, resize=encoder.resize)
         except UnreadableImage as error:
             status = 413 if isinstance(error, TooLargeImage) else 415
             raise Refused(status, f"cannot read the photograph: {error}") from None

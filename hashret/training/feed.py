@@ -18,7 +18,7 @@ from ..errors import HashretError
 from ..files import StrPath
 from ..models.backbones import Backbone
 from ..models.encoder import FrozenBackbone
-from ..models.heads import descriptor
+from ..models.heads import Head, descriptor
 from ..models.network import HashNet
 
 _MAPS_AT_ONCE = 512
@@ -40,17 +40,19 @@ class Feed(Protocol):
 
 
 class FeatureFeed:
-    """Cached feature maps of a frozen backbone: an epoch costs the head alone.
+    """Cached feature maps of a frozen backbone, or of its first stages: an epoch costs what comes after them alone.
 
     Args:
         source: the photographs.
-        layers: of the backbone.
+        layers: those that are frozen.
         architecture: what the layers are.
         image_size: pixels a side.
         compute_dtype: number format in which the backbone computes.
         device: where it computes.
         cache: folder of feature caches, None for the default.
         workers: decoding processes, None for one a core.
+        resize: how photographs become squares.
+        module: what of the network reads the feature maps; None for the head.
     """
 
     def __init__(
@@ -63,11 +65,16 @@ class FeatureFeed:
         device: torch.device,
         cache: StrPath | None = None,
         workers: int | None = None,
+        *,
+        resize: str = "squeeze",
+        module: nn.Module | None = None,
     ) -> None:
-        self.device = device
-        feature_cache = FeatureCache(cache, source, architecture.fingerprint(layers), image_size, compute_dtype)
+        self.device, self.module = device, module
+        weights = architecture.fingerprint(layers)
+        feature_cache = FeatureCache(cache, source, weights, image_size, compute_dtype, resize)
         self.state = feature_cache.fill(FrozenBackbone(layers, architecture, device, compute_dtype), workers)
-        self.feature_maps = feature_cache.open(architecture.map_shape(image_size))
+        whole = module is None or isinstance(module, Head)  # else the shape is that between two stages
+        self.feature_maps = feature_cache.open(architecture.map_shape(image_size) if whole else None)
 
     def readable(self) -> Positions:
         """Return the source rows whose photographs could be read."""
@@ -84,7 +91,8 @@ class FeatureFeed:
         """Return the hash outputs of photographs by the network as it is, float32 (n, bits)."""
         with _inference(self.device, compute_dtype):
             blocks = [self._read(block) for block in split_rows(source_rows, _MAPS_AT_ONCE)]
-            return torch.cat([net.head(maps).hash_outputs.float().cpu() for maps in blocks]).numpy()
+            module = self.module or net.head
+            return torch.cat([module(maps).hash_outputs.float().cpu() for maps in blocks]).numpy()
 
     def descriptors(self, source_rows: Positions) -> Tensor:
         """Return what the shallow methods hash, see `descriptor`: float32 (n, c)."""
@@ -103,13 +111,21 @@ class ImageFeed:
         augment: kind of `Augment`.
         device: where the network computes.
         workers: decoding processes, None for one a core.
+        resize: how photographs become squares.
     """
 
     def __init__(
-        self, source: Source, image_size: int, augment: str, device: torch.device, workers: int | None = None
+        self,
+        source: Source,
+        image_size: int,
+        augment: str,
+        device: torch.device,
+        workers: int | None = None,
+        *,
+        resize: str = "squeeze",
     ) -> None:
         self.source, self.image_size, self.device, self.workers = source, image_size, device, workers
-        self.augment = augment
+        self.augment, self.resize = augment, resize
 
     def readable(self) -> Positions:
         """Return all source rows but those whose file is missing or empty; others fail when they are read."""
@@ -124,7 +140,7 @@ class ImageFeed:
         """
         augment, size = Augment(self.augment, self.image_size, seed), self.image_size
         rows = [batch.tolist() for batch in batches_of_rows]
-        for batch in batches(self.source, size, rows, self.workers, augment):
+        for batch in batches(self.source, size, rows, self.workers, augment, resize=self.resize):
             images = batch.images if len(batch.rows) else np.zeros((1, 3, size, size), np.uint8)
             yield batch.rows, torch.from_numpy(images).to(self.device, non_blocking=True)
 
@@ -138,7 +154,7 @@ class ImageFeed:
         outputs: HashOutputs | None = None
         blocks = split_rows(source_rows.tolist(), batch_size(self.image_size))
         with _inference(self.device, compute_dtype):
-            for batch in batches(self.source, self.image_size, blocks, self.workers):
+            for batch in batches(self.source, self.image_size, blocks, self.workers, resize=self.resize):
                 if len(batch.rows):
                     computed = net(torch.from_numpy(batch.images).to(self.device)).hash_outputs.float().cpu().numpy()
                     if outputs is None:

@@ -62,8 +62,8 @@ _STATE = fields(
 )  # fmt: skip
 # What of the settings goes into the checkpoint.
 _META = (
-    "method", "bits", "image_size", "arch", "width", "gate", "classes", "multi_label", "seed", "weights", "finetune",
-    "data", "protocol", "best_epoch",
+    "method", "bits", "image_size", "resize", "arch", "width", "gate", "classes", "multi_label", "seed", "weights",
+    "finetune", "data", "protocol", "best_epoch",
 )  # fmt: skip
 
 
@@ -129,11 +129,10 @@ class TrainingRun:
                 discard(self.state_folder)
         barrier()
 
-    def check_space(self, net: HashNet, fitted: bool) -> None:
-        """Raise HashretError where the disk cannot hold what the training of ``net`` writes to it."""
+    def check_space(self, net: HashNet, module: nn.Module, fitted: bool) -> None:
+        """Raise HashretError where the disk cannot hold what the training of a ``module`` of ``net`` writes to it."""
         if not is_main():
             return
-        module = self._trained(net)
         # The state has parameters and two moments of each. A file is replaced when the new one is whole.
         best, state = _bytes(net), 0 if fitted else 3 * _bytes(module)
         exists = sum(file.stat().st_size for file in self.state_folder.glob("*.pt"))
@@ -144,18 +143,14 @@ class TrainingRun:
                 "free there", hint="free some, or name another place with --out",
             )  # fmt: skip
 
-    def _trained(self, net: HashNet) -> nn.Module:
-        """Return what of the network is trained."""
-        return net.head if self.settings.finetune == "head" else net
-
     def _clear_complete(self) -> None:
         """Remove what a run left that was killed when its checkpoint was there already."""
         best = self.state_folder / "best.pt"
         if self.out.exists() and best.exists() and best.stat().st_mtime_ns <= self.out.stat().st_mtime_ns:
             discard(self.state_folder)
 
-    def train(self, net: HashNet, method: Method, source: Source, feed: Feed) -> TrainReport:
-        """Train a network by a method on what a feed reads of a source, and write checkpoint and record."""
+    def train(self, net: HashNet, module: nn.Module, method: Method, source: Source, feed: Feed) -> TrainReport:
+        """Train a module of a network by a method on what a feed reads of a source; write checkpoint and record."""
         s = self.settings
         readable = feed.readable()
         if len(readable) < len(source) and is_main():
@@ -170,7 +165,7 @@ class TrainingRun:
             assert isinstance(feed, FeatureFeed)
             self._fit(net, method, source, feed, rows, held)
         else:
-            self._descend(net, method, source, feed, rows, held)
+            self._descend(net, module, method, source, feed, rows, held)
         return self._finish(net, method, source, feed, rows, held, time.monotonic() - started)
 
     def _fit(
@@ -206,7 +201,14 @@ class TrainingRun:
             )
 
     def _descend(
-        self, net: HashNet, method: Method, source: Source, feed: Feed, rows: Positions, held: Positions
+        self,
+        net: HashNet,
+        module: nn.Module,
+        method: Method,
+        source: Source,
+        feed: Feed,
+        rows: Positions,
+        held: Positions,
     ) -> None:
         """Train by gradient, epoch after epoch."""
         s = self.settings
@@ -219,7 +221,6 @@ class TrainingRun:
         classifier = getattr(net.head, "classifier", None)
         if labels.ndim == 2 and classifier:
             _begin_at_frequencies(classifier, labels[rows])
-        module = self._trained(net)
         steps = len(rows) // s.batch_size
         rate = s.lr * method.chosen.get("classifier_rate", 1.0)
         optimizer = torch.optim.AdamW(

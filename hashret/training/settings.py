@@ -17,7 +17,8 @@ _ALWAYS_RECORDED = {"quantization": 0.0, "pairs": 0.0, "balance": 0.0, "smoothin
 class Settings:
     """What decides the result of a training run; recorded with it, and compared when it is resumed.
 
-    All but ``options``, the value of each option of the method, are as in `hashret.train`.
+    All are as in `hashret.train` but ``arch``, the name of the backbone, and ``options``, the value of each option of
+    the method.
 
     Raises:
         ValueError: an option of the method has the name of a setting.
@@ -30,6 +31,7 @@ class Settings:
     method: str
     bits: int
     image_size: int
+    resize: str
     arch: str
     weights: str
     finetune: str
@@ -59,6 +61,9 @@ class Settings:
     def changed_since(self, record: Mapping[str, Any]) -> list[str]:
         """Return the settings that differ from those of an earlier record, each with both values."""
         now, unused = self.as_record(), _ALWAYS_RECORDED.keys() - self.options.keys()
+        record = {"resize": "squeeze", **record}  # which earlier records do not have
+        if record.get("weights") == "imagenet":  # the old name
+            record["weights"] = "pretrained"
         return [
             f"{name} {value} (now {now.get(name)})"
             for name, value in record.items()
@@ -71,8 +76,8 @@ class TrainReport(WasDict):
     """The record of a training run: its settings, where it ran, and how it went.
 
     Attributes:
-        data, split, exclude, include, method, bits, image_size, arch, weights, finetune, width, gate, dropout, epochs,
-            batch_size, lr, weight_decay, augment, heldout, seed, precision: the settings, see `hashret.train`.
+        data, split, exclude, include, method, bits, image_size, resize, arch, weights, finetune, width, gate, dropout,
+            epochs, batch_size, lr, weight_decay, augment, heldout, seed, precision: the settings, see `Settings`.
         hashret, torch: versions.
         device: where the network was trained.
         processes: processes that shared each batch.
@@ -96,6 +101,7 @@ class TrainReport(WasDict):
     method: str
     bits: int
     image_size: int
+    resize: str
     arch: str
     weights: str
     finetune: str

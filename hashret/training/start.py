@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,17 +16,20 @@ from ..files import StrPath
 from ..methods import get_method
 from ..methods.method import Method
 from ..models.attention import GATES
+from ..models.backbone import RESIZES
 from ..models.backbones import get_backbone
 from ..models.encoder import pick_compute_dtype, pick_device
-from ..models.heads import head_config
+from ..models.heads import POOLED, head_config
 from ..models.network import HashNet
 from ..models.weights import load_backbone
 from ..progress import takes_quiet
+from ..renamed import old_keywords
 from .feed import FeatureFeed, Feed, ImageFeed
 from .loop import TrainingRun
 from .settings import Settings, TrainReport
 
 
+@old_keywords
 @takes_quiet
 @process_group()
 def train(
@@ -38,11 +42,12 @@ def train(
     method: str = "am-vggh",
     options: Mapping[str, float | str] | None = None,
     bits: int = 48,
-    image_size: int = 224,
-    arch: str = "vgg16",
-    weights: StrPath = "imagenet",
+    backbone: str = "vgg16",
+    weights: StrPath = "pretrained",
+    image_size: int | None = None,
+    resize: str | None = None,
     finetune: str = "head",
-    width: int = 4096,
+    width: int | None = None,
     gate: str = "unit",
     dropout: float | None = None,
     epochs: int = 10,
@@ -72,15 +77,19 @@ def train(
         method: one of `hashret.methods.METHODS`.
         options: values of the method's own options, as ``hashret methods`` lists them, by name.
         bits: length of the codes, 8 to 256.
-        image_size: pixels a side, a multiple of the backbone's stride.
-        arch: one of `hashret.models.backbones.BACKBONES`.
+        backbone: what turns images into feature maps, see `hashret.models.backbones.get_backbone`.
         weights: what the backbone starts from, see `hashret.models.weights.load_backbone`.
-        finetune: "head" freezes the backbone, whose feature maps are cached on disk; "all" trains everything.
-        width, gate, dropout: see `hashret.models.heads.HashHead`; ``dropout`` None is the method's default, or 0.5.
+        image_size: pixels a side, a multiple of the backbone's stride; None for the size of its pretrained weights.
+        resize: how photographs become squares, "squeeze", "crop" or "pad", see `hashret.data.images.read_image`; None
+            for the backbone's own way.
+        finetune: "head" freezes the backbone, "last:N" all but its last N stages, and what the frozen layers give is
+            cached on disk; "all" trains everything.
+        width, gate, dropout: see `hashret.models.heads.HashHead`; ``width`` None is 4,096, or 2,048 where the head is
+            pooled, ``dropout`` None the method's default, or 0.5.
         epochs, batch_size, weight_decay: of AdamW under a cosine schedule.
-        lr: learning rate; None for 1e-4 where the backbone trains too, else the method's default, or 3e-4.
+        lr: learning rate; None for 1e-4 where stages of the backbone train too, else the method's default, or 3e-4.
         classifier_rate, quantization, pairs, balance, smoothing: options of methods, which may stand here, too.
-        augment: "none", "crop" or "crop-flip", where the backbone trains.
+        augment: "none", "crop" or "crop-flip", where the whole backbone trains.
         heldout: fraction of the train images that picks the epoch; 0 trains on all and keeps the last epoch.
         seed: decides all that is random.
         device: "auto", "cpu" or "cuda".
@@ -102,17 +111,17 @@ def train(
             photographs that all look the same, a loss that is no longer a number.
     """
     check_bits(bits)
-    architecture = get_backbone(arch)
-    architecture.side(image_size)
+    architecture = get_backbone(backbone)
+    image_size, resize = image_size or architecture.image_size, resize or architecture.resize
+    pooled = POOLED if architecture.is_pooled(image_size) else 0
     method_class = get_method(method)
-    _check_choice("finetune", finetune, ("head", "all"))
+    _check_choice("resize", resize, RESIZES)
+    trained_stages = _trained_stages(finetune)
     _check_choice("augment", augment, ("none", "crop", "crop-flip"))
     _check_choice("gate", gate, GATES)
-    if method_class.fitted and finetune == "all":
-        raise HashretError(
-            f"{method} is fitted to the features of frozen convolutions", hint="leave --finetune all out"
-        )
-    if weights == "none" and finetune == "head":
+    if method_class.fitted and trained_stages != 0:
+        raise HashretError(f"{method} is fitted to the features of frozen layers", hint="leave --finetune out")
+    if weights == "none" and trained_stages is not None:
         hint = "name --weights" if method_class.fitted else "add --finetune all"
         raise HashretError("a backbone without weights has nothing to freeze", hint=hint)
     if epochs < 1 or batch_size < 2:
@@ -135,8 +144,9 @@ def train(
     }  # fmt: skip
     given = _from_flags(method_class, flags) | dict(options or {})
     defaults = {"lr": 3e-4, "dropout": 0.5} | method_class.defaults_for(bits, several_labels)
-    if finetune == "all":
+    if trained_stages != 0:
         defaults["lr"] = 1e-4
+    width = width or (2048 if pooled else 4096)
     settings = Settings(
         data=str(data),
         split=split,
@@ -145,8 +155,9 @@ def train(
         method=method,
         bits=bits,
         image_size=image_size,
-        arch=arch,
-        weights=str(weights),
+        resize=resize,
+        arch=backbone,
+        weights="pretrained" if weights == "imagenet" else str(weights),
         finetune=finetune,
         width=width,
         gate=gate,
@@ -165,21 +176,32 @@ def train(
     run.claim(source, resume, overwrite)
     torch.manual_seed(seed)
     shape = {"attention": method_class.attention, "width": width, "gate": gate, "dropout": settings.dropout}
+    shape |= {"pooled": pooled} if pooled else {}
     config = head_config(method_class.head, settings.options | shape)
     classes = len(source.classes) if method_class.classifier else 0
-    net = HashNet(bits, classes, image_size, arch, head=config.pop("kind"), **config)
+    net = HashNet(bits, classes, image_size, backbone, head=config.pop("kind"), **config)
     with main_first():
-        net.backbone = load_backbone(weights, arch)
-    run.check_space(net, method_class.fitted)
+        net.backbone = load_backbone(weights, backbone)
+    frozen, trained = net.split(trained_stages)
+    run.check_space(net, trained, method_class.fitted)
     feed: Feed
-    if finetune == "head":
-        feed = FeatureFeed(
-            source, net.backbone, architecture, image_size, settings.precision, torch_device, cache, workers
-        )
+    if frozen is None:
+        feed = ImageFeed(source, image_size, augment, torch_device, workers, resize=resize)
     else:
-        feed = ImageFeed(source, image_size, augment, torch_device, workers)
+        feed = FeatureFeed(
+            source, frozen, architecture, image_size, settings.precision, torch_device, cache, workers, resize=resize,
+            module=trained,
+        )  # fmt: skip
     net.to(torch_device).to(memory_format=torch.channels_last)
-    return run.train(net, method_class(bits, seed, settings.options), source, feed)
+    return run.train(net, trained, method_class(bits, seed, settings.options), source, feed)
+
+
+def _trained_stages(finetune: str) -> int | None:
+    """Return how many of the backbone's last stages train, None for all of it."""
+    match = re.fullmatch(r"head|all|last:([1-9]\d{0,5})", finetune)
+    if not match:
+        raise HashretError(f"finetune must be head, last:N or all, not {finetune}")
+    return None if finetune == "all" else int(match[1] or 0)
 
 
 def _from_flags(method: type[Method], flags: Mapping[str, float | None]) -> dict[str, float | str]:

@@ -9,7 +9,7 @@ from . import mutations
 QUERY = "photos/test/red/0.png"
 _ENCODE = ("encode", "--workers", "0", "--cache", "cache")
 _SMALL = (
-    "--image-size", "32", "--arch", "vgg11", "--width", "16", "--bits", "24", "--batch-size", "4", "--workers", "0",
+    "--image-size", "32", "--backbone", "vgg11", "--width", "16", "--bits", "24", "--batch-size", "4", "--workers", "0",
     "--epochs", "2", "--seed", "1", "--cache", "cache",
 )  # fmt: skip
 _TRAIN = ("train", "--data", "folder:photos", *_SMALL)

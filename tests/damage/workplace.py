@@ -12,7 +12,7 @@ import numpy as np
 
 CLASSES = ("blue", "green", "red")
 FORMATS = ("jpg", "gif", "bmp", "webp", "tif", "ppm", "jp2", "avif")
-SMALL = ("--image-size", 32, "--arch", "vgg11", "--width", 16, "--bits", 24, "--batch-size", 4, "--workers", 0)
+SMALL = ("--image-size", 32, "--backbone", "vgg11", "--width", 16, "--bits", 24, "--batch-size", 4, "--workers", 0)
 
 
 def build(top):

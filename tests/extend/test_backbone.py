@@ -30,14 +30,14 @@ def tiny():
 
 @pytest.mark.parametrize("method", ["am-vggh", "ksh"])
 def test_the_whole_way(photos, tmp_path, method):
-    encoder = whole_way(tmp_path, photos, arch="tiny", image_size=48, method=method)
+    encoder = whole_way(tmp_path, photos, backbone="tiny", image_size=48, method=method)
     maps = encoder.backbone(np.zeros((1, 3, 48, 48), np.uint8))
     assert maps.shape == (1, 96, 3, 3)
     assert encoder.meta["arch"] == "tiny"
 
 
 def test_what_the_backbone_says_is_kept_to(photos, tmp_path, tiny):
-    options = {"bits": 8, "arch": "tiny", "batch_size": 8, "width": 8, "epochs": 1, "workers": 0, "device": "cpu"}
+    options = {"bits": 8, "backbone": "tiny", "batch_size": 8, "width": 8, "epochs": 1, "workers": 0, "device": "cpu"}
     with pytest.raises(HashretError, match="multiple of 16 pixels, not 40"):
         train(photos, tmp_path / "model.safetensors", image_size=40, **options)
     pixels = torch.full((1, 3, 16, 16), 255, dtype=torch.uint8)
@@ -49,13 +49,13 @@ def test_what_the_backbone_says_is_kept_to(photos, tmp_path, tiny):
         register(tiny)
     del BACKBONES["tiny"]
     register(Backbone("tiny", build, 96, 16))
-    with pytest.raises(HashretError, match="no ImageNet weights of tiny"):
+    with pytest.raises(HashretError, match="no pretrained weights of tiny"):
         train(photos, tmp_path / "model.safetensors", image_size=48, **options)
 
 
 def test_a_checkpoint_of_a_backbone_that_is_not_registered(photos, tmp_path):
     options = {"bits": 8, "batch_size": 8, "width": 8, "epochs": 1, "workers": 0, "device": "cpu"}
-    train(photos, tmp_path / "model.safetensors", arch="tiny", image_size=48, **options)
+    train(photos, tmp_path / "model.safetensors", backbone="tiny", image_size=48, **options)
     BACKBONES.pop("tiny")
     with pytest.raises(HashretError, match="arch is 'tiny', and the backbones that are registered here are vgg16"):
         load_encoder(tmp_path / "model.safetensors", "cpu")

@@ -25,7 +25,7 @@ def run(*arguments):
 def test_from_train_to_serve(photos, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     photo = photos / "test" / "red" / "00.png"
-    small = ["--arch", "vgg11", "--image-size", 32, "--weights", "none", "--finetune", "all", "--width", 16]
+    small = ["--backbone", "vgg11", "--image-size", 32, "--weights", "none", "--finetune", "all", "--width", 16]
     run("train", "--data", f"folder:{photos}", "--bits", 12, "--batch-size", 8, "--epochs", 1, *small)
     run("encode", photos, "--split", "train")
     run("encode", photos, "--split", "test", "--out", "codes-test")

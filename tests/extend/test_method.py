@@ -55,7 +55,7 @@ def registered():
 
 
 def test_the_whole_way(photos, weights, tmp_path):
-    options = {"options": {"scale": 8}, "lr": 3e-2, "arch": "vgg11", "image_size": 32, "weights": weights}
+    options = {"options": {"scale": 8}, "lr": 3e-2, "backbone": "vgg11", "image_size": 32, "weights": weights}
     encoder = whole_way(tmp_path, photos, method="pairs-only", **options)
     assert encoder.head.scale == 8
     assert read_meta(tmp_path / "model.safetensors")["head_config"] == {"kind": "scaled", "scale": 8.0}
@@ -63,7 +63,7 @@ def test_the_whole_way(photos, weights, tmp_path):
 
 def test_options_come_from_the_command_line_and_stand_in_the_record(photos, weights, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    common = f"train --data {photos} --method pairs-only --bits 8 --image-size 32 --arch vgg11 --weights {weights}"
+    common = f"train --data {photos} --method pairs-only --bits 8 --image-size 32 --backbone vgg11 --weights {weights}"
     common = [*common.split(), *["--epochs", "1", "--batch-size", "8", "--workers", "0", "--device", "cpu"]]
 
     def run(*options):
@@ -85,15 +85,15 @@ def test_options_come_from_the_command_line_and_stand_in_the_record(photos, weig
         assert (done.exit_code, done.output.count("\n")) == (2, 1), done.output
         assert line in done.output
     with pytest.raises(HashretError, match="no option depth"):
-        train(photos, "other.safetensors", method="pairs-only", options={"depth": 1}, arch="vgg11", weights=weights)
+        train(photos, "other.safetensors", method="pairs-only", options={"depth": 1}, backbone="vgg11", weights=weights)
     with pytest.warns(UserWarning, match="no option smoothing, which is left out"), pytest.raises(HashretError):
-        train(photos, "model.safetensors", method="pairs-only", smoothing=0.1, arch="vgg11", weights=weights)
+        train(photos, "model.safetensors", method="pairs-only", smoothing=0.1, backbone="vgg11", weights=weights)
     listed = CliRunner().invoke(main, ["methods"]).output
     assert "--option scale=4: of the logits" in listed
 
 
 def test_the_scale_of_a_head_is_part_of_its_fingerprint(photos, weights, tmp_path):
-    options = {"arch": "vgg11", "image_size": 32, "weights": weights, "bits": 8, "epochs": 1, "batch_size": 8}
+    options = {"backbone": "vgg11", "image_size": 32, "weights": weights, "bits": 8, "epochs": 1, "batch_size": 8}
     options |= {"method": "pairs-only", "lr": 1e-30, "workers": 0}  # which leaves the tensors as they are
     one, two = (train(photos, tmp_path / str(scale), options={"scale": scale}, **options) for scale in (1, 2))
     assert one.fingerprint != two.fingerprint

@@ -82,7 +82,7 @@ def place(tmp_path_factory, weights):
     place = tmp_path_factory.mktemp("tar")
     pack(make_photos(place / "photos", 12, seed=1), place / "photos.tar")
     pack(make_photos(place / "queries", 3, seed=2), place / "queries.tar")
-    options = {"bits": 16, "image_size": 32, "arch": "vgg11", "width": 32, "weights": weights, "batch_size": 8}
+    options = {"bits": 16, "image_size": 32, "backbone": "vgg11", "width": 32, "weights": weights, "batch_size": 8}
     hashret.train(f"tar:{place / 'photos.tar'}", place / "model.safetensors", epochs=40, lr=3e-3, workers=0, **options)
     hashret.encode(f"tar:{place / 'photos.tar'}", place / "model.safetensors", place / "codes", workers=1)
     hashret.build_index(place / "codes", place / "index")

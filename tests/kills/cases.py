@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-SMALL = ["--arch", "vgg11", "--image-size", "32", "--width", "8", "--bits", "16", "--device", "cpu", "--seed", "1"]
+SMALL = ["--backbone", "vgg11", "--image-size", "32", "--width", "8", "--bits", "16", "--device", "cpu", "--seed", "1"]
 TRAIN = ["train", "--data", "photos", *SMALL, *["--epochs", "2", "--batch-size", "4", "--heldout", "0.25"]]
 SCRATCH = [*TRAIN, "--weights", "none", "--finetune", "all", "--out", "encoder.safetensors"]
 HEAD = [*TRAIN, "--weights", "weights.pth", "--out", "encoder.safetensors"]

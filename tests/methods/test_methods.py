@@ -311,7 +311,7 @@ def test_descriptor_is_the_mean_place_of_unit_length():
 
 def small(weights, **changes):
     return {
-        "bits": 16, "image_size": 32, "arch": "vgg11", "width": 64, "dropout": 0.0, "epochs": 40, "batch_size": 8,
+        "bits": 16, "image_size": 32, "backbone": "vgg11", "width": 64, "dropout": 0.0, "epochs": 40, "batch_size": 8,
         "lr": 3e-3, "heldout": 0.2, "workers": 0, "device": "cpu", "weights": weights,
     } | changes  # fmt: skip
 

@@ -21,7 +21,7 @@ from hashret.training.feed import Augment, FeatureFeed
 from hashret.training.start import train
 
 SMALL = {
-    "bits": 16, "image_size": 32, "arch": "vgg11", "width": 32, "dropout": 0.1, "epochs": 3, "batch_size": 8,
+    "bits": 16, "image_size": 32, "backbone": "vgg11", "width": 32, "dropout": 0.1, "epochs": 3, "batch_size": 8,
     "lr": 1e-3, "heldout": 0.2, "workers": 0, "device": "cpu",
 }  # fmt: skip
 
@@ -59,7 +59,7 @@ def test_convolutions_stay_frozen_with_head_and_move_with_all(photos, head, weig
 
 @pytest.mark.parametrize("arch", ["vgg11_bn", "vgg11"])
 def test_training_from_scratch(photos, tmp_path, arch):
-    options = SMALL | {"weights": "none", "finetune": "all", "arch": arch, "epochs": 6, "augment": "crop"}
+    options = SMALL | {"weights": "none", "finetune": "all", "backbone": arch, "epochs": 6, "augment": "crop"}
     record = train(photos, tmp_path / "model.safetensors", **options)
     assert max(epoch["heldout_map"] for epoch in record.epochs_run) > 0.9
 
