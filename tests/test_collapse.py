@@ -17,8 +17,8 @@ from hashret.training import loop
 from hashret.training.start import train
 
 SMALL = {
-    "bits": 8, "image_size": 32, "backbone": "vgg11", "width": 8, "epochs": 1, "batch_size": 4, "heldout": 0, "workers": 0,
-    "device": "cpu",
+    "bits": 8, "image_size": 32, "backbone": "vgg11", "width": 8, "epochs": 1, "batch_size": 4, "heldout": 0,
+    "workers": 0, "device": "cpu",
 }  # fmt: skip
 
 

@@ -253,8 +253,8 @@ def test_add_and_train_take_patterns(mixed, model, index_folder, weights, tmp_pa
     unread = pytest.warns(UserWarning, match=r"1 of 6 train images cannot be read, as .*green/01.png")
     with unread, pytest.warns(UserWarning, match="7 passed over"):
         record = train(
-            mixed, tmp_path / "m.safetensors", weights=weights, backbone="vgg11", image_size=32, width=16, bits=8, epochs=1,
-            batch_size=4, heldout=0, workers=0, device="cpu", cache=tmp_path / "cache", exclude=["00.png"],
+            mixed, tmp_path / "m.safetensors", weights=weights, backbone="vgg11", image_size=32, width=16, bits=8,
+            epochs=1, batch_size=4, heldout=0, workers=0, device="cpu", cache=tmp_path / "cache", exclude=["00.png"],
         )  # fmt: skip
     assert record.exclude == ["00.png"]
     assert record.train_images == 5
