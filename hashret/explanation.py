@@ -240,7 +240,7 @@ def attribution_tiles(photo: Image, attribution: Attribution) -> list[Tile]:
         of_gate = "" if attribution.channel is None else f", gate {attribution.channel[number]:.2f}"
         caption = (f"channel {number}", f"adds {channels[number] / added:.0%}{of_gate}")
         maps.append((heatmaps.peak_levels(activations), caption))
-    return [Tile(letterbox(heatmaps.overlay(photo, levels)), caption) for levels, caption in maps]
+    return [Tile(letterbox(heatmaps.overlay(photo, levels, attribution.resize)), caption) for levels, caption in maps]
 
 
 def contribution_caption(contributions: npt.NDArray[np.float32]) -> tuple[str, str]:

@@ -25,6 +25,9 @@ from benchmarks.lib import common
 DEEP = ("am-vggh+", "vggh+", "am-vggh", "vggh", "dpsh", "dnnh", "cnnh+", "cnnh")
 METHODS = (*DEEP, "ksh", "itq", "lsh")
 SEVERAL_SEEDS = ("am-vggh+", "vggh+", "am-vggh", "vggh")
+WEIGHTS = {  # under ../shared/weights
+    "vgg16": "vgg16_imagenet_features.safetensors", "efficientnet_lite0": "efficientnet_lite0_imagenet.safetensors",
+}  # fmt: skip
 # Rows of the ablation: what each changes in AM-VGGH as it stands.
 ABLATIONS = {
     "gates-open": {"gate": "open"},
@@ -39,7 +42,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--protocol", required=True, help="cifar10-1, cifar10-2, corel5k-21 or nuswide-21")
     parser.add_argument("--data", type=Path, required=True, help="folder of the protocol's photographs")
-    parser.add_argument("--weights", default=str(common.shared() / "weights/vgg16_imagenet_features.safetensors"))
+    parser.add_argument("--backbone", default="vgg16")
+    parser.add_argument("--weights", help="default: the shared ones of the backbone")
     parser.add_argument("--work", type=Path, required=True, help="folder for what the runs leave behind")
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
     parser.add_argument("--bits", nargs="+", type=int, default=(12, 24, 32, 48))
@@ -50,11 +54,13 @@ def main():
     parser.add_argument("--width", type=int, default=1024)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--lr", type=float)
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, which share the cores")
     parser.add_argument("--workers", type=int, default=0, help="decoding processes of each run")
     parser.add_argument("--keep", action="store_true", help="keep checkpoints, codes and indexes")
     parser.add_argument("--results", type=Path, default=common.RESULTS / "tables")
     options = parser.parse_args()
+    options.weights = options.weights or str(common.shared() / "weights" / WEIGHTS[options.backbone])
     todo = [spec for spec in plan(options) if not (options.results / f"{name_of(options, spec)}.json").exists()]
     print(f"{len(todo)} runs to do", flush=True)
     spawn = multiprocessing.get_context("spawn")
@@ -82,7 +88,7 @@ def fill_cache(options):
     from hashret.training.feed import FeatureFeed
 
     device, started = pick_device("auto"), time.perf_counter()
-    layers, architecture = load_backbone(options.weights, "vgg16"), get_backbone("vgg16")
+    layers, architecture = load_backbone(options.weights, options.backbone), get_backbone(options.backbone)
     for part in ("train", "database", "test"):
         source = open_data(f"{options.protocol}:{options.data}", part)
         FeatureFeed(source, layers, architecture, options.image_size, pick_compute_dtype(device), device)
@@ -104,7 +110,8 @@ def plan(options):
 def name_of(options, spec):
     """File name of a run's result."""
     method, bits, seed, ablation = spec
-    name = f"{options.protocol}_{options.image_size}px_{options.finetune}_{method}_{bits}b_seed{seed}"
+    network = "" if options.backbone == "vgg16" else f"_{options.backbone}"
+    name = f"{options.protocol}_{options.image_size}px{network}_{options.finetune}_{method}_{bits}b_seed{seed}"
     return f"{name}_{ablation}" if ablation else name
 
 
@@ -113,7 +120,7 @@ def run(options, spec):
     import faiss
     import torch
 
-    from hashret import build_index, encode, evaluate, train
+    from hashret import build_index, encode, evaluate, open_index, train
 
     threads = max(1, (os.cpu_count() or 1) // options.jobs)
     torch.set_num_threads(threads)
@@ -133,7 +140,8 @@ def run(options, spec):
     unfinished = (work / ".model.safetensors.training/state.pt").exists()
     settings = {"bits": bits, "method": method, "seed": seed, "image_size": options.image_size, "width": options.width}
     settings |= {"epochs": options.epochs, "batch_size": options.batch_size, "finetune": options.finetune}
-    settings |= ABLATIONS.get(ablation, {})
+    settings |= {"backbone": options.backbone} | ABLATIONS.get(ablation, {})
+    settings |= {} if options.lr is None else {"lr": options.lr}
     model, index = work / "model.safetensors", work / "index"
     training = timed(
         "train", train, data, model, weights=options.weights, workers=options.workers, resume=unfinished,
@@ -148,17 +156,19 @@ def run(options, spec):
     timed("build-index", build_index, work / "database", index, overwrite=True)
     metrics = timed("evaluate", evaluate, work / "test", index, index_order=True, k=(1, 10, 100)).as_dict()
     at_1000 = evaluate(work / "test", index, topk=1000)
+    whole = len(open_index(index))
+    directions = evaluate(work / "test", index, candidates=whole, rerank_by="directions").as_dict()["reranked"]
     keep = ("quantization", "pairs", "balance", "smoothing", "gate", "dropout", "lr", "weight_decay", "precision")
     keep += ("heldout", "best_epoch", "train_images", "heldout_images", "epochs_run")
     common.save(
         name,
         {
-            "protocol": options.protocol, "method": method, "bits": bits, "seed": seed, "ablation": ablation,
+            "protocol": options.protocol, "backbone": options.backbone, "method": method, "bits": bits, "seed": seed, "ablation": ablation,
             "split_sha256": metrics["split_sha256"], "image_size": options.image_size, "width": options.width,
             "finetune": options.finetune, "epochs": options.epochs, "batch_size": options.batch_size,
             "threads": threads, "seconds": seconds, "peak_memory_mb": peak_memory(),
             "training": {key: training[key] for key in keep}, "metrics": metrics,
-            "map_at_1000": at_1000.hamming.map,
+            "map_at_1000": at_1000.hamming.map, "all_by_directions": directions,
         },
         options.results,
     )  # fmt: skip

@@ -9,7 +9,7 @@ Stylianou et al., "Visualizing deep similarity networks", WACV 2019.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +41,7 @@ class Attribution:
         activations: those channels behind the gates, float32 (k, h, w).
         spatial: gate of each cell, float32 (h, w) in (0, scale); None without attention.
         channel: gate of each channel, float32 (c,) in (0, scale); None without attention.
+        resize: how the photograph became the square on which the cells lie, see `hashret.data.images.read_image`.
     """
 
     hash_outputs: HashOutputs
@@ -51,6 +52,7 @@ class Attribution:
     activations: Floats
     spatial: Floats | None
     channel: Floats | None
+    resize: str = "squeeze"
 
 
 def attribute(
@@ -67,7 +69,8 @@ def attribute(
         k: how many of the strongest channels are kept.
     """
     batches = encoder.padded(feature_maps)
-    return [one for _, n, padded in batches for one in _attribute(encoder.head, padded, n, code, k)]
+    made = (one for _, n, padded in batches for one in _attribute(encoder.head, padded, n, code, k))
+    return [replace(one, resize=encoder.resize) for one in made]
 
 
 def _attribute(head: Head, padded: Tensor, n: int, code: npt.ArrayLike | None, k: int) -> Iterator[Attribution]:

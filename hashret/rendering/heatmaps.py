@@ -58,10 +58,20 @@ def span(gate: npt.NDArray[np.float32] | None) -> str:
     return "-" if gate is None else f"{gate.min():.2f} to {gate.max():.2f}"
 
 
-def layer(levels: npt.ArrayLike, size: tuple[int, int]) -> Image:
-    """Return levels (h, w) as a transparent RGBA image of ``size`` (width, height), enlarged smoothly (bicubic)."""
-    from PIL import Image
+def layer(levels: npt.ArrayLike, size: tuple[int, int], resize: str = "squeeze") -> Image:
+    """Return levels (h, w) as a transparent RGBA image, enlarged smoothly (bicubic).
 
+    Args:
+        levels: of the square that a photograph became.
+        size: width and height of the photograph in pixels.
+        resize: how it became the square, see `hashret.data.images.read_image`; of a cropped one the rest stays clear.
+    """
+    from PIL import Image, ImageOps
+
+    if resize == "crop":
+        return ImageOps.pad(layer(levels, (min(size), min(size))), size, color="#0000")
+    if resize == "pad":
+        return ImageOps.fit(layer(levels, (max(size), max(size))), size)
     levels = np.clip(np.asarray(levels, np.float32), -1, 1)
     smooth = np.asarray(Image.fromarray(levels).resize(size, Image.Resampling.BICUBIC))
     smooth = np.clip(smooth, levels.min(), levels.max())  # bicubic overshoots
@@ -70,14 +80,14 @@ def layer(levels: npt.ArrayLike, size: tuple[int, int]) -> Image:
     return Image.fromarray(np.dstack([colours, opacity.round()]).astype(np.uint8))
 
 
-def overlay(photo: Image, levels: npt.ArrayLike) -> Image:
-    """Return an RGB image of a photograph with levels (h, w) drawn over all of it.
+def overlay(photo: Image, levels: npt.ArrayLike, resize: str = "squeeze") -> Image:
+    """Return an RGB image of a photograph with levels (h, w) drawn over what they are of, see `layer`.
 
     The photograph is drawn in grey, so that every colour is the map's, and with less contrast, so that no part of the
     photograph hides the colours.
     """
     grey = photo.convert("L").point(lambda value: 127.5 + _CONTRAST * (value - 127.5)).convert("RGBA")
-    grey.alpha_composite(layer(levels, photo.size))
+    grey.alpha_composite(layer(levels, photo.size, resize))
     return grey.convert("RGB")
 
 

@@ -115,7 +115,8 @@ def maps(path: StrPath, attribution: Attribution | None) -> list[tuple[str, str]
     levels = {"places": heatmaps.contribution_levels(attribution.cells)}
     if attribution.spatial is not None:
         levels["gate"] = heatmaps.gate_levels(attribution.spatial)
-    return [(kind, data_uri(letterbox(heatmaps.layer(level, size), "#0000"))) for kind, level in levels.items()]
+    layers = {kind: heatmaps.layer(level, size, attribution.resize) for kind, level in levels.items()}
+    return [(kind, data_uri(letterbox(layer, "#0000"))) for kind, layer in layers.items()]
 
 
 def results_page(

@@ -11,7 +11,8 @@ from ..rendering.heatmaps import contribution_levels, gate_levels, layer
 from ..rendering.pages import data_uri
 from .schema import Maps
 
-_SIZE = (224, 224)  # pixels; the page stretches it over the photograph, as the encoder squeezed that into a square
+_SIZE = (224, 224)  # pixels; the page lays it over the photograph as `_FIT` says
+_FIT = {"squeeze": "fill", "crop": "contain", "pad": "cover"}  # CSS's object-fit that undoes a way to make a square
 
 
 def maps(encoder: Encoder, feature_map: npt.NDArray[np.float16]) -> Maps:
@@ -23,4 +24,5 @@ def maps(encoder: Encoder, feature_map: npt.NDArray[np.float16]) -> Maps:
         gate_range=None if gate is None else [float(gate.min()), float(gate.max())],
         places=data_uri(layer(contribution_levels(attribution.cells), _SIZE)),
         grid=list(attribution.cells.shape),
+        fit=_FIT[encoder.resize],
     )

@@ -46,12 +46,13 @@ class Hit(BaseModel):
 
 
 class Maps(BaseModel):
-    """Where a code comes from: see-through pictures, as data: URIs, to stretch over the photograph."""
+    """Where a code comes from: see-through pictures, as data: URIs, to lay over the photograph."""
 
     gate: str | None = Field(description="the spatial gate around its mean; null without attention")
     gate_range: list[float] | None = Field(description="least and greatest gate")
     places: str = Field(description="what each place adds to the bits")
     grid: list[int] = Field(description="rows and columns of places before they were enlarged")
+    fit: str = Field(description="how they lie over the photograph, as CSS's object-fit: fill, contain or cover")
 
 
 class Query(BaseModel):

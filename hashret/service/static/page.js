@@ -293,7 +293,7 @@ const NOTES = {
   places: () => ["adds to the bits", "takes from them", ""],
 };
 
-// A map lies over the photograph as the encoder saw it: squeezed into a square, so it is stretched back.
+// A map lies over the photograph as the encoder saw it: squeezed into a square, so it is stretched back; or its middle.
 async function showMap() {
   const look = document.querySelector('input[name="look"]:checked').value;
   const asked = query;
@@ -312,6 +312,7 @@ async function showMap() {
   const { naturalWidth: width, naturalHeight: height } = $("photo");
   $("map").style.setProperty("--shape", `${width} / ${height}`);
   $("map").style.setProperty("--width", `${Math.min(100, (100 * width) / height)}%`);
+  $("map").style.objectFit = asked.maps.fit;
   $("map").src = map;
   const notes = NOTES[look](asked.maps);
   notes[2] += `${notes[2] && ", "}${asked.maps.grid.join(" × ")} places`;
