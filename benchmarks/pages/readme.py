@@ -69,10 +69,12 @@ def retrieval():
 def tables():
     """mAP of every method on every protocol that was run."""
     parts = []
-    for (protocol, size, finetune), runs in tables_page.groups(tables_page.load()).items():
+    for (protocol, size, finetune, backbone), runs in tables_page.groups(tables_page.load()).items():
         plain = [run for run in runs if not run["ablation"]]
         trained = "" if finetune == "head" else ", all layers trained"
-        parts.append(f"**{protocol}**, {size} px{trained}\n\n{tables_page.main_table(protocol, plain)}")
+        network = "" if backbone == "vgg16" else f", {backbone}"
+        shown = tables_page.main_table(protocol if backbone == "vgg16" else None, plain)
+        parts.append(f"**{protocol}**, {size} px{network}{trained}\n\n{shown}")
     return "\n\n".join(parts)
 
 

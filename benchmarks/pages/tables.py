@@ -49,11 +49,12 @@ def load():
 
 
 def groups(runs):
-    """Runs by what makes them comparable: protocol, image size, what was trained."""
+    """Runs by what makes them comparable: protocol, image size, what was trained, and the backbone."""
     found = {}
     for run in runs:
-        found.setdefault((run["protocol"], run["image_size"], run["finetune"]), []).append(run)
-    return found
+        key = (run["protocol"], run["image_size"], run["finetune"], run.get("backbone", "vgg16"))
+        found.setdefault(key, []).append(run)
+    return dict(sorted(found.items(), key=lambda group: (group[0][3] != "vgg16", group[0])))
 
 
 def page(runs):
@@ -66,18 +67,19 @@ def page(runs):
 
 def section(key, group):
     """Tables of one protocol."""
-    protocol, size, finetune = key
+    protocol, size, finetune, backbone = key
     plain = [run for run in group if not run["ablation"]]
     first = group[0]
     trained = "convolutions frozen" if finetune == "head" else "convolutions trained, too"
+    compared = DATASET[protocol] and backbone == "vgg16"
     parts = [
-        f"## {protocol}, {size} px, {trained}",
+        f"## {protocol}, {size} px, {trained}" + ("" if backbone == "vgg16" else f", {backbone}"),
         f"{first['metrics']['queries']:,} queries, {first['metrics']['database']:,} database items, "
         f"{first['training']['train_images'] + first['training']['heldout_images']:,} train images, split sha256 "
         f"`{first['split_sha256'][:12]}`. {provenance(group)}",
         "mAP@all, expected over ties; mean ± standard deviation over the seeds where there are several"
-        + (", and behind the stroke the paper's figure, where it has one." if DATASET[protocol] else "."),
-        main_table(protocol, plain),
+        + (", and behind the stroke the paper's figure, where it has one." if compared else "."),
+        main_table(protocol if compared else None, plain),
         "Order of ties and other metrics, seed " + str(min(run["seed"] for run in plain)) + ":",
         metrics_table(plain),
     ]  # fmt: skip
@@ -87,13 +89,19 @@ def section(key, group):
         parts += ["Does attention help? mAP with it less mAP without, seed by seed:", attention]
     if ablations := ablation_table(group):
         parts += ["Ablations of AM-VGGH, mAP@all as above:", ablations]
-    picture = f"tables-{protocol}-{size}px-{finetune}.png"
-    parts.append(f"![mAP by bits, precision-recall, training time](../docs/{picture})")
+    parts.append(f"![mAP by bits, precision-recall, training time](../docs/{picture_of(key)})")
     return "\n\n".join(parts)
 
 
+def picture_of(key):
+    """File name of the plots of one table."""
+    protocol, size, finetune, backbone = key
+    network = "" if backbone == "vgg16" else f"-{backbone}"
+    return f"tables-{protocol}-{size}px{network}-{finetune}.png"
+
+
 def main_table(protocol, runs):
-    paper = PAPER.get(DATASET[protocol], {})
+    paper = PAPER.get(DATASET.get(protocol), {})
     lines = table_head(["method", *(f"{bits} bits" for bits in BITS)])
     for method in ORDER:
         cells = []
@@ -120,6 +128,8 @@ def metrics_table(runs):
         "P@100",
         "P, R within 2",
     ]
+    by_directions = all("all_by_directions" in run for run in runs)  # which earlier runs were not asked for
+    columns += ["all by directions"] * by_directions
     lines = table_head([*columns, "train", "encode", "peak MB"])
     for run in first_seed(runs):
         h = run["metrics"]["hamming"]
@@ -127,6 +137,7 @@ def metrics_table(runs):
         cells += [three(h[k]) for k in ("map", "map_worst_ties", "map_best_ties", "map_index_order")]
         cells += [three(run["map_at_1000"]), three(h["precision_at"]["10"]), three(h["precision_at"]["100"])]
         cells.append(f"{three(h['precision_radius_2'])}, {three(h['recall_radius_2'])}")
+        cells += [three(run["all_by_directions"]["map"])] * by_directions
         encode = run["seconds"]["encode database"] + run["seconds"]["encode test"]
         cells += [f"{run['seconds']['train']:.0f} s", f"{encode:.0f} s", run["peak_memory_mb"]["process"]]
         lines.append(row(cells))
@@ -137,7 +148,7 @@ def rerank_table(key):
     """P@10 and mAP@all with and without the re-rank, from the JSON of `rerank.py`."""
     path = RESULTS.parent / f"rerank_{key[0]}.json"
     result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"runs": []}
-    runs = [run for run in result["runs"] if (run["image_size"], run["finetune"]) == key[1:]]
+    runs = [run for run in result["runs"] if (run["image_size"], run["finetune"], "vgg16") == key[1:]]
     if not runs:
         return ""
     columns = [(by, c) for by in ("values", "directions") for c in runs[0]["reranked"][by]]
@@ -228,7 +239,7 @@ def plot(key, runs):
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    protocol, size, finetune = key
+    protocol, size, finetune, backbone = key
     runs = [run for run in runs if not run["ablation"]]
     figure, (by_bits, curve, time) = plt.subplots(1, 3, figsize=(15, 4.6), layout="constrained")
     colours = dict(zip(ORDER, plt.get_cmap("tab20").colors[::2] + plt.get_cmap("tab20").colors[1::2], strict=False))
@@ -255,8 +266,9 @@ def plot(key, runs):
     curve.legend(fontsize=8)
     for axes in (by_bits, curve, time):
         axes.grid(alpha=0.3)
-    figure.suptitle(f"{protocol}, {size} px, {'frozen convolutions' if finetune == 'head' else 'all layers trained'}")
-    path = common.TOP / "docs" / f"tables-{protocol}-{size}px-{finetune}.png"
+    trained = "frozen convolutions" if finetune == "head" else "all layers trained"
+    figure.suptitle(f"{protocol}, {size} px, {trained}" + ("" if backbone == "vgg16" else f", {backbone}"))
+    path = common.TOP / "docs" / picture_of(key)
     figure.savefig(path, dpi=80)
     plt.close(figure)
     return path

@@ -163,7 +163,8 @@ def run(options, spec):
     common.save(
         name,
         {
-            "protocol": options.protocol, "backbone": options.backbone, "method": method, "bits": bits, "seed": seed, "ablation": ablation,
+            "protocol": options.protocol, "backbone": options.backbone,
+            "method": method, "bits": bits, "seed": seed, "ablation": ablation,
             "split_sha256": metrics["split_sha256"], "image_size": options.image_size, "width": options.width,
             "finetune": options.finetune, "epochs": options.epochs, "batch_size": options.batch_size,
             "threads": threads, "seconds": seconds, "peak_memory_mb": peak_memory(),

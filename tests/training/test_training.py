@@ -142,11 +142,11 @@ def test_existing_checkpoints_are_kept(photos, head, tmp_path):
         ({"epochs": 0}, "epochs"),
         ({"heldout": 1.0}, "held-out share"),
         ({"batch_size": 64}, "fewer than one batch"),
-        ({"finetune": "tail"}, "finetune must be head or all"),
+        ({"finetune": "tail"}, "finetune must be head, last:N or all"),
         ({"augment": "blur"}, "augment must be"),
         ({"gate": "ajar"}, "gate must be"),
         ({"weights": "/no/such.pth"}, "no weights at"),
-        ({"arch": "resnet"}, "no architecture"),
+        ({"backbone": "resnet"}, "no backbone"),
         ({"lr": 1e6, "epochs": 20}, "lower --lr"),
     ],
 )
