@@ -54,7 +54,7 @@ def groups(runs):
     for run in runs:
         key = (run["protocol"], run["image_size"], run["finetune"], run.get("backbone", "vgg16"))
         found.setdefault(key, []).append(run)
-    return dict(sorted(found.items(), key=lambda group: (group[0][3] != "vgg16", group[0])))
+    return dict(sorted(found.items(), key=lambda group: group[0][3] != "vgg16"))
 
 
 def page(runs):
@@ -137,7 +137,7 @@ def metrics_table(runs):
         cells += [three(h[k]) for k in ("map", "map_worst_ties", "map_best_ties", "map_index_order")]
         cells += [three(run["map_at_1000"]), three(h["precision_at"]["10"]), three(h["precision_at"]["100"])]
         cells.append(f"{three(h['precision_radius_2'])}, {three(h['recall_radius_2'])}")
-        cells += [three(run["all_by_directions"]["map"])] * by_directions
+        cells += [three(run["all_by_directions"]["map"])] if by_directions else []
         encode = run["seconds"]["encode database"] + run["seconds"]["encode test"]
         cells += [f"{run['seconds']['train']:.0f} s", f"{encode:.0f} s", run["peak_memory_mb"]["process"]]
         lines.append(row(cells))

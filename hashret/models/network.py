@@ -44,7 +44,7 @@ class HashNet(nn.Module):
         self.register_state_dict_post_hook(_to_stored_names)
         self.register_load_state_dict_pre_hook(_from_stored_names)
 
-    def parts(self, trained_stages: int | None) -> tuple[nn.Module | None, nn.Module]:
+    def divided(self, trained_stages: int | None) -> tuple[nn.Module | None, nn.Module]:
         """Split the network into the layers that are frozen, None for none, and the module that is trained.
 
         Args:

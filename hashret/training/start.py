@@ -182,7 +182,7 @@ def train(
     net = HashNet(bits, classes, image_size, backbone, head=config.pop("kind"), **config)
     with main_first():
         net.backbone = load_backbone(weights, backbone)
-    frozen, trained = net.parts(trained_stages)
+    frozen, trained = net.divided(trained_stages)
     run.check_space(net, trained, method_class.fitted)
     feed: Feed
     if frozen is None:
