@@ -20,11 +20,9 @@ from .output import say
 )  # fmt: skip
 @click.option("--bits", type=int, default=48, show_default=True, help="code length, 8 to 256")
 @click.option(
-    "--backbone",
-    default="vgg16",
-    show_default=True,
-    help="one of those that hashret backbones lists, timm:NAME, or package.module:function",
-)
+    "--backbone", cls=shared.ListedOption, names=shared.backbones, default="vgg16", show_default=True,
+    help="{}, timm:NAME, or package.module:function; hashret backbones says more of them",
+)  # fmt: skip
 @click.option(
     "--weights", default="pretrained", show_default=True, help="pretrained, a .safetensors or .pth file, none"
 )

@@ -91,6 +91,13 @@ class ListedCommand(click.Command):
         super().format_help_text(context, formatter)
 
 
+def backbones() -> Iterable[str]:
+    """Return the names of the backbones."""
+    from ..models.backbones import BACKBONES
+
+    return BACKBONES
+
+
 def methods() -> Iterable[str]:
     """Return the names of the hashing methods."""
     from ..methods import METHODS
