@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .bits import HashOutputs, Positions, binarize, pack
-from .data import Source, open_data
+from .data import Source, VectorSource, as_source
 from .data.batches import Batch, batch_size, batches, split_rows
+from .data.embeddings import ROWS_AT_ONCE
 from .data.feature_cache import PRESENT, CachedRows, FeatureCache
 from .data.walk import PassedOver
 from .distributed import barrier, is_main, local_device, main_first, process_group, rank, world
@@ -43,6 +44,7 @@ from .names import fitting, to_json
 from .progress import Progress, takes_quiet
 from .results import Result
 from .shards import MANIFEST, Shard, encode_paths, read_manifest, read_shard, shard_name, write_shard
+from .vectors import unusable
 
 SKIPPED = "skipped.jsonl"
 PASSED_OVER = "passed_over.jsonl"
@@ -78,7 +80,7 @@ class EncodeReport(Result):
 @takes_quiet
 @process_group()
 def encode(
-    data: StrPath | Source,
+    data: StrPath | Source | npt.NDArray[np.number],
     model: StrPath = "model.safetensors",
     out: StrPath = "codes",
     *,
@@ -89,6 +91,7 @@ def encode(
     cache: StrPath | None = None,
     fill_cache: bool = False,
     features: bool = False,
+    vectors: str | None = None,
     workers: int | None = None,
     download: bool = False,
     overwrite: bool = False,
@@ -101,7 +104,8 @@ def encode(
     reports. Once a process is lost, the others end, and the next run writes the shards that are missing then.
 
     Args:
-        data, split, download, exclude, include: see `hashret.data.open_data`; ``data`` may be an open source as well.
+        data, split, download, exclude, include: see `hashret.data.open_data`; ``data`` may be an open source as well,
+            or an array of vectors.
         model: checkpoint.
         out: folder of the shards, `codes.json`, `skipped.jsonl`, which names every unreadable photograph, and, where
             there is more among the photographs, `passed_over.jsonl`, which names that.
@@ -110,6 +114,8 @@ def encode(
         cache: folder of feature caches. Features that are there already are used; they give the same codes.
         fill_cache: keep the convolution features of these photographs, for further encoders on the same convolutions.
         features: keep, too, what the hash layer reads (4,096 numbers a photograph by default), to re-rank by.
+        vectors: where these are encoded, what is kept of them to re-rank by: "float32", "float16", or "none"; None for
+            float32, or for the type that they came in where that is a smaller one.
         workers: decoding processes; None for one a core.
         overwrite: replace shards that exist. They stay until the new run is complete; a run that was killed goes on.
 
@@ -122,14 +128,12 @@ def encode(
     if shard_size < 1:
         raise HashretError(f"a shard holds at least 1 photograph, not {shard_size}")
     with main_first():  # what is downloaded or unpacked is so once
-        if isinstance(data, str | os.PathLike):
-            source = open_data(data, split, download=download, exclude=exclude, include=include)
-        else:
-            source = data
+        source = as_source(data, split, download=download, exclude=exclude, include=include)
     encoder = load_encoder(model, local_device(pick_device(device)), precision)
-    if features and not encoder.fc_width:
-        raise HashretError(f"{encoder.meta['method']} has no fully connected layers whose features could be kept")
-    run = _Run(encoder, source, named(out), shard_size, workers, features)
+    if isinstance(source, VectorSource):
+        run: _Run = _VectorRun(encoder, source, named(out), shard_size, vectors)
+    else:
+        run = _Run(encoder, source, named(out), shard_size, workers, features)
     with run.claimed(overwrite):
         run.use_cache(cache, fill_cache)
         return run.encode()
@@ -139,7 +143,14 @@ class _Run:
     def __init__(
         self, encoder: Encoder, source: Source, out: Path, shard_size: int, workers: int | None, keep_fc_features: bool
     ) -> None:
-        self.keep_fc_features = keep_fc_features
+        if bool(encoder.vector_width) != isinstance(source, VectorSource):
+            kinds = ("vectors", "photographs") if encoder.vector_width else ("photographs", "vectors")
+            raise HashretError(f"this encoder takes {kinds[0]}, and {source.spec} has {kinds[1]}")
+        if keep_fc_features and not encoder.fc_width:
+            raise HashretError(f"{encoder.meta['method']} has no fully connected layers whose features could be kept")
+        self.kept: tuple[int, np.dtype[Any]] | None = None  # width and type of the features that are kept
+        if keep_fc_features and encoder.fc_width:
+            self.kept = encoder.fc_width, np.dtype(np.float32)
         self.encoder, self.source, self.out = encoder, source, out
         self.folder = self.out  # that shards are written to
         self.pending = out.resolve().with_name(fitting(f".{out.resolve().name}", ".new"))
@@ -265,13 +276,25 @@ class _Run:
         what = "encoding" if world() == 1 else f"encoding, process 1 of {world()}"
         progress = Progress(what, sum(len(self._rows(number)) for number in mine))
         fresh = [rows for number in mine for rows in self._fresh(number)]
-        encoder = self.encoder
-        decoded = iter(batches(self.source, encoder.image_size, fresh, self.workers, resize=encoder.resize))
+        decoded = self._decoded(fresh)
         for number in mine:
             self._write(number, decoded, progress)
         progress.close()
         barrier()
         return self._finish(images / progress.seconds) if is_main() else None
+
+    def _decoded(self, fresh: list[list[int]]) -> Iterator[Batch]:
+        """Yield batches of what is to be encoded, by their rows."""
+        encoder = self.encoder
+        return iter(batches(self.source, encoder.image_size, fresh, self.workers, resize=encoder.resize))
+
+    def _encoded(self, batch: Batch) -> tuple[HashOutputs, npt.NDArray[Any] | None]:
+        """Return the hash outputs of a batch, and the features that are kept of it."""
+        return self.encoder.outputs(self.encoder.backbone(batch.images), self.kept is not None)
+
+    def _ids(self, rows: Positions) -> Positions:
+        """Return the ids of rows of the source."""
+        return rows
 
     def _rows(self, number: int) -> Positions:
         start = number * self.shard_size
@@ -286,26 +309,26 @@ class _Run:
         """Encode a shard; ``decoded`` yields the batches of all shards, so that decoding never waits for writing."""
         rows = self._rows(number)
         hash_outputs = np.zeros((len(rows), self.encoder.bits), np.float32)
-        width = self.encoder.fc_width if self.keep_fc_features else 0
-        fc_features = np.zeros((len(rows), width), np.float32) if width else None
+        fc_features = None if self.kept is None else np.zeros((len(rows), self.kept[0]), self.kept[1])
         readable, skipped = np.ones(len(rows), bool), []
         if self.feature_maps is not None:
             for block in split_rows(rows[self.cached[rows]], self.batch_size):
-                self._put(block - rows[0], self.feature_maps[block], hash_outputs, fc_features)
+                outputs = self.encoder.outputs(self.feature_maps[block], fc_features is not None)
+                self._put(block - rows[0], outputs, hash_outputs, fc_features)
                 progress.add(len(block))
         for batch in islice(decoded, len(self._fresh(number))):
             if len(batch.rows):
-                maps = self.encoder.backbone(batch.images)
-                self._put(batch.rows - rows[0], maps, hash_outputs, fc_features)
+                self._put(batch.rows - rows[0], self._encoded(batch), hash_outputs, fc_features)
             for row, reason in batch.skipped:
                 readable[row - rows[0]] = False
-                skipped.append({"id": row, "path": self.source.reference(row), "reason": reason})
+                [id] = self._ids(np.array([row])).tolist()
+                skipped.append({"id": id, "path": self.source.reference(row), "reason": reason})
             progress.add(len(batch.rows) + len(batch.skipped))
         rows, hash_outputs = rows[readable], hash_outputs[readable]
         shard = Shard(
             codes=pack(binarize(hash_outputs)),
             hash_outputs=hash_outputs,
-            ids=rows,
+            ids=self._ids(rows),
             paths=encode_paths([self.source.reference(row) for row in rows.tolist()]),
             labels=None if self.source.labels is None else self.source.labels[rows],
             skipped=tuple(skipped),
@@ -318,10 +341,14 @@ class _Run:
         )  # fmt: skip
 
     def _put(
-        self, positions: Positions, maps: Any, hash_outputs: HashOutputs, fc_features: npt.NDArray[np.float32] | None
+        self,
+        positions: Positions,
+        encoded: tuple[HashOutputs, npt.NDArray[Any] | None],
+        hash_outputs: HashOutputs,
+        fc_features: npt.NDArray[Any] | None,
     ) -> None:
-        """Encode feature maps, and put what comes of them into the rows of a shard."""
-        hash_outputs[positions], kept = self.encoder.outputs(maps, fc_features is not None)
+        """Put what `_encoded` returns into the rows of a shard."""
+        hash_outputs[positions], kept = encoded
         if fc_features is not None:
             fc_features[positions] = kept
 
@@ -343,6 +370,51 @@ class _Run:
             replace_folder(self.folder, self.out, _NAMES)
             (self.out / _PENDING).unlink()
         return EncodeReport(encoded, len(lines), rate, tuple(lines), passed_over)
+
+
+class _VectorRun(_Run):
+    """A run over vectors: they are read and encoded here, and kept in the place of features."""
+
+    source: VectorSource
+
+    def __init__(self, encoder: Encoder, source: VectorSource, out: Path, shard_size: int, store: str | None) -> None:
+        super().__init__(encoder, source, out, shard_size, 0, False)
+        encoder.check_vectors(source.read(slice(0, 1)))
+        dtypes = {None: source.stored, "float32": np.dtype(np.float32), "float16": np.dtype(np.float16), "none": None}
+        if store not in dtypes:
+            raise HashretError(f"vectors are kept as float32, float16 or none, not {store}")
+        dtype, self.batch_size = dtypes[store], ROWS_AT_ONCE
+        self.manifest |= {"rerank_by": encoder.meta["rerank_by"], "vectors": str(dtype)}
+        if dtype is not None:
+            self.kept = source.width, dtype
+            self.manifest["features"] = source.width
+        if source.ids is not None:
+            self.manifest["own_ids"] = True
+
+    def use_cache(self, folder: StrPath | None, fill: bool) -> None:
+        """Do nothing: there are no feature maps."""
+
+    def _ids(self, rows: Positions) -> Positions:
+        return rows if self.source.ids is None else self.source.ids[rows]
+
+    def _decoded(self, fresh: list[list[int]]) -> Iterator[Batch]:
+        for rows in fresh:
+            vectors = self.source.read(rows)
+            skipped = dict(unusable(vectors))
+            usable = np.setdiff1d(np.arange(len(rows)), [*skipped])
+            yield Batch(np.array(rows)[usable], vectors[usable], [(rows[at], why) for at, why in skipped.items()])
+
+    def _encoded(self, batch: Batch) -> tuple[HashOutputs, npt.NDArray[Any] | None]:
+        hash_outputs = self.encoder.encode(batch.images)
+        if self.kept is None:
+            return hash_outputs, None
+        with np.errstate(over="ignore"):
+            kept = batch.images.astype(self.kept[1])
+        lost = np.flatnonzero(~np.isfinite(kept).all(axis=1))
+        if len(lost):
+            row = self.source.reference(int(batch.rows[lost[0]]))
+            raise HashretError(f"{row} holds numbers beyond those of float16", hint="keep vectors as float32")
+        return hash_outputs, kept
 
 
 def _write_lines(file: Path, lines: Iterable[Mapping[str, Any]]) -> None:

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .bits import Codes, Labels, Positions
 from .collapse import QUERIES, collapsed, map_by_chance
+from .data import Source
 from .engines import shown
 from .errors import HashretError, warn
 from .files import StrPath, check_writable, read_json, write_json
@@ -133,7 +135,7 @@ class Evaluation(WasDict):
 
 @takes_quiet
 def evaluate(
-    queries: StrPath,
+    queries: StrPath | Source | npt.NDArray[np.number],
     index: StrPath = "index",
     *,
     model: StrPath = "model.safetensors",
@@ -158,7 +160,8 @@ def evaluate(
     Hamming distance.
 
     Args:
-        queries: folder of shards, or a data source (see `hashret.data.open_data`) to be encoded by ``model``.
+        queries: folder of shards, or a data source (see `hashret.data.open_data`) to be encoded by ``model``, or an
+            open source, or an array of vectors.
         index: folder of an index, or a collection in an engine.
         split, exclude, include: of the data source.
         rerank_by: what the re-rank compares, see `hashret.index.rerank`; "auto" is "values", or the metric of vectors.
@@ -287,7 +290,7 @@ class Scores:
 @takes_quiet
 @old_keywords
 def open_evaluation_set(
-    queries: StrPath,
+    queries: StrPath | Source | npt.NDArray[np.number],
     index: StrPath = "index",
     model: StrPath = "model.safetensors",
     subset: str | None = None,
@@ -300,15 +303,16 @@ def open_evaluation_set(
 ) -> EvaluationSet:
     """Open queries and index for `score`; arguments and errors are those of `evaluate`, its ``split`` the subset."""
     database = open_database(index, device, values)
+    asked_for = queries if isinstance(queries, str | os.PathLike) else "what is asked for"
     manifest, query = _load_queries(queries, model, subset, database, device, exclude, include)
     if manifest["encoder"] != database.meta["encoder"]:
-        raise HashretError(f"{queries} and {shown(index)} were encoded by different encoders")
+        raise HashretError(f"{asked_for} and {shown(index)} were encoded by different encoders")
     positions, codes, labels = database.everything()
     if query.labels is None or labels is None:
         hint = "encode class folders or a label list"
         raise HashretError("metrics need labels of both queries and index", hint=hint)
     if database.rerank_choice(rerank_by) in OF_FEATURES and query.fc_features is None:
-        raise HashretError(f"{queries} keeps no features to re-rank by", hint="encode it with --features")
+        raise HashretError(f"{asked_for} keeps no features to re-rank by", hint="encode it with --features")
     if query.skipped:
         count, first = len(query.skipped), query.skipped[0]
         warn(
@@ -316,13 +320,13 @@ def open_evaluation_set(
             f"{first['reason']}"
         )
     if not len(query):
-        raise HashretError(f"no queries in {queries}")
+        raise HashretError(f"no queries in {asked_for}")
     if not len(database):
         raise HashretError(f"every photograph of {shown(index)} was removed; there is nothing to score against")
     known, asked = database.meta["classes"], manifest["classes"]
     if not set(known) & set(asked):
         raise HashretError(
-            f"{queries} and {shown(index)} have no class in common ({_first_names(asked)}; {_first_names(known)})",
+            f"{asked_for} and {shown(index)} have no class in common ({_first_names(asked)}; {_first_names(known)})",
             hint="encode both from the same data set",
         )
     classes, several = united(known, asked), 2 in (query.labels.ndim, labels.ndim)
@@ -392,7 +396,7 @@ def score(
 
 
 def _load_queries(
-    queries: StrPath,
+    queries: StrPath | Source | npt.NDArray[np.number],
     model: StrPath,
     subset: str | None,
     database: Database,
@@ -401,7 +405,7 @@ def _load_queries(
     include: Sequence[str],
 ) -> tuple[dict[str, Any], Shard]:
     """Return the manifest of the query set and its queries, encoded first where they are photographs."""
-    if (Path(queries) / MANIFEST).exists():
+    if isinstance(queries, str | os.PathLike) and (Path(queries) / MANIFEST).exists():
         shards = ShardFolder(queries)
         return shards.manifest, shards.load()
     from .encoding import encode

@@ -10,14 +10,16 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar, cast
 
 import numpy as np
+import numpy.typing as npt
 from numpy.typing import NDArray
 
 from . import __version__
 from .bits import HashOutputs, binarize, pack
-from .data import ImageSource, Source, open_data, warn_passed_over
+from .data import ImageSource, Source, VectorSource, as_source, open_data, warn_passed_over
+from .data import vectors as vector_source
 from .data.batches import split_rows
 from .data.images import UnreadableImage, read_image
 from .data.references import is_there, kind_of
@@ -28,6 +30,7 @@ from .files import StrPath, partial_folder, remove_leftovers
 from .index import Database, Index, Item, append, open_index
 from .index.opening import on_device
 from .index.paths import file_key
+from .index.rerank import AUTO, OF_FEATURES
 from .models.checkpoint import load_encoder, read_meta
 from .models.encoder import Encoder
 from .names import to_json
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 TOGETHER = ("mean", "union")
+Photos = Sequence[StrPath] | VectorSource  # queries: paths, or vectors, whose items are their names
 _PHOTOS_AT_ONCE = 64  # decoded before they are encoded
 _ITEMS_AT_ONCE = 1000  # photographs within a radius that are looked up together
 
@@ -182,7 +186,7 @@ class Searcher:
     @_old_rerank
     def search_many(
         self,
-        photos: Sequence[StrPath],
+        photos: Photos,
         k: int = 10,
         *,
         candidates: int | None = None,
@@ -194,7 +198,7 @@ class Searcher:
         """Answer several photographs, each on its own.
 
         Args:
-            photos: paths.
+            photos: paths, or vectors.
             k, candidates, rerank_by, among: see `hashret.index.Database.search`.
             exclude_self: leave out the file that is asked for.
             unreadable: a dict, to which photographs that cannot be read are added, with the reason; their answer is
@@ -214,7 +218,7 @@ class Searcher:
     @_old_rerank
     def search_together(
         self,
-        photos: Sequence[StrPath],
+        photos: Photos,
         k: int = 10,
         *,
         candidates: int | None = None,
@@ -255,6 +259,30 @@ class Searcher:
         most, cut = max(hits.candidates for hits in answers), any(hits.ties_cut for hits in answers)
         return HitList(_ranked(sorted(best.values(), key=_distance)[:k]), most, cut)
 
+    def search_vectors(
+        self,
+        vectors: npt.ArrayLike | VectorSource,
+        k: int = 10,
+        *,
+        candidates: int | None = None,
+        rerank_by: str | None = AUTO,
+        among: Any = None,
+    ) -> list[HitList]:
+        """Answer vectors, where the encoder takes these: (n, width), or one (width,), of any type of numbers.
+
+        Args:
+            vectors: the queries, each of which is answered on its own.
+            k, candidates, among: as of `search_many`.
+            rerank_by: see `hashret.index.Database.search`; "auto" compares the vectors themselves, if the index keeps
+                them and its encoder has learned from no labels.
+
+        Raises:
+            HashretError: vectors of another width, or with NaN or infinity.
+        """
+        source = vectors if isinstance(vectors, VectorSource) else vector_source(vectors)
+        answers = self.search_many(source, k, candidates=candidates, rerank_by=rerank_by, among=among)
+        return [hits for hits in answers if hits is not None]
+
     def within(self, photo: StrPath, radius: int, among: Any = None) -> Iterator[Hit]:
         """Yield all photographs within ``radius`` bits of one, by Hamming distance."""
         yield from self._within(self.encode([photo]), radius, among)
@@ -267,31 +295,33 @@ class Searcher:
                 items = self.index.items(positions[block].tolist())
                 yield from _hits(items, D[block].tolist(), [math.nan] * len(items), start + 1)
 
-    def _all_within(
-        self, files: Sequence[str], radius: int, among: Any, unreadable: dict[str, str]
-    ) -> list[QueryAnswer]:
+    def _all_within(self, files: Photos, radius: int, among: Any, unreadable: dict[str, str]) -> list[QueryAnswer]:
         """Return for each file that can be read all photographs within a radius."""
         outputs = self._outputs(files, unreadable=unreadable)
         if outputs is None:
             return []
         return [
-            QueryAnswer(files[number], HitList(self._within(outputs.hash_outputs[row : row + 1], radius, among)))
+            QueryAnswer(str(files[number]), HitList(self._within(outputs.hash_outputs[row : row + 1], radius, among)))
             for row, number in enumerate(outputs.numbers)
         ]
 
-    def encode(self, photos: Sequence[StrPath]) -> HashOutputs:
+    def encode(self, photos: Photos) -> HashOutputs:
         """Return the hash outputs of photographs, float32 (n, bits). Raises HashretError if one cannot be read."""
         outputs = self._outputs(photos)
         assert outputs is not None
         return outputs.hash_outputs
 
     def _outputs(
-        self, photos: Sequence[StrPath], rerank_by: str | None = "values", unreadable: dict[str, str] | None = None
+        self, photos: Photos, rerank_by: str | None = "values", unreadable: dict[str, str] | None = None
     ) -> QueryOutputs | None:
-        """Return what the encoder gives for photographs; None where none of them could be read."""
+        """Return what the encoder gives for photographs or vectors; None where none of them could be read."""
         if not len(photos):
             raise HashretError("no photographs to look for")
-        full = rerank_by == "features"
+        if isinstance(photos, VectorSource):
+            return self._vector_outputs(photos, unreadable)
+        if self.encoder.vector_width:
+            raise HashretError("this index is of vectors, not of photographs", hint="name vectors with --vector")
+        full = rerank_by is not None and self.index.rerank_choice(rerank_by) in OF_FEATURES
         if full and not self.encoder.fc_width:
             raise HashretError(f"{self.encoder.meta['method']} has no features to re-rank by")
         numbers: list[int] = []
@@ -306,6 +336,15 @@ class Searcher:
             return None
         features = np.concatenate([features for _, features in outputs]) if full else None
         return QueryOutputs(numbers, np.concatenate([hash_outputs for hash_outputs, _ in outputs]), features)
+
+    def _vector_outputs(self, source: VectorSource, unreadable: dict[str, str] | None) -> QueryOutputs | None:
+        for row, reason in source.skipped.items():
+            if unreadable is None:
+                raise HashretError(f"cannot use the vector {source.reference(row)}: it {reason}")
+            unreadable[source.reference(row)] = reason
+        numbers = [row for row in range(len(source)) if row not in source.skipped]
+        vectors = source.read(numbers)
+        return QueryOutputs(numbers, self.encoder.encode(vectors), vectors) if numbers else None
 
     @old_keywords
     @_old_rerank
@@ -394,7 +433,7 @@ class QueryAnswer(NamedTuple):
 
 
 def query(
-    photos: Iterable[StrPath],
+    photos: Iterable[StrPath] = (),
     index: StrPath | Database = "index",
     model: StrPath | Encoder = "model.safetensors",
     *,
@@ -402,7 +441,7 @@ def query(
     candidates: int | None = None,
     recall: float | None = None,
     rerank: bool = True,
-    rerank_by: str | None = "values",
+    rerank_by: str | None = AUTO,
     radius: int | None = None,
     label: Iterable[str] = (),
     path: Iterable[str] = (),
@@ -414,11 +453,12 @@ def query(
     searcher: Searcher | None = None,
     exclude: Sequence[str] = (),
     include: Sequence[str] = (),
+    vectors: StrPath | npt.NDArray[np.number] | VectorSource | None = None,
     unreadable: dict[str, str] | None = None,
 ) -> list[QueryAnswer]:
-    """Look for photographs in an index.
+    """Look for photographs, or for vectors, in an index.
 
-    Photographs that cannot be read are warned of, and left out.
+    Photographs that cannot be read are warned of, and left out, and so are vectors that hold NaN.
 
     Args:
         photos: image files; a folder stands for all images below it.
@@ -428,13 +468,14 @@ def query(
             k-th nearest, all of these, up to 10,000. Where some are left out even so, that is a warning.
         recall: take as many candidates as give this fraction of the k nearest by Euclidean distance, instead.
         rerank: False leaves the order of the Hamming distance, as ``rerank_by`` None does.
-        rerank_by: one of `hashret.index.rerank.CHOICES`, or None.
+        rerank_by: one of `hashret.index.rerank.CHOICES`, or None; "auto" is what the index is made for.
         radius: all photographs within this many bits, instead of k.
         label, path, ids: search among photographs of these labels, path patterns and ids only.
         exclude_self: leave out the file that is asked for.
         together: "mean" or "union" takes all photographs as one query, which goes by the name of the first.
         searcher: an open `Searcher`, instead of index, model and device.
         exclude, include: patterns of what is left out of folders and what is not, see `hashret.data.walk.walk`.
+        vectors: an array, a file of vectors or an open source of them, to look for in the place of photographs.
         unreadable: a dict, to which photographs that cannot be read are added, with the reason.
 
     Raises:
@@ -442,7 +483,7 @@ def query(
     """
     rerank_by = rerank_by if rerank else None
     unreadable = {} if unreadable is None else unreadable
-    files = expand(photos, exclude, include, unreadable)
+    files: Photos = expand(photos, exclude, include, unreadable) if vectors is None else _query_vectors(vectors)
     searcher = searcher or Searcher(index, model, device, values=values)
     among = searcher.index.select(label or None, path or None, ids or None) if label or path or ids else None
     if among is not None and not len(among):
@@ -457,19 +498,28 @@ def query(
         one = searcher.search_together(
             files, k, candidates=candidates, rerank_by=rerank_by, among=among, by=together, unreadable=unreadable
         )
-        results = [QueryAnswer(next(file for file in files if file not in unreadable), one)]
+        results = [QueryAnswer(next(str(file) for file in files if str(file) not in unreadable), one)]
     else:
         answers = searcher.search_many(
             files, k, candidates=candidates, rerank_by=rerank_by, among=among, exclude_self=exclude_self,
             unreadable=unreadable,
         )  # fmt: skip
-        results = [QueryAnswer(file, hits) for file, hits in zip(files, answers, strict=True) if hits is not None]
+        pairs = zip(files, answers, strict=True)
+        results = [QueryAnswer(str(file), hits) for file, hits in pairs if hits is not None]
     if not results:
         raise nothing_read(unreadable)
     warn_unreadable(unreadable)
     if recall is None:  # which was measured with the ties cut off
         _warn_of_cut_ties([answer.hits for answer in results])
     return results
+
+
+def _query_vectors(vectors: StrPath | npt.NDArray[np.number] | VectorSource) -> VectorSource:
+    """Open vectors that are asked for: a file is named with or without the ``vectors:`` before it."""
+    if isinstance(vectors, str | os.PathLike):
+        name = os.fspath(vectors)
+        vectors = cast(VectorSource, open_data(name if name.startswith("vectors:") else f"vectors:{name}"))
+    return vectors if isinstance(vectors, VectorSource) else vector_source(vectors)
 
 
 def _warn_of_cut_ties(answers: Sequence[HitList]) -> None:
@@ -492,7 +542,7 @@ def warn_unreadable(unreadable: dict[str, str]) -> None:
 @takes_quiet
 def add(
     index: StrPath,
-    photos: StrPath | Iterable[StrPath],
+    photos: StrPath | Iterable[StrPath] | Source | npt.NDArray[np.number],
     model: StrPath = "model.safetensors",
     *,
     split: str | None = None,
@@ -510,7 +560,7 @@ def add(
     Args:
         index, model, device: see `Searcher`.
         photos: image files, or data sources as of `hashret.data.open_data`, which ``split``, ``exclude`` and
-            ``include`` are for.
+            ``include`` are for; or an open source, or an array of vectors.
         again: add also photographs whose file is in the index already, which are left out otherwise.
         workers: decoding processes, see `hashret.encoding.encode`.
 
@@ -574,10 +624,16 @@ def _new_photographs(index: Index, sources: Iterable[Source], again: bool) -> li
 
 
 def _sources(
-    photos: StrPath | Iterable[StrPath], split: str | None, exclude: Sequence[str], include: Sequence[str]
+    photos: StrPath | Iterable[StrPath] | Source | npt.NDArray[np.number],
+    split: str | None,
+    exclude: Sequence[str],
+    include: Sequence[str],
 ) -> Iterator[Source]:
     """Yield data sources of what a user names: files together as one, each folder or data set on its own."""
-    named = [photos] if isinstance(photos, (str, os.PathLike)) else list(photos)
+    if isinstance(photos, np.ndarray | ImageSource):
+        yield as_source(photos)
+        return
+    named = [photos] if isinstance(photos, (str, os.PathLike)) else list(cast(Iterable[StrPath], photos))
     files = [photo for photo in named if is_there(photo)]
     if files:
         yield ImageSource(Path("."), tuple(str(file) for file in files), spec=str(files[0]))

@@ -25,7 +25,7 @@ from .files import StrPath, atomic, read_json, recover
 from .names import json_lines, to_json
 from .records import checked, fields, list_of, one_of, or_none, text, whole
 from .renamed import old_attributes
-from .vectors import METRICS, STORED_TYPES
+from .vectors import STORED_TYPES
 
 if TYPE_CHECKING:
     import h5py
@@ -42,7 +42,7 @@ PROTOCOL = fields({"name": text(), "set": text(), "split": text()}, {"topk": or_
 _MANIFEST = fields(
     _ENCODED | {"precision": one_of("bfloat16", "float32"), "shards": whole(0, 2**40), "classes": list_of(text())},
     {"format": whole(), "images": whole(), "shard_size": whole(1), "data": text(), "features": whole(1),
-     "protocol": or_none(PROTOCOL), "metric": one_of(*METRICS), "own_ids": one_of(True)},
+     "protocol": or_none(PROTOCOL), "rerank_by": text(), "own_ids": one_of(True)},
 )  # fmt: skip
 
 Array = npt.NDArray[Any]

@@ -58,6 +58,7 @@ from .output import say
 @click.option("--pairs", type=float, help="as --option pairs=VALUE")
 @click.option("--balance", type=float, help="as --option balance=VALUE")
 @click.option("--smoothing", type=float, help="as --option smoothing=VALUE")
+@click.option("--metric", default="cosine", show_default=True, help="of vectors: cosine or euclidean")
 @click.option("--augment", default="crop-flip", show_default=True, help="none, crop or crop-flip, with --finetune all")
 @click.option("--heldout", type=float, default=0.05, show_default=True, help="share of the images that picks the epoch")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
@@ -131,6 +132,7 @@ def backbones() -> None:
 @shared.PRECISION
 @shared.CACHE
 @click.option("--fill-cache", is_flag=True, help="keep the convolution features for further encoders")
+@click.option("--vectors", help="what is kept of vectors: float32, float16 or none; default: as they came, or float32")
 @click.option("--features", is_flag=True, help="keep what the hash layer reads, too, for --rerank-by features")
 @shared.WORKERS
 @shared.MAX_PIXELS

@@ -156,6 +156,7 @@ INCLUDE = click.option(
 POSITIVE = click.IntRange(1)
 ID = click.IntRange(0, 2**63 - 1)
 RERANK_BY = click.option(
-    "--rerank-by", default="values", show_default=True,
-    help="values; directions: of the logits; asymmetric: values against codes; features: before the hash layer",
+    "--rerank-by", default="auto", show_default=True,
+    help="values; directions: of the logits; asymmetric: values against codes; features: before the hash layer; cosine "
+    "or euclidean: of features or vectors; auto: values, or as vectors that need no labels were encoded",
 )  # fmt: skip

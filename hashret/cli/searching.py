@@ -18,6 +18,7 @@ from .output import say
 @click.argument("photos", nargs=-1)
 @shared.INDEX
 @shared.MODEL
+@click.option("--vector", "vectors", metavar="FILE", help="find what is nearest to these vectors instead: FILE[::NAME]")
 @click.option("-k", type=int, default=10, show_default=True, help="answers a photograph")
 @click.option(
     "--candidates", type=int, help="nearest codes that are re-ranked; default: 1000, and all that tie with the nearest"
@@ -59,12 +60,14 @@ def query(
     grid: str | None,
     html: str | None,
     maps: bool,
+    vectors: str | None,
     **options: Any,
 ) -> None:
-    """Find the photographs most like PHOTOS (files, folders, or - for paths on standard input).
+    """Find the photographs most like PHOTOS (files, folders, or - for paths on standard input), or the nearest vectors.
 
     \b
     Example: hashret query photo.jpg -k 10 --html hits.html
+             hashret query --vector queries.npy --json
     """
     from .. import explanation
     from ..rendering import pages, pictures
@@ -74,9 +77,11 @@ def query(
     pictures.check_suffix(grid, ".png")
     pictures.check_suffix(html, ".html")
     unreadable: dict[str, str] = {}
-    files = expand(_photos(photos, null), exclude, include, unreadable)
+    if vectors and photos:
+        raise HashretError("photographs and vectors are asked for one after the other, not together")
+    files = [] if vectors else expand(_photos(photos, null), exclude, include, unreadable)
     searcher = Searcher(index, model, device, values=values)
-    results = query(files, searcher=searcher, unreadable=unreadable, **options)
+    results = query(files, searcher=searcher, unreadable=unreadable, vectors=vectors, **options)
     if as_json:
         for answer in results:
             click.echo(to_json(answer.as_dict()))
@@ -87,7 +92,7 @@ def query(
     if grid:
         pictures.grid(results, grid)
     if html:
-        maps = maps and not options["together"]  # each hit's map is for the code of one query
+        maps = maps and not options["together"] and not vectors  # each hit's map is for the code of one query
         explained = explanation.explain_results(results, searcher.encoder) if maps else None
         pages.results_page(results, html, explained=explained)
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,12 +30,12 @@ Rows = TypeVar("Rows", Positions, list[int], list[str], range)
 
 @dataclass
 class Batch:
-    """Decoded photographs: ``rows`` (n,) of the source, ``images`` uint8 (n, 3, s, s), and ``skipped``, pairs (row,
-    reason) of those that could not be read.
+    """Decoded photographs: ``rows`` (n,) of the source, ``images`` uint8 (n, 3, s, s) or, of vectors, float32
+    (n, width), and ``skipped``, pairs (row, reason) of those that could not be read.
     """
 
     rows: Positions
-    images: Pixels
+    images: npt.NDArray[Any]
     skipped: list[tuple[int, str]]
 
 

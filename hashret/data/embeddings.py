@@ -53,6 +53,13 @@ class VectorSource(ImageSource):
     def __len__(self) -> int:
         return int(self.numbers.shape[0])
 
+    def __getitem__(self, row: int) -> str:
+        """Return the name of a row, as a list of paths has it."""
+        return self.reference(row)
+
+    def __iter__(self) -> Iterator[str]:
+        return map(self.reference, range(len(self)))
+
     @property
     def width(self) -> int:
         """Numbers of a vector."""

@@ -29,7 +29,7 @@ from .names import EngineAddress, parse
 FORMAT = 1
 _BATCH = 5000
 _KEPT = (
-    "bits", "encoder", "precision", "image_size", "metric", "classes", "protocol", "count", "generation", "next_id",
+    "bits", "encoder", "precision", "image_size", "rerank_by", "classes", "protocol", "count", "generation", "next_id",
 )  # fmt: skip
 _SPARSE = 10_000_000  # ids that may be missing between those of an index, since an engine is read in spans of ids
 _QUERIES, _NEAREST = 100, 100  # that the recall of an approximate index is measured on

@@ -138,14 +138,14 @@ class Database(ABC):
     def rerank_choice(self, rerank_by: str) -> str:
         """Return one of `hashret.index.rerank.CHOICES`: what "auto" stands for here, or ``rerank_by`` itself.
 
-        An index of vectors is made for a metric, by which they are compared where it keeps them.
+        Vectors that an index keeps are compared as its encoder compares them, unless that has learned from labels.
         """
         if rerank_by != AUTO:
             return rerank_by
-        metric: str | None = self.meta.get("metric")
-        if metric is None:
-            return "values"
-        return metric if self.has_fc_features else "values" if self.has_hash_outputs else "asymmetric"
+        choice: str = self.meta.get("rerank_by") or "values"
+        if choice in OF_FEATURES and not self.has_fc_features:
+            return "values" if self.has_hash_outputs else "asymmetric"
+        return choice
 
     @abstractmethod
     def nearest(self, codes: Codes, k: int, among: Any = None) -> tuple[Distances, Positions]:

@@ -24,7 +24,7 @@ from ..labels import renumbered
 from ..records import checked, fields, list_of, one_of, or_none, table_of, text, whole
 from ..renamed import forwarding, old_attributes
 from ..shards import PROTOCOL, ShardFolder, read_shard
-from ..vectors import METRICS, Vectors
+from ..vectors import Vectors
 from . import rerank
 from .background import BackgroundCheck
 from .calibration import Calibration, calibrate
@@ -37,7 +37,7 @@ from .segment import MAX_ITEMS, ROW_COLUMNS, Segment, SegmentWriter
 
 __getattr__ = forwarding(__name__)
 FORMAT = 2
-SHARED = ("bits", "encoder", "precision", "image_size", "metric")  # what all shard folders of an index must agree on
+SHARED = ("bits", "encoder", "precision", "image_size", "rerank_by")  # what all shard folders of an index must agree on
 SEGMENT = r"\d{6,}"  # names of segments,
 REMOVED = r"removed-\d{6,}\.npy"  # and of their files
 _ARRAYS = "|".join(["starts", "items", "numbers", "planes", "path_ends", *(column.stored for column in ROW_COLUMNS)])
@@ -58,7 +58,7 @@ _META = fields(
         "image_size": whole(1, 2**15), "classes": list_of(text()), "count": whole(), "generation": whole(1),
         "next_id": whole(0, 2**63 - 1), "segments": list_of(_SEGMENT, 1),
     },
-    {"protocol": or_none(PROTOCOL), "metric": or_none(one_of(*METRICS))},
+    {"protocol": or_none(PROTOCOL), "rerank_by": or_none(one_of(*rerank.CHOICES))},
 )  # fmt: skip
 
 
@@ -497,7 +497,7 @@ def read_meta(folder: StrPath) -> dict[str, Any]:
     wrong = _contradiction(meta)
     if wrong:
         raise HashretError(f"the index {Path(folder) / 'index.json'} is damaged: {wrong}; build it again")
-    complete: dict[str, Any] = {"protocol": None, "metric": None} | meta
+    complete: dict[str, Any] = {"protocol": None, "rerank_by": None} | meta
     return complete
 
 

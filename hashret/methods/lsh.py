@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..bits import Labels
+from ..errors import HashretError
 from ..models.heads import Head, ProjectionHead
 from .method import Method
 
@@ -36,7 +37,11 @@ class ITQ(LSH):
 
     def fit(self, head: Head, x: Tensor, labels: Labels | None, seed: int) -> None:
         assert isinstance(head, ProjectionHead)
-        bits = head.weight.shape[1]
+        width, bits = head.weight.shape
+        if bits > width:
+            raise HashretError(
+                f"{self.name} gives at most {width} bits of {width} numbers, not {bits}", hint="take lsh"
+            )
         centred = (x - x.mean(dim=0)).double()
         # The largest `bits` eigenvectors of the covariance, and a random rotation to start from.
         components = torch.linalg.eigh(centred.T @ centred)[1].flip(1)[:, :bits]

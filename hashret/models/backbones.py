@@ -1,7 +1,8 @@
 """The registry of backbones: layers that turn images into a feature map, and what others must know of them.
 
-Beside the registered names, ``timm:NAME`` is any network of that package, and ``package.module:function`` one of the
-user's own. Importing this module loads neither torch nor torchvision, since the command line lists the backbones.
+Beside the registered names, ``timm:NAME`` is any network of that package, ``package.module:function`` one of the
+user's own, and ``vectors:WIDTH`` none: vectors that the user has stand for feature maps then. Importing this module
+loads neither torch nor torchvision, since the command line lists the backbones.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BACKBONES", "IMAGENET_MEAN", "IMAGENET_STD", "Backbone", "get_backbone", "refusal", "register"]
 
+_VECTORS = re.compile(r"vectors:([1-9]\d{0,5})")
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 BACKBONES: Registry[Backbone] = Registry()
@@ -56,6 +58,8 @@ def get_backbone(name: str) -> Backbone:
             from .timm_nets import describe
 
             _named[name] = describe(name)
+        elif match := _VECTORS.fullmatch(name):
+            _named[name] = Backbone(name, _nothing, int(match[1]), stride=1, image_size=1, one_size=True, pooled=False)
         elif _FUNCTION.fullmatch(name):
             _named[name] = _called(name)
         else:
@@ -71,7 +75,7 @@ def refusal(name: object) -> str | None:
     this process, or as a plugin.
     """
     if isinstance(name, str):
-        if name in BACKBONES or name in _named or name.startswith("timm:"):
+        if name in BACKBONES or name in _named or name.startswith("timm:") or _VECTORS.fullmatch(name):
             return None
         if _FUNCTION.fullmatch(name):
             if name in map(str.strip, os.environ.get(VARIABLE, "").split(",")):
@@ -93,6 +97,12 @@ def _called(name: str) -> Backbone:
     from .probing import described
 
     return described(name, make, made)
+
+
+def _nothing() -> nn.Module:
+    from torch import nn
+
+    return nn.Identity()
 
 
 def _build_vgg(name: str) -> nn.Module:

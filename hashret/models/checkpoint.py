@@ -24,6 +24,7 @@ from ..files import StrPath, atomic, partial_folder
 from ..names import from_json, to_json, utf8_path
 from ..records import Misfit, checked, fields, list_of, number, one_of, or_none, text, whole
 from ..shards import PROTOCOL
+from ..vectors import METRICS
 from .attention import GATES
 from .backbone import RESIZES
 from .backbones import refusal
@@ -63,13 +64,14 @@ _META = fields(
     {
         "head": _HEAD, "gate": one_of(*GATES), "dropout": number(0, 1), "anchors": _SIZE,
         "head_config": fields({"kind": _HEAD}), "classifier": one_of(True, False), "seed": whole(),
-        "resize": one_of(*RESIZES),
+        "resize": one_of(*RESIZES), "metric": one_of(*METRICS), "unit_length": one_of(True, False), "rerank_by": text(),
         "protocol": or_none(PROTOCOL), "data": text(), "heldout_map": or_none(number()), "best_epoch": whole(),
     },
 )  # fmt: skip
+_OF_VECTORS = {"metric": None, "unit_length": None, "rerank_by": None}.keys()  # which encoders of vectors have
 # What of a head's options has no part in its fingerprint: the tensors say it, or other names of the metadata, or it
 # does not change a hash output.
-_TOLD = ("kind", "width", "attention", "gate", "dropout", "slice_width", "anchors", "pooled")
+_TOLD = ("kind", "width", "attention", "gate", "dropout", "slice_width", "anchors", "centred", "pooled")
 
 
 def save_checkpoint(
@@ -125,6 +127,8 @@ def read_meta(path: StrPath) -> dict[str, Any]:
     if meta.get("format", 0) > FORMAT:
         raise HashretError(f"{path} was written by a later hashret (format {meta['format']})", hint="upgrade")
     checked(meta, _META, f"the checkpoint {path}")
+    if meta["arch"].startswith("vectors:") != (meta.keys() >= _OF_VECTORS):
+        raise HashretError(f"the checkpoint {path} is damaged: {', '.join(_OF_VECTORS)} go with {meta['arch']}")
     return meta
 
 
@@ -182,6 +186,7 @@ def _fingerprint(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> str:
     """Return a sha256 over what decides an encoder's hash outputs: the tensors and the shape of the network."""
     shape = {name: meta[name] for name in ("bits", "image_size", "arch", "width", "attention")}
     shape |= {name: meta[name] for name in ("head", "gate") if name in meta}
+    shape |= {name: meta[name] for name in ("metric",) if name in meta}
     if meta.get("resize", "squeeze") != "squeeze":  # which the first checkpoints do not name
         shape["resize"] = meta["resize"]
     shape |= {name: value for name, value in meta.get("head_config", {}).items() if name not in _TOLD}

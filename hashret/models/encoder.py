@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from ..bits import HashOutputs
-from ..errors import HashretError
+from ..errors import HashretError, warn_once
 from ..renamed import old_attributes
+from ..vectors import Vectors, are_unit, as_float32, scaled, unusable
 from .backbones import Backbone
 from .network import HashNet
 
@@ -114,8 +115,11 @@ class Encoder:
     ) -> None:
         self.meta = meta
         self.device = pick_device(device) if isinstance(device, str) else device
+        if "metric" in meta:
+            compute_dtype = "float32"  # on any machine, since there is no backbone that would be slow in it
         self.backbone = FrozenBackbone(net.backbone, net.architecture, self.device, compute_dtype)
         self.compute_dtype = self.backbone.compute_dtype
+        self._said: set[str] = set()
         self.head = net.head.eval().requires_grad_(False).to(self.device)
 
     @property
@@ -143,13 +147,47 @@ class Encoder:
         """Length of the features that the hash layer reads; None where no fully connected layers come before it."""
         return self.head.fc_width
 
+    @property
+    def vector_width(self) -> int | None:
+        """Numbers of a vector, where vectors are encoded; None where photographs are."""
+        return self.backbone.architecture.channels if "metric" in self.meta else None
+
+    def check_vectors(self, vectors: Vectors) -> None:
+        """Raise HashretError unless such vectors (n, width) are what the encoder was made for; warn where it may be.
+
+        Their width must be the same. Where lengths count, which are all one or are not, they must be so, too.
+        """
+        width = self.vector_width
+        if width is None:
+            raise HashretError("this encoder takes photographs, not vectors", hint="train one on vectors")
+        if vectors.shape[1] != width:
+            raise HashretError(f"vectors of {vectors.shape[1]} numbers do not fit an encoder of {width}")
+        there = len(vectors) and bool(vectors.any())
+        if there and self.meta["unit_length"] and not are_unit(vectors):
+            wrong = "these vectors are not of unit length, as those were that the encoder was trained on"
+            if self.meta["metric"] == "euclidean":
+                raise HashretError(wrong, hint="scale them as those were scaled")
+            warn_once(self._said, f"{wrong}; by cosine, lengths do not count")
+
+    def encode(self, vectors: npt.ArrayLike) -> HashOutputs:
+        """Return the hash outputs of vectors, (n, width) or one (width,): float32 (n, bits) in [0, 1].
+
+        Raises:
+            HashretError: the encoder takes photographs, or other vectors, or one holds NaN or infinity.
+        """
+        x = as_float32(vectors)
+        self.check_vectors(x)
+        for row, reason in unusable(x):
+            raise HashretError(f"vector {row} {reason}")
+        return self.outputs(torch.from_numpy(scaled(x, self.meta["metric"]))[:, :, None, None])[0]
+
     def hash_outputs(self, images: Pixels) -> HashOutputs:
         """Return the hash outputs of images: uint8 (n, 3, s, s) -> float32 (n, bits) in [0, 1]."""
         return self.outputs(self.backbone(images))[0]
 
     @torch.inference_mode()
     def outputs(
-        self, feature_maps: npt.NDArray[np.float16] | Tensor, keep_fc_features: bool = False
+        self, feature_maps: npt.NDArray[np.floating] | Tensor, keep_fc_features: bool = False
     ) -> tuple[HashOutputs, npt.NDArray[np.float32] | None]:
         """Return the hash outputs of feature maps and, if wanted, what the hash layer reads.
 
@@ -169,7 +207,7 @@ class Encoder:
                 fc_features[start : start + n] = output.fc_features[:n].cpu()
         return hash_outputs.numpy(), None if fc_features is None else fc_features.numpy()
 
-    def padded(self, feature_maps: npt.NDArray[np.float16] | Tensor) -> Iterator[tuple[int, int, Tensor]]:
+    def padded(self, feature_maps: npt.NDArray[np.floating] | Tensor) -> Iterator[tuple[int, int, Tensor]]:
         """Yield what the head reads at once: first row, number of rows, and float32 (32, c, h, w), zero behind them."""
         feature_maps = torch.as_tensor(feature_maps)
         for start in range(0, len(feature_maps), _ROWS_AT_ONCE):

@@ -113,6 +113,24 @@ def head_config(kind: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return {"kind": kind} | {name: options[name] for name in HEADS[kind].options if name in options}
 
 
+class Standardize(nn.Module):
+    """Takes the mean of what is learned from off each channel, and makes the spread of all together one."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("scale", torch.ones(()))
+
+    def set(self, x: Tensor) -> None:
+        """Take mean and spread from what is learned from, (n, channels)."""
+        self.mean = x.mean(dim=0)
+        self.scale = 1 / (x - self.mean).std(correction=0).clamp(min=1e-12)
+
+    def forward(self, x: Tensor) -> Tensor:
+        standard: Tensor = (x - self.mean[:, None, None]) * self.scale
+        return standard
+
+
 @register
 class HashHead(Head):
     """The paper's head: CBAM, two fully connected layers, hash layer, classifier.
@@ -129,11 +147,12 @@ class HashHead(Head):
         attention: CBAM before flattening (AM-VGGH) or none (VGGH).
         gate: how CBAM's gates begin, see `CBAM`.
         dropout: after each fully connected layer, as VGG16 has it.
+        centred: whether the fully connected layers read what `Standardize` makes of a map without attention.
         pooled: channels of the convolution whose mean over the cells stands for the map; 0 flattens the map.
     """
 
     kind = "fc"
-    options: ClassVar[tuple[str, ...]] = ("width", "attention", "gate", "dropout", "pooled")
+    options: ClassVar[tuple[str, ...]] = ("width", "attention", "gate", "dropout", "centred", "pooled")
 
     def __init__(
         self,
@@ -145,12 +164,15 @@ class HashHead(Head):
         attention: bool = True,
         gate: str = "unit",
         dropout: float = 0.5,
+        centred: bool = False,
         pooled: int = 0,
     ) -> None:
-        super().__init__(width=width, attention=attention, gate=gate, dropout=dropout, pooled=pooled)
+        super().__init__(width=width, attention=attention, gate=gate, dropout=dropout, centred=centred, pooled=pooled)
         self.fc_width = width
         if attention:
             self.attention = CBAM(channels, gate=gate)
+        elif centred:
+            self.attention = Standardize(channels)
         first: list[nn.Module] = [nn.Flatten(), nn.Linear(channels * side * side, width), nn.ReLU(inplace=True)]
         if pooled:
             first = [nn.Conv2d(channels, pooled, 1), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
@@ -211,33 +233,51 @@ class DivideAndEncode(nn.Module):
         return torch.sum(slices * self.weight, dim=2) + self.bias
 
 
+class ShallowHead(Head):
+    """Base of the heads that hash the `descriptor` of a feature map.
+
+    Args:
+        unit: whether it is of unit length.
+    """
+
+    options: ClassVar[tuple[str, ...]] = ("unit",)
+
+    def __init__(self, unit: bool = True, **options: Any) -> None:
+        super().__init__(**options if unit else {"unit": False, **options})
+        self.unit = unit
+
+    def descriptor(self, feature_map: Tensor) -> Tensor:
+        """Return what is hashed: (n, c, h, w) -> (n, c)."""
+        return descriptor(feature_map) if self.unit else feature_map.float().mean(dim=(2, 3))
+
+
 @register
-class ProjectionHead(Head):
+class ProjectionHead(ShallowHead):
     """Linear bits of the `descriptor`: logits = (descriptor - mean) @ weight, both set by a method's ``fit``."""
 
     kind = "projection"
 
-    def __init__(self, bits: int, classes: int, channels: int, side: int) -> None:
-        super().__init__()
+    def __init__(self, bits: int, classes: int, channels: int, side: int, unit: bool = True) -> None:
+        super().__init__(unit)
         self.mean = nn.Parameter(torch.zeros(channels))
         self.weight = nn.Parameter(torch.zeros(channels, bits))
 
     def read(self, attended: Tensor) -> HeadOutput:
-        return HeadOutput((descriptor(attended) - self.mean) @ self.weight, None)
+        return HeadOutput((self.descriptor(attended) - self.mean) @ self.weight, None)
 
 
 @register
-class KernelHead(Head):
+class KernelHead(ShallowHead):
     """Bits of RBF kernels on anchors: logits = (exp(-|x - anchor|^2 / (2 sigma)) - mean) @ weight, x the `descriptor`.
 
     Source: Liu et al., "Supervised hashing with kernels", CVPR 2012, formula (2).
     """
 
     kind = "kernel"
-    options = ("anchors",)
+    options = ("anchors", *ShallowHead.options)
 
-    def __init__(self, bits: int, classes: int, channels: int, side: int, anchors: int = 1) -> None:
-        super().__init__()
+    def __init__(self, bits: int, classes: int, channels: int, side: int, anchors: int = 1, unit: bool = True) -> None:
+        super().__init__(unit)
         self.bits = bits
         self.set(torch.zeros(anchors, channels), torch.ones(()))
 
@@ -254,7 +294,7 @@ class KernelHead(Head):
         return torch.exp(-squared / (2 * self.sigma)) - self.mean
 
     def read(self, attended: Tensor) -> HeadOutput:
-        return HeadOutput(self.kernel(descriptor(attended)) @ self.weight, None)
+        return HeadOutput(self.kernel(self.descriptor(attended)) @ self.weight, None)
 
 
 def descriptor(feature_map: Tensor) -> Tensor:

@@ -78,7 +78,7 @@ class FeatureFeed:
 
     def readable(self) -> Positions:
         """Return the source rows whose photographs could be read."""
-        return _not_empty(np.flatnonzero(self.state == PRESENT))
+        return not_empty(np.flatnonzero(self.state == PRESENT))
 
     def batches(
         self, batches_of_rows: Sequence[Positions], seed: tuple[int, int]
@@ -93,6 +93,10 @@ class FeatureFeed:
             blocks = [self._read(block) for block in split_rows(source_rows, _MAPS_AT_ONCE)]
             module = self.module or net.head
             return torch.cat([module(maps).hash_outputs.float().cpu() for maps in blocks]).numpy()
+
+    def to_fit(self, source_rows: Positions) -> Positions:
+        """Return the rows that a shallow method is fitted to, all of ``source_rows``."""
+        return source_rows
 
     def descriptors(self, source_rows: Positions) -> Tensor:
         """Return what the shallow methods hash, see `descriptor`: float32 (n, c)."""
@@ -129,7 +133,7 @@ class ImageFeed:
 
     def readable(self) -> Positions:
         """Return all source rows but those whose file is missing or empty; others fail when they are read."""
-        return _not_empty(np.flatnonzero(self.source.stats[:, 0] > 0))
+        return not_empty(np.flatnonzero(self.source.stats[:, 0] > 0))
 
     def batches(
         self, batches_of_rows: Sequence[Positions], seed: tuple[int, int]
@@ -205,7 +209,8 @@ def autocast(device: torch.device, compute_dtype: str) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=compute_dtype == "bfloat16")
 
 
-def _not_empty(source_rows: Positions) -> Positions:
+def not_empty(source_rows: Positions) -> Positions:
+    """Return the rows of a source, or raise HashretError where there are none."""
     if not len(source_rows):
         raise HashretError("none of the train images can be read")
     return source_rows

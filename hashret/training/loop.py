@@ -45,6 +45,7 @@ from .feed import FeatureFeed, Feed, autocast
 from .held_out import hold_out
 from .parallel import BatchShard
 from .settings import Settings, TrainReport
+from .vector_feed import VectorFeed
 
 _HELD_OUT_DATABASE = 5000  # train images that the held-out ones are searched among
 _CHECKED = 1000  # train images whose codes are examined where none is held out
@@ -174,9 +175,10 @@ class TrainingRun:
         """Fit a shallow head once: one epoch without a loss."""
         begun = time.monotonic()
         if is_main():
+            sample = feed.to_fit(rows)
             with torch.no_grad():
-                labels = None if source.labels is None else source.labels[rows]
-                self._fit_head(net.head, method, feed.descriptors(rows), labels)
+                labels = None if source.labels is None else source.labels[sample]
+                self._fit_head(net.head, method, feed.descriptors(sample), labels)
             line: dict[str, Any] = {"epoch": 1, "loss": None}
             codes = None
             if len(held):
@@ -395,11 +397,13 @@ class TrainingRun:
             }  # fmt: skip
             meta = {name: record[name] for name in _META} | {
                 "head": method.head,
-                "attention": method.attention,
+                "attention": net.head.config.get("attention", method.attention),
                 "classifier": method.classifier,
                 "weights_fingerprint": net.architecture.fingerprint(net.backbone),
                 "heldout_map": self.best.get("heldout_map"),
             }
+            if isinstance(feed, VectorFeed):
+                meta |= feed.meta | {"rerank_by": "values" if method.needs_labels else feed.metric}
             # The record comes first: with the checkpoint, the run is complete.
             save_checkpoint(
                 self.out, net, meta, lambda meta: write_json(self.record, record | {"fingerprint": meta["fingerprint"]})

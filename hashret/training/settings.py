@@ -46,6 +46,7 @@ class Settings:
     heldout: float
     seed: int
     precision: str
+    metric: str | None
     options: dict[str, float]
 
     def __post_init__(self) -> None:
@@ -61,7 +62,7 @@ class Settings:
     def changed_since(self, record: Mapping[str, Any]) -> list[str]:
         """Return the settings that differ from those of an earlier record, each with both values."""
         now, unused = self.as_record(), _ALWAYS_RECORDED.keys() - self.options.keys()
-        record = {"resize": "squeeze", **record}  # which earlier records do not have
+        record = {"resize": "squeeze", "metric": None, **record}  # which earlier records do not have
         if record.get("weights") == "imagenet":  # the old name
             record["weights"] = "pretrained"
         return [
@@ -77,7 +78,7 @@ class TrainReport(WasDict):
 
     Attributes:
         data, split, exclude, include, method, bits, image_size, resize, arch, weights, finetune, width, gate, dropout,
-            epochs, batch_size, lr, weight_decay, augment, heldout, seed, precision: the settings, see `Settings`.
+            epochs, batch_size, lr, weight_decay, augment, heldout, seed, precision, metric: see `Settings`.
         hashret, torch: versions.
         device: where the network was trained.
         processes: processes that shared each batch.
@@ -116,6 +117,7 @@ class TrainReport(WasDict):
     heldout: float
     seed: int
     precision: str
+    metric: str | None
     hashret: str
     torch: str
     device: str

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from ..bits import check_bits
-from ..data import open_data
+from ..data import Source, VectorSource, as_source
 from ..distributed import local_device, main_first, process_group, world
 from ..errors import HashretError, warn
 from ..files import StrPath
@@ -24,16 +27,18 @@ from ..models.network import HashNet
 from ..models.weights import load_backbone
 from ..progress import takes_quiet
 from ..renamed import old_keywords
+from ..vectors import check_metric
 from .feed import FeatureFeed, Feed, ImageFeed
 from .loop import TrainingRun
 from .settings import Settings, TrainReport
+from .vector_feed import VectorFeed
 
 
 @old_keywords
 @takes_quiet
 @process_group()
 def train(
-    data: StrPath,
+    data: StrPath | Source | npt.NDArray[np.number],
     out: StrPath = "model.safetensors",
     *,
     split: str = "train",
@@ -64,6 +69,7 @@ def train(
     seed: int = 0,
     device: str = "auto",
     precision: str | None = None,
+    metric: str = "cosine",
     cache: StrPath | None = None,
     workers: int | None = None,
     download: bool = False,
@@ -73,7 +79,8 @@ def train(
     """Train an encoder and write its checkpoint to ``out``, the training record as JSON beside it.
 
     Args:
-        data, split, exclude, include, download: see `hashret.data.open_data`.
+        data, split, exclude, include, download: see `hashret.data.open_data`; ``data`` may be an open source as well,
+            or an array of vectors.
         method: one of `hashret.methods.METHODS`.
         options: values of the method's own options, as ``hashret methods`` lists them, by name.
         bits: length of the codes, 8 to 256.
@@ -94,6 +101,8 @@ def train(
         seed: decides all that is random.
         device: "auto", "cpu" or "cuda".
         precision: number format of the network, "bfloat16", "float32" or None for what is fast on the device.
+        metric: of vectors, "cosine" or "euclidean": what nearest means. Vectors have no backbone, and none of its
+            options count; trained methods learn a perceptron on them.
         cache: folder of feature caches; None for `hashret.files.default_cache`.
         workers: decoding processes; None for one a core.
         resume: go on with a run that was killed.
@@ -111,6 +120,13 @@ def train(
             photographs that all look the same, a loss that is no longer a number.
     """
     check_bits(bits)
+    check_metric(metric)
+    with main_first():  # what is downloaded or unpacked is so once
+        source = as_source(data, split, download=download, exclude=exclude, include=include).single_label()
+    on_vectors = isinstance(source, VectorSource)
+    if isinstance(source, VectorSource):
+        backbone, weights, image_size, resize, finetune = f"vectors:{source.width}", "none", 1, None, "head"
+        precision, width = "float32", width or 1024
     architecture = get_backbone(backbone)
     image_size, resize = image_size or architecture.image_size, resize or architecture.resize
     pooled = POOLED if architecture.is_pooled(image_size) else 0
@@ -121,7 +137,7 @@ def train(
     _check_choice("gate", gate, GATES)
     if method_class.fitted and trained_stages != 0:
         raise HashretError(f"{method} is fitted to the features of frozen layers", hint="leave --finetune out")
-    if weights == "none" and trained_stages is not None:
+    if weights == "none" and trained_stages is not None and not on_vectors:
         hint = "name --weights" if method_class.fitted else "add --finetune all"
         raise HashretError("a backbone without weights has nothing to freeze", hint=hint)
     if epochs < 1 or batch_size < 2:
@@ -133,8 +149,6 @@ def train(
     if not 0 <= heldout < 1:
         raise HashretError(f"the held-out share must be at least 0 and below 1, not {heldout}")
     torch_device = local_device(pick_device(device))
-    with main_first():  # what is downloaded or unpacked is so once
-        source = open_data(data, split, download=download, exclude=exclude, include=include).single_label()
     if method_class.needs_labels:
         source.require_labels()
     several_labels = source.labels is not None and source.labels.ndim == 2
@@ -148,7 +162,7 @@ def train(
         defaults["lr"] = 1e-4
     width = width or (2048 if pooled else 4096)
     settings = Settings(
-        data=str(data),
+        data=str(data) if isinstance(data, str | os.PathLike) else source.spec,
         split=split,
         exclude=tuple(exclude),
         include=tuple(include),
@@ -170,22 +184,29 @@ def train(
         heldout=heldout,
         seed=seed,
         precision=precision or pick_compute_dtype(torch_device),
+        metric=metric if on_vectors else None,
         options=method_class.choose(given, bits, several_labels),
     )
     run = TrainingRun(Path(out), settings, torch_device)
     run.claim(source, resume, overwrite)
     torch.manual_seed(seed)
-    shape = {"attention": method_class.attention, "width": width, "gate": gate, "dropout": settings.dropout}
+    attention = method_class.attention and not on_vectors
+    shape = {"attention": attention, "width": width, "gate": gate, "dropout": settings.dropout}
+    shape |= {"centred": True, "unit": metric == "cosine"} if on_vectors else {}
     shape |= {"pooled": pooled} if pooled else {}
     config = head_config(method_class.head, settings.options | shape)
     classes = len(source.classes) if method_class.classifier else 0
     net = HashNet(bits, classes, image_size, backbone, head=config.pop("kind"), **config)
-    with main_first():
-        net.backbone = load_backbone(weights, backbone)
+    if not on_vectors:
+        with main_first():
+            net.backbone = load_backbone(weights, backbone)
     frozen, trained = net.divided(trained_stages)
     run.check_space(net, trained, method_class.fitted)
     feed: Feed
-    if frozen is None:
+    if isinstance(source, VectorSource):
+        feed = VectorFeed(source, metric, seed, torch_device)
+        feed.standardize(net)
+    elif frozen is None:
         feed = ImageFeed(source, image_size, augment, torch_device, workers, resize=resize)
     else:
         feed = FeatureFeed(

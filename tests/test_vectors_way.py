@@ -1,0 +1,283 @@
+"""Vectors on the whole way: train, encode, build-index, query, evaluate, add, by the command line and from Python."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import hashret
+from hashret.cli import main
+from hashret.data import vectors
+from hashret.errors import HashretError
+from hashret.shards import ShardFolder
+from hashret.vectors import unit
+
+WIDTH, CLASSES = 20, 4
+
+
+def clumps(n, seed, positive=False):
+    """Vectors around a few centres, with the number of their centre; after a ReLU, as it were, with ``positive``."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, CLASSES, n)
+    x = np.random.default_rng(0).normal(size=(CLASSES, WIDTH))[labels] + 0.3 * rng.normal(size=(n, WIDTH))
+    return (np.abs(x) if positive else x).astype(np.float32), labels
+
+
+X, LABELS = clumps(300, 1)
+Q, ASKED = clumps(20, 2)
+
+
+def run(*args):
+    done = CliRunner().invoke(main, [str(arg) for arg in args], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A folder with an ITQ encoder of `X` by the cosine, its shards and its index."""
+    folder = tmp_path_factory.mktemp("built")
+    source = vectors(X, labels=LABELS)
+    hashret.train(source, folder / "m.safetensors", method="itq", bits=16)
+    hashret.encode(source, folder / "m.safetensors", folder / "codes", shard_size=128)
+    hashret.build_index(folder / "codes", folder / "index")
+    return folder
+
+
+def searcher(folder):
+    return hashret.Searcher(folder / "index", folder / "m.safetensors", "cpu")
+
+
+def nearest(x, q, metric):
+    """The rows of x by their distance from q, exactly."""
+    x, q = (unit(x), unit(q)) if metric == "cosine" else (x, q)
+    return np.argsort(((q.astype(np.float64)[:, None] - x) ** 2).sum(axis=2), axis=1, kind="stable")
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_the_whole_way_by_the_command_line(tmp_path, monkeypatch, metric):
+    monkeypatch.chdir(tmp_path)
+    np.savez("base.npz", emb=3 * X, labels=LABELS)
+    np.savez("asked.npz", emb=3 * Q, labels=ASKED)
+    run("train", "--data", "vectors:base.npz", "--method", "itq", "--bits", 16, "--metric", metric)
+    run("encode", "vectors:base.npz")
+    run("build-index")
+    answers = run("query", "--vector", "asked.npz", "-k", 5, "--json").splitlines()
+    answers = [json.loads(line) for line in answers]
+    assert [answer["query"] for answer in answers] == [f"{tmp_path}/asked.npz::emb#{row}" for row in range(20)]
+    expected = nearest(3 * X, 3 * Q, metric)[:, :5]  # 300 candidates are all
+    assert [[hit["id"] for hit in answer["hits"]] for answer in answers] == expected.tolist()
+    assert answers[0]["hits"][0]["path"] == f"{tmp_path}/base.npz::emb#{expected[0, 0]}"
+    figures = json.loads(run("evaluate", "vectors:asked.npz", "-k", 1))
+    assert figures["rerank_by"] == metric
+    assert figures["reranked"]["map"] > 0.9
+    assert figures["hamming"]["map"] > 0.8
+    run("encode", "vectors:asked.npz", "--out", "codes-test", "--vectors", "float16")
+    assert json.loads(run("evaluate", "codes-test"))["reranked"]["map"] == pytest.approx(
+        figures["reranked"]["map"], abs=0.01
+    )
+    assert "20 photographs added" in run("add", "index", "vectors:asked.npz", "vectors:base.npz")
+    assert json.loads(run("info", "index", "--json"))["count"] == 320
+    assert len(json.loads(run("query", "--vector", "asked.npz", "--together", "mean", "--json"))["hits"]) == 10
+    assert run("query", "--vector", "asked.npz", "--radius", 3)
+    others = [
+        json.loads(line) for line in run("query", "--vector", "base.npz", "--exclude-self", "--json").splitlines()
+    ]
+    assert all(hit["path"] != answer["query"] for answer in others for hit in answer["hits"])
+
+
+@pytest.mark.parametrize("method", ["lsh", "ksh", "vggh", "am-vggh+", "dpsh", "dnnh", "cnnh+"])
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_every_kind_of_method_learns_from_vectors(tmp_path, method, metric):
+    model = tmp_path / "m.safetensors"
+    x = 1000 * X if metric == "euclidean" else X
+    report = hashret.train(
+        vectors(x, labels=LABELS), model, method=method, bits=16, epochs=3, batch_size=16, width=64, metric=metric
+    )
+    assert report.metric == metric
+    hashret.encode(vectors(x, labels=LABELS), model, tmp_path / "codes")
+    hashret.build_index(tmp_path / "codes", tmp_path / "index")
+    asked = vectors(1000 * Q if metric == "euclidean" else Q, labels=ASKED)
+    figures = hashret.evaluate(asked, tmp_path / "index", model=model)
+    assert figures.hamming.map > (0.6 if method == "lsh" else 0.75)
+    assert figures.rerank_by == (metric if method == "lsh" else "values")
+
+
+def test_a_code_is_the_same_alone_and_in_a_batch(built):
+    encoder = hashret.load_encoder(built / "m.safetensors", "cpu")
+    together = encoder.encode(X)
+    assert np.array_equal(np.vstack([encoder.encode(x) for x in X[:40]]), together[:40])
+    assert np.array_equal(ShardFolder(built / "codes").load().hash_outputs, together)
+
+
+@pytest.mark.parametrize("method", ["itq", "vggh+"])
+def test_bits_differ_where_all_numbers_are_positive(tmp_path, method):
+    x, labels = clumps(200, 3, positive=True)
+    hashret.train(
+        vectors(x, labels=labels), tmp_path / "m.safetensors", method=method, bits=16, epochs=3, batch_size=16
+    )
+    bits = hashret.load_encoder(tmp_path / "m.safetensors", "cpu").encode(x) >= 0.5
+    assert (bits.mean(axis=0) > 0.1).all()
+    assert (bits.mean(axis=0) < 0.9).all()
+
+
+def test_vectors_are_searched_as_they_come(built):
+    s = searcher(built)
+    expected = nearest(X, Q, "cosine")[:, :3].tolist()
+    wide = np.zeros((40, 2 * WIDTH), np.float64)
+    wide[::2, ::2] = Q
+    forms = [Q, Q.astype(">f8"), np.asfortranarray(Q), wide[::2, ::2], Q.tolist()]
+    for form in forms:
+        assert [[hit.id for hit in hits] for hits in s.search_vectors(form, 3)] == expected
+    [hits] = s.search_vectors(Q[0], 3)
+    assert [hit.id for hit in hits] == expected[0]
+    rounded = [[hit.id for hit in hits] for hits in s.search_vectors((30 * Q).astype(np.int8), 3)]
+    assert np.mean([len(set(a) & set(b)) for a, b in zip(rounded, expected, strict=True)]) > 2
+    among = s.index.select(ids=range(50))
+    assert all(hit.id < 50 for hits in s.search_vectors(Q, 3, among=among) for hit in hits)
+    assert [hit.euclidean for hit in s.search_vectors(Q[0], 3, rerank_by=None)[0]] == [None] * 3
+
+
+def test_float16_whose_squares_overflow(tmp_path):
+    x = (X * 9000).clip(-60000, 60000).astype(np.float16)
+    hashret.train(x, tmp_path / "m.safetensors", method="itq", bits=16, metric="euclidean")
+    hashret.encode(x, tmp_path / "m.safetensors", tmp_path / "codes")
+    assert ShardFolder(tmp_path / "codes").load().fc_features.dtype == np.float16
+    hashret.build_index(tmp_path / "codes", tmp_path / "index")
+    s = searcher(tmp_path)
+    asked = x[:9]
+    found = [[hit.id for hit in hits] for hits in s.search_vectors(asked, 4)]
+    assert found == nearest(x.astype(np.float64), asked.astype(np.float64), "euclidean")[:, :4].tolist()
+
+
+@pytest.mark.parametrize("store", [None, "float16", "none"])
+def test_what_is_kept_to_compare(tmp_path, built, store):
+    hashret.encode(X, built / "m.safetensors", tmp_path / "codes", vectors=store)
+    hashret.build_index(tmp_path / "codes", tmp_path / "index", values=False)
+    s = hashret.Searcher(tmp_path / "index", built / "m.safetensors", "cpu")
+    choice = s.index.rerank_choice("auto")
+    assert choice == ("asymmetric" if store == "none" else "cosine")
+    assert len(s.search_vectors(Q, 3)) == len(Q)
+    if store == "none":
+        with pytest.raises(HashretError, match="keeps no features"):
+            s.search_vectors(Q, 3, rerank_by="euclidean")
+
+
+def test_whole_numbers_are_kept_as_they_came(tmp_path):
+    x = (30 * X).clip(-128, 127).astype(np.int8)
+    hashret.train(x, tmp_path / "m.safetensors", method="lsh", bits=16)
+    hashret.encode(x, tmp_path / "m.safetensors", tmp_path / "codes")
+    assert np.array_equal(ShardFolder(tmp_path / "codes").load().fc_features, x)
+    hashret.build_index(tmp_path / "codes", tmp_path / "index")
+    assert searcher(tmp_path).search_vectors(x[5], 1)[0][0].id == 5
+
+
+def test_numbers_beyond_float16_are_refused(tmp_path, built):
+    x = X.copy()
+    x[7, 0] = 1e5
+    with pytest.raises(HashretError, match=r"#7 holds numbers beyond those of float16; keep vectors as float32"):
+        hashret.encode(x, built / "m.safetensors", tmp_path / "codes", vectors="float16")
+
+
+def test_rows_without_numbers_are_named_and_skipped(tmp_path, built):
+    x = X[:10].copy()
+    x[3, 2], x[8, 0] = np.nan, np.inf
+    report = hashret.encode(x, built / "m.safetensors", tmp_path / "codes", shard_size=4)
+    assert (report.encoded, report.skipped) == (8, 2)
+    assert [(line["id"], line["reason"].split()[1].rstrip(",")) for line in report.unreadable] == [
+        (3, "NaN"),
+        (8, "infinity"),
+    ]
+    assert report.unreadable[0]["path"].endswith("#3")
+    unreadable = {}
+    answers = hashret.query(vectors=x, searcher=searcher(built), unreadable=unreadable, k=1)
+    assert [int(answer.path.rpartition("#")[2]) for answer in answers] == [0, 1, 2, 4, 5, 6, 7, 9]
+    assert next(iter(unreadable.values())) == "holds NaN"
+    with pytest.raises(HashretError, match=r"cannot use the vector .*#0: it holds NaN"):
+        searcher(built).search_vectors(x[3])
+    report = hashret.train(x, tmp_path / "m.safetensors", method="lsh", bits=8)
+    assert report.train_images == 8
+
+
+def test_a_row_of_zeros_is_never_nan_and_never_first(tmp_path, built):
+    x = np.vstack([np.zeros((1, WIDTH), np.float32), X[:30]])
+    hashret.encode(x, built / "m.safetensors", tmp_path / "codes")
+    hashret.build_index(tmp_path / "codes", tmp_path / "index")
+    s = hashret.Searcher(tmp_path / "index", built / "m.safetensors", "cpu")
+    for hits in s.search_vectors(np.vstack([Q, -Q]), 31):
+        assert hits[-1].id == 0
+        assert np.isfinite([hit.euclidean for hit in hits]).all()
+    assert np.isfinite([hit.euclidean for hit in s.search_vectors(np.zeros(WIDTH), 31)[0]]).all()
+
+
+def test_ids_that_were_given_are_those_of_hits(tmp_path, built):
+    ids = np.random.default_rng(0).permutation(1000)[:300] * 7
+    model, index = built / "m.safetensors", tmp_path / "index"
+    hashret.encode(vectors(X, ids=ids, labels=LABELS), model, tmp_path / "codes", shard_size=64)
+    hashret.build_index(tmp_path / "codes", index)
+    s = hashret.Searcher(index, model, "cpu")
+    expected = ids[nearest(X, Q, "cosine")[:, :3]].tolist()
+    assert [[hit.id for hit in hits] for hits in s.search_vectors(Q, 3)] == expected
+    assert s.index.find(int(ids[5]))[1].path.endswith("#5")
+    with pytest.raises(HashretError, match=r"has a row of id 3, and ids up to \d+ are given already; give higher ids"):
+        hashret.add(index, vectors(Q, ids=range(3, 23)), model)
+    hashret.add(index, vectors(Q, ids=range(8000, 8020)), model)
+    assert hashret.Searcher(index, model, "cpu").search_vectors(Q[4], 1)[0][0].id == 8004
+    hashret.remove(index, ids=[8004, int(ids[5])])
+    hashret.compact(index)
+    assert hashret.Searcher(index, model, "cpu").search_vectors(Q[5], 1)[0][0].id == 8005
+
+
+def test_what_does_not_fit_is_one_line(tmp_path, built, model, photos):
+    s = searcher(built)
+    with pytest.raises(HashretError, match="vectors of 7 numbers do not fit an encoder of 20"):
+        s.search_vectors(Q[:, :7])
+    with pytest.raises(HashretError, match="vectors of 7 numbers do not fit an encoder of 20"):
+        hashret.encode(X[:, :7], built / "m.safetensors", tmp_path / "codes")
+    with pytest.raises(HashretError, match="this encoder takes photographs, and vectors has vectors"):
+        hashret.encode(X, model, tmp_path / "codes")
+    with pytest.raises(HashretError, match=r"this encoder takes vectors, and folder:.* has photographs"):
+        hashret.encode(f"folder:{photos}", built / "m.safetensors", tmp_path / "codes", split="test")
+    with pytest.raises(HashretError, match="this index is of vectors, not of photographs"):
+        s.search(photos / "test" / "red" / "00.png")
+    with pytest.raises(HashretError, match="itq gives at most 20 bits of 20 numbers, not 24; take lsh"):
+        hashret.train(X, tmp_path / "m.safetensors", method="itq", bits=24)
+    with pytest.raises(HashretError, match="compared by cosine or euclidean, not manhattan"):
+        hashret.train(X, tmp_path / "m.safetensors", method="itq", bits=16, metric="manhattan")
+    with pytest.raises(HashretError, match="kept as float32, float16 or none, not int4"):
+        hashret.encode(X, built / "m.safetensors", tmp_path / "codes", vectors="int4")
+
+
+def test_another_scale_is_one_line(tmp_path):
+    for metric in ("cosine", "euclidean"):
+        model = tmp_path / f"{metric}.safetensors"
+        hashret.train(unit(X), model, method="itq", bits=16, metric=metric)
+    encoder = hashret.load_encoder(tmp_path / "cosine.safetensors", "cpu")
+    with pytest.warns(UserWarning, match=r"not of unit length, as those were .*; by cosine, lengths do not count"):
+        codes = encoder.encode(5 * Q)
+    assert np.allclose(codes, encoder.encode(unit(Q)), atol=1e-6)
+    encoder = hashret.load_encoder(tmp_path / "euclidean.safetensors", "cpu")
+    with pytest.raises(HashretError, match=r"not of unit length, .*; scale them as those were scaled"):
+        encoder.encode(5 * Q)
+
+
+def test_a_large_set_is_fitted_to_a_sample(tmp_path, monkeypatch):
+    from hashret.training import vector_feed
+
+    monkeypatch.setattr(vector_feed, "_MOST_NUMBERS", 0)
+    monkeypatch.setattr(vector_feed, "_LEAST_ROWS", 150)
+    hashret.train(vectors(X, labels=LABELS), tmp_path / "m.safetensors", method="itq", bits=16)
+    hashret.train(vectors(X, labels=LABELS), tmp_path / "k.safetensors", method="ksh", bits=16)
+    assert hashret.load_encoder(tmp_path / "k.safetensors", "cpu").head.anchors.shape == (150, WIDTH)
+
+
+def test_a_killed_run_goes_on(tmp_path, built):
+    np.save(tmp_path / "x.npy", X)
+    encoded = [f"vectors:{tmp_path / 'x.npy'}", built / "m.safetensors", tmp_path / "codes"]
+    hashret.encode(*encoded, shard_size=64)
+    whole = [path.read_bytes() for path in sorted((tmp_path / "codes").glob("*.h5"))]
+    (tmp_path / "codes" / "codes-00002.h5").unlink()
+    (tmp_path / "codes" / "skipped.jsonl").unlink()
+    hashret.encode(*encoded, shard_size=64)
+    assert [path.read_bytes() for path in sorted((tmp_path / "codes").glob("*.h5"))] == whole
