@@ -218,7 +218,7 @@ def picture(explained: Sequence[Explanation]) -> Image:
     first = explained[0].attribution
     gated = first.spatial is not None
     kinds = list(heatmaps.SCALES)[0 if gated else 1 :]
-    note = f"Maps of {len(first.cells)} x {len(first.cells)} places, enlarged smoothly."
+    note = f"Maps of {len(first.cells)} x {len(first.cells)} cells, enlarged smoothly."
     note += " The bits of a hit's row are the query's." if explained[0].hits else ""
     note += "" if gated else f" {NO_GATES}"
     return sheet(lines, ["photograph", *kinds], heatmaps.legend(kinds, note))

@@ -322,11 +322,15 @@ def test_a_mistake_gets_one_line_and_exit_code_2(workplace, photos, tmp_path, mi
 
 
 def test_methods_are_listed_with_their_papers():
-    lines = [line for line in hashret("methods").output.splitlines() if not line.startswith(" ")]  # less the options
+    listed, options = hashret("methods").output.split("\n\n")
+    lines = listed.splitlines()
     names = [line.split()[0] for line in lines]
     assert {"am-vggh+", "vggh+", "am-vggh", "vggh", "dpsh", "dnnh", "cnnh+", "cnnh", "ksh", "itq", "lsh"} == set(names)
     assert "Liu" in lines[names.index("ksh")]
     assert [line.split()[0] for line in lines if "no labels" in line] == ["itq", "lsh"]
+    balance = [line for line in options.splitlines() if "--option balance=" in line]
+    assert len(balance) == 1
+    assert "(am-vggh+, vggh+, am-vggh, vggh)" in balance[0]
 
 
 @pytest.mark.parametrize(

@@ -54,11 +54,11 @@ def cifar10_2(folder):
 def corel5k(folder):
     """The lists as they are."""
     source = protocols.all_of_lists(folder, protocols.SETS, "corel5k")
-    place = {path: row for row, path in enumerate(source.paths)}
+    row_of = {path: row for row, path in enumerate(source.paths)}
     sets = []
     for name in protocols.SETS:
         lines = (folder / f"{name}.txt").read_text(encoding="utf-8").splitlines()
-        sets.append(np.sort([place[line.split()[0]] for line in lines]))
+        sets.append(np.sort([row_of[line.split()[0]] for line in lines]))
     return describe("corel5k-21", source.paths, *sets)
 
 

@@ -194,10 +194,10 @@ def plot_by_items(plt, runs, k, threads):
         sharey="row", layout="constrained",
     )  # fmt: skip
     for line, (kind, group) in zip(axes, kinds.items(), strict=True):
-        for place, batch in zip(line, batches, strict=True):
+        for axis, batch in zip(line, batches, strict=True):
             points = [(run["items"], cell) for run in group for cell in pick(run, k, threads) if cell["batch"] == batch]
-            place.set(xscale="log", title=f"{kind}, batch {batch:,}")
-            draw_ratios(place, points)
+            axis.set(xscale="log", title=f"{kind}, batch {batch:,}")
+            draw_ratios(axis, points)
         line[0].set_ylabel("times as fast as IndexBinaryFlat")
         mark_items(line, group)
     return figure
@@ -211,15 +211,15 @@ def plot_by_batch(plt, runs, k, threads):
     figure, axes = plt.subplots(
         rows, columns, figsize=(4.2 * columns + 1.8, 3.6 * rows + 0.5), squeeze=False, sharey=True, layout="constrained"
     )  # fmt: skip
-    for place in axes.flat[len(largest) :]:
-        place.remove()
-    for place, run in zip(axes.flat, largest, strict=False):
+    for axis in axes.flat[len(largest) :]:
+        axis.remove()
+    for axis, run in zip(axes.flat, largest, strict=False):
         cells = pick(run, k, threads)
-        draw_ratios(place, [(cell["batch"], cell) for cell in cells])
+        draw_ratios(axis, [(cell["batch"], cell) for cell in cells])
         ticks = [cell["batch"] for cell in cells]
-        place.set(xscale="log", xlabel="queries a call", xticks=ticks, xticklabels=ticks)
-        place.set_title(f"{title(run).strip('`')}\n{run['items']:,} items, {run['bits']} bits", fontsize=9)
-        place.minorticks_off()
+        axis.set(xscale="log", xlabel="queries a call", xticks=ticks, xticklabels=ticks)
+        axis.set_title(f"{title(run).strip('`')}\n{run['items']:,} items, {run['bits']} bits", fontsize=9)
+        axis.minorticks_off()
     for line in axes:
         line[0].set_ylabel("times as fast as IndexBinaryFlat")
     return figure
@@ -234,18 +234,18 @@ def plot_milliseconds(plt, runs, k, threads):
         1, len(kinds), figsize=(5.2 * len(kinds) + 1.8, 4.4), squeeze=False, sharey=True, layout="constrained"
     )  # fmt: skip
     batch = min(cell["batch"] for group in kinds.values() for run in group for cell in run["cells"])
-    for place, (kind, group) in zip(axes[0], kinds.items(), strict=True):
-        place.set(xscale="log", yscale="log", title=f"{kind}, batch {batch:,}")
+    for axis, (kind, group) in zip(axes[0], kinds.items(), strict=True):
+        axis.set(xscale="log", yscale="log", title=f"{kind}, batch {batch:,}")
         for name in (*CLOSER, "scan of memory"):
             found = [(run["items"], cell["engines"][name]["ms"]) for run in group for cell in pick(run, k, threads)
                      if name in cell["engines"] and cell["batch"] == batch]  # fmt: skip
             if found:
                 items, ms = zip(*found, strict=True)
                 middle = [times["p50"] for times in ms]
-                place.plot(items, middle, marker="o", color=COLOURS[name], label=name)
-                place.fill_between(items, middle, [times["p99"] for times in ms], color=COLOURS[name], alpha=0.15)
-        place.grid(alpha=0.3)
-        mark_items([place], group)
+                axis.plot(items, middle, marker="o", color=COLOURS[name], label=name)
+                axis.fill_between(items, middle, [times["p99"] for times in ms], color=COLOURS[name], alpha=0.15)
+        axis.grid(alpha=0.3)
+        mark_items([axis], group)
     axes[0, 0].set_ylabel("ms a call")
     return figure
 
@@ -254,10 +254,10 @@ def mark_items(line, group):
     """Ticks at the numbers of items that were measured."""
     items = sorted({run["items"] for run in group})
     labels = [f"{n / 1e6:g}M" if n >= 1e6 else f"{n / 1e3:g}k" for n in items]
-    for place in line:
-        place.set_xlabel("items")
-        place.set_xticks(items, labels)
-        place.minorticks_off()
+    for axis in line:
+        axis.set_xlabel("items")
+        axis.set_xticks(items, labels)
+        axis.minorticks_off()
 
 
 def draw_ratios(axes, points):

@@ -220,7 +220,7 @@ def plots(folder):
 def plot_latency(plt, lines):
     """p50 and p99 by number of photographs, for those scenarios in which all shards answer."""
     figure, axes = plt.subplots(1, 2, figsize=(9.6, 4.6), layout="constrained", sharey=True)
-    for place, codes in zip(axes, ("codes", "uniform"), strict=True):
+    for axis, codes in zip(axes, ("codes", "uniform"), strict=True):
         for name, colour in SCENARIOS.items():
             found = [line for line in lines if (line["codes"], line["scenario"]) == (codes, name)]
             found = [line for line in found if not line["incomplete"]]
@@ -229,9 +229,9 @@ def plot_latency(plt, lines):
             images = [line["images"] for line in found]
             for percentile, style in (("p50_ms", "--"), ("p99_ms", "-")):
                 label = f"{name}, {percentile[:3]}"
-                place.plot(images, [line[percentile] for line in found], style, marker="o", color=colour, label=label)
-        place.set(xscale="log", yscale="log", xlabel="photographs, 10⁷ a shard", title=f"{KINDS[codes]} codes")
-        place.grid(which="both", alpha=0.25)
+                axis.plot(images, [line[percentile] for line in found], style, marker="o", color=colour, label=label)
+        axis.set(xscale="log", yscale="log", xlabel="photographs, 10⁷ a shard", title=f"{KINDS[codes]} codes")
+        axis.grid(which="both", alpha=0.25)
     axes[0].set_ylabel("milliseconds of a query, simulated")
     return figure
 
@@ -239,15 +239,15 @@ def plot_latency(plt, lines):
 def plot_recall(plt, lines):
     """What is missed, by the p99 that a deadline leaves, for 100 and 1,000 shards."""
     figure, axes = plt.subplots(1, 2, figsize=(9.6, 4.6), layout="constrained", sharey=True)
-    for place, shards in zip(axes, (100, 1000), strict=True):
+    for axis, shards in zip(axes, (100, 1000), strict=True):
         for name, colour in SCENARIOS.items():
             for line in lines:
                 if (line["codes"], line["shards"], line["scenario"]) == ("codes", shards, name):
                     _, p99, _, _, answered = zip(*line["curve"], strict=True)
-                    place.plot(p99, [1 - share for share in answered], "-", color=colour, label=name)
-        place.set(xscale="log", xlabel="p99 of a query in milliseconds, by the deadline")
-        place.set(title=f"{shards:,} shards of learned-like codes", yscale="log", ylim=(1e-5, 0.3))
-        place.grid(which="both", alpha=0.25)
+                    axis.plot(p99, [1 - share for share in answered], "-", color=colour, label=name)
+        axis.set(xscale="log", xlabel="p99 of a query in milliseconds, by the deadline")
+        axis.set(title=f"{shards:,} shards of learned-like codes", yscale="log", ylim=(1e-5, 0.3))
+        axis.grid(which="both", alpha=0.25)
     axes[0].set_ylabel("share of the nearest that is missed")
     return figure
 

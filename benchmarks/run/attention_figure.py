@@ -39,14 +39,14 @@ def main():
     source = open_data(f"cifar10-1:{options.data}", "test")
     draw([run for run in options.runs if (run / "index").exists()], first_of_classes(source, 1)[::2], options.out)
     files = first_of_classes(source, options.photos)
-    measured, places = [], {}
+    measured, cells = [], {}
     for run in options.runs:
         encoder = load_encoder(run / "model.safetensors")
-        figures, places[run.name] = measure(encoder, files)
+        figures, cells[run.name] = measure(encoder, files)
         print(run.name, figures, flush=True)
         meta = {name: encoder.meta[name] for name in ("method", "bits", "image_size", "width", "gate", "seed")}
         measured.append({"run": run.name, **meta, "precision": encoder.compute_dtype, **figures})
-    alike = {f"{a}, {b}": correlation(places[a], places[b]) for a, b in combinations(places, 2)}
+    alike = {f"{a}, {b}": correlation(cells[a], cells[b]) for a, b in combinations(cells, 2)}
     size = encoder.image_size
     common.save(
         f"attention_cifar10-1_{size}px",
@@ -74,10 +74,8 @@ def draw(runs, queries, out):
             row += attribution_tiles(open_small(one.path), one.attribution)[: 1 + gates]
             label = Path(one.path).parent.name
             row += [hit_tile(hit, attribution, label) for hit, attribution in one.hits]
-    places = len(explained[0].attribution.cells)
-    note = (
-        f"Maps of {places} x {places} places, enlarged smoothly; over a hit: what its places add to the query's bits."
-    )
+    cells = len(explained[0].attribution.cells)
+    note = f"Maps of {cells} x {cells} cells, enlarged smoothly; over a hit: what its cells add to the query's bits."
     picture = sheet(rows, heads, heatmaps.legend(["spatial gate", "adds to the bits"], note))
     picture.save(out, quality=88, method=6)
     print(f"-> {out}")
@@ -93,30 +91,30 @@ def measure(encoder, files):
     images = np.stack([read_image(path, encoder.image_size) for path in files])
     found = attribute(encoder, encoder.backbone(images), k=512)
     codes = binarize(np.stack([one.hash_outputs for one in found]))
-    places = np.stack([one.cells for one in found])
+    cells = np.stack([one.cells for one in found])
     gates = None if found[0].spatial is None else np.stack([one.spatial for one in found])
-    orders = {"most": -places, "least": places, "random": np.random.default_rng(0).random(places.shape)}
+    orders = {"most": -cells, "least": cells, "random": np.random.default_rng(0).random(cells.shape)}
     figures = {}
     if gates is not None:
         orders |= {"highest gate": -gates, "lowest gate": gates}
         figures = {
             "spatial_gate": range_of(gates.reshape(len(gates), -1)),
             "channel_gate": range_of(np.stack([one.channel for one in found])),
-            "gate_and_contributions_correlate": correlation(gates, places),
+            "gate_and_contributions_correlate": correlation(gates, cells),
         }
-    half, taken = np.mean([concentration(one) for one in places], axis=0)
+    half, taken = np.mean([concentration(one) for one in cells], axis=0)
     figures |= {
-        "places": places[0].size,
+        "places": cells[0].size,
         "places_that_add_half": float(half),
         "share_taken_away": float(taken),
         "added_up_of_agreement": float(np.mean([one.cells.sum() / one.agreement for one in found])),
-        "left_out_correlates": correlation(places, np.stack([lost(encoder, one) for one in found])),
+        "left_out_correlates": correlation(cells, np.stack([lost(encoder, one) for one in found])),
         "bits_changed_by_painting_a_quarter": {
             name: float((binarize(encoder.hash_outputs(painted(images, order))) != codes).sum(axis=1).mean())
             for name, order in orders.items()
         },
     }
-    return figures, places
+    return figures, cells
 
 
 def range_of(gates):
@@ -130,30 +128,30 @@ def range_of(gates):
 
 
 def correlation(a, b):
-    """Pearson's correlation over the places of a photograph, mean over photographs."""
+    """Pearson's correlation over the cells of a photograph, mean over photographs."""
     return float(np.mean([np.corrcoef(x.ravel(), y.ravel())[0, 1] for x, y in zip(a, b, strict=True)]))
 
 
 def lost(encoder, one):
-    """What the agreement loses where each place in turn is left out, by running the head again: float32 (h, w)."""
+    """What the agreement loses where each cell in turn is left out, by running the head again: float32 (h, w)."""
     activations = torch.from_numpy(one.activations[one.strongest.argsort()])
     h, w = one.cells.shape
     without = activations.repeat(h * w, 1, 1, 1)
-    for place in range(h * w):
-        without[place, :, place // w, place % w] = 0
+    for cell in range(h * w):
+        without[cell, :, cell // w, cell % w] = 0
     with torch.inference_mode():
         logits = encoder.head.read(without.to(encoder.device)).logits.cpu().numpy()
     return one.agreement - (logits * np.where(binarize(one.hash_outputs), 1, -1)).sum(axis=1).reshape(h, w)
 
 
 def painted(images, order):
-    """Images (n, 3, s, s) with the quarter of places that is least in ``order`` (n, h, w) in the mean colour."""
+    """Images (n, 3, s, s) with the quarter of cells that is least in ``order`` (n, h, w) in the mean colour."""
     images, (n, h, w) = images.copy(), order.shape
     side = images.shape[-1] // h
-    for image, places in zip(images, order.reshape(n, -1), strict=True):
+    for image, cells in zip(images, order.reshape(n, -1), strict=True):
         mean = image.mean(axis=(1, 2)).astype(np.uint8)[:, None, None]
-        for place in np.argsort(places, kind="stable")[: h * w // 4]:
-            y, x = place // w * side, place % w * side
+        for cell in np.argsort(cells, kind="stable")[: h * w // 4]:
+            y, x = cell // w * side, cell % w * side
             image[:, y : y + side, x : x + side] = mean
     return images
 

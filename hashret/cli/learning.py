@@ -94,12 +94,18 @@ def methods() -> None:
     """
     from ..methods import METHODS
 
+    takers: dict[str, list[str]] = {}
+    width = max(map(len, METHODS))
     for method in METHODS.values():
         labels = "" if method.needs_labels else " Needs no labels."
-        click.echo(f"{method.name:<8} {method.paper}.{labels}")
+        click.echo(f"{method.name:<{width}} {method.paper}.{labels}")
         for option in method.options:
             several = "" if option.several_labels is None else f", several labels {option.several_labels:g}"
-            click.echo(f"{'':<8} --option {option.name}={option.default:g}{several}: {option.help}")
+            line = f"--option {option.name}={option.default:g}{several}: {option.help}"
+            takers.setdefault(line, []).append(method.name)
+    click.echo("\nOptions, with their defaults, and the methods that take them:")
+    for line, names in takers.items():
+        click.echo(f"  {line} ({', '.join(names)})")
 
 
 @click.command()

@@ -114,8 +114,8 @@ def query(
 def explain(photos: tuple[str, ...], as_json: bool, null: bool, **options: Any) -> None:
     """Draw where the codes of PHOTOS (files, folders, or - for paths on standard input) come from.
 
-    A row a photograph: CBAM's spatial gate over it, what each place adds to the bits, the channels that add most. With
-    --index, a row a hit follows, with what its places add to the bits of the query.
+    A row a photograph: CBAM's spatial gate over it, what each cell of the feature map adds to the bits, the
+    channels that add most. With --index, a row a hit follows, with what its cells add to the bits of the query.
 
     \b
     Example: hashret explain photo.jpg --index index --out map.png

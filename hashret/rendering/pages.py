@@ -1,6 +1,7 @@
 """HTML pages in one file: pictures and style are inside, so a page opens anywhere and loads nothing from the network.
 
-The Jinja templates in `hashret/rendering/templates/` all extend `base.html`, which holds the style for light and dark.
+The Jinja templates in `hashret/rendering/templates/` extend `base.html`, which holds the style for light and dark; only
+that of the service, which has files beside it, extends the `skeleton.html` below that.
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ def maps(path: StrPath, attribution: Attribution | None) -> list[tuple[str, str]
     if attribution is None:
         return []
     size = open_small(path).size
-    levels = {"places": heatmaps.contribution_levels(attribution.cells)}
+    levels = {"cells": heatmaps.contribution_levels(attribution.cells)}
     if attribution.spatial is not None:
         levels["gate"] = heatmaps.gate_levels(attribution.spatial)
     layers = {kind: heatmaps.layer(level, size, attribution.resize) for kind, level in levels.items()}
@@ -143,7 +144,7 @@ def results_page(
             queries.append((path, label, explained[number].attribution, list(explained[number].hits)))
         else:
             queries.append((path, label, None, [(hit, None) for hit in hits]))
-    kinds = ["places"] if explained else []
+    kinds = ["cells"] if explained else []
     if explained and explained[0].attribution.spatial is not None:
         kinds.append("gate")
     write_page(out, "results.html", title=title, facts=facts or {}, rows=queries, kinds=kinds)

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 
 import numpy as np
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
-from fastapi.responses import FileResponse
+from fastapi.responses import HTMLResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.concurrency import run_in_threadpool
 
@@ -24,6 +24,7 @@ from ..engines import EngineError
 from ..errors import HashretError
 from ..index import Database
 from ..index.database import Item
+from ..rendering.pages import environment
 from . import schema, uploads
 from .answers import answer, code_of, since
 from .batching import Batcher
@@ -97,9 +98,10 @@ router = APIRouter()
 
 
 @router.get("/", include_in_schema=False)
-async def page() -> FileResponse:
+async def page() -> HTMLResponse:
     """Serve the page itself."""
-    return FileResponse(STATIC / "page.html", headers={"cache-control": "no-cache"})
+    text = environment().get_template("service.html").render(title="hashret")
+    return HTMLResponse(text, headers={"cache-control": "no-cache"})
 
 
 @router.get("/api/about", responses=problems())

@@ -50,8 +50,8 @@ class Maps(BaseModel):
 
     gate: str | None = Field(description="the spatial gate around its mean; null without attention")
     gate_range: list[float] | None = Field(description="least and greatest gate")
-    places: str = Field(description="what each place adds to the bits")
-    grid: list[int] = Field(description="rows and columns of places before they were enlarged")
+    places: str = Field(description="what each cell of the feature map adds to the bits")
+    grid: list[int] = Field(description="rows and columns of the feature map, before they were enlarged")
     fit: str = Field(description="how they lie over the photograph, as CSS's object-fit: fill, contain or cover")
 
 

@@ -33,7 +33,7 @@ def test_a_page_with_maps(photos, index_folder, model, tmp_path, attention):
     text = (tmp_path / "page.html").read_text()
     assert "<script" not in text
     assert not re.search(r'(src|href)="(?!data:)', text)
-    assert text.count('class="map places"') == 8  # two queries, six hits that are there
+    assert text.count('class="map cells"') == 8  # two queries, six hits that are there
     assert text.count('class="map gate"') == text.count(">gate ") == (8 if attention else 0)
     assert len(re.findall('type="radio"', text)) == (3 if attention else 2)
     results_page(results, tmp_path / "plain.html")

@@ -289,8 +289,9 @@ def test_what_it_says_of_itself(client):
 def test_the_page_loads_nothing_from_elsewhere(client):
     page = client.get("/")
     assert "default-src 'none'" in page.headers["content-security-policy"]
-    for name in ("page.html", "page.css", "page.js", "icon.svg"):
-        text = client.get(f"/static/{name}").text
+    assert page.text.count("<title>hashret</title>") == page.text.count('src="/static/page.js"') == 1
+    for address in ("/", "/static/page.css", "/static/page.js", "/static/icon.svg"):
+        text = client.get(address).text
         assert text
         assert not [word for word in ("//cdn", "https://", "@import") if word in text]
 

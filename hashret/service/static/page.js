@@ -173,10 +173,10 @@ const bitsOf = (code) =>
 function drawBits(other) {
   const own = bitsOf(answer.query.code);
   const others = other && bitsOf(other.code);
-  $("bits").replaceChildren(...[...own].map((bit, place) => {
+  $("bits").replaceChildren(...[...own].map((bit, number) => {
     const cell = document.createElement("i");
     if (bit === "1") cell.classList.add("one");
-    if (others && others[place] !== bit) cell.classList.add("differs");
+    if (others && others[number] !== bit) cell.classList.add("differs");
     return cell;
   }));
   $("bits").setAttribute("aria-label", `code of the query: ${own}`);
@@ -208,7 +208,7 @@ const order = () =>
 
 function drawHits() {
   const list = $("hits");
-  const before = places(list);
+  const before = corners(list);
   const old = new Map([...list.children].map((item) => [item.dataset.id, item]));
   const hits = answer[order()];
   list.replaceChildren(...hits.map((hit) => card(hit, old.get(String(hit.id)))));
@@ -237,7 +237,7 @@ function card(hit, item) {
   const mark = part(".moved");
   mark.textContent = moved ? `${moved > 0 ? "▲" : "▼"} ${Math.abs(moved)}` : "";
   mark.className = `moved ${moved > 0 ? "up" : moved < 0 ? "down" : ""}`;
-  mark.title = moved ? `the re-rank moves it from place ${hit.hamming_rank} to ${hit.reranked_rank}` : "";
+  mark.title = moved ? `the re-rank moves it from rank ${hit.hamming_rank} to ${hit.reranked_rank}` : "";
   part(".hit").toggleAttribute("aria-current", query.item === hit.id);
   part(".hit").setAttribute("aria-label",
     `${hit.rank}. ${shown(hit.label || hit.path)}, ${bits(hit.hamming)}${hit.euclidean === null ? "" : `, distance ${hit.euclidean.toPrecision(3)}`}` +
@@ -257,8 +257,8 @@ function newCard(id) {
   return item;
 }
 
-// Photographs that stay move to their new place instead of jumping.
-const places = (list) => new Map([...list.children].map((item) => [item.dataset.id, item.getBoundingClientRect()]));
+// Photographs that stay move to where they are now instead of jumping.
+const corners = (list) => new Map([...list.children].map((item) => [item.dataset.id, item.getBoundingClientRect()]));
 
 function glide(list, before) {
   if (matchMedia("(prefers-reduced-motion: reduce)").matches) return;
@@ -315,7 +315,7 @@ async function showMap() {
   $("map").style.objectFit = asked.maps.fit;
   $("map").src = map;
   const notes = NOTES[look](asked.maps);
-  notes[2] += `${notes[2] && ", "}${asked.maps.grid.join(" × ")} places`;
+  notes[2] += `${notes[2] && ", "}${asked.maps.grid.join(" × ")} cells`;
   $("look-note").querySelectorAll("span").forEach((part, number) => (part.textContent = notes[number]));
 }
 
