@@ -29,6 +29,11 @@ METHODS: Registry[type[Method]] = Registry(
             "ksh": "ksh:KSH",
             "itq": "lsh:ITQ",
             "lsh": "lsh:LSH",
+            "greedyhash": "greedyhash:GreedyHash",
+            "hashnet": "hashnet:HashNet",
+            "csq": "csq:CSQ",
+            "dch": "dch:DCH",
+            "dtsh": "dtsh:DTSH",
         }.items()
     }
 )

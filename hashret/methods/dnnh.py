@@ -9,7 +9,7 @@ from torch import Tensor
 from ..bits import Positions
 from ..models.heads import HeadOutput
 from .method import Method
-from .similarity import share_a_label
+from .similarity import share_a_label, triplets
 
 MARGIN = 1.0
 EPSILON = 0.4
@@ -32,11 +32,9 @@ class DNNH(Method):
         """
         f = piecewise_threshold(output.hash_outputs)
         squared = (f[:, None] - f[None]).square().sum(dim=2)
-        same = share_a_label(labels, labels)
-        positive = same & ~torch.eye(len(same), dtype=torch.bool, device=same.device)
-        triplets = positive[:, :, None] & ~same[:, None, :]
+        wanted = triplets(share_a_label(labels, labels))
         hinge = F.relu(MARGIN + squared[:, :, None] - squared[:, None, :])
-        return (hinge * triplets).sum() / triplets.sum().clamp(min=1)
+        return (hinge * wanted).sum() / wanted.sum().clamp(min=1)
 
 
 def piecewise_threshold(hash_outputs: Tensor, epsilon: float = EPSILON) -> Tensor:

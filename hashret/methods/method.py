@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -60,6 +60,7 @@ class Method:
         paper: what it reproduces.
         head: kind of head, see `hashret.models.heads.make_head`.
         attention: whether the head has CBAM.
+        head_options: further options of the head.
         classifier: whether the loss reads class scores.
         needs_labels: whether it learns from labels.
         fitted: whether it is fitted, not trained by gradient.
@@ -68,6 +69,7 @@ class Method:
         bits: length of the codes.
         seed: decides what is random in the method.
         chosen: value of each option in this run.
+        progress: fraction of the epochs before this one, for what changes as training goes on.
         state: tensors that a run must keep to go on after a kill.
     """
 
@@ -75,6 +77,7 @@ class Method:
     paper: ClassVar[str] = ""
     head: ClassVar[str] = "fc"
     attention: ClassVar[bool] = False
+    head_options: ClassVar[dict[str, Any]] = {}
     classifier: ClassVar[bool] = False
     needs_labels: ClassVar[bool] = True
     fitted: ClassVar[bool] = False
@@ -84,6 +87,7 @@ class Method:
     def __init__(self, bits: int, seed: int = 0, options: Mapping[str, float] | None = None) -> None:
         self.bits, self.seed = bits, seed
         self.chosen = {option.name: option.default for option in self.options} | dict(options or {})
+        self.progress = 0.0
         self.state: dict[str, Tensor] = {}
 
     @classmethod

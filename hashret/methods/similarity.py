@@ -20,6 +20,33 @@ def share_a_label(labels_a: Tensor, labels_b: Tensor) -> Tensor:
     return labels_a.float() @ labels_b.float().T > 0
 
 
+def common_labels(labels: Tensor) -> Tensor:
+    """Return how many labels of two photographs are common over how many either has: (n, c) -> float32 (n, n)."""
+    flags = labels.float()
+    common = flags @ flags.T
+    counts = flags.sum(dim=1)
+    return common / (counts[:, None] + counts - common).clamp(min=1)
+
+
+def pair_weights(similar: Tensor) -> Tensor:
+    """Return the weights of a batch's pairs, (n, n) bool -> float32 (n, n), by which both kinds count the same.
+
+    That is pairs / similar pairs for similar ones, pairs / dissimilar pairs for the others, and 0 on the diagonal.
+    Source: formula (3) of Cao, Long, Wang & Yu, ICCV 2017.
+    """
+    pairs = ~torch.eye(len(similar), dtype=torch.bool, device=similar.device)
+    weights = torch.zeros(similar.shape, device=similar.device)
+    for kind in (similar & pairs, ~similar & pairs):
+        weights[kind] = pairs.sum() / kind.sum().clamp(min=1)
+    return weights
+
+
+def triplets(similar: Tensor) -> Tensor:
+    """Say which (q, i, j) are triplets, i similar to q and not q itself, and j not: (n, n) bool -> (n, n, n)."""
+    others = ~torch.eye(len(similar), dtype=torch.bool, device=similar.device)
+    return (similar & others)[:, :, None] & ~similar[:, None, :]
+
+
 def pairwise_loss(u: Tensor, labels: Tensor) -> Tensor:
     """Return the negative log-likelihood of a batch's pairs, for logits u (n, bits).
 

@@ -71,7 +71,9 @@ _META = fields(
 _OF_VECTORS = {"metric": None, "unit_length": None, "rerank_by": None}.keys()  # which encoders of vectors have
 # What of a head's options has no part in its fingerprint: the tensors say it, or other names of the metadata, or it
 # does not change a hash output.
-_TOLD = ("kind", "width", "attention", "gate", "dropout", "slice_width", "anchors", "centred", "pooled")
+_TOLD = (
+    "kind", "width", "attention", "gate", "dropout", "slice_width", "anchors", "centred", "pooled", "straight_through",
+)  # fmt: skip
 
 
 def save_checkpoint(

@@ -149,10 +149,14 @@ class HashHead(Head):
         dropout: after each fully connected layer, as VGG16 has it.
         centred: whether the fully connected layers read what `Standardize` makes of a map without attention.
         pooled: channels of the convolution whose mean over the cells stands for the map; 0 flattens the map.
+        straight_through: whether the classifier reads the bits, with the gradient that half of the logits have, and not
+            the hash outputs. Source: Su et al., "Greedy hash", NeurIPS 2018.
     """
 
     kind = "fc"
-    options: ClassVar[tuple[str, ...]] = ("width", "attention", "gate", "dropout", "centred", "pooled")
+    options: ClassVar[tuple[str, ...]] = (
+        "width", "attention", "gate", "dropout", "centred", "pooled", "straight_through",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -166,9 +170,13 @@ class HashHead(Head):
         dropout: float = 0.5,
         centred: bool = False,
         pooled: int = 0,
+        straight_through: bool = False,
     ) -> None:
-        super().__init__(width=width, attention=attention, gate=gate, dropout=dropout, centred=centred, pooled=pooled)
-        self.fc_width = width
+        super().__init__(
+            width=width, attention=attention, gate=gate, dropout=dropout, centred=centred, pooled=pooled,
+            straight_through=straight_through,
+        )  # fmt: skip
+        self.fc_width, self.straight_through = width, straight_through
         if attention:
             self.attention = CBAM(channels, gate=gate)
         elif centred:
@@ -195,7 +203,13 @@ class HashHead(Head):
         with torch.autocast(inner.device.type, enabled=False):  # few numbers, whose last digits order the re-rank
             inner = inner.float()
             logits = self.hash(inner)
-            return HeadOutput(logits, self.classifier(torch.sigmoid(logits)) if self.classifier else None, inner)
+            return HeadOutput(logits, self.classifier(self.classified(logits)) if self.classifier else None, inner)
+
+    def classified(self, logits: Tensor) -> Tensor:
+        """Return what the classifier reads, (n, bits)."""
+        if not self.straight_through:
+            return torch.sigmoid(logits)
+        return logits / 2 + ((logits >= 0).to(logits.dtype) - logits / 2).detach()
 
 
 @register

@@ -243,6 +243,7 @@ class TrainingRun:
         parallel = self.shard.parallel(module)
         for epoch in range(len(self.epochs) + 1, s.epochs + 1):
             begun = time.monotonic()
+            method.progress = (epoch - 1) / max(1, s.epochs - 1)
             loss = self._epoch(epoch, parallel, optimizer, schedule, method, labels, feed, rows)
             if not _is_finite(module):  # the last step of an epoch has no loss after it
                 raise HashretError(f"the weights are no longer numbers after epoch {epoch}", hint="lower --lr")

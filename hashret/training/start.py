@@ -194,6 +194,7 @@ def train(
     shape = {"attention": attention, "width": width, "gate": gate, "dropout": settings.dropout}
     shape |= {"centred": True, "unit": metric == "cosine"} if on_vectors else {}
     shape |= {"pooled": pooled} if pooled else {}
+    shape |= method_class.head_options
     config = head_config(method_class.head, settings.options | shape)
     classes = len(source.classes) if method_class.classifier else 0
     net = HashNet(bits, classes, image_size, backbone, head=config.pop("kind"), **config)
