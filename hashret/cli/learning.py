@@ -39,7 +39,7 @@ from .output import say
 )
 @click.option("--gate", default="unit", show_default=True, help="how CBAM's gates begin: unit, open or half")
 @click.option("--dropout", type=click.FloatRange(0, 1, max_open=True), help="default: the method's own, else 0.5")
-@click.option("--epochs", type=int, default=10, show_default=True)
+@click.option("--epochs", type=int, help="default: the method's own, else 10")
 @click.option("--batch-size", type=int, default=128, show_default=True)
 @click.option(
     "--lr", type=click.FloatRange(0, min_open=True), help="default: the method's own, else 3e-4; 1e-4 for last:N, all"
@@ -74,7 +74,7 @@ from .output import say
 @shared.OVERWRITE
 @shared.talk
 def train(**options: Any) -> None:
-    """Learn an encoder from labelled photographs.
+    """Learn an encoder from photographs, with labels or without.
 
     \b
     Example: hashret train --data cifar10:data --bits 48

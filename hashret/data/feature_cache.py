@@ -33,7 +33,7 @@ from ..errors import HashretError
 from ..files import StrPath, atomic, default_cache, locked, read_json, remove_own, write_json
 from ..progress import Progress
 from ..results import Result
-from .batches import Batch, batch_size, batches, split_rows
+from .batches import Batch, Transform, batch_size, batches, split_rows
 from .source import Source
 
 if TYPE_CHECKING:
@@ -61,6 +61,8 @@ class FeatureCache:
         image_size: side of the images in pixels.
         compute_dtype: "bfloat16" or "float32", the number format that the backbone computes in.
         resize: how photographs become squares, see `hashret.data.images.read_image`.
+        views: where it is not 0, the cache has in the place of a photograph's feature map the pooled features of the
+            photograph as it is and of so many augmented views, (views + 1, channels).
     """
 
     def __init__(
@@ -71,14 +73,18 @@ class FeatureCache:
         image_size: int,
         compute_dtype: str,
         resize: str = "squeeze",
+        *,
+        views: int = 0,
     ) -> None:
         self.whole: Source = source if source.whole is None else source.whole
         self.rows = np.arange(len(source)) if source.rows is None else source.rows
-        self.image_size, self.resize = image_size, resize
+        self.image_size, self.resize, self.views = image_size, resize, views
         self.parent = _parent(folder)
         self.key: dict[str, Any] = {"weights": weights, "image_size": image_size, "precision": compute_dtype}
         if resize != "squeeze":  # which caches had from the start, unnamed
             self.key["resize"] = resize
+        if views:
+            self.key["views"] = views
         key = {"format": _FORMAT, "reading": _READING, "root": os.path.realpath(self.whole.root), **self.key}
         self.folder, self.info = self.parent / _name(key), key | {"spec": self.whole.spec}
         self.slots: Positions | None = None  # of the photographs of the whole source, see `_located`
@@ -155,8 +161,17 @@ class FeatureCache:
         assert self.slots is not None
         return CachedRows(maps, self.slots[self.rows])
 
-    def fill(self, convolutions: Callable[[npt.NDArray[np.uint8]], torch.Tensor], workers: int | None = None) -> States:
+    def fill(
+        self,
+        convolutions: Callable[[npt.NDArray[np.uint8]], torch.Tensor],
+        workers: int | None = None,
+        transform: Transform | None = None,
+    ) -> States:
         """Compute what is missing; several processes share the work. Returns `state`, complete.
+
+        Args:
+            convolutions: turns photographs, or what ``transform`` makes of them, (n, ...) uint8 into feature maps.
+            workers, transform: see `hashret.data.batches.batches`.
 
         Raises:
             HashretError: the disk is full; what was computed stays.
@@ -167,13 +182,13 @@ class FeatureCache:
         with self._reported():
             self.slots = self._located(check=is_main())  # what the main process has just checked holds for all
         todo = self.rows[self.state() != PRESENT]  # what was unreadable may be readable with another plugin
-        shared = split_rows(todo.tolist(), batch_size(self.image_size))
+        shared = split_rows(todo.tolist(), max(1, batch_size(self.image_size) // (self.views + 1)))
         barrier()  # all have seen the same state before one changes it
         mine = shared[rank() :: world()]
         total = sum(map(len, mine))
         progress = Progress("convolution features", total)
         with self._reported(), Writer(self) as write:
-            for batch in batches(self.whole, self.image_size, mine, workers, resize=self.resize):
+            for batch in batches(self.whole, self.image_size, mine, workers, transform, resize=self.resize):
                 write(batch, convolutions)
                 progress.add(len(batch.rows) + len(batch.skipped))
         progress.close()
@@ -229,13 +244,13 @@ class FeatureCache:
             self.extend(count + len(new))
 
     def _shape(self) -> tuple[int, ...] | None:
-        """Return the shape of a feature map, (channels, side, side) or as a stage gives it, None before the first."""
+        """Return the shape of a feature map, (channels, side, side), or as a stage or views have it; or None."""
         shape = self._read_info().get("shape")
         if shape is None:
             return None
         if (
             not isinstance(shape, list)
-            or len(shape) not in (2, 3)  # tokens, or a map
+            or len(shape) not in (2, 3)  # tokens or views, or a map
             or not all(type(side) is int and 0 < side < 2**20 for side in shape)
         ):
             raise self._damaged()
@@ -286,10 +301,11 @@ class FeatureCache:
             if earlier.items() <= _info(self.parent / _name(earlier)).items():
                 self._convert(self.parent / _name(earlier))
                 return
-            same = {name: value for name, value in self.info.items() if name not in ("root", "spec")}
+            own = {"root", "spec", "shape"}  # what caches of the same photographs may differ in
+            same = {name: value for name, value in self.info.items() if name not in own}
             for other in self.parent.iterdir():
                 info = _info(other)
-                alike = same.items() <= info.items() and info.get("resize", "squeeze") == self.resize
+                alike = same == {name: value for name, value in info.items() if name not in own}
                 if alike and not os.path.exists(str(info.get("root"))):
                     paths = _read(other / _PHOTOGRAPHS, _RECORD)["path"].tolist()
                     if 2 * len(set(self.paths).intersection(paths)) > len(paths):

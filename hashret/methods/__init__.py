@@ -34,6 +34,8 @@ METHODS: Registry[type[Method]] = Registry(
             "csq": "csq:CSQ",
             "dch": "dch:DCH",
             "dtsh": "dtsh:DTSH",
+            "cibhash": "cibhash:CIBHash",
+            "bihalf": "bihalf:BiHalf",
         }.items()
     }
 )

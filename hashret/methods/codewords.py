@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -41,7 +43,7 @@ class VGGHPlus(VGGH):
     options = (QUANTIZATION, BALANCE, SMOOTHING, PAIRS)
 
     @classmethod
-    def defaults_for(cls, bits: int, several_labels: bool) -> dict[str, float]:
+    def defaults_for(cls, bits: int, several_labels: bool) -> dict[str, Any]:
         short = {"pairs": 3.0, "dropout": 0.0} if several_labels and bits <= SHORT else {}
         return cls.defaults | short
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -28,7 +29,7 @@ class DCH(Method):
         Option("gamma", 20.0, "distance in bits at which a pair is as likely similar as not", low=1e-3),
         Option("quantization", 0.1, "pulls hash outputs to 0 and 1"),
     )
-    defaults: ClassVar[dict[str, float]] = {"dropout": 0.0, "lr": 1e-3}  # as for DPSH
+    defaults: ClassVar[dict[str, Any]] = {"dropout": 0.0, "lr": 1e-3}  # as for DPSH
 
     def loss(self, output: HeadOutput, labels: Tensor, source_rows: Positions) -> Tensor:
         """Return the mean over pairs of w (s log(1 + d / gamma) + (1 - s) log(1 + gamma / d)), and quantisation.
@@ -41,7 +42,8 @@ class DCH(Method):
         unit = F.normalize(h, dim=1)
         distance = (self.bits / 2 * (1 - unit @ unit.T)).clamp(min=_NEAREST)
         similar = share_a_label(labels, labels)
-        terms = (similar * (distance / gamma).log1p() + ~similar * (gamma / distance).log1p()) * pair_weights(similar)
+        likelihood = torch.where(similar, (distance / gamma).log1p(), (gamma / distance).log1p())
+        terms: Tensor = likelihood * pair_weights(similar)
         corner = self.bits / 2 * (1 - unit.abs().sum(dim=1) / self.bits**0.5)
         quantization: Tensor = (corner.clamp(min=0) / gamma).log1p().mean()
         return terms.sum() / (len(h) * (len(h) - 1)) + self.chosen["quantization"] * quantization

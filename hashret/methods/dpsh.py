@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ class DPSH(Method):
     name = "dpsh"
     paper = "Li, Wang & Kang, Feature learning based deep supervised hashing with pairwise labels, IJCAI 2016"
     options = (Option("quantization", 0.1, "pulls logits to 1 and -1"),)
-    defaults: ClassVar[dict[str, float]] = {"dropout": 0.0, "lr": 1e-3}  # dropout's noise drowns the pairs
+    defaults: ClassVar[dict[str, Any]] = {"dropout": 0.0, "lr": 1e-3}  # dropout's noise drowns the pairs
 
     def loss(self, output: HeadOutput, labels: Tensor, source_rows: Positions) -> Tensor:
         """Return `pairwise_loss` of the logits u plus ``quantization`` times the mean of (u - sign(u))^2.

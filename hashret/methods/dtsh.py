@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +23,7 @@ class DTSH(Method):
         Option("margin", 0.5, "bits by which the similar one is nearer, over all bits"),
         Option("quantization", 0.1, "pulls logits to 1 and -1"),
     )
-    defaults: ClassVar[dict[str, float]] = {"dropout": 0.0, "lr": 1e-3}  # as for DPSH
+    defaults: ClassVar[dict[str, Any]] = {"dropout": 0.0, "lr": 1e-3}  # as for DPSH
 
     def loss(self, output: HeadOutput, labels: Tensor, source_rows: Positions) -> Tensor:
         """Return the mean over triplets of log(1 + exp(-(theta_qi - theta_qj - margin bits))), and quantisation.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +25,7 @@ class HashNet(Method):
     name = "hashnet"
     paper = "Cao, Long, Wang & Yu, HashNet: deep learning to hash by continuation, ICCV 2017"
     options = (Option("beta", 10.0, "slope of tanh in the last epoch; it is 1 in the first", low=1.0),)
-    defaults: ClassVar[dict[str, float]] = {"dropout": 0.0, "lr": 1e-3}  # as for DPSH
+    defaults: ClassVar[dict[str, Any]] = {"dropout": 0.0, "lr": 1e-3}  # as for DPSH
 
     def loss(self, output: HeadOutput, labels: Tensor, source_rows: Positions) -> Tensor:
         """Return the mean over pairs of w (log(1 + exp(theta)) - s theta), theta = 10 / bits z_i . z_j.

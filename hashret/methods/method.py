@@ -64,6 +64,8 @@ class Method:
         classifier: whether the loss reads class scores.
         needs_labels: whether it learns from labels.
         fitted: whether it is fitted, not trained by gradient.
+        views: augmented views of each photograph that are prepared. Of these a batch has two of each photograph, the
+            one in its first half and the other in the second, as feature maps of one cell.
         options: the numbers that its user may set.
         defaults: training settings whose default differs from that of `hashret.train`.
         bits: length of the codes.
@@ -81,8 +83,9 @@ class Method:
     classifier: ClassVar[bool] = False
     needs_labels: ClassVar[bool] = True
     fitted: ClassVar[bool] = False
+    views: ClassVar[int] = 0
     options: ClassVar[tuple[Option, ...]] = ()
-    defaults: ClassVar[dict[str, float]] = {}
+    defaults: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, bits: int, seed: int = 0, options: Mapping[str, float] | None = None) -> None:
         self.bits, self.seed = bits, seed
@@ -91,7 +94,7 @@ class Method:
         self.state: dict[str, Tensor] = {}
 
     @classmethod
-    def defaults_for(cls, bits: int, several_labels: bool) -> dict[str, float]:
+    def defaults_for(cls, bits: int, several_labels: bool) -> dict[str, Any]:
         """Return the defaults, of options or training settings, for codes of ``bits`` bits.
 
         Args:
@@ -120,15 +123,16 @@ class Method:
         return chosen | {name: known[name].checked(value) for name, value in given.items()}
 
     def begin(self, labels: Labels, source_rows: Positions) -> None:
-        """Prepare to train on some rows of a source with ``labels``, (n,) or (n, classes)."""
+        """Prepare to train on some rows of a source with ``labels``, (n,) or (n, classes), (n, 0) for none."""
 
     def loss(self, output: HeadOutput, labels: Tensor, source_rows: Positions) -> Tensor:
         """Return the loss of a batch, a scalar.
 
         Args:
             output: what the head gives, in float32.
-            labels: (n,) int64, or (n, classes) of 0 and 1.
-            source_rows: rows (n,) of the batch's photographs in the source.
+            labels: (n,) int64, or (n, classes) of 0 and 1; (n, 0) where there are none.
+            source_rows: rows (n,) of the batch's photographs in the source. Of a view it is the row plus the number of
+                the view, from 1 on, times the length of the source.
         """
         raise NotImplementedError
 

@@ -1,8 +1,8 @@
 """Heads: what turns a feature map into hash-layer logits, and those into class scores.
 
 "fc" is the paper's: optional CBAM, two fully connected layers, a hash layer, a classifier (figure 1). "sliced" gives
-each bit its own slice of the last features (DNNH). "projection" and "kernel" are those of the shallow methods; their
-parameters are fitted, not trained by gradient.
+each bit its own slice of the last features (DNNH). "perceptron" reads pooled features, of the methods without labels.
+"projection" and "kernel" are those of the shallow methods; their parameters are fitted, not trained by gradient.
 """
 
 from __future__ import annotations
@@ -309,6 +309,48 @@ class KernelHead(ShallowHead):
 
     def read(self, attended: Tensor) -> HeadOutput:
         return HeadOutput(self.kernel(self.descriptor(attended)) @ self.weight, None)
+
+
+@register
+class PerceptronHead(ShallowHead):
+    """Bits of the `descriptor` by a hidden layer and a hash layer, or by the latter alone.
+
+    Args:
+        bits: nodes of the hash layer.
+        classes: there is no classifier.
+        channels, side: shape of the feature map, of which the mean over the cells is read.
+        hidden: nodes of the hidden layer; 0 for none.
+        centred: whether what `Standardize` makes of the feature map is read.
+        unit: whether the descriptor is of unit length. It is then scaled so that its numbers are about 1 large.
+    """
+
+    kind = "perceptron"
+    options = ("hidden", "centred", *ShallowHead.options)
+
+    def __init__(
+        self,
+        bits: int,
+        classes: int,
+        channels: int,
+        side: int,
+        hidden: int = 1024,
+        centred: bool = False,
+        unit: bool = True,
+    ) -> None:
+        super().__init__(unit, hidden=hidden, centred=centred)
+        self.fc_width = hidden or channels
+        self.scale = channels**0.5 if unit else 1.0
+        if centred:
+            self.attention = Standardize(channels)
+        self.hidden: nn.Module = nn.Identity()
+        if hidden:
+            self.hidden = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(inplace=True))
+        self.hash = nn.Linear(self.fc_width, bits)
+
+    def read(self, attended: Tensor) -> HeadOutput:
+        with torch.autocast(attended.device.type, enabled=False):  # as in `HashHead`
+            inner = self.hidden(self.scale * self.descriptor(attended))
+            return HeadOutput(self.hash(inner), None, inner)
 
 
 def descriptor(feature_map: Tensor) -> Tensor:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -106,6 +108,73 @@ class FeatureFeed:
         return torch.from_numpy(self.feature_maps[source_rows]).to(self.device).float()
 
 
+class ViewFeed:
+    """Cached pooled features of augmented views of each photograph, by a frozen backbone.
+
+    A view has a row, too: that of its photograph plus the number of the view, from 1 on, times the photographs of the
+    source. Feature maps have one cell.
+
+    Args:
+        views: how many of each photograph.
+        source, layers, architecture, image_size, compute_dtype, device, cache, workers, resize: as of
+            `FeatureFeed`.
+    """
+
+    def __init__(
+        self,
+        views: int,
+        source: Source,
+        layers: nn.Module,
+        architecture: Backbone,
+        image_size: int,
+        compute_dtype: str,
+        device: torch.device,
+        cache: StrPath | None = None,
+        workers: int | None = None,
+        *,
+        resize: str = "squeeze",
+    ) -> None:
+        self.device, self.photographs, self.views = device, len(source), views
+        backbone = FrozenBackbone(layers, architecture, device, compute_dtype)
+
+        def pooled(images: npt.NDArray[np.uint8]) -> Tensor:
+            maps = backbone(images.reshape(-1, *images.shape[2:]))
+            return maps.float().mean(dim=(2, 3)).half().view(len(images), views + 1, -1)
+
+        fingerprint = architecture.fingerprint(layers)
+        feature_cache = FeatureCache(cache, source, fingerprint, image_size, compute_dtype, resize, views=views)
+        self.state = feature_cache.fill(pooled, workers, Views(views, image_size))
+        self.features = feature_cache.open((views + 1, architecture.channels))
+
+    def readable(self) -> Positions:
+        """Return the source rows whose photographs could be read."""
+        return not_empty(np.flatnonzero(self.state == PRESENT))
+
+    def paired(self, source_rows: Positions, rng: np.random.Generator) -> Positions:
+        """Return the rows of two views, drawn by lot, of each photograph (n,): (2 n,), one of each in either half."""
+        drawn = rng.permuted(np.tile(np.arange(1, self.views + 1), (len(source_rows), 1)), axis=1)[:, :2]
+        pairs: Positions = source_rows + self.photographs * drawn.T
+        return pairs.ravel()
+
+    def batches(
+        self, batches_of_rows: Sequence[Positions], seed: tuple[int, int]
+    ) -> Iterator[tuple[Positions, Tensor]]:
+        """Yield each batch of rows, of views or photographs, with its feature maps, float32 (n, c, 1, 1)."""
+        for rows in batches_of_rows:
+            yield rows, self._read(rows)
+
+    def hash_outputs(self, net: HashNet, source_rows: Positions, compute_dtype: str) -> HashOutputs:
+        """Return the hash outputs of photographs by the network as it is, float32 (n, bits)."""
+        with _inference(self.device, compute_dtype):
+            outputs: Tensor = net.head(self._read(source_rows)).hash_outputs
+            return outputs.float().cpu().numpy()
+
+    def _read(self, rows: Positions) -> Tensor:
+        view, source_rows = np.divmod(rows, self.photographs)
+        features = self.features[source_rows][np.arange(len(rows)), view]
+        return torch.from_numpy(features).to(self.device).float()[:, :, None, None]
+
+
 class ImageFeed:
     """Photographs, cropped and flipped at random for training.
 
@@ -194,6 +263,32 @@ class Augment:
             torch.manual_seed(state)
             augmented: Pixels = self.steps(torch.from_numpy(image)).numpy()
             return augmented
+
+
+class Views:
+    """A photograph as it is, and augmented views of it: uint8 (3, s, s) -> (views + 1, 3, s, s), the same each time.
+
+    A view is a crop of a quarter to all of the area, mirrored or not, whose colours are others or none. Source: Chen,
+    Kornblith, Norouzi & Hinton, "A simple framework for contrastive learning of visual representations", ICML 2020, A.
+    """
+
+    def __init__(self, views: int, size: int) -> None:
+        from torchvision.transforms import v2
+
+        self.views = views
+        self.steps = v2.Compose([
+            v2.RandomResizedCrop(size, scale=(0.25, 1.0), antialias=True),
+            v2.RandomHorizontalFlip(),
+            v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.4, 0.1)], p=0.7),
+            v2.RandomGrayscale(0.2),
+        ])  # fmt: skip
+
+    def __call__(self, source_row: int, image: Pixels) -> Pixels:
+        seed = zlib.crc32(image.tobytes())  # of the photograph, whatever source it is in
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            pixels = torch.from_numpy(image)
+            return torch.stack([pixels, *(self.steps(pixels) for _ in range(self.views))]).numpy()
 
 
 def _inference(device: torch.device, compute_dtype: str) -> ExitStack:

@@ -41,7 +41,7 @@ from ..models.heads import Head
 from ..models.network import HashNet
 from ..progress import Progress, clock
 from ..records import checked, fields, list_of, number, or_none, plain, table_of, whole
-from .feed import FeatureFeed, Feed, autocast
+from .feed import FeatureFeed, Feed, ViewFeed, autocast
 from .held_out import hold_out
 from .parallel import BatchShard
 from .settings import Settings, TrainReport
@@ -214,16 +214,17 @@ class TrainingRun:
     ) -> None:
         """Train by gradient, epoch after epoch."""
         s = self.settings
-        assert source.labels is not None
-        labels = torch.as_tensor(source.labels)
-        if len(rows) < s.batch_size:
+        known: Labels = np.zeros((len(source), 0), np.uint8) if source.labels is None else source.labels
+        labels = torch.as_tensor(known)
+        batch_size = s.batch_size if method.needs_labels else min(s.batch_size, len(rows))
+        if len(rows) < max(2, batch_size):
             raise HashretError(
                 f"{len(rows)} train images are fewer than one batch of {s.batch_size}", hint="lower --batch-size"
             )
         classifier = getattr(net.head, "classifier", None)
         if labels.ndim == 2 and classifier:
             _begin_at_frequencies(classifier, labels[rows])
-        steps = len(rows) // s.batch_size
+        steps = len(rows) // batch_size
         rate = s.lr * method.chosen.get("classifier_rate", 1.0)
         optimizer = torch.optim.AdamW(
             _groups(module, classifier, rate), lr=s.lr, weight_decay=s.weight_decay, fused=True
@@ -239,18 +240,20 @@ class TrainingRun:
             self.epochs, self.best, method.state = self.state["epochs"], self.state["best"], self.state["method"]
             self.codes = self.state.get("codes")
         else:
-            method.begin(source.labels, rows)
+            method.begin(known, rows)
         parallel = self.shard.parallel(module)
         for epoch in range(len(self.epochs) + 1, s.epochs + 1):
             begun = time.monotonic()
             method.progress = (epoch - 1) / max(1, s.epochs - 1)
-            loss = self._epoch(epoch, parallel, optimizer, schedule, method, labels, feed, rows)
+            loss = self._epoch(epoch, parallel, optimizer, schedule, method, labels, feed, rows, batch_size)
             if not _is_finite(module):  # the last step of an epoch has no loss after it
                 raise HashretError(f"the weights are no longer numbers after epoch {epoch}", hint="lower --lr")
             line, codes = {"epoch": epoch, "loss": loss, "lr": schedule.get_last_lr()[0]}, None
             if len(held):
                 line["heldout_map"], codes = self._held_out_map(net, source, feed, rows, held)
             line["seconds"] = round(time.monotonic() - begun, 1)
+            if not method.needs_labels:  # labels, where there are some, then choose nothing
+                self.best = {}
             self._end_epoch(line, net, codes, {
                 "module": module.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(),
                 "method": method.state, "classes": list(source.classes), "images": len(source),
@@ -267,12 +270,16 @@ class TrainingRun:
         labels: Tensor,
         feed: Feed,
         rows: Positions,
+        batch_size: int,
     ) -> float:
         """Train one epoch and return the mean loss; its order, crops and dropout depend on seed and epoch alone."""
         s = self.settings
-        order = rows[np.random.default_rng((s.seed, epoch)).permutation(len(rows))]
-        count = len(order) // s.batch_size
-        batches = [order[i * s.batch_size : (i + 1) * s.batch_size] for i in range(count)]
+        rng = np.random.default_rng((s.seed, epoch))
+        order = rows[rng.permutation(len(rows))]
+        count = len(order) // batch_size
+        batches = [order[i * batch_size : (i + 1) * batch_size] for i in range(count)]
+        if isinstance(feed, ViewFeed):
+            batches = [feed.paired(batch, rng) for batch in batches]
         torch.manual_seed((s.seed * 100_003 + epoch) * 1009)
         progress = Progress(f"epoch {epoch}/{s.epochs}", count, "batches")
         module.train()
@@ -285,7 +292,7 @@ class TrainingRun:
             output, gathered = self.shard.gathered(output, batch)
             if not len(gathered):
                 raise HashretError(f"none of the {len(batch)} train images of a batch could be read")
-            loss = method.loss(output, labels[gathered].to(self.device), gathered)
+            loss = method.loss(output, labels[gathered % len(labels)].to(self.device), gathered)
             if not torch.isfinite(loss):
                 raise HashretError(f"the loss is no longer a number in epoch {epoch}", hint="lower --lr")
             optimizer.zero_grad(set_to_none=True)

@@ -66,7 +66,8 @@ class BatchShard:
         """
         if world() == 1:
             return output, batch[self.positions]
-        columns = output.logits if output.scores is None else torch.cat([output.logits, output.scores], dim=1)
+        fields = {name: tensor for name, tensor in output._asdict().items() if tensor is not None}
+        columns = torch.cat([*fields.values()], dim=1)
         own = columns.new_zeros(self.batch_size, columns.shape[1] + 1)  # the last column marks those that were read
         own[self.positions, :-1] = columns[: len(self.positions)]
         own[self.positions, -1] = 1
@@ -74,9 +75,8 @@ class BatchShard:
         dist.all_reduce(whole)
         read = whole[:, -1] > 0
         whole = (own + (whole - own.detach()))[read, :-1]  # own photographs keep their gradient
-        bits = output.logits.shape[1]
-        scores = None if output.scores is None else whole[:, bits:]
-        return HeadOutput(whole[:, :bits], scores), batch[read.cpu().numpy()]
+        parts = whole.split([tensor.shape[1] for tensor in fields.values()], dim=1)
+        return output._replace(**dict(zip(fields, parts, strict=True))), batch[read.cpu().numpy()]
 
     def backward(self, loss: Tensor) -> None:
         """Compute the gradients of a loss that all processes share; `DistributedDataParallel` takes their mean."""

@@ -28,7 +28,7 @@ from ..models.weights import load_backbone
 from ..progress import takes_quiet
 from ..renamed import old_keywords
 from ..vectors import check_metric
-from .feed import FeatureFeed, Feed, ImageFeed
+from .feed import FeatureFeed, Feed, ImageFeed, ViewFeed
 from .loop import TrainingRun
 from .settings import Settings, TrainReport
 from .vector_feed import VectorFeed
@@ -55,7 +55,7 @@ def train(
     width: int | None = None,
     gate: str = "unit",
     dropout: float | None = None,
-    epochs: int = 10,
+    epochs: int | None = None,
     batch_size: int = 128,
     lr: float | None = None,
     classifier_rate: float | None = None,
@@ -93,7 +93,8 @@ def train(
             cached on disk; "all" trains everything.
         width, gate, dropout: see `hashret.models.heads.HashHead`; ``width`` None is 4,096, or 2,048 where the head is
             pooled, ``dropout`` None the method's default, or 0.5.
-        epochs, batch_size, weight_decay: of AdamW under a cosine schedule.
+        epochs, batch_size, weight_decay: of AdamW under a cosine schedule; ``epochs`` None is the method's default, or
+            10.
         lr: learning rate; None for 1e-4 where stages of the backbone train too, else the method's default, or 3e-4.
         classifier_rate, quantization, pairs, balance, smoothing: options of methods, which may stand here, too.
         augment: "none", "crop" or "crop-flip", where the whole backbone trains.
@@ -135,12 +136,17 @@ def train(
     trained_stages = _trained_stages(finetune)
     _check_choice("augment", augment, ("none", "crop", "crop-flip"))
     _check_choice("gate", gate, GATES)
-    if method_class.fitted and trained_stages != 0:
-        raise HashretError(f"{method} is fitted to the features of frozen layers", hint="leave --finetune out")
+    pooled_alone = method_class.fitted or method_class.views  # what reads nothing but pooled features
+    if pooled_alone and trained_stages != 0:
+        raise HashretError(f"{method} learns from the features of frozen layers", hint="leave --finetune out")
+    if on_vectors and method_class.views:
+        raise HashretError(
+            f"{method} learns from views of photographs, and vectors have none", hint="take bihalf or itq"
+        )
     if weights == "none" and trained_stages is not None and not on_vectors:
-        hint = "name --weights" if method_class.fitted else "add --finetune all"
+        hint = "name --weights" if pooled_alone else "add --finetune all"
         raise HashretError("a backbone without weights has nothing to freeze", hint=hint)
-    if epochs < 1 or batch_size < 2:
+    if (epochs is not None and epochs < 1) or batch_size < 2:
         raise HashretError("epochs must be at least 1, the batch size at least 2")
     if batch_size < world():
         raise HashretError(
@@ -157,7 +163,7 @@ def train(
         "smoothing": smoothing,
     }  # fmt: skip
     given = _from_flags(method_class, flags) | dict(options or {})
-    defaults = {"lr": 3e-4, "dropout": 0.5} | method_class.defaults_for(bits, several_labels)
+    defaults = {"lr": 3e-4, "dropout": 0.5, "epochs": 10} | method_class.defaults_for(bits, several_labels)
     if trained_stages != 0:
         defaults["lr"] = 1e-4
     width = width or (2048 if pooled else 4096)
@@ -176,7 +182,7 @@ def train(
         width=width,
         gate=gate,
         dropout=defaults["dropout"] if dropout is None else dropout,
-        epochs=epochs,
+        epochs=defaults["epochs"] if epochs is None else epochs,
         batch_size=batch_size,
         lr=defaults["lr"] if lr is None else lr,
         weight_decay=weight_decay,
@@ -209,6 +215,11 @@ def train(
         feed.standardize(net)
     elif frozen is None:
         feed = ImageFeed(source, image_size, augment, torch_device, workers, resize=resize)
+    elif method_class.views:
+        feed = ViewFeed(
+            method_class.views, source, frozen, architecture, image_size, settings.precision, torch_device, cache,
+            workers, resize=resize,
+        )  # fmt: skip
     else:
         feed = FeatureFeed(
             source, frozen, architecture, image_size, settings.precision, torch_device, cache, workers, resize=resize,
