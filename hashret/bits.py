@@ -6,6 +6,9 @@ The order of the bits is decided here and nowhere else: bit i of a code is bit `
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -25,6 +28,28 @@ def check_bits(bits: int) -> int:
     if not MIN_BITS <= int(bits) <= MAX_BITS:
         raise HashretError(f"code length must be {MIN_BITS} to {MAX_BITS} bits, not {bits}")
     return int(bits)
+
+
+def lengths_of(meta: Mapping[str, Any]) -> list[int]:
+    """Return the lengths of code that an encoder was trained for, ascending.
+
+    The first bits of a code are a code, too, where several lengths were trained.
+
+    Args:
+        meta: what a checkpoint, shards or an index say of the encoder.
+    """
+    return meta.get("lengths") or [meta["bits"]]
+
+
+def check_length(bits: int, meta: Mapping[str, Any]) -> int:
+    """Return ``bits``, or raise HashretError unless that is one of `lengths_of` ``meta``."""
+    lengths = lengths_of(meta)
+    if bits not in lengths:
+        raise HashretError(
+            f"the encoder was trained for codes of {' or '.join(map(str, lengths))} bits, not of {bits}",
+            hint=f"train another with --bits {','.join(map(str, sorted({*lengths, bits})))}",
+        )
+    return bits
 
 
 def binarize(hash_outputs: npt.ArrayLike) -> npt.NDArray[np.bool_]:
@@ -56,6 +81,14 @@ def unpack(codes: npt.ArrayLike, bits: int) -> npt.NDArray[np.bool_]:
     if codes.shape[1] < code_width(bits):
         raise HashretError(f"codes of {codes.shape[1]} bytes cannot hold {bits} bits")
     return np.unpackbits(codes, axis=1, count=bits).astype(bool)
+
+
+def prefix(codes: npt.ArrayLike, bits: int) -> Codes:
+    """Return the first bits of packed codes: (n, w) uint8 -> (n, code_width(bits)) uint8."""
+    first: Codes = np.array(np.asarray(codes)[:, : code_width(bits)])
+    if bits % 8:
+        first[:, -1] &= (0xFF << 8 - bits % 8) & 0xFF
+    return first
 
 
 def padded_width(bits: int) -> int:

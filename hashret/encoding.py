@@ -164,6 +164,8 @@ class _Run:
             "precision": encoder.compute_dtype, "images": len(source), "shards": self.shards, "shard_size": shard_size,
             "data": source.fingerprint, "classes": list(source.classes), "protocol": source.protocol,
         }  # fmt: skip
+        if "lengths" in encoder.meta:
+            self.manifest["lengths"] = encoder.meta["lengths"]
         if keep_fc_features:
             self.manifest["features"] = encoder.fc_width
 

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .bits import Codes, Labels, Positions
+from .bits import Codes, Labels, Positions, check_length
 from .collapse import QUERIES, collapsed, map_by_chance
 from .data import Source
-from .engines import shown
+from .engines import refuse_engine, shown
 from .errors import HashretError, warn
 from .files import StrPath, check_writable, read_json, write_json
-from .index import Database
+from .index import Database, open_index
+from .index.changes import write_shortened
 from .index.rerank import AUTO, OF_FEATURES
 from .labels import renumbered, united
 from .metrics import (
@@ -151,6 +152,7 @@ def evaluate(
     out: StrPath | None = None,
     exclude: Sequence[str] = (),
     include: Sequence[str] = (),
+    bits: int | None = None,
 ) -> Evaluation:
     """Score a query set against an index, with and without the re-rank.
 
@@ -172,9 +174,10 @@ def evaluate(
         values: see `hashret.Searcher`.
         protocol: name to record; by default that of the data, or queries and index are described.
         out: JSON file to write the figures to, too.
+        bits: length of the codes, one that the encoder was trained for; None for that of the index.
 
     Raises:
-        HashretError: queries and index do not fit, have no labels, or have no class in common.
+        HashretError: queries and index do not fit, have no labels, have no class in common, or no codes of that length.
     """
     if candidates < 1 or min(k) < 1 or (topk is not None and topk < 0):
         raise HashretError("candidates and k must be at least 1, topk at least 1, or 0 for all ranks")
@@ -184,11 +187,29 @@ def evaluate(
     evaluation_set = open_evaluation_set(
         queries, index, model, split, device, rerank_by=rerank_by, values=values, exclude=exclude, include=include
     )
-    figures = score(evaluation_set, candidates, rerank_by, k, topk, index_order, protocol).figures
+    with tempfile.TemporaryDirectory() as folder:
+        if bits not in (None, evaluation_set.index.bits):
+            evaluation_set = _shortened(evaluation_set, index, bits, Path(folder) / "index", device)
+        figures = score(evaluation_set, candidates, rerank_by, k, topk, index_order, protocol).figures
     _warn(figures, len(evaluation_set.classes) if evaluation_set.labels.ndim == 1 else None)
     if out:
         write_json(out, figures.as_dict())
     return figures
+
+
+def _shortened(evaluation_set: EvaluationSet, index: StrPath, bits: int, folder: Path, device: str) -> EvaluationSet:
+    """Return an evaluation set with the first bits of its codes, of which an index is written to a new folder."""
+    refuse_engine(index)
+    write_shortened(open_index(index, "cpu"), folder, bits)
+    database = open_database(folder, device)
+    known, classes, labels = database.meta["classes"], evaluation_set.classes, evaluation_set.labels
+    positions, codes, own = database.everything()
+    assert own is not None  # as the whole index has labels
+    labels = renumbered(own, known, classes, labels.ndim == 2)
+    return replace(
+        evaluation_set, queries=evaluation_set.queries.shortened(bits), index=database, positions=positions,
+        codes=codes, labels=labels,
+    )  # fmt: skip
 
 
 def _check_replaced(path: StrPath) -> None:
@@ -307,6 +328,8 @@ def open_evaluation_set(
     manifest, query = _load_queries(queries, model, subset, database, device, exclude, include)
     if manifest["encoder"] != database.meta["encoder"]:
         raise HashretError(f"{asked_for} and {shown(index)} were encoded by different encoders")
+    if manifest["bits"] != database.bits:
+        query = query.shortened(check_length(database.bits, manifest))
     positions, codes, labels = database.everything()
     if query.labels is None or labels is None:
         hint = "encode class folders or a label list"

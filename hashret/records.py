@@ -109,6 +109,17 @@ def list_of(inner: Check, least: int = 0) -> Check:
     return check
 
 
+def ascending(inner: Check) -> Check:
+    """Check for a list of at least two values, each of which is larger than the one before and passes ``inner``."""
+
+    def check(value: Any, place: str) -> None:
+        list_of(inner, 2)(value, place)
+        if sorted(set(value)) != value:
+            raise Misfit(f"{place} does not ascend")
+
+    return check
+
+
 def table_of(inner: Check, names: str | None = None, wrong: str = "not what it must be") -> Check:
     """Check for an object whose values pass a check, and whose keys are all of a pattern: what is not, is ``wrong``."""
 

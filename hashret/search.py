@@ -130,7 +130,7 @@ class Searcher:
 
     Attributes:
         index: the opened `hashret.index.Database`.
-        encoder: the loaded `Encoder`.
+        encoder: the loaded `Encoder`, for codes of the length that the index has.
 
     Raises:
         HashretError: either is missing or damaged, or the index was built by another encoder.
@@ -156,9 +156,8 @@ class Searcher:
                 f"the index {shown(index)} was built by another encoder than {model}",
                 hint="name its own with --model, or encode and build the index again",
             )
-        self.encoder = (
-            model if isinstance(model, Encoder) else load_encoder(model, device, self.index.meta["precision"])
-        )
+        encoder = model if isinstance(model, Encoder) else load_encoder(model, device, self.index.meta["precision"])
+        self.encoder = encoder.shortened(self.index.bits)
 
     def warm(self) -> Searcher:
         """Load now what the first searches would load, and return the searcher."""

@@ -12,18 +12,18 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from .bits import MAX_BITS, MIN_BITS, Codes, HashOutputs, Labels, Positions, code_width
+from .bits import MAX_BITS, MIN_BITS, Codes, HashOutputs, Labels, Positions, code_width, prefix
 from .errors import HashretError
 from .files import StrPath, atomic, read_json, recover
 from .names import json_lines, to_json
-from .records import checked, fields, list_of, one_of, or_none, text, whole
+from .records import ascending, checked, fields, list_of, one_of, or_none, text, whole
 from .renamed import old_attributes
 from .vectors import STORED_TYPES
 
@@ -35,6 +35,7 @@ MANIFEST = "codes.json"
 _AGAIN = "remove it and run encode again"
 _LONGEST = 2**16  # bytes of a path, and of an attribute
 _ENCODED = {"bits": whole(MIN_BITS, MAX_BITS), "encoder": text(), "image_size": whole(1, 2**15)}
+LENGTHS = ascending(whole(MIN_BITS, MAX_BITS))  # of code, of which the longest is that of the codes
 _SHARD = fields(_ENCODED | {"sha256": text("[0-9a-f]{64}")}, {"format": whole(), "first_id": whole()})
 _ATTRIBUTES = (*_ENCODED, "sha256", "format", "first_id")
 SKIPPED_LINE = fields({"id": whole(), "path": text(), "reason": text()})
@@ -42,7 +43,7 @@ PROTOCOL = fields({"name": text(), "set": text(), "split": text()}, {"topk": or_
 _MANIFEST = fields(
     _ENCODED | {"precision": one_of("bfloat16", "float32"), "shards": whole(0, 2**40), "classes": list_of(text())},
     {"format": whole(), "images": whole(), "shard_size": whole(1), "data": text(), "features": whole(1),
-     "protocol": or_none(PROTOCOL), "rerank_by": text(), "own_ids": one_of(True)},
+     "protocol": or_none(PROTOCOL), "rerank_by": text(), "own_ids": one_of(True), "lengths": LENGTHS},
 )  # fmt: skip
 
 Array = npt.NDArray[Any]
@@ -125,6 +126,10 @@ class Shard:
         """Return the columns that are there, by name, in the order of `COLUMNS`."""
         arrays = {column.name: self.others.get(column.name, getattr(self, column.name, None)) for column in COLUMNS}
         return {name: array for name, array in arrays.items() if array is not None}
+
+    def shortened(self, bits: int) -> Shard:
+        """Return the shard with codes of ``bits`` bits, the first of its own."""
+        return replace(self, codes=prefix(self.codes, bits), hash_outputs=self.hash_outputs[:, :bits])
 
     def without(self, paths: set[str]) -> Shard:
         """Return the shard without the rows of some paths."""

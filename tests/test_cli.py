@@ -325,9 +325,9 @@ def test_methods_are_listed_with_their_papers():
     listed, options = hashret("methods").output.split("\n\n")
     lines = listed.splitlines()
     names = [line.split()[0] for line in lines]
-    assert {"am-vggh+", "vggh+", "am-vggh", "vggh", "dpsh", "dnnh", "cnnh+", "cnnh", "ksh", "itq", "lsh"} == set(names)
+    assert {"am-vggh+", "vggh+", "am-vggh", "vggh", "dpsh", "dnnh", "cnnh+", "cnnh", "ksh", "itq", "lsh"} <= set(names)
     assert "Liu" in lines[names.index("ksh")]
-    assert [line.split()[0] for line in lines if "no labels" in line] == ["itq", "lsh"]
+    assert [line.split()[0] for line in lines if "no labels" in line] == ["itq", "lsh", "cibhash", "bihalf"]
     balance = [line for line in options.splitlines() if "--option balance=" in line]
     assert len(balance) == 1
     assert "(am-vggh+, vggh+, am-vggh, vggh)" in balance[0]

@@ -18,7 +18,13 @@ from .output import say
     "--method", cls=shared.ListedOption, names=shared.methods, default="am-vggh", show_default=True,
     help="{}; hashret methods says more of them",
 )  # fmt: skip
-@click.option("--bits", type=int, default=48, show_default=True, help="code length, 8 to 256")
+@click.option(
+    "--bits",
+    type=shared.LENGTHS,
+    default="48",
+    show_default=True,
+    help="code length, 8 to 256; or several, 12,24,48: the first bits of a code are then codes, too",
+)
 @click.option(
     "--backbone", cls=shared.ListedOption, names=shared.backbones, default="vgg16", show_default=True,
     help="{}, timm:NAME, or package.module:function; hashret backbones says more of them",

@@ -153,6 +153,24 @@ EXCLUDE = click.option(
 INCLUDE = click.option(
     "--include", multiple=True, metavar="PATTERN", help="take what would be left out of folders, '@eaDir'; repeatable"
 )
+
+
+class Lengths(click.ParamType):  # type: ignore[type-arg]  # generic in later releases of click alone
+    """Lengths of code with commas between."""
+
+    name = "bits"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> list[int]:
+        """Return the numbers, or say what they must be."""
+        if isinstance(value, list):
+            return value
+        try:
+            return [int(length) for length in str(value).split(",")]
+        except ValueError:
+            self.fail("must be a whole number, or several with commas between", param, context)
+
+
+LENGTHS = Lengths()
 POSITIVE = click.IntRange(1)
 ID = click.IntRange(0, 2**63 - 1)
 RERANK_BY = click.option(

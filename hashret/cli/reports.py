@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from ..errors import HashretError
 from ..names import to_json
 from . import options as shared
 from .output import say
@@ -18,6 +19,9 @@ from .output import say
 @shared.SPLIT
 @shared.EXCLUDE
 @shared.INCLUDE
+@click.option(
+    "--bits", type=shared.LENGTHS, help="length of the codes, or several, 12,24,48; default: that of the index"
+)
 @click.option("--candidates", type=int, default=1000, show_default=True, help="nearest codes that are re-ranked")
 @shared.RERANK_BY
 @click.option("-k", multiple=True, type=int, default=(1, 10, 100), show_default=True, help="of precision@k; repeatable")
@@ -29,7 +33,7 @@ from .output import say
 @click.option("--out", metavar="JSON", help="write the figures to a file, too")
 @shared.MAX_PIXELS
 @shared.talk
-def evaluate(**options: Any) -> None:
+def evaluate(bits: list[int] | None, **options: Any) -> None:
     """Score QUERIES (a folder of shards, or photographs with labels) against an index.
 
     \b
@@ -37,7 +41,11 @@ def evaluate(**options: Any) -> None:
     """
     from ..evaluation import evaluate
 
-    click.echo(to_json(evaluate(**options).as_dict(), indent=2))
+    lengths: list[int | None] = [*bits] if bits else [None]
+    if len(lengths) > 1 and options["out"]:
+        raise HashretError("figures of several lengths of code fit in no one file", hint="leave --out out, or name one")
+    figures = [evaluate(**options, bits=length).as_dict() for length in lengths]
+    click.echo(to_json(figures if len(figures) > 1 else figures[0], indent=2))
 
 
 @click.command()

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..bits import check_length, lengths_of
 from ..errors import HashretError
 from ..files import (
     StrPath,
@@ -99,7 +100,12 @@ class Compacted(WasTuple):
 
 
 def build_index(
-    codes: _Folders = ("codes",), out: StrPath = "index", *, overwrite: bool = False, values: bool = True
+    codes: _Folders = ("codes",),
+    out: StrPath = "index",
+    *,
+    overwrite: bool = False,
+    values: bool = True,
+    bits: int | None = None,
 ) -> BuiltIndex:
     """Build an index folder from one or several folders of shards, a shard in memory at a time.
 
@@ -113,14 +119,18 @@ def build_index(
         values: keep the hash outputs. Without them the index is a tenth the size, and the re-rank can only be
             asymmetric.
 
+        bits: length of the codes, one that the encoder was trained for; None for the longest.
+
     Raises:
-        HashretError: damaged or incomplete shards, folders of different encoders, no photographs, ``out`` exists.
+        HashretError: damaged or incomplete shards, folders of different encoders, no photographs, ``out`` exists, no
+            codes of that length.
     """
     folders = _shard_folders(codes)
     meta = {name: folders[0].manifest[name] for name in SHARED if name in folders[0].manifest}
     for folder in folders:
         if any(folder.manifest.get(name) != meta.get(name) for name in SHARED):
             raise HashretError(f"{folder.folder} and {folders[0].folder} were encoded by different encoders")
+    meta = _of_length(meta | {"lengths": lengths_of(folders[0].manifest)}, meta["bits"] if bits is None else bits)
     meta["classes"] = united(*(folder.manifest["classes"] for folder in folders))
     meta["protocol"] = folders[0].manifest.get("protocol") if len(folders) == 1 else None
     out = Path(out)
@@ -160,6 +170,17 @@ def _shard_folders(codes: _Folders) -> list[ShardFolder]:
     return [ShardFolder(folder) for folder in ([codes] if isinstance(codes, (str, os.PathLike)) else codes)]
 
 
+def _of_length(meta: dict[str, Any], bits: int) -> dict[str, Any]:
+    """Return what describes an index whose codes are the first ``bits`` bits of those that ``meta`` describes.
+
+    Raises:
+        HashretError: the encoder was not trained for codes of that length.
+    """
+    lengths = [length for length in lengths_of(meta) if length <= check_length(bits, meta)]
+    others = {name: value for name, value in meta.items() if name != "lengths"}
+    return others | {"bits": bits} | ({"lengths": lengths} if len(lengths) > 1 else {})
+
+
 def append(index: StrPath, codes: _Folders, *, new_only: bool = False) -> int:
     """Add folders of shards to an index, and return how many photographs that were.
 
@@ -176,7 +197,8 @@ def append(index: StrPath, codes: _Folders, *, new_only: bool = False) -> int:
     folders = _shard_folders(codes)
     with _changing(index) as (folder, meta):
         for shards in folders:
-            if any(shards.manifest.get(name) != meta.get(name) for name in SHARED):
+            fits = shards.manifest | ({"bits": meta["bits"]} if meta["bits"] in lengths_of(shards.manifest) else {})
+            if any(fits.get(name) != meta.get(name) for name in SHARED):
                 raise HashretError(f"{shards.folder} was encoded by another encoder than the index {index}")
         known = _known_files(folder, folders) if new_only else set()
         classes = united(meta["classes"], *(shards.manifest["classes"] for shards in folders))
@@ -249,23 +271,42 @@ def compact(index: StrPath) -> Compacted:
         if len(meta["segments"]) == 1 and not meta["segments"][0].get("removed"):
             return Compacted(meta["count"], before, before)
         opened = open_index(folder, "cpu", verify=True)
-        common = set.intersection(*(set(segment.columns) for segment in opened.segments)) - {"labels"}
         with _new_segment(folder, meta["bits"]) as writer:
-            labels = opened.labels
-            for segment, offset in zip(opened.segments, opened.offsets, strict=False):
-                codes, alive = segment.stage.codes(), np.flatnonzero(segment.alive)
-                for start in range(0, len(alive), ROWS_AT_ONCE):
-                    rows = alive[start : start + ROWS_AT_ONCE]
-                    columns = {"codes": codes[rows]} | {name: segment.columns[name][rows] for name in common}
-                    if labels is not None:
-                        columns["labels"] = labels[rows + offset]
-                    writer.add(columns, segment.paths.cut_at(rows))
+            _copy(opened, writer)
             if not len(writer):
                 raise HashretError(f"every photograph of {index} was removed; nothing is left to compact")
             generation = _next_generation(folder)
             merged = _placed(_finished(writer), writer, folder, generation)
         _switch(folder, meta, [merged], meta["next_id"], generation)
         return Compacted(merged["count"], before, _bytes([merged]))
+
+
+def _copy(index: Index, writer: SegmentWriter) -> None:
+    """Write the photographs of an index that were not removed to a segment."""
+    common = set.intersection(*(set(segment.columns) for segment in index.segments)) - {"labels"}
+    labels = index.labels
+    for segment, offset in zip(index.segments, index.offsets, strict=False):
+        codes, alive = segment.stage.codes(), np.flatnonzero(segment.alive)
+        for start in range(0, len(alive), ROWS_AT_ONCE):
+            rows = alive[start : start + ROWS_AT_ONCE]
+            columns = {"codes": codes[rows]} | {name: segment.columns[name][rows] for name in common}
+            if labels is not None:
+                columns["labels"] = labels[rows + offset]
+            writer.add(columns, segment.paths.cut_at(rows))
+
+
+def write_shortened(index: Index, out: StrPath, bits: int) -> None:
+    """Write an index to a new folder with codes of ``bits`` bits, the first of its own.
+
+    Raises:
+        HashretError: the encoder was not trained for codes of that length.
+    """
+    folder = Path(out)
+    meta = _of_length(index.meta, bits)
+    with _new_segment(folder, bits) as writer:
+        _copy(index, writer)
+        segment = _placed(_finished(writer), writer, folder, 1)
+    _switch(folder, meta, [segment], meta["next_id"], 1)
 
 
 def _check_output(out: Path, overwrite: bool) -> None:

@@ -23,7 +23,7 @@ from ..files import StrPath, read_json
 from ..labels import renumbered
 from ..records import checked, fields, list_of, one_of, or_none, table_of, text, whole
 from ..renamed import forwarding, old_attributes
-from ..shards import PROTOCOL, ShardFolder, read_shard
+from ..shards import LENGTHS, PROTOCOL, ShardFolder, read_shard
 from ..vectors import Vectors
 from . import rerank
 from .background import BackgroundCheck
@@ -58,7 +58,7 @@ _META = fields(
         "image_size": whole(1, 2**15), "classes": list_of(text()), "count": whole(), "generation": whole(1),
         "next_id": whole(0, 2**63 - 1), "segments": list_of(_SEGMENT, 1),
     },
-    {"protocol": or_none(PROTOCOL), "rerank_by": or_none(one_of(*rerank.CHOICES))},
+    {"protocol": or_none(PROTOCOL), "rerank_by": or_none(one_of(*rerank.CHOICES)), "lengths": LENGTHS},
 )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bits import Codes, Distances, HashOutputs, Labels, Positions, code_width, pad, padded_width
+from ..bits import Codes, Distances, HashOutputs, Labels, Positions, code_width, pad, padded_width, prefix
 from ..errors import HashretError
 from ..names import utf8_path
 from ..shards import COLUMNS
@@ -54,7 +54,7 @@ class SegmentWriter:
         return self.grouping.count
 
     def add(self, columns: Mapping[str, NDArray[Any]], paths: tuple[NDArray[np.uint8], NDArray[np.int64]]) -> None:
-        """Append photographs; the columns of ``without`` are left out.
+        """Append photographs; the columns of ``without`` are left out, and of longer codes all but the first bits.
 
         Args:
             columns: `hashret.shards.COLUMNS` by name, but for the paths.
@@ -62,9 +62,10 @@ class SegmentWriter:
         """
         if not len(columns["ids"]):
             return
-        self.grouping.add(pad(columns["codes"], padded_width(self.bits)))
+        self.grouping.add(pad(prefix(columns["codes"], self.bits), padded_width(self.bits)))
         for name in self.rows.keys() & columns.keys() - self.without:
-            self.rows[name].add(np.asarray(columns[name]))
+            array = np.asarray(columns[name])
+            self.rows[name].add(array[:, : self.bits] if name == "hash_outputs" else array)
         raw, lengths = paths
         self.paths.write(raw.data)
         ends = self.path_end + np.cumsum(lengths)

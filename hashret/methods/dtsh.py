@@ -21,7 +21,7 @@ class DTSH(Method):
     paper = "Wang, Shi & Kitani, Deep supervised hashing with triplet labels, ACCV 2016"
     options = (
         Option("margin", 0.5, "bits by which the similar one is nearer, over all bits"),
-        Option("quantization", 0.1, "pulls logits to 1 and -1"),
+        Option("quantization", 0.01, "pulls logits to 1 and -1"),
     )
     defaults: ClassVar[dict[str, Any]] = {"dropout": 0.0, "lr": 1e-3}  # as for DPSH
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor
 
@@ -45,7 +47,13 @@ class ITQ(LSH):
         centred = (x - x.mean(dim=0)).double()
         # The largest `bits` eigenvectors of the covariance, and a random rotation to start from.
         components = torch.linalg.eigh(centred.T @ centred)[1].flip(1)[:, :bits]
-        _set(head, x, (components @ rotation(centred @ components, seed)).float())
+        # Components are rotated among those that one length has more than the one before, so that the first bits of
+        # codes are what shorter codes would be.
+        cuts = [0, *self.lengths()]
+        for start, end in itertools.pairwise(cuts):
+            block = components[:, start:end].clone()
+            components[:, start:end] = block @ rotation(centred @ block, seed)
+        _set(head, x, components.float())
 
 
 def rotation(v: Tensor, seed: int = 0, iterations: int = ITERATIONS, history: list[float] | None = None) -> Tensor:

@@ -71,6 +71,7 @@ class Method:
         bits: length of the codes.
         seed: decides what is random in the method.
         chosen: value of each option in this run.
+        shorter: the same method for shorter codes, the first bits of its own, that are trained with it, ascending.
         progress: fraction of the epochs before this one, for what changes as training goes on.
         state: tensors that a run must keep to go on after a kill.
     """
@@ -90,6 +91,7 @@ class Method:
     def __init__(self, bits: int, seed: int = 0, options: Mapping[str, float] | None = None) -> None:
         self.bits, self.seed = bits, seed
         self.chosen = {option.name: option.default for option in self.options} | dict(options or {})
+        self.shorter: list[Method] = []
         self.progress = 0.0
         self.state: dict[str, Tensor] = {}
 
@@ -121,6 +123,26 @@ class Method:
             chosen |= {name: value for name, value in several.items() if value is not None}
         chosen |= {name: value for name, value in cls.defaults_for(bits, several_labels).items() if name in known}
         return chosen | {name: known[name].checked(value) for name, value in given.items()}
+
+    def family(self) -> list[Method]:
+        """Return the method for each length of code that is trained, ascending: the last is this one."""
+        return [*self.shorter, self]
+
+    def lengths(self) -> list[int]:
+        """Return the lengths of code that are trained, ascending."""
+        return [method.bits for method in self.family()]
+
+    def nested_loss(self, output: HeadOutput, labels: Tensor, source_rows: Positions) -> Tensor:
+        """Return the mean of `loss` over the lengths of code, each of the first bits alone.
+
+        Source: the nested hash layer of He et al., "A flexible plug-and-play module for generating variable-length",
+        arXiv 2412.08922, with equal weights.
+        """
+        family, lengths = self.family(), self.lengths()
+        losses = [
+            method.loss(output.prefix(lengths, number), labels, source_rows) for number, method in enumerate(family)
+        ]
+        return sum(losses[1:], losses[0]) / len(losses)
 
     def begin(self, labels: Labels, source_rows: Positions) -> None:
         """Prepare to train on some rows of a source with ``labels``, (n,) or (n, classes), (n, 0) for none."""

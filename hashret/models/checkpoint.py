@@ -23,7 +23,7 @@ from ..errors import HashretError
 from ..files import StrPath, atomic, partial_folder
 from ..names import from_json, to_json, utf8_path
 from ..records import Misfit, checked, fields, list_of, number, one_of, or_none, text, whole
-from ..shards import PROTOCOL
+from ..shards import LENGTHS, PROTOCOL
 from ..vectors import METRICS
 from .attention import GATES
 from .backbone import RESIZES
@@ -65,6 +65,7 @@ _META = fields(
         "head": _HEAD, "gate": one_of(*GATES), "dropout": number(0, 1), "anchors": _SIZE,
         "head_config": fields({"kind": _HEAD}), "classifier": one_of(True, False), "seed": whole(),
         "resize": one_of(*RESIZES), "metric": one_of(*METRICS), "unit_length": one_of(True, False), "rerank_by": text(),
+        "lengths": LENGTHS,
         "protocol": or_none(PROTOCOL), "data": text(), "heldout_map": or_none(number()), "best_epoch": whole(),
     },
 )  # fmt: skip
@@ -73,6 +74,7 @@ _OF_VECTORS = {"metric": None, "unit_length": None, "rerank_by": None}.keys()  #
 # does not change a hash output.
 _TOLD = (
     "kind", "width", "attention", "gate", "dropout", "slice_width", "anchors", "centred", "pooled", "straight_through",
+    "lengths",
 )  # fmt: skip
 
 

@@ -11,11 +11,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ..bits import HashOutputs
+from ..bits import HashOutputs, check_length
 from ..errors import HashretError, warn_once
 from ..renamed import old_attributes
 from ..vectors import Vectors, are_unit, as_float32, scaled, unusable
 from .backbones import Backbone
+from .heads import Head, PrefixHead
 from .network import HashNet
 
 COMPUTE_DTYPES = ("bfloat16", "float32")
@@ -120,7 +121,19 @@ class Encoder:
         self.backbone = FrozenBackbone(net.backbone, net.architecture, self.device, compute_dtype)
         self.compute_dtype = self.backbone.compute_dtype
         self._said: set[str] = set()
-        self.head = net.head.eval().requires_grad_(False).to(self.device)
+        self.head: Head = net.head.eval().requires_grad_(False).to(self.device)
+
+    def shortened(self, bits: int) -> Encoder:
+        """Return the encoder with codes of ``bits`` bits, the first of its own.
+
+        Raises:
+            HashretError: it was not trained for codes of that length.
+        """
+        if bits == self.bits:
+            return self
+        shorter = copy.copy(self)
+        shorter.meta, shorter.head = self.meta | {"bits": check_length(bits, self.meta)}, PrefixHead(self.head, bits)
+        return shorter
 
     @property
     def bits(self) -> int:

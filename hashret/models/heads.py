@@ -7,7 +7,7 @@ each bit its own slice of the last features (DNNH). "perceptron" reads pooled fe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
@@ -29,7 +29,8 @@ class HeadOutput(NamedTuple):
 
     Attributes:
         logits: the hash layer before its sigmoid, (n, bits); a bit is 1 from 0 on.
-        scores: class scores (n, classes); None where the head has no classifier.
+        scores: class scores (n, classes), those for several lengths of code one behind the other, see `prefix`; None
+            where the head has no classifier.
         fc_features: what the hash layer reads, (n, width); None where no fully connected layers come before it.
     """
 
@@ -41,6 +42,14 @@ class HeadOutput(NamedTuple):
     def hash_outputs(self) -> Tensor:
         """The outputs of the hash layer, (n, bits) in (0, 1)."""
         return torch.sigmoid(self.logits)
+
+    def prefix(self, lengths: Sequence[int], number: int) -> HeadOutput:
+        """Return the output for codes of the length ``lengths[number]``, of an output of the longest.
+
+        The scores of a head with classifiers for several lengths are those of all, one after the other.
+        """
+        scores = None if self.scores is None else self.scores.chunk(len(lengths), dim=1)[number]
+        return HeadOutput(self.logits[:, : lengths[number]], scores, self.fc_features)
 
 
 class Head(nn.Module):
@@ -67,6 +76,10 @@ class Head(nn.Module):
 
     def forward(self, feature_map: Tensor) -> HeadOutput:
         return self.read(self.attention(feature_map))
+
+    def classifiers(self) -> list[nn.Linear]:
+        """Return the layers that give class scores."""
+        return []
 
     def read(self, attended: Tensor) -> HeadOutput:
         """Compute the output from the feature map (n, channels, side, side) that has passed the attention."""
@@ -149,13 +162,14 @@ class HashHead(Head):
         dropout: after each fully connected layer, as VGG16 has it.
         centred: whether the fully connected layers read what `Standardize` makes of a map without attention.
         pooled: channels of the convolution whose mean over the cells stands for the map; 0 flattens the map.
+        lengths: lengths of code, the longest last, where each has a classifier of its own, of its first bits.
         straight_through: whether the classifier reads the bits, with the gradient that half of the logits have, and not
             the hash outputs. Source: Su et al., "Greedy hash", NeurIPS 2018.
     """
 
     kind = "fc"
     options: ClassVar[tuple[str, ...]] = (
-        "width", "attention", "gate", "dropout", "centred", "pooled", "straight_through",
+        "width", "attention", "gate", "dropout", "centred", "pooled", "straight_through", "lengths",
     )  # fmt: skip
 
     def __init__(
@@ -171,10 +185,11 @@ class HashHead(Head):
         centred: bool = False,
         pooled: int = 0,
         straight_through: bool = False,
+        lengths: Sequence[int] = (),
     ) -> None:
         super().__init__(
             width=width, attention=attention, gate=gate, dropout=dropout, centred=centred, pooled=pooled,
-            straight_through=straight_through,
+            straight_through=straight_through, lengths=list(lengths),
         )  # fmt: skip
         self.fc_width, self.straight_through = width, straight_through
         if attention:
@@ -193,6 +208,7 @@ class HashHead(Head):
         )
         self.hash = self.hash_layer(width, bits)
         self.classifier = nn.Linear(bits, classes) if classes else None
+        self.shorter = nn.ModuleList(nn.Linear(length, classes) for length in lengths[:-1] if classes)
 
     def hash_layer(self, width: int, bits: int) -> nn.Module:
         """Return the layer from the fully connected features to the logits: (n, width) -> (n, bits)."""
@@ -203,7 +219,12 @@ class HashHead(Head):
         with torch.autocast(inner.device.type, enabled=False):  # few numbers, whose last digits order the re-rank
             inner = inner.float()
             logits = self.hash(inner)
-            return HeadOutput(logits, self.classifier(self.classified(logits)) if self.classifier else None, inner)
+            read = self.classified(logits)
+            scores = [classifier(read[:, : classifier.in_features]) for classifier in self.classifiers()]
+            return HeadOutput(logits, torch.cat(scores, dim=1) if scores else None, inner)
+
+    def classifiers(self) -> list[nn.Linear]:
+        return [*self.shorter, self.classifier] if self.classifier else []
 
     def classified(self, logits: Tensor) -> Tensor:
         """Return what the classifier reads, (n, bits)."""
@@ -351,6 +372,21 @@ class PerceptronHead(ShallowHead):
         with torch.autocast(attended.device.type, enabled=False):  # as in `HashHead`
             inner = self.hidden(self.scale * self.descriptor(attended))
             return HeadOutput(self.hash(inner), None, inner)
+
+
+class PrefixHead(Head):
+    """The first bits of another head, which was trained for codes of that length, too."""
+
+    kind = "prefix"
+
+    def __init__(self, head: Head, bits: int) -> None:
+        super().__init__()
+        self.head, self.bits = head, bits
+        self.attention, self.fc_width = head.attention, head.fc_width
+
+    def read(self, attended: Tensor) -> HeadOutput:
+        output = self.head.read(attended)
+        return HeadOutput(output.logits[:, : self.bits], None, output.fc_features)
 
 
 def descriptor(feature_map: Tensor) -> Tensor:

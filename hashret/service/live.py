@@ -141,11 +141,12 @@ class LiveIndex:
         if self.model is None:
             return Snapshot(index, None)
         wanted = index.meta["encoder"]
-        if encoder is None or encoder.fingerprint != wanted or encoder.compute_dtype != index.meta["precision"]:
+        needed = wanted, index.meta["precision"], index.bits
+        if encoder is None or (encoder.fingerprint, encoder.compute_dtype, encoder.bits) != needed:
             if read_meta(self.model)["fingerprint"] != wanted:
                 raise HashretError(
                     f"the index {shown(self.index)} was built by another encoder than {self.model}",
                     hint="name its own with --model",
                 )
-            encoder = load_encoder(self.model, self.device, index.meta["precision"])
+            encoder = load_encoder(self.model, self.device, index.meta["precision"]).shortened(index.bits)
         return Snapshot(index, encoder)

@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -221,13 +221,13 @@ class TrainingRun:
             raise HashretError(
                 f"{len(rows)} train images are fewer than one batch of {s.batch_size}", hint="lower --batch-size"
             )
-        classifier = getattr(net.head, "classifier", None)
-        if labels.ndim == 2 and classifier:
+        classifiers = net.head.classifiers()
+        for classifier in classifiers if labels.ndim == 2 else ():
             _begin_at_frequencies(classifier, labels[rows])
         steps = len(rows) // batch_size
         rate = s.lr * method.chosen.get("classifier_rate", 1.0)
         optimizer = torch.optim.AdamW(
-            _groups(module, classifier, rate), lr=s.lr, weight_decay=s.weight_decay, fused=True
+            _groups(module, classifiers, rate), lr=s.lr, weight_decay=s.weight_decay, fused=True
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warm_cosine(steps * s.epochs, steps // 2))
         if self.state:
@@ -238,13 +238,17 @@ class TrainingRun:
             except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
                 raise _damaged(self.state_folder, error) from None
             self.epochs, self.best, method.state = self.state["epochs"], self.state["best"], self.state["method"]
+            for shorter, state in zip(method.shorter, self.state.get("shorter", []), strict=True):
+                shorter.state = state
             self.codes = self.state.get("codes")
         else:
-            method.begin(known, rows)
+            for one in method.family():
+                one.begin(known, rows)
         parallel = self.shard.parallel(module)
         for epoch in range(len(self.epochs) + 1, s.epochs + 1):
             begun = time.monotonic()
-            method.progress = (epoch - 1) / max(1, s.epochs - 1)
+            for one in method.family():
+                one.progress = (epoch - 1) / max(1, s.epochs - 1)
             loss = self._epoch(epoch, parallel, optimizer, schedule, method, labels, feed, rows, batch_size)
             if not _is_finite(module):  # the last step of an epoch has no loss after it
                 raise HashretError(f"the weights are no longer numbers after epoch {epoch}", hint="lower --lr")
@@ -256,7 +260,8 @@ class TrainingRun:
                 self.best = {}
             self._end_epoch(line, net, codes, {
                 "module": module.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(),
-                "method": method.state, "classes": list(source.classes), "images": len(source),
+                "method": method.state, "shorter": [one.state for one in method.shorter],
+                "classes": list(source.classes), "images": len(source),
             })  # fmt: skip
             barrier()
 
@@ -292,7 +297,7 @@ class TrainingRun:
             output, gathered = self.shard.gathered(output, batch)
             if not len(gathered):
                 raise HashretError(f"none of the {len(batch)} train images of a batch could be read")
-            loss = method.loss(output, labels[gathered % len(labels)].to(self.device), gathered)
+            loss = method.nested_loss(output, labels[gathered % len(labels)].to(self.device), gathered)
             if not torch.isfinite(loss):
                 raise HashretError(f"the loss is no longer a number in epoch {epoch}", hint="lower --lr")
             optimizer.zero_grad(set_to_none=True)
@@ -412,6 +417,8 @@ class TrainingRun:
             }
             if isinstance(feed, VectorFeed):
                 meta |= feed.meta | {"rerank_by": "values" if method.needs_labels else feed.metric}
+            if len(s.lengths) > 1:
+                meta["lengths"] = list(s.lengths)
             # The record comes first: with the checkpoint, the run is complete.
             save_checkpoint(
                 self.out, net, meta, lambda meta: write_json(self.record, record | {"fingerprint": meta["fingerprint"]})
@@ -488,9 +495,9 @@ def _checksum(value: object, digest: Any = None) -> Any:
     return digest
 
 
-def _groups(module: nn.Module, classifier: nn.Module | None, rate: float) -> list[dict[str, Any]]:
-    """Return the parameters of a module for the optimizer; the classifier has a learning rate of its own."""
-    own = list(classifier.parameters()) if classifier else []
+def _groups(module: nn.Module, classifiers: Sequence[nn.Module], rate: float) -> list[dict[str, Any]]:
+    """Return the parameters of a module for the optimizer; classifiers have a learning rate of their own."""
+    own = [parameter for classifier in classifiers for parameter in classifier.parameters()]
     known = {id(parameter) for parameter in own}
     groups: list[dict[str, Any]] = [{"params": [p for p in module.parameters() if id(p) not in known]}]
     if own:

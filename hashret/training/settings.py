@@ -17,8 +17,8 @@ _ALWAYS_RECORDED = {"quantization": 0.0, "pairs": 0.0, "balance": 0.0, "smoothin
 class Settings:
     """What decides the result of a training run; recorded with it, and compared when it is resumed.
 
-    All are as in `hashret.train` but ``arch``, the name of the backbone, and ``options``, the value of each option of
-    the method.
+    All are as in `hashret.train` but ``bits``, the longest of the ``lengths`` of code, ``arch``, the name of the
+    backbone, and ``options``, the value of each option of the method.
 
     Raises:
         ValueError: an option of the method has the name of a setting.
@@ -30,6 +30,7 @@ class Settings:
     include: tuple[str, ...]
     method: str
     bits: int
+    lengths: tuple[int, ...]
     image_size: int
     resize: str
     arch: str
@@ -62,7 +63,12 @@ class Settings:
     def changed_since(self, record: Mapping[str, Any]) -> list[str]:
         """Return the settings that differ from those of an earlier record, each with both values."""
         now, unused = self.as_record(), _ALWAYS_RECORDED.keys() - self.options.keys()
-        record = {"resize": "squeeze", "metric": None, **record}  # which earlier records do not have
+        record = {
+            "resize": "squeeze",
+            "metric": None,
+            "lengths": (record.get("bits"),),
+            **record,
+        }  # which earlier records do not have
         if record.get("weights") == "imagenet":  # the old name
             record["weights"] = "pretrained"
         return [
@@ -77,8 +83,8 @@ class TrainReport(WasDict):
     """The record of a training run: its settings, where it ran, and how it went.
 
     Attributes:
-        data, split, exclude, include, method, bits, image_size, resize, arch, weights, finetune, width, gate, dropout,
-            epochs, batch_size, lr, weight_decay, augment, heldout, seed, precision, metric: see `Settings`.
+        data, split, exclude, include, method, bits, lengths, image_size, resize, arch, weights, finetune, width, gate,
+            dropout, epochs, batch_size, lr, weight_decay, augment, heldout, seed, precision, metric: see `Settings`.
         hashret, torch: versions.
         device: where the network was trained.
         processes: processes that shared each batch.
@@ -101,6 +107,7 @@ class TrainReport(WasDict):
     include: list[str]
     method: str
     bits: int
+    lengths: list[int]
     image_size: int
     resize: str
     arch: str

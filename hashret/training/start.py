@@ -46,7 +46,7 @@ def train(
     include: Sequence[str] = (),
     method: str = "am-vggh",
     options: Mapping[str, float | str] | None = None,
-    bits: int = 48,
+    bits: int | Sequence[int] = 48,
     backbone: str = "vgg16",
     weights: StrPath = "pretrained",
     image_size: int | None = None,
@@ -83,7 +83,8 @@ def train(
             or an array of vectors.
         method: one of `hashret.methods.METHODS`.
         options: values of the method's own options, as ``hashret methods`` lists them, by name.
-        bits: length of the codes, 8 to 256.
+        bits: length of the codes, 8 to 256; or several lengths, of which the longest is that of the codes, and the
+            first bits of a code are a code of each of the others.
         backbone: what turns images into feature maps, see `hashret.models.backbones.get_backbone`.
         weights: what the backbone starts from, see `hashret.models.weights.load_backbone`.
         image_size: pixels a side, a multiple of the backbone's stride; None for the size of its pretrained weights.
@@ -120,7 +121,10 @@ def train(
         HashretError: impossible settings, data without labels, ``out`` exists or cannot be written, a full disk,
             photographs that all look the same, a loss that is no longer a number.
     """
-    check_bits(bits)
+    lengths = tuple(sorted({check_bits(length) for length in ([bits] if isinstance(bits, int) else bits)}))
+    if not lengths:
+        raise HashretError("no length of code is named")
+    bits = lengths[-1]
     check_metric(metric)
     with main_first():  # what is downloaded or unpacked is so once
         source = as_source(data, split, download=download, exclude=exclude, include=include).single_label()
@@ -174,6 +178,7 @@ def train(
         include=tuple(include),
         method=method,
         bits=bits,
+        lengths=lengths,
         image_size=image_size,
         resize=resize,
         arch=backbone,
@@ -201,6 +206,8 @@ def train(
     shape |= {"centred": True, "unit": metric == "cosine"} if on_vectors else {}
     shape |= {"pooled": pooled} if pooled else {}
     shape |= method_class.head_options
+    if len(lengths) > 1 and method_class.classifier:
+        shape["lengths"] = lengths
     config = head_config(method_class.head, settings.options | shape)
     classes = len(source.classes) if method_class.classifier else 0
     net = HashNet(bits, classes, image_size, backbone, head=config.pop("kind"), **config)
@@ -226,7 +233,11 @@ def train(
             module=trained,
         )  # fmt: skip
     net.to(torch_device).to(memory_format=torch.channels_last)
-    return run.train(net, trained, method_class(bits, seed, settings.options), source, feed)
+    trainer = method_class(bits, seed, settings.options)
+    trainer.shorter = [
+        method_class(length, seed, method_class.choose(given, length, several_labels)) for length in lengths[:-1]
+    ]
+    return run.train(net, trained, trainer, source, feed)
 
 
 def _trained_stages(finetune: str) -> int | None:
