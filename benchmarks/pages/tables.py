@@ -14,7 +14,8 @@ RESULTS = common.RESULTS / "tables"
 PAGE = common.TOP / "benchmarks" / "tables.md"
 FIGURES = common.TOP / "docs" / "figures.md"
 BITS = (12, 24, 32, 48)
-ORDER = ("am-vggh+", "vggh+", "am-vggh", "vggh", "dpsh", "dnnh", "cnnh+", "cnnh", "ksh", "itq", "lsh")
+ORDER = ("am-vggh+", "vggh+", "am-vggh", "vggh", "dpsh", "dnnh", "cnnh+", "cnnh", "ksh", "greedyhash", "hashnet", "csq",
+         "dch", "dtsh", "cibhash", "bihalf", "itq", "lsh")  # fmt: skip
 # Tables 1 and 2 of the paper.
 PAPER = {
     "CIFAR-10": {
@@ -87,6 +88,8 @@ def section(key, group):
         parts += [RERANK, reranked]
     if attention := attention_table(plain):
         parts += ["Does attention help? mAP with it less mAP without, seed by seed:", attention]
+    if nested := nested_table(group):
+        parts += [NESTED, nested]
     if ablations := ablation_table(group):
         parts += ["Ablations of AM-VGGH, mAP@all as above:", ablations]
     parts.append(f"![mAP by bits, precision-recall, training time](../docs/{picture_of(key)})")
@@ -177,13 +180,29 @@ def attention_table(runs):
 
 
 def ablation_table(runs):
-    names = sorted({run["ablation"] for run in runs if run["ablation"]})
+    names = sorted({run["ablation"] for run in runs if run["ablation"] not in (None, "nested")})
     lines = table_head(["AM-VGGH", *(f"{bits} bits" for bits in BITS)])
     for name in (None, *names):
         some = [run for run in runs if run["ablation"] == name]
         cells = [mean_and_spread(scores(some, "am-vggh", bits)) for bits in BITS]
         lines.append(row([name or "as it stands", *cells]))
     return "\n".join(lines) if names else ""
+
+
+def nested_table(runs):
+    """mAP of the prefixes of a nested training, each less that of a training of its own."""
+    lines = table_head(["method", *(f"{bits} bits" for bits in BITS)])
+    for method in ORDER:
+        cells = []
+        for bits in BITS:
+            both = [{run["seed"]: score for run, score in scored(runs, method, bits) if run["ablation"] == kind}
+                    for kind in ("nested", None)]  # fmt: skip
+            gains = [both[0][seed] - both[1][seed] for seed in sorted(both[0].keys() & both[1].keys())]
+            gain = f" ({', '.join(f'{gain:+.3f}' for gain in gains)})" if gains else ""
+            cells.append(mean_and_spread([*both[0].values()]) + gain)
+        if any(cells):
+            lines.append(row([method, *cells]))
+    return "\n".join(lines) if len(lines) > 2 else ""
 
 
 def scored(runs, method, bits):
@@ -288,6 +307,9 @@ def figures_page(text):
 RERANK = """What the re-rank is worth: precision@10 and mAP@all, by the features compared and the number of candidates.
 The paper compares hash-layer values; `--rerank-by directions` compares the directions of the logits. Thousands of items
 share a distance here, and fewer candidates than that are merely the first of them in the index: take enough."""
+
+NESTED = """One training for all lengths (`--bits 12,24,32,48`), whose shorter codes are the first bits of the longest:
+mAP@all, and in brackets what that is above a training for each length, seed by seed:"""
 
 HEAD = """# The paper's tables, re-run under one roof
 

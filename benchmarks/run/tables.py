@@ -21,9 +21,8 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 from benchmarks.lib import common
+from hashret.methods import METHODS
 
-DEEP = ("am-vggh+", "vggh+", "am-vggh", "vggh", "dpsh", "dnnh", "cnnh+", "cnnh")
-METHODS = (*DEEP, "ksh", "itq", "lsh")
 SEVERAL_SEEDS = ("am-vggh+", "vggh+", "am-vggh", "vggh")
 WEIGHTS = {  # under ../shared/weights
     "vgg16": "vgg16_imagenet_features.safetensors", "efficientnet_lite0": "efficientnet_lite0_imagenet.safetensors",
@@ -45,14 +44,15 @@ def main():
     parser.add_argument("--backbone", default="vgg16")
     parser.add_argument("--weights", help="default: the shared ones of the backbone")
     parser.add_argument("--work", type=Path, required=True, help="folder for what the runs leave behind")
-    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
+    parser.add_argument("--methods", nargs="+", default=[*METHODS], choices=[*METHODS])
     parser.add_argument("--bits", nargs="+", type=int, default=(12, 24, 32, 48))
     parser.add_argument("--seeds", nargs="+", type=int, default=(0, 1, 2), help="AM-VGGH and VGGH; others: the first")
     parser.add_argument("--ablations", nargs="*", choices=ABLATIONS, help="rows of the ablation instead; none: all")
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--finetune", default="head")
     parser.add_argument("--width", type=int, default=1024)
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, help="default: the method's own")
+    parser.add_argument("--nested", action="store_true", help="train all --bits at once instead, as prefixes of a code")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--lr", type=float)
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, which share the cores")
@@ -61,7 +61,7 @@ def main():
     parser.add_argument("--results", type=Path, default=common.RESULTS / "tables")
     options = parser.parse_args()
     options.weights = options.weights or str(common.shared() / "weights" / WEIGHTS[options.backbone])
-    todo = [spec for spec in plan(options) if not (options.results / f"{name_of(options, spec)}.json").exists()]
+    todo = [spec for spec in plan(options) if not all(path.exists() for path in results_of(options, spec).values())]
     print(f"{len(todo)} runs to do", flush=True)
     spawn = multiprocessing.get_context("spawn")
     if todo and options.finetune == "head":
@@ -96,20 +96,34 @@ def fill_cache(options):
 
 
 def plan(options):
-    """What to run: (method, bits, seed, name of the ablation or None), the methods with several seeds last."""
+    """What to run: (method, bits, seed, name of the ablation or None), the methods with several seeds last.
+
+    Of a nested training, bits are all of its lengths.
+    """
     if options.ablations is not None:
         rows = options.ablations or ABLATIONS
         return [
             ("am-vggh", bits, seed, row) for seed, bits, row in itertools.product(options.seeds, options.bits, rows)
         ]
+    if options.nested:
+        lengths = tuple(sorted(options.bits))
+        return [(method, lengths, seed, "nested") for seed, method in itertools.product(options.seeds, options.methods)]
     first = [(m, b, options.seeds[0], None) for m, b in itertools.product(options.methods, options.bits)]
     again = [m for m in options.methods if m in SEVERAL_SEEDS]
     return first + [(m, b, s, None) for s, m, b in itertools.product(options.seeds[1:], again, options.bits)]
 
 
-def name_of(options, spec):
-    """File name of a run's result."""
+def results_of(options, spec):
+    """The file of a run's result, by the length of code."""
     method, bits, seed, ablation = spec
+    lengths = bits if ablation == "nested" else (bits,)
+    return {b: options.results / f"{name_of(options, (method, b, seed, ablation))}.json" for b in lengths}
+
+
+def name_of(options, spec):
+    """Name of a run."""
+    method, bits, seed, ablation = spec
+    bits = bits[-1] if isinstance(bits, tuple) else bits
     network = "" if options.backbone == "vgg16" else f"_{options.backbone}"
     name = f"{options.protocol}_{options.image_size}px{network}_{options.finetune}_{method}_{bits}b_seed{seed}"
     return f"{name}_{ablation}" if ablation else name
@@ -140,7 +154,7 @@ def run(options, spec):
     unfinished = (work / ".model.safetensors.training/state.pt").exists()
     settings = {"bits": bits, "method": method, "seed": seed, "image_size": options.image_size, "width": options.width}
     settings |= {"epochs": options.epochs, "batch_size": options.batch_size, "finetune": options.finetune}
-    settings |= {"backbone": options.backbone} | ABLATIONS.get(ablation, {})
+    settings |= {"backbone": options.backbone} | (ABLATIONS | {"nested": {}}).get(ablation, {})
     settings |= {} if options.lr is None else {"lr": options.lr}
     model, index = work / "model.safetensors", work / "index"
     training = timed(
@@ -154,28 +168,32 @@ def run(options, spec):
             overwrite=True,
         )  # fmt: skip
     timed("build-index", build_index, work / "database", index, overwrite=True)
-    metrics = timed("evaluate", evaluate, work / "test", index, index_order=True, k=(1, 10, 100)).as_dict()
-    at_1000 = evaluate(work / "test", index, topk=1000)
     whole = len(open_index(index))
-    directions = evaluate(work / "test", index, candidates=whole, rerank_by="directions").as_dict()["reranked"]
     keep = ("quantization", "pairs", "balance", "smoothing", "gate", "dropout", "lr", "weight_decay", "precision")
     keep += ("heldout", "best_epoch", "train_images", "heldout_images", "epochs_run")
-    common.save(
-        name,
-        {
-            "protocol": options.protocol, "backbone": options.backbone,
-            "method": method, "bits": bits, "seed": seed, "ablation": ablation,
-            "split_sha256": metrics["split_sha256"], "image_size": options.image_size, "width": options.width,
-            "finetune": options.finetune, "epochs": options.epochs, "batch_size": options.batch_size,
-            "threads": threads, "seconds": seconds, "peak_memory_mb": peak_memory(),
-            "training": {key: training[key] for key in keep}, "metrics": metrics,
-            "map_at_1000": at_1000.hamming.map, "all_by_directions": directions,
-        },
-        options.results,
-    )  # fmt: skip
+    maps = []
+    for length, path in results_of(options, spec).items():
+        asked = {"queries": work / "test", "index": index, "bits": length}
+        metrics = timed("evaluate", evaluate, **asked, index_order=True, k=(1, 10, 100)).as_dict()
+        at_1000 = evaluate(**asked, topk=1000)
+        directions = evaluate(**asked, candidates=whole, rerank_by="directions").as_dict()["reranked"]
+        maps.append(f"{metrics['hamming']['map']:.4f}")
+        common.save(
+            path.stem,
+            {
+                "protocol": options.protocol, "backbone": options.backbone,
+                "method": method, "bits": length, "seed": seed, "ablation": ablation,
+                "split_sha256": metrics["split_sha256"], "image_size": options.image_size, "width": options.width,
+                "finetune": options.finetune, "epochs": training["epochs"], "batch_size": options.batch_size,
+                "threads": threads, "seconds": seconds, "peak_memory_mb": peak_memory(),
+                "training": {key: training[key] for key in keep}, "metrics": metrics,
+                "map_at_1000": at_1000.hamming.map, "all_by_directions": directions,
+            },
+            options.results,
+        )  # fmt: skip
     if not options.keep:
         shutil.rmtree(work)
-    return f"{name}: mAP {metrics['hamming']['map']:.4f}, {sum(seconds.values()):.0f} s"
+    return f"{name}: mAP {', '.join(maps)}, {sum(seconds.values()):.0f} s"
 
 
 def peak_memory():
