@@ -196,7 +196,7 @@ def _fingerprint(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> str:
     shape |= {name: value for name, value in meta.get("head_config", {}).items() if name not in _TOLD}
     digest = hashlib.sha256(json.dumps(shape, sort_keys=True).encode())
     for name in sorted(tensors):
-        tensor = tensors[name].contiguous()
+        tensor = tensors[name].contiguous().reshape(-1)  # else no bytes of a 1 x 1 convolution in channels-last order
         digest.update(name.encode())
-        digest.update((tensor.view(torch.uint8) if tensor.ndim else tensor).numpy().data)
+        digest.update(tensor.view(torch.uint8).numpy().data)
     return digest.hexdigest()[:32]
