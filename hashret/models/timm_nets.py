@@ -13,6 +13,8 @@ from ..errors import HashretError
 from .backbone import Backbone
 from .probing import shape_of
 
+_MULTIPLE = 32  # pixels; some networks were trained at sizes that are no multiple of their stride
+
 
 def describe(spec: str) -> Backbone:
     """Return the backbone ``timm:NAME``, as timm's own configuration of the network describes it.
@@ -31,14 +33,16 @@ def describe(spec: str) -> Backbone:
         config = timm.create_model(name, num_classes=0).pretrained_cfg
     except Exception as error:
         raise HashretError(f"timm cannot make {name}: {str(error).splitlines()[0]}") from None
-    size = int(config["input_size"][-1])
+    size, one_size = int(config["input_size"][-1]), bool(config.get("fixed_input_size"))
+    if not one_size:
+        size = -(-size // _MULTIPLE) * _MULTIPLE
     channels, side = shape_of(spec, _build(name), size)
     classifier = config.get("classifier") or ()
     names = (classifier,) if isinstance(classifier, str) else tuple(classifier)
     return Backbone(
         spec, partial(_build, name), channels, size // side, tuple(config["mean"]), tuple(config["std"]),
         pretrained=partial(_weights, name) if config.get("url") or config.get("hf_hub_id") else None, image_size=size,
-        one_size=bool(config.get("fixed_input_size")), pooled=True, library_name=_without_wrapper,
+        one_size=one_size, pooled=True, library_name=_without_wrapper,
         unused=(*{name.split(".")[0] for name in names}, "fc_norm", "head_dist"), initialised=True, extra="timm",
     )  # fmt: skip
 
