@@ -224,6 +224,8 @@ def test_augmentation_depends_on_seed_and_row_alone(photos):
         ({"method": "am-vggh", "balance": 0.5}, 3),
         ({"method": "dnnh"}, 2),
         ({"method": "ksh"}, 2),
+        ({"method": "cibhash", "bits": [8, 16]}, 3),
+        ({"method": "bihalf"}, 2),
         ({"method": "dpsh", "finetune": "all", "epochs": 1}, 3),
     ],
     ids=lambda value: value["method"] if isinstance(value, dict) else str(value),
