@@ -47,13 +47,13 @@ class ITQ(LSH):
         centred = (x - x.mean(dim=0)).double()
         # The largest `bits` eigenvectors of the covariance, and a random rotation to start from.
         components = torch.linalg.eigh(centred.T @ centred)[1].flip(1)[:, :bits]
-        # Components are rotated among those that one length has more than the one before, so that the first bits of
-        # codes are what shorter codes would be.
-        cuts = [0, *self.lengths()]
-        for start, end in itertools.pairwise(cuts):
-            block = components[:, start:end].clone()
-            components[:, start:end] = block @ rotation(centred @ block, seed)
-        _set(head, x, components.float())
+        # Of several lengths, the bits that one has more than the one before are those of its own rotation: they see all
+        # of its components. The components that it has more alone carry little, and bits of these find much less.
+        projections = []
+        for start, end in itertools.pairwise([0, *(method.bits for method in self.shorter), bits]):
+            first = components[:, :end]
+            projections.append((first @ rotation(centred @ first, seed))[:, start:])
+        _set(head, x, torch.cat(projections, dim=1).float())
 
 
 def rotation(v: Tensor, seed: int = 0, iterations: int = ITERATIONS, history: list[float] | None = None) -> Tensor:
