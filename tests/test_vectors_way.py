@@ -281,3 +281,52 @@ def test_a_killed_run_goes_on(tmp_path, built):
     (tmp_path / "codes" / "skipped.jsonl").unlink()
     hashret.encode(*encoded, shard_size=64)
     assert [path.read_bytes() for path in sorted((tmp_path / "codes").glob("*.h5"))] == whole
+
+
+def test_the_service_answers_vectors(built):
+    from fastapi.testclient import TestClient
+
+    from hashret.service.app import create_app
+
+    expected = nearest(X, Q, "cosine")[:, :4].tolist()
+    with TestClient(create_app(built / "index", built / "m.safetensors", "cpu")) as client:
+        assert client.get("/api/about").json()["encoder"]["vector_width"] == WIDTH
+        for row in range(5):
+            answer = client.post("/api/query/vector?k=4", json={"vector": Q[row].tolist()}).json()
+            assert [hit["id"] for hit in answer["hits"]] == expected[row]
+            assert answer["hits"][0]["label"] == str(LABELS[expected[row][0]])
+        again = client.post("/api/query/values?k=4", json={"values": answer["query"]["values"]})
+        assert again.json()["hits"][0]["euclidean"] is not None
+        answer = client.get("/api/items/17/query?k=4").json()
+        assert [hit["id"] for hit in answer["hits"]] == nearest(X, X[17:18], "cosine")[0, :4].tolist()
+        wrong = {"vectors of 3 numbers": [1.0] * 3, "holds NaN": [float("nan")] * WIDTH, "numbers": []}
+        for message, vector in wrong.items():
+            body, kind = json.dumps({"vector": vector}), {"content-type": "application/json"}
+            refused = client.post("/api/query/vector", content=body, headers=kind)
+            assert refused.status_code == 422
+            assert message in refused.json()["error"]
+        refused = client.post("/api/query", content=b"x")
+        assert (refused.status_code, refused.json()["error"]) == (
+            422, "this index is of vectors: search by one at /api/query/vector"
+        )  # fmt: skip
+        assert client.get("/api/items/17/maps").status_code == 422
+        assert client.get("/api/items/17/thumbnail").status_code == 404
+
+
+def test_an_engine_answers_vectors(tmp_path, built):
+    pytest.importorskip("milvus_lite")
+    name = f"milvus:{tmp_path / 'v.db'}#v"
+    hashret.export(built / "index", name)
+    beside = hashret.Searcher(name, built / "m.safetensors", "cpu", values=built / "index")
+    expected = nearest(X, Q, "cosine")[:, :3].tolist()
+    assert [[hit.id for hit in hits] for hits in beside.search_vectors(Q, 3, candidates=300)] == expected
+    alone = hashret.Searcher(name, built / "m.safetensors", "cpu")
+    assert alone.index.rerank_choice("auto") == "values"
+    assert len(alone.search_vectors(Q, 3)) == len(Q)
+
+
+def test_ids_too_far_apart_for_an_engine_are_refused(tmp_path, built):
+    hashret.encode(vectors(X[:2], ids=[1, 2**60]), built / "m.safetensors", tmp_path / "codes")
+    hashret.build_index(tmp_path / "codes", tmp_path / "index")
+    with pytest.raises(HashretError, match="too far apart for an engine; encode its vectors without ids"):
+        hashret.export(tmp_path / "index", f"milvus:{tmp_path / 'v.db'}#v")

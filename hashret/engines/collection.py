@@ -186,6 +186,11 @@ class Collection(Database):
         )
         return None if outputs is None else outputs[0]
 
+    def fc_features_at(self, position: int) -> Vectors | None:
+        if self.beside is None:
+            return None
+        return self.beside.fc_features_at(int(np.searchsorted(self.beside.ids, position)))
+
     def sample(self, n: int, seed: int = 0) -> Positions:
         n, next_id, rng = min(n, len(self)), self.meta["next_id"], np.random.default_rng(seed)
         drawn = rng.choice(next_id, min(8 * n, _MOST_IDS, next_id), replace=False)

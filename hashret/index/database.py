@@ -209,6 +209,10 @@ class Database(ABC):
     def hash_outputs_at(self, position: int) -> NDArray[np.float32] | None:
         """Return the hash outputs of a photograph, float32 (bits,), None where none are kept."""
 
+    def fc_features_at(self, position: int) -> Vectors | None:
+        """Return the features of a photograph, or its vector, float32 (width,), None where none are kept."""
+        return None
+
     @abstractmethod
     def sample(self, n: int, seed: int = 0) -> Positions:
         """Return positions of min(n, count) photographs, drawn by the seed."""

@@ -222,6 +222,9 @@ class Index(Database):
         segment, row = self._segment_of(position)
         return None if segment.hash_outputs is None else np.array(segment.hash_outputs[row])
 
+    def fc_features_at(self, position: int) -> Vectors | None:
+        return None if self.fc_features is None else np.array(self.fc_features[[position]][0], np.float32)
+
     def path(self, position: int) -> str:
         """Return the path of a photograph."""
         segment, row = self._segment_of(position)

@@ -8,20 +8,28 @@ from typing import Any
 import numpy as np
 
 from ..bits import Codes, HashOutputs, binarize, pack
+from ..vectors import Vectors
 from .live import Snapshot
 from .schema import Answer, Hit, Query, SearchParameters
 
 
 def answer(
-    snapshot: Snapshot, code: Codes, hash_outputs: HashOutputs | None, parameters: SearchParameters, **query: Any
+    snapshot: Snapshot,
+    code: Codes,
+    hash_outputs: HashOutputs | None,
+    parameters: SearchParameters,
+    rerank: tuple[str, Vectors] | None,
+    **query: Any,
 ) -> Answer:
     """Search for one query, and return the order of the re-rank and that of the Hamming distance.
 
     Args:
         snapshot: the index to search.
         code: packed, uint8 (w,).
-        hash_outputs: float32 (bits,), or None to leave the Hamming order.
+        hash_outputs: float32 (bits,), where they are known.
         parameters: the parameters of the search.
+        rerank: what the re-rank compares, one of `hashret.index.rerank.CHOICES`, and that of the query, float32 (d,);
+            None leaves the Hamming order.
         query: further fields of `Query`; the time of the two stages is added to its ``milliseconds``.
     """
     index, milliseconds = snapshot.index, dict(query.pop("milliseconds", {}))
@@ -30,10 +38,10 @@ def answer(
     [(_, [hamming], positions, [cut])] = index.candidates(code[None], parameters.k, parameters.candidates, among)
     milliseconds["hamming"] = since(started)
     started = time.perf_counter()
-    if hash_outputs is None:
+    if rerank is None:
         euclidean, order = np.full(positions.shape, np.nan, np.float32), np.arange(positions.shape[1])[None]
     else:
-        euclidean, order = index.reranked(hash_outputs[None], positions, parameters.rerank_by)
+        euclidean, order = index.reranked(rerank[1][None], positions, rerank[0])
     milliseconds["rerank"] = since(started)
     reranked_ranks = np.argsort(order[0])  # of each candidate, from 0
     best, nearest = order[0, : parameters.k].tolist(), range(min(parameters.k, positions.shape[1]))
@@ -46,14 +54,14 @@ def answer(
         return Hit(
             rank=rank, id=item.id, path=item.path, label=item.label, labels=list(item.labels),
             hamming=int(hamming[column]), hamming_rank=column + 1,
-            euclidean=None if hash_outputs is None else float(euclidean[0, reranked_rank]),
+            euclidean=None if rerank is None else float(euclidean[0, reranked_rank]),
             reranked_rank=reranked_rank + 1, code=item.code.tobytes().hex(),
         )  # fmt: skip
 
     return Answer(
         query=Query(
             code=code.tobytes().hex(),
-            values=None if hash_outputs is None else hash_outputs.tolist(),
+            values=None if rerank is None or hash_outputs is None else hash_outputs.tolist(),
             milliseconds=milliseconds,
             **query,
         ),

@@ -24,7 +24,9 @@ from ..engines import EngineError
 from ..errors import HashretError
 from ..index import Database
 from ..index.database import Item
+from ..index.rerank import AUTO, OF_FEATURES
 from ..rendering.pages import environment
+from ..vectors import Vectors, as_float32
 from . import schema, uploads
 from .answers import answer, code_of, since
 from .batching import Batcher
@@ -109,7 +111,8 @@ async def about(service: Shared) -> schema.About:
     """The index that is served, and the limits of a request."""
     snapshot = service.live.current
     meta, encoder = snapshot.index.meta, snapshot.encoder
-    known = {name: encoder.meta.get(name) for name in ("method", "image_size", "attention")} if encoder else None
+    names = ("method", "image_size", "attention")
+    known = {n: encoder.meta.get(n) for n in names} | {"vector_width": encoder.vector_width} if encoder else None
     return schema.About(
         count=len(snapshot.index), bits=snapshot.index.bits, classes=meta["classes"], encoder=known,
         values=snapshot.index.has_hash_outputs, generation=meta["generation"], max_upload_bytes=service.max_upload,
@@ -125,6 +128,8 @@ async def query_by_photograph(
     snapshot = service.live.current
     if snapshot.encoder is None:
         raise Refused(422, "this service was started without a model: search by an indexed photograph")
+    if snapshot.encoder.vector_width:
+        raise Refused(422, "this index is of vectors: search by one at /api/query/vector")
     upload = await uploads.receive(request, service.max_upload)
     started = time.perf_counter()
     pixels = await uploads.decode(upload, snapshot.encoder, service.max_pixels, service.decoding)
@@ -150,14 +155,28 @@ async def query_by_values(body: schema.Values, service: Shared, parameters: Para
     return await _search(service, snapshot, values, parameters)
 
 
+@router.post("/api/query/vector", responses=problems(408, 413, 422))
+async def query_by_vector(body: schema.Vector, service: Shared, parameters: Parameters) -> schema.Answer:
+    """The nearest to a vector, where the index is of vectors."""
+    snapshot = service.live.current
+    if snapshot.encoder is None:
+        raise Refused(422, "this service was started without a model: search by an indexed vector")
+    vector = as_float32(body.vector)
+    started = time.perf_counter()
+    [hash_outputs] = await run_in_threadpool(snapshot.encoder.encode, vector)
+    milliseconds = {"encode": since(started)}
+    return await _search(service, snapshot, hash_outputs, parameters, vector=vector[0], milliseconds=milliseconds)
+
+
 @router.get("/api/items/{id}/query", responses=problems(404, 422))
 async def query_by_item(id: Id, service: Shared, parameters: Parameters) -> schema.Answer:
     """The photographs most like an indexed one, itself among them."""
     snapshot = service.live.current
     row, found = await run_in_threadpool(_found, snapshot.index, id)
     values = await run_in_threadpool(snapshot.index.hash_outputs_at, row)
+    vector = await run_in_threadpool(snapshot.index.fc_features_at, row)
     named = {"id": id, "label": found.label, "name": os.path.basename(found.path)}
-    return await _search(service, snapshot, values, parameters, code=found.code, **named)
+    return await _search(service, snapshot, values, parameters, code=found.code, vector=vector, **named)
 
 
 @router.get("/api/items/{id}", responses=problems(404, 422))
@@ -200,6 +219,8 @@ async def item_maps(id: Id, service: Shared) -> schema.Maps:
     snapshot = service.live.current
     if snapshot.encoder is None:
         raise Refused(422, "this service was started without a model, so it has no maps")
+    if snapshot.encoder.vector_width:
+        raise Refused(422, "vectors have no maps")
     _, found = await run_in_threadpool(_found, snapshot.index, id)
     size, resize = snapshot.encoder.image_size, snapshot.encoder.resize
     try:
@@ -242,15 +263,27 @@ async def _search(
     hash_outputs: HashOutputs | None,
     parameters: SearchParameters,
     code: Codes | None = None,
+    vector: Vectors | None = None,
     **query: Any,
 ) -> schema.Answer:
-    """Search by the hash outputs of a query, or by its code alone where the index keeps no hash outputs."""
+    """Search by the hash outputs of a query and its vector, if there is one, or by its code alone.
+
+    The code alone counts where the index keeps nothing that the others could be compared with.
+    """
     if code is None:
         assert hash_outputs is not None
         code = code_of(hash_outputs)
-    if parameters.rerank_by == "none" or (parameters.rerank_by != "asymmetric" and not snapshot.index.has_hash_outputs):
-        hash_outputs = None
-    answered = await run_in_threadpool(answer, snapshot, code, hash_outputs, parameters, **query)
+    choice, compared = snapshot.index.rerank_choice(parameters.rerank_by), hash_outputs
+    if choice in OF_FEATURES and vector is None and parameters.rerank_by == AUTO:
+        choice = "values"
+    if choice in OF_FEATURES:
+        if vector is None or not snapshot.index.has_fc_features:
+            raise Refused(422, f"there are no vectors to re-rank by {choice}")
+        compared = vector
+    elif choice == "none" or (choice != "asymmetric" and not snapshot.index.has_hash_outputs):
+        compared = None
+    rerank = None if compared is None else (choice, compared)
+    answered = await run_in_threadpool(answer, snapshot, code, hash_outputs, parameters, rerank, **query)
     service.metrics.query(answered.query.milliseconds)
     return answered
 

@@ -26,8 +26,9 @@ class SearchParameters:
     ] = None
     label: Annotated[str | None, Parameter(description="search among this class only")] = None
     rerank_by: Annotated[
-        Literal["values", "directions", "asymmetric", "none"], Parameter(description="what the re-rank compares")
-    ] = "values"
+        Literal["auto", "values", "directions", "asymmetric", "cosine", "euclidean", "none"],
+        Parameter(description="what the re-rank compares; cosine and euclidean: vectors, where the index is of these"),
+    ] = "auto"
 
 
 class Hit(BaseModel):
@@ -86,6 +87,13 @@ class Values(BaseModel):
     values: list[float]
 
 
+class Vector(BaseModel):
+    """A vector to search by, as the indexed ones were before they were encoded."""
+
+    model_config = ConfigDict(extra="forbid")
+    vector: list[float]
+
+
 class Item(BaseModel):
     """An indexed photograph."""
 
@@ -103,7 +111,9 @@ class About(BaseModel):
     count: int
     bits: int
     classes: list[str]
-    encoder: dict[str, Any] | None = Field(description="method, image_size, attention or not; null without a model")
+    encoder: dict[str, Any] | None = Field(
+        description="method, image_size, attention or not, vector_width where it takes vectors; null without a model"
+    )
     values: bool = Field(description="whether the index can re-rank")
     generation: int
     max_upload_bytes: int

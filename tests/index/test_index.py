@@ -58,7 +58,7 @@ def test_rerank_by_directions_is_the_order_of_the_cosine(monkeypatch):
         cosine = b @ a / np.linalg.norm(a) / np.linalg.norm(b, axis=1)
         assert order[q].tolist() == np.argsort(-cosine).tolist()
         assert D[q] == pytest.approx(np.sqrt(2 - 2 * np.sort(cosine)[::-1]), abs=1e-3)
-    with pytest.raises(HashretError, match="asymmetric or features"):
+    with pytest.raises(HashretError, match="cosine or euclidean"):
         rerank(xq, xb, candidates, "magic")
 
 
