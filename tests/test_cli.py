@@ -290,7 +290,7 @@ MISTAKES = {
     "a verb that is none": (["retrieve"], "No such command"),
     "fewer ranks than none": (["evaluate", "codes", "--topk", "-1"], "topk at least 1"),
     "not the protocol's photographs": (["encode", "cifar10-1:PHOTOS", "--out", "new"], "no CIFAR-10 in"),
-    "unknown features": (["query", "PHOTO", "--rerank-by", "magic"], "asymmetric or features"),
+    "unknown features": (["query", "PHOTO", "--rerank-by", "magic"], "cosine or euclidean"),
     "split missing": (["encode", "PHOTOS", "--out", "new"], "--split"),
 }
 

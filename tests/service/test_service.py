@@ -134,7 +134,7 @@ def test_parameters(client, photo):
         ({"k": "many"}, "k: input should be a valid integer"),
         ({"candidates": 10**9}, "candidates: input should be less than or equal to"),
         ({"label": "purple"}, "no class 'purple' in this index; its classes: blue, green, red"),
-        ({"rerank_by": "beauty"}, "rerank_by: input should be 'values'"),
+        ({"rerank_by": "beauty"}, "rerank_by: input should be 'auto', 'values'"),
     ]:
         refused = upload(client, data, **parameters)
         assert refused.status_code == 422
