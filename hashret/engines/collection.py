@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -173,17 +174,15 @@ class Collection(Database):
     def _items(self, rows: Rows) -> list[Item]:
         codes = [None] * len(rows) if rows.codes is None else rows.codes
         columns = zip(rows.ids.tolist(), rows.paths or (), rows.labels or (), codes, strict=True)
-        return [Item.of(id, path, self._names(numbers), code) for id, path, numbers, code in columns]
-
-    def _names(self, numbers: Iterable[int]) -> tuple[str, ...]:
-        return tuple(self.meta["classes"][number] for number in numbers)
+        names = self.meta["classes"]
+        return [Item.of(id, path, tuple(names[n] for n in numbers), code) for id, path, numbers, code in columns]
 
     def hash_outputs_at(self, position: int) -> NDArray[np.float32] | None:
         if self.beside is not None:
             return self.beside.hash_outputs_at(int(np.searchsorted(self.beside.ids, position)))
-        outputs = (
-            self.engine.fetch(np.array([position]), "hash_outputs").hash_outputs if self.has_hash_outputs else None
-        )
+        if not self.has_hash_outputs:
+            return None
+        outputs = self.engine.fetch(np.array([position]), "hash_outputs").hash_outputs
         return None if outputs is None else outputs[0]
 
     def fc_features_at(self, position: int) -> Vectors | None:
@@ -223,11 +222,12 @@ class Collection(Database):
         return self.beside.calibrate(k, recall, sample, seed)
 
 
+@dataclass(frozen=True)
 class Selection:
     """Photographs of a collection to search among: a `hashret.engines.engine.Filter`, and how many they are."""
 
-    def __init__(self, where: Filter, count: int) -> None:
-        self.where, self.count = where, count
+    where: Filter
+    count: int
 
     def __len__(self) -> int:
         return self.count

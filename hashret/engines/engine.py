@@ -22,7 +22,7 @@ Nearest = tuple[Distances, Positions]  # of one query, by (distance, id)
 
 SECONDS, CONNECT_SECONDS = 30, 5  # that an answer may take, and a connection
 _PAUSES = (0.2, 1.0)  # in seconds, before another try
-FIELDS = ("codes", "hash_outputs", "labels", "paths")
+STORED = {"codes": "code", "hash_outputs": "values", "labels": "labels", "paths": "path"}  # columns: names in engines
 _IDS_AT_ONCE = 1000  # looked up in one request, where they are many
 _SPAN = 10_000  # of ids read in one request
 
@@ -94,7 +94,7 @@ class Rows:
                 return None if column is None else column[numbers]
             return [column[number] for number in numbers.tolist()]
 
-        return Rows(self.ids[numbers], *(taken(getattr(self, field)) for field in FIELDS))
+        return Rows(self.ids[numbers], *(taken(getattr(self, field)) for field in STORED))
 
 
 @old_attributes
@@ -170,10 +170,10 @@ class Engine(ABC):
 
     @abstractmethod
     def read(self, where: Filter, fields: Sequence[str]) -> Rows:
-        """Return the `Rows` of a `Filter` with some of `FIELDS`, by id."""
+        """Return the `Rows` of a `Filter` with some columns of `STORED`, by id."""
 
     def fetch(self, ids: Positions, *fields: str) -> Rows:
-        """Return the `Rows` of ids (n,) in their order, with some of `FIELDS`. Raises EngineError if one is missing."""
+        """Return the `Rows` of ids (n,) in their order, with some `STORED`. Raises EngineError if one is missing."""
         distinct, inverse = np.unique(ids, return_inverse=True)
         blocks = [
             self.read(Filter(ids=tuple(distinct[start : start + _IDS_AT_ONCE].tolist())), fields)
@@ -188,6 +188,15 @@ class Engine(ABC):
         """Yield the `Rows` of a `Filter` by id, a span of ids at a time."""
         for start in range(0, self.record["next_id"], _SPAN):
             yield self.read(replace(where, span=(start, start + _SPAN - 1)), fields)
+
+    def persist(self, attempt: Callable[[], T]) -> T:
+        """Call ``attempt``, and a few times more, after pauses, where it raises Unreachable; return what it returns."""
+        for pause in _PAUSES:
+            try:
+                return attempt()
+            except Unreachable:
+                time.sleep(pause)
+        return attempt()
 
     def wrong(self, what: str) -> EngineError:
         """Return the error of an answer that cannot be."""
@@ -207,17 +216,7 @@ def concatenated(blocks: Sequence[Rows]) -> Rows:
             return np.concatenate(columns)
         return [value for column in columns for value in column]
 
-    return Rows(*(together(field) for field in ("ids", *FIELDS)))
-
-
-def persist(attempt: Callable[[], T]) -> T:
-    """Call ``attempt``, and a few times more, after pauses, where it raises Unreachable; return what it returns."""
-    for pause in _PAUSES:
-        try:
-            return attempt()
-        except Unreachable:
-            time.sleep(pause)
-    return attempt()
+    return Rows(*(together(field) for field in ("ids", *STORED)))
 
 
 def connect(address: EngineAddress, create: bool = False, **options: Any) -> Engine:

@@ -25,24 +25,11 @@ from pymilvus import DataType, MilvusClient, MilvusException
 
 from ..bits import Codes, Distances, Positions, code_width
 from ..errors import HashretError
-from .engine import (
-    ALL,
-    CONNECT_SECONDS,
-    FIELDS,
-    SECONDS,
-    Engine,
-    EngineError,
-    Filter,
-    Nearest,
-    Rows,
-    Unreachable,
-    persist,
-)
+from .engine import ALL, CONNECT_SECONDS, SECONDS, STORED, Engine, EngineError, Filter, Nearest, Rows, Unreachable
 from .names import EngineAddress
 from .text import from_text, literally, sql_pattern, to_text
 
 _RECORDS = "hashret_collections"
-_COLUMNS = dict(zip(FIELDS, ("code", "values", "labels", "path"), strict=True))
 _MOST = 16_384  # answers of one search or query
 _ANSWERS_AT_ONCE = 2**19  # of all queries of one request
 _MOST_TEXT = 65_535  # bytes
@@ -124,11 +111,11 @@ class Milvus(Engine):
         if not self._ask("has_collection", _RECORDS):
             return None
         self._ask("load_collection", _RECORDS)
-        found = self._ask(
+        records = self._ask(
             "query", _RECORDS, filter=f"name == {_quoted(self.name)}", output_fields=["record"],
             consistency_level="Strong",
         )  # fmt: skip
-        return json.loads(found[0]["record"]) if found else None
+        return json.loads(records[0]["record"]) if records else None
 
     def save_record(self, record: dict[str, Any]) -> None:
         text = json.dumps(record)
@@ -202,11 +189,11 @@ class Milvus(Engine):
                 )
 
     def count(self, where: Filter = ALL) -> int:
-        found = self._ask(
+        counted = self._ask(
             "query", self.name, filter=_expression(where, self.record), output_fields=["count(*)"],
             consistency_level="Strong",
         )  # fmt: skip
-        return int(found[0]["count(*)"])
+        return int(counted[0]["count(*)"])
 
     def matches(self, pattern: str) -> bool:
         return "?" not in pattern and "[" not in pattern  # its _ is a byte in Milvus Lite, and not a letter
@@ -214,12 +201,12 @@ class Milvus(Engine):
     def search(self, codes: Codes, k: int, where: Filter = ALL) -> Sequence[Nearest]:
         if self.record["approximate"]:
             lists = _lists(self.record)
-            found = self._search(codes, k, where, nprobe=max(1, lists // _PROBED))
-            if min(len(ids) for _, ids in found) < k:  # too few in the lists that were looked into
-                found = self._search(codes, k, where, nprobe=lists)
-            return found
-        found = self._search(codes, min(k + 1, _MOST), where)
-        return [self._settled(code, k, where, *answer) for code, answer in zip(codes, found, strict=True)]
+            answers = self._search(codes, k, where, nprobe=max(1, lists // _PROBED))
+            if min(len(ids) for _, ids in answers) < k:  # too few in the lists that were looked into
+                answers = self._search(codes, k, where, nprobe=lists)
+            return answers
+        answers = self._search(codes, min(k + 1, _MOST), where)
+        return [self._settled(code, k, where, *answer) for code, answer in zip(codes, answers, strict=True)]
 
     def _settled(self, code: NDArray[np.uint8], k: int, where: Filter, D: Distances, ids: Positions) -> Nearest:
         """Return the k nearest with the least ids among the farthest: Milvus leaves open which of these it takes.
@@ -252,17 +239,17 @@ class Milvus(Engine):
 
     def _search(self, codes: Codes, limit: int, where: Filter, **params: Any) -> list[Nearest]:
         """Return for each query up to ``limit`` D int32 and ids int64, by (distance, id)."""
-        step, found = max(1, _ANSWERS_AT_ONCE // limit), []
+        step, answers = max(1, _ANSWERS_AT_ONCE // limit), []
         for start in range(0, len(codes), step):
-            found += self._ask(
+            answers += self._ask(
                 "search", self.name, [code.tobytes() for code in codes[start : start + step]], anns_field="code",
                 limit=limit, filter=_expression(where, self.record),
                 search_params={"metric_type": "HAMMING", "params": params},
             )  # fmt: skip
-        return [_sorted(np.array(hits.distances, np.int32), np.array(hits.ids, np.int64)) for hits in found]
+        return [_sorted(np.array(hits.distances, np.int32), np.array(hits.ids, np.int64)) for hits in answers]
 
     def read(self, where: Filter, fields: Sequence[str]) -> Rows:
-        names, expression = ["id", *(_COLUMNS[field] for field in fields)], _expression(where, self.record)
+        names, expression = ["id", *(STORED[field] for field in fields)], _expression(where, self.record)
         photographs = self._ask("query", self.name, filter=expression, output_fields=names, limit=_MOST)
         photographs = sorted(photographs, key=lambda photograph: photograph["id"])
         ids, *columns = ([photograph[name] for photograph in photographs] for name in names)
@@ -277,7 +264,7 @@ class Milvus(Engine):
         return [tuple(map(int, text.split())) if field == "labels" else from_text(text) for text in column]
 
     def _ask(self, request: str, *arguments: Any, **options: Any) -> Any:
-        return persist(lambda: self._ask_once(request, arguments, options))
+        return self.persist(lambda: self._ask_once(request, arguments, options))
 
     def _ask_once(self, request: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
         with self.changing:
@@ -304,19 +291,19 @@ def _lists(record: dict[str, Any]) -> int:
 
 def _expression(where: Filter, record: dict[str, Any]) -> str:
     """Return a `Filter` in Milvus's words, "" for all."""
-    parts = []
+    conditions = []
     if where.labels is not None:
         texts = [_label_text((number,)) for number in where.labels]
         several = record["labels"] == "several"
-        parts.append(_any([f'labels like "%{text}%"' if several else f'labels == "{text}"' for text in texts]))
+        conditions.append(_any([f'labels like "%{text}%"' if several else f'labels == "{text}"' for text in texts]))
     if where.paths is not None:
-        named = [part for name in where.names for part in _named(name)]
-        parts.append(_any([part for pattern in where.paths for part in _matches(pattern)] + named))
+        matching = [one for pattern in where.paths for one in _matches(pattern)]
+        conditions.append(_any(matching + [one for name in where.names for one in _named(name)]))
     if where.ids is not None:
-        parts.append(f"id in {list(where.ids)}" if where.ids else _NONE)
+        conditions.append(f"id in {list(where.ids)}" if where.ids else _NONE)
     if where.span is not None:
-        parts.append(f"(id >= {where.span[0]} and id <= {where.span[1]})")
-    return " and ".join(parts)
+        conditions.append(f"(id >= {where.span[0]} and id <= {where.span[1]})")
+    return " and ".join(conditions)
 
 
 def _any(alternatives: Iterable[str]) -> str:

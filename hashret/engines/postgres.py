@@ -25,26 +25,13 @@ from psycopg.types.json import Jsonb
 
 from ..bits import Codes, code_width, unpack
 from ..errors import HashretError
-from .engine import (
-    ALL,
-    CONNECT_SECONDS,
-    FIELDS,
-    SECONDS,
-    Engine,
-    EngineError,
-    Filter,
-    Nearest,
-    Rows,
-    Unreachable,
-    persist,
-)
+from .engine import ALL, CONNECT_SECONDS, SECONDS, STORED, Engine, EngineError, Filter, Nearest, Rows, Unreachable
 from .names import EngineAddress
 from .text import from_text, literally, sql_pattern, to_text
 
 T = TypeVar("T")
 Connection = psycopg.Connection[Any]
 _RECORDS = "hashret_collections"
-_COLUMNS = dict(zip(FIELDS, ("code", "values", "labels", "path"), strict=True))
 _TYPES = ("int8", "bit", "vector", "text[]", "text")  # of the id and these
 _LOST = ("08", "57P", "53300")  # SQLSTATEs of connections that break, or find no address
 _QUERIES_AT_ONCE = 100
@@ -77,8 +64,8 @@ class Postgres(Engine):
             query = f"SELECT record FROM {_RECORDS} WHERE name = %s"
             return connection.execute(query, [self.address.collection]).fetchone()
 
-        found = self.run(read)
-        return found and _with_classes(found[0], from_text)
+        row = self.run(read)
+        return row and _with_classes(row[0], from_text)
 
     def save_record(self, record: dict[str, Any]) -> None:
         def save(connection: Connection) -> None:
@@ -90,8 +77,10 @@ class Postgres(Engine):
 
     def description(self) -> str | None:
         query = "SELECT coalesce(obj_description(oid), '') FROM pg_class WHERE oid = to_regclass(%s)"
-        found = self.run(lambda connection: connection.execute(query, [self.table.as_string()]).fetchone())
-        return found and found[0]
+        description: str | None = self.run(
+            lambda connection: _single(connection.execute(query, [self.table.as_string()]))
+        )
+        return description
 
     def create(self, record: dict[str, Any], description: str) -> None:
         query = sql.SQL(
@@ -99,7 +88,7 @@ class Postgres(Engine):
             "values vector({bits}), labels text[] NOT NULL, path text NOT NULL)"
         )
         comment = sql.SQL("COMMENT ON TABLE {table} IS {description}")
-        parts = {"table": self.table, "bits": sql.Literal(record["bits"]), "description": sql.Literal(description)}
+        names = {"table": self.table, "bits": sql.Literal(record["bits"]), "description": sql.Literal(description)}
 
         def create(connection: Connection) -> None:
             try:
@@ -107,8 +96,8 @@ class Postgres(Engine):
             except (psycopg.errors.InsufficientPrivilege, psycopg.errors.FeatureNotSupported) as error:
                 raise HashretError(f"{self.address} has no pgvector, nor lets it be added: {_line(error)}") from None
             with connection.transaction():
-                connection.execute(query.format(**parts))
-                connection.execute(comment.format(**parts))
+                connection.execute(query.format(**names))
+                connection.execute(comment.format(**names))
 
         self.run(create)
         self.open(record)
@@ -119,7 +108,7 @@ class Postgres(Engine):
 
     def write(self, rows: Rows) -> None:
         remove = sql.SQL("DELETE FROM {} WHERE id BETWEEN %s AND %s").format(self.table)
-        columns = sql.SQL(", ").join(map(sql.Identifier, ("id", *_COLUMNS.values())))
+        columns = sql.SQL(", ").join(map(sql.Identifier, ("id", *STORED.values())))
         add = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(self.table, columns)
 
         def write(connection: Connection) -> None:
@@ -163,14 +152,14 @@ class Postgres(Engine):
         return "[" not in pattern
 
     def search(self, codes: Codes, k: int, where: Filter = ALL) -> Sequence[Nearest]:
-        found = []
+        answers, approximate = [], self.record["approximate"]
         for start in range(0, len(codes), _QUERIES_AT_ONCE):
-            some = codes[start : start + _QUERIES_AT_ONCE]
-            answers = self._search(some, k, where, self.record["approximate"])
-            if self.record["approximate"] and min(len(ids) for _, ids in answers) < k:
-                answers = self._search(some, k, where, False)  # the index gave up before it had found so many
-            found += answers
-        return found
+            block = codes[start : start + _QUERIES_AT_ONCE]
+            nearest = self._search(block, k, where, approximate)
+            if approximate and min(len(ids) for _, ids in nearest) < k:
+                nearest = self._search(block, k, where, False)  # the index gave up before it had found so many
+            answers += nearest
+        return answers
 
     def _search(self, codes: Codes, k: int, where: Filter, approximate: bool) -> list[Nearest]:
         condition, values = self._condition(where)
@@ -192,9 +181,9 @@ class Postgres(Engine):
                     connection.execute("SET LOCAL enable_indexscan = off")
                 return connection.execute(query, values, binary=True).fetchall()
 
-        found = np.array(self.run(search), np.int64).reshape(-1, 3)
-        ends = np.searchsorted(found[:, 0], np.arange(1, len(codes)), "right")
-        return [(part[:, 2].astype(np.int32), part[:, 1]) for part in np.split(found, ends)]
+        hits = np.array(self.run(search), np.int64).reshape(-1, 3)
+        ends = np.searchsorted(hits[:, 0], np.arange(1, len(codes)), "right")
+        return [(own[:, 2].astype(np.int32), own[:, 1]) for own in np.split(hits, ends)]
 
     def within(self, code: NDArray[np.uint8], radius: int, where: Filter = ALL) -> Nearest:
         condition, values = self._condition(where)
@@ -209,7 +198,7 @@ class Postgres(Engine):
 
     def read(self, where: Filter, fields: Sequence[str]) -> Rows:
         condition, values = self._condition(where)
-        names = sql.SQL(", ").join(map(sql.Identifier, ("id", *(_COLUMNS[field] for field in fields))))
+        names = sql.SQL(", ").join(map(sql.Identifier, ("id", *(STORED[field] for field in fields))))
         query = sql.SQL("SELECT {} FROM {} WHERE {} ORDER BY id").format(names, self.table, condition)
         photographs = self.run(lambda connection: connection.execute(query, values, binary=True).fetchall())
         ids, *columns = zip(*photographs, strict=True) if photographs else [()] * (1 + len(fields))
@@ -229,22 +218,22 @@ class Postgres(Engine):
 
     def _condition(self, where: Filter) -> tuple[sql.Composable, list[Any]]:
         """Return a `Filter` in SQL, and its values."""
-        parts: list[sql.Composable] = [sql.SQL("true")]
+        conditions: list[sql.Composable] = [sql.SQL("true")]
         values: list[Any] = []
         if where.labels is not None:
-            parts.append(sql.SQL("labels && %s::text[]"))
+            conditions.append(sql.SQL("labels && %s::text[]"))
             values.append([to_text(self.record["classes"][number]) for number in where.labels])
         if where.paths is not None:
-            parts.append(sql.SQL("path LIKE ANY (%s::text[])"))
+            conditions.append(sql.SQL("path LIKE ANY (%s::text[])"))
             texts = [*map(sql_pattern, where.paths), *map(literally, where.names)]
             values.append([*texts, *(f"%/{text}" for text in texts)])
         if where.ids is not None:
-            parts.append(sql.SQL("id = ANY (%s::bigint[])"))
+            conditions.append(sql.SQL("id = ANY (%s::bigint[])"))
             values.append(list(where.ids))
         if where.span is not None:
-            parts.append(sql.SQL("id BETWEEN %s AND %s"))
+            conditions.append(sql.SQL("id BETWEEN %s AND %s"))
             values += where.span
-        return sql.SQL(" AND ").join(parts), values
+        return sql.SQL(" AND ").join(conditions), values
 
     @property
     def _bit(self) -> sql.Composable:
@@ -259,7 +248,7 @@ class Postgres(Engine):
 
         ``hurried``: within the engine's seconds.
         """
-        return persist(lambda: self._run_once(work, self.seconds if hurried else None))
+        return self.persist(lambda: self._run_once(work, self.seconds if hurried else None))
 
     def _run_once(self, work: Callable[[Connection], T], seconds: float | None) -> T:
         try:

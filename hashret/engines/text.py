@@ -23,7 +23,7 @@ def to_text(path: str) -> str:
 
 def from_text(text: str) -> str:
     """Return the path of which `to_text` made a text."""
-    return _PRIVATE.sub(lambda found: bytes(ord(c) - _FIRST for c in found[0]).decode("utf-8", "surrogateescape"), text)
+    return _PRIVATE.sub(lambda match: bytes(ord(c) - _FIRST for c in match[0]).decode("utf-8", "surrogateescape"), text)
 
 
 def sql_pattern(pattern: str) -> str:

@@ -25,7 +25,7 @@ from extend.memory_engine import PHOTOGRAPHS
 from hashret.data import open_data
 from hashret.encoding import encode
 from hashret.engines import export, open_collection
-from hashret.engines.engine import FIELDS
+from hashret.engines.engine import STORED
 from hashret.index import append, build_index, compact, open_index, remove
 from hashret.search import query
 
@@ -61,7 +61,7 @@ assert index.column("taken")[positions].tolist() == [wanted[hit.id] for hit in h
 
 # An engine keeps what it searches and shows: the column stays behind, and answers are the same.
 export(folder / "index", "memory:here#taken")
-assert {len(photograph) for photograph in PHOTOGRAPHS["taken"].values()} == {len(FIELDS)}
+assert {len(photograph) for photograph in PHOTOGRAPHS["taken"].values()} == {len(STORED)}
 [(_, theirs)] = query([photo], "memory:here#taken", model, k=3, device="cpu")
 assert theirs == hits
 beside = open_collection("memory:here#taken", folder / "index").beside
