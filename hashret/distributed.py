@@ -159,8 +159,8 @@ class _Group:
         self.waits += 1
         key = f"wait {self.waits}"
         signs = dict.fromkeys(range(world()), (0, time.monotonic()))
-        here, pause, looked = self.store.add(key, 1), 0.005, time.monotonic()
-        while here < world():
+        arrived, pause, looked = self.store.add(key, 1), 0.005, time.monotonic()
+        while arrived < world():
             time.sleep(pause)
             pause = min(0.2, 1.5 * pause)
             if self.store.add("failed", 0):
@@ -168,13 +168,13 @@ class _Group:
             if time.monotonic() - looked > _BEAT:
                 looked = time.monotonic()
                 signs = {other: self._look(other, *sign) for other, sign in signs.items()}
-            here = self.store.add(key, 0)
+            arrived = self.store.add(key, 0)
 
     def _look(self, other: int, signs: int, since: float) -> tuple[int, float]:
         """Count the signs of life of another process: -> (signs, since when there are so many)."""
-        found: int = self.store.add(f"alive {other}", 0)
-        if found != signs:
-            return found, time.monotonic()
+        now: int = self.store.add(f"alive {other}", 0)
+        if now != signs:
+            return now, time.monotonic()
         if time.monotonic() - since > (_SILENCE if signs else _START):
             raise HashretError(f"process {other} of {world()} gives no sign of life; {_LOST}")
         return signs, since
@@ -191,10 +191,10 @@ class _Group:
         self.closed.set()
         self.thread.join(_BEAT)
         with suppress(RuntimeError):
-            here, end = self.store.add("left", 1), time.monotonic() + 2 * _BEAT
-            while is_main() and "TORCHELASTIC_RUN_ID" not in os.environ and here < world() and time.monotonic() < end:
+            gone, end = self.store.add("left", 1), time.monotonic() + 2 * _BEAT
+            while is_main() and "TORCHELASTIC_RUN_ID" not in os.environ and gone < world() and time.monotonic() < end:
                 time.sleep(0.01)
-                here = self.store.add("left", 0)
+                gone = self.store.add("left", 0)
 
 
 _group: _Group | None = None

@@ -35,9 +35,9 @@ def checked(record: Any, check: Check, what: str, advice: str = "") -> Any:
 def whole(low: int = 0, high: int = 2**53) -> Check:
     """Check for a whole number from ``low`` to ``high``."""
 
-    def check(value: Any, place: str) -> None:
+    def check(value: Any, where: str) -> None:
         if type(value) is not int or not low <= value <= high:
-            raise Misfit(f"{place} is {_short(value)}, not a whole number from {low} to {high}")
+            raise Misfit(f"{where} is {_short(value)}, not a whole number from {low} to {high}")
 
     return check
 
@@ -45,10 +45,10 @@ def whole(low: int = 0, high: int = 2**53) -> Check:
 def number(low: float = -math.inf, high: float = math.inf) -> Check:
     """Check for a number from ``low`` to ``high``, and a finite one."""
 
-    def check(value: Any, place: str) -> None:
+    def check(value: Any, where: str) -> None:
         # A number of hundreds of digits is no float.
         if type(value) not in (int, float) or not (low <= value <= high and -1e308 <= value <= 1e308):
-            raise Misfit(f"{place} is {_short(value)}, not a number" + ("" if low == -math.inf else f" from {low}"))
+            raise Misfit(f"{where} is {_short(value)}, not a number" + ("" if low == -math.inf else f" from {low}"))
 
     return check
 
@@ -56,11 +56,11 @@ def number(low: float = -math.inf, high: float = math.inf) -> Check:
 def text(pattern: str | None = None, wrong: str = "not what it must be") -> Check:
     """Check for text; all of it of a pattern, where one is given: what is not, is ``wrong``."""
 
-    def check(value: Any, place: str) -> None:
+    def check(value: Any, where: str) -> None:
         if type(value) is not str:
-            raise Misfit(f"{place} is {_short(value)}, not text")
+            raise Misfit(f"{where} is {_short(value)}, not text")
         if pattern and not re.fullmatch(pattern, value):
-            raise Misfit(f"{place}: {_short(value)} is {wrong}")
+            raise Misfit(f"{where}: {_short(value)} is {wrong}")
 
     return check
 
@@ -68,9 +68,9 @@ def text(pattern: str | None = None, wrong: str = "not what it must be") -> Chec
 def one_of(*values: Any) -> Check:
     """Check for one of some values, and of its type."""
 
-    def check(value: Any, place: str) -> None:
+    def check(value: Any, where: str) -> None:
         if not any(type(value) is type(known) and value == known for known in values):
-            raise Misfit(f"{place} is {_short(value)}, not {' or '.join(map(_short, values))}")
+            raise Misfit(f"{where} is {_short(value)}, not {' or '.join(map(_short, values))}")
 
     return check
 
@@ -78,9 +78,9 @@ def one_of(*values: Any) -> Check:
 def or_none(inner: Check) -> Check:
     """Check for what passes another check, or null."""
 
-    def check(value: Any, place: str) -> None:
+    def check(value: Any, where: str) -> None:
         if value is not None:
-            inner(value, place)
+            inner(value, where)
 
     return check
 
@@ -88,11 +88,11 @@ def or_none(inner: Check) -> Check:
 def either(first: Check, second: Check) -> Check:
     """Check for what passes one of two checks."""
 
-    def check(value: Any, place: str) -> None:
+    def check(value: Any, where: str) -> None:
         try:
-            first(value, place)
+            first(value, where)
         except Misfit:
-            second(value, place)
+            second(value, where)
 
     return check
 
@@ -100,11 +100,11 @@ def either(first: Check, second: Check) -> Check:
 def list_of(inner: Check, least: int = 0) -> Check:
     """Check for a list of at least so many values that pass a check."""
 
-    def check(value: Any, place: str) -> None:
+    def check(value: Any, where: str) -> None:
         if type(value) is not list or len(value) < least:
-            raise Misfit(f"{place} is {_short(value)}, not a list" + (f" of {least} or more" if least else ""))
+            raise Misfit(f"{where} is {_short(value)}, not a list" + (f" of {least} or more" if least else ""))
         for number, item in enumerate(value):
-            inner(item, f"{place}[{number}]")
+            inner(item, f"{where}[{number}]")
 
     return check
 
@@ -123,13 +123,13 @@ def ascending(inner: Check) -> Check:
 def table_of(inner: Check, names: str | None = None, wrong: str = "not what it must be") -> Check:
     """Check for an object whose values pass a check, and whose keys are all of a pattern: what is not, is ``wrong``."""
 
-    def check(value: Any, place: str) -> None:
+    def check(value: Any, where: str) -> None:
         if type(value) is not dict:
-            raise Misfit(f"{place} is {_short(value)}, not a JSON object")
+            raise Misfit(f"{where} is {_short(value)}, not a JSON object")
         for name, item in value.items():
             if names and not re.fullmatch(names, name):
-                raise Misfit(f"{place}: {_short(name)} is {wrong}")
-            inner(item, f"{place}.{name}")
+                raise Misfit(f"{where}: {_short(name)} is {wrong}")
+            inner(item, f"{where}.{name}")
 
     return check
 
@@ -137,16 +137,14 @@ def table_of(inner: Check, names: str | None = None, wrong: str = "not what it m
 def fields(needed: Mapping[str, Check], optional: Mapping[str, Check] | None = None) -> Check:
     """Check for an object that has some fields, and perhaps others; each passes its check."""
 
-    def check(value: Any, place: str) -> None:
+    def check(value: Any, where: str) -> None:
         if type(value) is not dict:
-            raise Misfit(f"{place or 'it'} is {_short(value)}, not a JSON object")
-        for name, inner in needed.items():
-            if name not in value:
-                raise Misfit(f"{_at(place, name)} is missing")
-            inner(value[name], _at(place, name))
-        for name, inner in (optional or {}).items():
+            raise Misfit(f"{where or 'it'} is {_short(value)}, not a JSON object")
+        for name, inner in {**needed, **(optional or {})}.items():
             if name in value:
-                inner(value[name], _at(place, name))
+                inner(value[name], _at(where, name))
+            elif name in needed:
+                raise Misfit(f"{_at(where, name)} is missing")
 
     return check
 
@@ -157,8 +155,8 @@ def plain(value: Any, where: str) -> None:
         raise Misfit(f"{where} is {_short(value)}, not a single value")
 
 
-def _at(place: str, name: str) -> str:
-    return f"{place}.{name}" if place else name
+def _at(where: str, name: str) -> str:
+    return f"{where}.{name}" if where else name
 
 
 def _short(value: Any) -> str:

@@ -130,7 +130,7 @@ def test_all_orders_of_ties_is_what_it_says():
 def test_the_protocol_of_the_data_is_recorded_and_says_what_counts(photos, model, tmp_path, monkeypatch):
     everything = open_data(photos, "train")
     record = {"protocol": "toy", "train": "0-35", "database": "0-29", "test": "30-35"}
-    monkeypatch.setattr(protocols, "_split", lambda name: (record, "5" * 64))
+    monkeypatch.setattr(protocols.Protocol, "protocol_file", (record, "5" * 64))
     toy = protocols.Protocol("corel5k-21", 7, lambda folder, record, download: everything)
     monkeypatch.setitem(protocols.PROTOCOLS, "corel5k-21", toy)
     for part in ("database", "test"):

@@ -32,6 +32,7 @@ from ..distributed import barrier, is_main, rank, world
 from ..errors import HashretError
 from ..files import StrPath, atomic, default_cache, locked, read_json, remove_own, write_json
 from ..progress import Progress
+from ..records import fields, list_of, or_none, whole
 from ..results import Result
 from .batches import Batch, Transform, batch_size, batches, split_rows
 from .source import Source
@@ -39,6 +40,7 @@ from .source import Source
 if TYPE_CHECKING:
     import torch
 
+ComputeMaps = Callable[[npt.NDArray[np.uint8]], "torch.Tensor"]  # photographs (n, 3, s, s) to feature maps
 Maps = npt.NDArray[np.float16]  # feature maps (n, channels, side, side)
 States = npt.NDArray[np.uint8]  # of photographs (n,): MISSING, PRESENT or UNREADABLE
 
@@ -48,6 +50,7 @@ _READING = 1  # counts up when photographs come to be read to other pixels, so t
 _RECORD = np.dtype([("path", "V16"), ("size", "<i8"), ("time", "<i8")])
 _BYTE = np.dtype(np.uint8)
 _PHOTOGRAPHS, _STATE, _FEATURES, _INFO = "photographs.bin", "state.u8", "features.f16", "info.json"
+_CHECK = fields({}, {"shape": or_none(list_of(whole(1, 2**20), 2))})
 _FORMAT_1_SHAPE = (512, 32)  # channels and stride of the caches that knew of no others
 
 
@@ -161,16 +164,11 @@ class FeatureCache:
         assert self.slots is not None
         return CachedRows(maps, self.slots[self.rows])
 
-    def fill(
-        self,
-        convolutions: Callable[[npt.NDArray[np.uint8]], torch.Tensor],
-        workers: int | None = None,
-        transform: Transform | None = None,
-    ) -> States:
+    def fill(self, compute: ComputeMaps, workers: int | None = None, transform: Transform | None = None) -> States:
         """Compute what is missing; several processes share the work. Returns `state`, complete.
 
         Args:
-            convolutions: turns photographs, or what ``transform`` makes of them, (n, ...) uint8 into feature maps.
+            compute: turns photographs, or what ``transform`` makes of them, (n, ...) uint8 into feature maps.
             workers, transform: see `hashret.data.batches.batches`.
 
         Raises:
@@ -187,9 +185,9 @@ class FeatureCache:
         mine = shared[rank() :: world()]
         total = sum(map(len, mine))
         progress = Progress("convolution features", total)
-        with self._reported(), Writer(self) as write:
+        with self._reported(), self._opened(_FEATURES) as maps, self._opened(_STATE) as state:
             for batch in batches(self.whole, self.image_size, mine, workers, transform, resize=self.resize):
-                write(batch, convolutions)
+                self._write(batch, compute, maps, state)
                 progress.add(len(batch.rows) + len(batch.skipped))
         progress.close()
         barrier()
@@ -208,12 +206,35 @@ class FeatureCache:
                 self._check_files()
                 if not (self.folder / _INFO).exists():
                     write_json(self.folder / _INFO, self.info)
-                table, state = (os.open(self.folder / name, os.O_RDWR | os.O_CREAT) for name in (_PHOTOGRAPHS, _STATE))
-                try:
+                with self._opened(_PHOTOGRAPHS) as table, self._opened(_STATE) as state:
                     self._enter(table, state)
-                finally:
-                    os.close(table)
-                    os.close(state)
+
+    @contextlib.contextmanager
+    def _opened(self, name: str) -> Iterator[int]:
+        """Yield a descriptor of a file of the cache, to read and to write; it is made where it is missing."""
+        descriptor = os.open(self.folder / name, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _write(self, batch: Batch, compute: ComputeMaps, maps: int, state: int) -> None:
+        """Write feature maps to an open file, then to another that they are there: a run may be killed between the two.
+
+        Plain writes, not a memory map: a full disk is then an error that can be reported, not a bus error.
+        """
+        slots = self.slots
+        assert slots is not None
+        if len(batch.rows):
+            computed = np.asarray(compute(batch.images).cpu().numpy(), np.float16)
+            size = self._settle(computed.shape[1:])
+            for row, one in zip(batch.rows, computed, strict=True):
+                os.pwrite(maps, one.tobytes(), int(slots[row]) * size)
+            os.fsync(maps)
+        for row in batch.rows:
+            os.pwrite(state, bytes([PRESENT]), int(slots[row]))
+        for row, _reason in batch.skipped:
+            os.pwrite(state, bytes([UNREADABLE]), int(slots[row]))
 
     def _enter(self, table: int, state: int) -> None:
         """Bring the open files of photographs and states up to date, so that a kill at any moment loses no more than
@@ -227,8 +248,7 @@ class FeatureCache:
         now["path"] = np.array(self.paths, "V16")
         now["size"], now["time"] = self.whole.stats.T
         known = np.flatnonzero(slots >= 0)
-        before = _read(self.folder / _PHOTOGRAPHS, _RECORD)
-        before = before[slots[known]]
+        before = _read(self.folder / _PHOTOGRAPHS, _RECORD)[slots[known]]
         changed = known[(before["size"] != now["size"][known]) | (before["time"] != now["time"][known])]
         for row in changed:
             os.pwrite(state, bytes([MISSING]), int(slots[row]))
@@ -241,32 +261,26 @@ class FeatureCache:
         os.pwrite(table, now[new].tobytes(), count * _RECORD.itemsize)
         os.fsync(table)
         if self._shape():
-            self.extend(count + len(new))
+            self._extend(count + len(new))
 
     def _shape(self) -> tuple[int, ...] | None:
         """Return the shape of a feature map, (channels, side, side), or as a stage or views have it; or None."""
         shape = self._read_info().get("shape")
-        if shape is None:
-            return None
-        if (
-            not isinstance(shape, list)
-            or len(shape) not in (2, 3)  # tokens or views, or a map
-            or not all(type(side) is int and 0 < side < 2**20 for side in shape)
-        ):
+        if shape is not None and len(shape) > 3:  # two are of tokens or views, three of a map
             raise self._damaged()
-        return tuple(shape)
+        return shape and tuple(shape)
 
-    def settle(self, shape: Sequence[int]) -> int:
+    def _settle(self, shape: Sequence[int]) -> int:
         """Take the shape of a feature map from the first one: -> its bytes."""
         known = self._shape()
         if known is None:
             write_json(self.folder / _INFO, self._read_info() | {"shape": list(shape)})
-            self.extend(len(_read(self.folder / _PHOTOGRAPHS, _RECORD)))
+            self._extend(len(_read(self.folder / _PHOTOGRAPHS, _RECORD)))
         elif known != tuple(shape):
             raise self._damaged()
         return _bytes(shape)
 
-    def extend(self, slots: int) -> None:
+    def _extend(self, slots: int) -> None:
         """Make room for the feature maps of so many slots; it takes space as it fills."""
         size = slots * _bytes(self._shape() or ())
         with open(self.folder / _FEATURES, "ab") as file:
@@ -275,7 +289,7 @@ class FeatureCache:
 
     def _read_info(self) -> dict[str, Any]:
         try:
-            return read_json(self.folder / _INFO, "feature cache")
+            return read_json(self.folder / _INFO, "feature cache", _CHECK)
         except HashretError:
             raise self._damaged() from None
 
@@ -345,43 +359,9 @@ class CachedRows:
     def __getitem__(self, rows: npt.ArrayLike | slice) -> Maps:
         slots = self.slots[rows if isinstance(rows, slice) else np.asarray(rows)]
         order = np.argsort(slots)  # reading forward is faster
-        found = np.empty((len(slots), *self.maps.shape[1:]), np.float16)
-        found[order] = self.maps[slots[order]]
-        return found
-
-
-class Writer:
-    """Writes feature maps, then says that they are there; the order matters when a run is killed between the two.
-
-    Plain writes, not a memory map: a full disk is then an error one can report, not a bus error.
-    """
-
-    def __init__(self, cache: FeatureCache) -> None:
-        self.cache = cache
-
-    def __enter__(self) -> Writer:
-        self.features, self.state = (
-            os.open(self.cache.folder / name, os.O_WRONLY | os.O_CREAT, 0o666) for name in (_FEATURES, _STATE)
-        )
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self.features)
-        os.close(self.state)
-
-    def __call__(self, batch: Batch, convolutions: Callable[[npt.NDArray[np.uint8]], torch.Tensor]) -> None:
-        slots = self.cache.slots
-        assert slots is not None
-        if len(batch.rows):
-            features = np.asarray(convolutions(batch.images).cpu().numpy(), np.float16)
-            size = self.cache.settle(features.shape[1:])
-            for row, feature in zip(batch.rows, features, strict=True):
-                os.pwrite(self.features, feature.tobytes(), int(slots[row]) * size)
-            os.fsync(self.features)
-        for row in batch.rows:
-            os.pwrite(self.state, bytes([PRESENT]), int(slots[row]))
-        for row, _reason in batch.skipped:
-            os.pwrite(self.state, bytes([UNREADABLE]), int(slots[row]))
+        maps = np.empty((len(slots), *self.maps.shape[1:]), np.float16)
+        maps[order] = self.maps[slots[order]]
+        return maps
 
 
 @dataclass(frozen=True)
@@ -419,10 +399,10 @@ def caches(folder: StrPath | None = None) -> list[CacheInfo]:
 def _described(path: Path) -> CacheInfo:
     info = _info(path)
     files = [file.stat() for file in path.iterdir() if file.is_file()]
-    written = max([found.st_mtime for found in files], default=path.stat().st_mtime)
+    written = max([file.st_mtime for file in files], default=path.stat().st_mtime)
     return CacheInfo(
         path.name, info.get("spec"), int((_read(path / _STATE, _BYTE) == PRESENT).sum()),
-        sum(512 * found.st_blocks for found in files), info.get("image_size"), info.get("precision"),
+        sum(512 * file.st_blocks for file in files), info.get("image_size"), info.get("precision"),
         max(0.0, (time.time() - written) / 86400),
     )  # fmt: skip
 

@@ -47,15 +47,8 @@ def open_folder(
     paths, passed_over = walk(root, exclude, include)
     if not paths:
         raise HashretError(f"no images in {root}" + (f"; {summary(passed_over)}" if passed_over else ""))
-    classes = _class_names(paths)
-    labels = None
-    if classes:
-        number = {name: i for i, name in enumerate(classes)}
+    labels, number = None, {}
+    if all("/" in path for path in paths):
+        number = {name: i for i, name in enumerate(sorted({path.split("/", 1)[0] for path in paths}))}
         labels = np.array([number[path.split("/", 1)[0]] for path in paths], np.int64)
-    return ImageSource(root, tuple(paths), labels, tuple(classes), spec, passed_over=tuple(passed_over))
-
-
-def _class_names(paths: Sequence[str]) -> list[str]:
-    if any("/" not in path for path in paths):
-        return []
-    return sorted({path.split("/", 1)[0] for path in paths})
+    return ImageSource(root, tuple(paths), labels, tuple(number), spec, passed_over=tuple(passed_over))

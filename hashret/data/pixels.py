@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -111,17 +112,17 @@ def _declared(image: Opened) -> Declared:
 def _with_stream(image: Opened, read: Callable[[IO[bytes]], T]) -> T:
     """Return what ``read`` finds in the image's file, which is then where it was."""
     position = image.fp.tell()
-    found = read(image.fp)
+    result = read(image.fp)
     image.fp.seek(position)
-    return found
+    return result
 
 
 def _declared_by_tiff(tags: Any) -> Declared:
     def number(tag: int, default: Any = None) -> Any:
-        found = tags.get(tag, default)
-        found = found[0] if isinstance(found, tuple) and found else found
+        value = tags.get(tag, default)
+        value = value[0] if isinstance(value, tuple) and value else value
         try:
-            return default if found is None else float(found)
+            return default if value is None else float(value)
         except (TypeError, ValueError):
             return default
 
@@ -136,11 +137,9 @@ def _declared_by_tiff(tags: Any) -> Declared:
         white = white or 2**bits - 1
     if kind != 3 and white in (2**bits - 1, 2 ** (bits - 1) - 1) and bits >= 16:  # of the type, not of the picture
         white = None
-    missing: float | None
-    try:
+    missing = None
+    with suppress(ValueError):
         missing = float(str(tags.get(42113, "")).strip("\0 "))  # GDAL_NODATA
-    except ValueError:
-        missing = None
     return Declared(white, black or 0, limits, missing, number(262, 1) == 0)
 
 
@@ -204,13 +203,13 @@ def _deep_colour(high: Opened, declared: Declared, again: Callable[[], Opened]) 
         return np.asarray(strip, np.uint16) * 256 + below
 
     for top, strip in strips(high):
-        found = values(top, strip)
-        colour.see(found[..., :3])
-        alpha.see(found[..., 3:])
+        deep = values(top, strip)
+        colour.see(deep[..., :3])
+        alpha.see(deep[..., 3:])
     made = Image.new(high.mode, high.size)
     for top, strip in strips(high):
-        found = values(top, strip)
-        bands = colour.to_bytes(found[..., :3]), alpha.to_bytes(found[..., 3:])
+        deep = values(top, strip)
+        bands = colour.to_bytes(deep[..., :3]), alpha.to_bytes(deep[..., 3:])
         made.paste(Image.fromarray(np.concatenate(bands, axis=2)), (0, top))
     if isinstance(clear, tuple):
         made.info["transparency"] = tuple(colour.to_bytes(np.array(clear)).tolist())

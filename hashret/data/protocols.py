@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -36,10 +36,11 @@ class Protocol:
     topk: int | None
     open_all: Callable[[Path, dict[str, Any], bool], ImageSource]
 
-    @property
+    @cached_property
     def protocol_file(self) -> tuple[dict[str, Any], str]:
         """The protocol file as a dict, and its sha256."""
-        return _split(self.name)
+        raw = (files(__package__) / "splits" / f"{self.name}.json").read_bytes()
+        return json.loads(raw), hashlib.sha256(raw).hexdigest()
 
 
 def open_protocol(name: str, asked: SourceRequest) -> ImageSource:
@@ -63,12 +64,6 @@ def open_protocol(name: str, asked: SourceRequest) -> ImageSource:
     )
 
 
-@cache
-def _split(name: str) -> tuple[dict[str, Any], str]:
-    raw = (files(__package__) / "splits" / f"{name}.json").read_bytes()
-    return json.loads(raw), hashlib.sha256(raw).hexdigest()
-
-
 def parse_rows(text: str) -> Positions:
     """Return the rows that are written as "0-4,7,9-12"."""
     runs = [list(map(int, run.split("-"))) for run in text.split(",")]
@@ -77,8 +72,7 @@ def parse_rows(text: str) -> Positions:
 
 def format_rows(rows: Positions) -> str:
     """Write ascending rows as `parse_rows` reads them."""
-    breaks = np.flatnonzero(np.diff(rows) != 1) + 1
-    runs = np.split(np.asarray(rows), breaks)
+    runs = np.split(np.asarray(rows), np.flatnonzero(np.diff(rows) != 1) + 1)
     return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
 
 
@@ -89,10 +83,10 @@ def names_sha256(paths: Iterable[str]) -> str:
 
 def _check_names(paths: Sequence[str], record: dict[str, Any], folder: Path) -> None:
     if len(paths) != record["images"] or names_sha256(paths) != record["names_sha256"]:
-        found = f"{len(paths):,} are there" + (", with other names" if len(paths) == record["images"] else "")
+        other_names = ", with other names" if len(paths) == record["images"] else ""
         raise HashretError(
             f"{folder} does not hold the photographs of {record['protocol']}: {record['images']:,} with their original "
-            f"names are wanted, {found}"
+            f"names are wanted, {len(paths):,} are there{other_names}"
         )
 
 

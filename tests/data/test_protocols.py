@@ -149,7 +149,7 @@ def nuswide(tmp_path, monkeypatch):
     record = {"protocol": "nuswide-21", "lists": {
         part: hashlib.sha256((lists / f"{part}.txt").read_bytes()).hexdigest() for part in ("train", "test")
     }}  # fmt: skip
-    monkeypatch.setattr(protocols, "_split", lambda name: (record, "0" * 64))
+    monkeypatch.setattr(protocols.Protocol, "protocol_file", (record, "0" * 64))
     return lists, truth, names, columns
 
 

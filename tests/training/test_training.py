@@ -11,7 +11,8 @@ from helpers import kill_when, start, together, torchrun
 from safetensors.torch import load_file
 
 from hashret import distributed
-from hashret.data import feature_cache, open_data
+from hashret.data import open_data
+from hashret.data.feature_cache import FeatureCache
 from hashret.distributed import rank
 from hashret.errors import HashretError
 from hashret.models.backbones import get_backbone
@@ -173,8 +174,8 @@ def test_unreadable_train_images_are_left_out(head, tmp_path):
 
 def test_features_are_computed_once_for_all_heads(photos, head, tmp_path, monkeypatch):
     computed = []
-    convolve = feature_cache.Writer.__call__
-    monkeypatch.setattr(feature_cache.Writer, "__call__", lambda self, *a: (computed.append(1), convolve(self, *a))[1])
+    write = FeatureCache._write
+    monkeypatch.setattr(FeatureCache, "_write", lambda self, *a: (computed.append(1), write(self, *a))[1])
     for bits, method, seed in ((16, "am-vggh", 0), (24, "vggh", 0), (16, "am-vggh", 1)):
         options = {"bits": bits, "method": method, "seed": seed, "epochs": 1, "cache": tmp_path / "cache"}
         train(photos, tmp_path / f"{bits}{method}{seed}.safetensors", **head | options)
