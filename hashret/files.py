@@ -181,10 +181,10 @@ def partial_folder(path: StrPath, resume: bool = False) -> Iterator[Path]:
             raise HashretError(f"cannot write to {path.parent}: {error.strerror or error}") from error
     try:
         yield partial
-        remove_folder(partial)
+        shutil.rmtree(partial, ignore_errors=True)
     except BaseException:
         if not resume:
-            remove_folder(partial)
+            shutil.rmtree(partial, ignore_errors=True)
         raise
     finally:
         _unlock(lock)
@@ -224,7 +224,7 @@ def remove_leftovers(folder: StrPath, names: str = ".*") -> None:
                 lock = _lock(path, wait=False)
                 try:
                     if not alive or (lock is not None and _LOCKED.search(path.name)):
-                        remove_folder(path)
+                        shutil.rmtree(path, ignore_errors=True)
                 finally:
                     _unlock(lock)
 
@@ -234,8 +234,8 @@ def _is_alive(pid: int) -> bool:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except OSError:
-        return True  # somebody else's
+    except OSError:  # somebody else's
+        pass
     return True
 
 
@@ -419,12 +419,7 @@ def discard(folder: StrPath) -> None:
     if folder.is_dir():
         partial = _new_partial_folder(folder)
         os.rename(folder, partial)
-        remove_folder(partial)
-
-
-def remove_folder(path: StrPath) -> None:
-    """Remove a folder of hashret's own that has a temporary name."""
-    shutil.rmtree(path, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_json(path: StrPath, content: Any) -> None:

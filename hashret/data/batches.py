@@ -97,9 +97,9 @@ def split_rows(rows: Rows, size: int) -> list[Rows]:
     return [rows[i : i + size] for i in range(0, len(rows), size)]
 
 
-def batch_size(image_size: int, memory_mb: int = 16) -> int:
-    """Return how many images make a batch so that decoded pixels stay below ``memory_mb``, at most 256."""
-    return int(max(8, min(256, memory_mb * 2**20 // (3 * image_size**2))))
+def batch_size(image_size: int) -> int:
+    """Return how many images make a batch: 8 to 256, of 16 MiB of decoded pixels where that lies between them."""
+    return max(8, min(256, 2**24 // (3 * image_size**2)))
 
 
 def _begin(heard: Connection, told: Connection, _worker: int) -> None:

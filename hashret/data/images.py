@@ -106,7 +106,12 @@ def open_rgb(file: Readable, at_least: int | None = None, max_pixels: int | None
 
 def upright_rgb(image: Picture, again: Callable[[], Picture]) -> Picture:
     """Return the frame or page of an image of `open_image` as an upright RGB image; for ``again`` see `to_rgb`."""
-    return _turned(to_rgb(image, again), _turn(image))
+    rgb, turn = to_rgb(image, again), _turn(image)
+    if turn is None:
+        return rgb
+    turned = rgb.transpose(turn)
+    turned.info = rgb.info
+    return turned
 
 
 def image_size(file: Readable, max_pixels: int | None = None) -> tuple[int, int]:
@@ -201,9 +206,7 @@ def _decoded(file: Readable, at_least: int | None, limit: int) -> Picture:
     with open_image(file, limit) as image:
         if at_least:
             image.draft(None, (2 * at_least, 2 * at_least))
-        rgb = to_rgb(image, lambda: open_image(file, limit))
-        turn = _turn(image)
-    return _turned(rgb, turn)
+        return upright_rgb(image, lambda: open_image(file, limit))
 
 
 def open_image(file: Readable, limit: int | None = None) -> Picture:
@@ -261,9 +264,7 @@ def _turn(image: Picture) -> Transpose | None:
     """Return how an image must be turned to stand upright, as Pillow's `Transpose`; None where it does already."""
     from PIL import Image
 
-    if image.format == "JXL" and not getattr(
-        image, "jpeg", False
-    ):  # its decoder turns it; that of a JPEG within does not
+    if image.format == "JXL" and not getattr(image, "jpeg", False):  # turned by its decoder, unless a JPEG is within
         return None
     try:
         orientation = image.getexif().get(0x0112) or 1
@@ -273,11 +274,3 @@ def _turn(image: Picture) -> Transpose | None:
     if orientation not in range(2, 9):
         return None
     return Image.Transpose[turns[orientation - 2]]
-
-
-def _turned(rgb: Picture, turn: Transpose | None) -> Picture:
-    if turn is None:
-        return rgb
-    turned = rgb.transpose(turn)
-    turned.info = rgb.info
-    return turned

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 
@@ -63,7 +62,7 @@ def parse(name: str, collection: str | None = None) -> EngineAddress:
     return EngineAddress(kind, uri.removeprefix(scheme) if kind.prefixed else uri, collection)
 
 
-def shown(name: str | os.PathLike[str] | object) -> str:
+def shown(name: object) -> str:
     """Return a name as it may be shown: that of an engine without the password."""
     return str(parse(str(name)) if is_engine(name) else name)
 
