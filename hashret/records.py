@@ -112,10 +112,10 @@ def list_of(inner: Check, least: int = 0) -> Check:
 def ascending(inner: Check) -> Check:
     """Check for a list of at least two values, each of which is larger than the one before and passes ``inner``."""
 
-    def check(value: Any, place: str) -> None:
-        list_of(inner, 2)(value, place)
+    def check(value: Any, where: str) -> None:
+        list_of(inner, 2)(value, where)
         if sorted(set(value)) != value:
-            raise Misfit(f"{place} does not ascend")
+            raise Misfit(f"{where} does not ascend")
 
     return check
 
