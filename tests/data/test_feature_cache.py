@@ -107,6 +107,18 @@ def test_a_folder_that_was_moved_keeps_its_features(place):
     assert fill(place, place / "elsewhere") == 0
 
 
+def test_each_way_to_make_a_square_has_a_cache_of_its_own(place):
+    squeezed = opened(place)
+    assert opened(place, resize="squeeze").folder == squeezed.folder
+    assert "resize" not in squeezed.info  # as in caches of before
+    fill(place)
+    (place / "photos").rename(place / "elsewhere")
+    cropped = opened(place, place / "elsewhere", resize="crop")
+    assert cropped.folder != squeezed.folder
+    assert not cropped.state().any()
+    assert opened(place, place / "elsewhere").state().all()  # it has gone with its photographs
+
+
 def test_what_was_unreadable_is_read_again(place):
     broken = place / "photos" / "red" / "00.png"
     whole, time = broken.read_bytes(), broken.stat().st_mtime_ns

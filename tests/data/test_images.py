@@ -12,7 +12,7 @@ from PIL import Image
 
 from hashret.data.containers import jpeg_xl_size
 from hashret.data.formats import formats, is_image_name, plugin_formats, reason_passed_over
-from hashret.data.images import UnreadableImage, fit, image_size, open_rgb, read_image, resized
+from hashret.data.images import PADDING, UnreadableImage, fit, image_size, open_rgb, read_image, resized
 from hashret.errors import HashretError
 
 
@@ -33,6 +33,30 @@ def test_rgb_is_resized_to_the_square(tmp_path, gradient):
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "P", "CMYK", "RGBA", "LA", "I;16", "I", "F"])
+def stripes(width, height):
+    """Red, green and blue in equal parts along the longer side."""
+    image = Image.new("RGB", (width, height))
+    for number, colour in enumerate(("#ff0000", "#00ff00", "#0000ff")):
+        box = [number * width // 3, 0, width, height] if width > height else [0, number * height // 3, width, height]
+        image.paste(colour, tuple(box))
+    return image
+
+
+@pytest.mark.parametrize("size", [(90, 30), (30, 90)])
+def test_ways_to_make_a_square(tmp_path, size):
+    stripes(*size).save(tmp_path / "a.png")
+    across = (0, 1) if size[0] > size[1] else (1, 0)  # so that the stripes stand side by side
+    squeezed, cropped, padded = (
+        read_image(tmp_path / "a.png", 30, resize=how).transpose(0, *(1 + side for side in across))
+        for how in ("squeeze", "crop", "pad")
+    )
+    assert squeezed[:, 15, [3, 15, 27]].T.tolist() == [[255, 0, 0], [0, 255, 0], [0, 0, 255]]
+    assert (cropped == np.array([0, 255, 0])[:, None, None]).all()
+    assert padded[:, 15, [3, 15, 27]].T.tolist() == [[255, 0, 0], [0, 255, 0], [0, 0, 255]]
+    assert padded[:, [4, 25], 15].T.tolist() == [list(PADDING)] * 2
+    assert (padded[:, 10:20] != np.array(PADDING)[:, None, None]).any(axis=0).all()
+
+
 def test_other_modes_look_the_same(tmp_path, gradient, mode):
     grey = np.asarray(gradient.convert("L"))
     wanted, path = gradient, tmp_path / "a.tiff"

@@ -12,18 +12,22 @@ import torch
 from click.testing import CliRunner
 from conftest import make_model
 from extend.whole_way import whole_way
-from safetensors.torch import save_file
+from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import nn
 
+import hashret
 from hashret import train
 from hashret.cli import main
+from hashret.data.images import read_image
 from hashret.errors import HashretError
 from hashret.models import backbones
 from hashret.models.backbones import BACKBONES, Backbone, get_backbone
-from hashret.models.checkpoint import load_encoder
+from hashret.models.checkpoint import load_encoder, read_meta
 from hashret.models.network import HashNet
 from hashret.models.torchvision_nets import TokenMap
 from hashret.models.weights import load_backbone
+from hashret.shards import read_shard
 
 OF_TORCHVISION = [
     "alexnet", "resnet18", "resnet50", "mobilenet_v3_large", "efficientnet_b0", "convnext_tiny", "vit_b_16", "swin_t",
@@ -264,8 +268,6 @@ def test_the_last_stages_train_on_cached_maps_of_those_below(photos, tmp_path):
     report = train(photos, tmp_path / "model.safetensors", finetune="last:1", **options)
     assert (report.finetune, report.lr) == ("last:1", 1e-4)
     net = HashNet(8, 3, 32, "resnet18", width=16, pooled=1280)
-    from safetensors.torch import load_file
-
     net.load_state_dict(load_file(tmp_path / "model.safetensors"))
     changed = {
         name.split(".")[0]
@@ -277,6 +279,45 @@ def test_the_last_stages_train_on_cached_maps_of_those_below(photos, tmp_path):
     assert json.loads((cache / "info.json").read_text())["shape"] == [256, 2, 2]
     with pytest.raises(HashretError, match="resnet18 has 5 stages"):
         train(photos, tmp_path / "other.safetensors", finetune="last:5", **options)
+
+
+def test_the_way_to_make_squares_is_kept_with_the_encoder(tmp_path, weights):
+    for folder, colours in (("a", ("red", "blue")), ("b", ("blue", "red"))):
+        (tmp_path / "photos" / folder).mkdir(parents=True)
+        for number in range(8):  # the middle is that of the other class
+            image = Image.new("RGB", (96 + number, 32), colours[0])
+            image.paste(colours[1], (30, 0, 66, 32))
+            image.save(tmp_path / "photos" / folder / f"{number}.png")
+    options = {"backbone": "vgg11", "image_size": 32, "weights": weights, "bits": 8, "width": 16, "batch_size": 4}
+    options |= {"epochs": 1, "workers": 0, "device": "cpu", "cache": tmp_path / "cache"}
+    report = train(tmp_path / "photos", tmp_path / "m.safetensors", resize="crop", **options)
+    squeezed = train(tmp_path / "photos", tmp_path / "s.safetensors", **options)
+    assert (report.resize, squeezed.resize) == ("crop", "squeeze")
+    model, photo = tmp_path / "m.safetensors", tmp_path / "photos" / "a" / "0.png"
+    encoder = load_encoder(model, "cpu")
+    assert read_meta(model)["resize"] == encoder.resize == "crop"
+    wanted = encoder.hash_outputs(read_image(photo, 32, resize="crop")[None])
+    assert not np.array_equal(wanted, encoder.hash_outputs(read_image(photo, 32)[None]))
+    for cache in ("cache", "empty"):  # from the features that training has kept, and from the photographs
+        hashret.encode(tmp_path / "photos", model, tmp_path / f"codes-{cache}", workers=0, cache=tmp_path / cache)
+    both = [read_shard(tmp_path / f"codes-{cache}" / "codes-00000.h5")[0] for cache in ("cache", "empty")]
+    assert np.array_equal(both[0].hash_outputs, both[1].hash_outputs)
+    assert np.array_equal(both[0].hash_outputs[:1], wanted)
+    hashret.build_index(tmp_path / "codes-cache", tmp_path / "index")
+    assert np.array_equal(hashret.Searcher(tmp_path / "index", model, "cpu").encode([photo]), wanted)
+    [one] = hashret.explain([photo], model, tmp_path / "explain.png", device="cpu")
+    assert one.attribution.resize == "crop"
+    assert np.array_equal(one.attribution.hash_outputs, wanted[0])
+    pytest.importorskip("fastapi", reason="needs hashret[serve]")
+    from fastapi.testclient import TestClient
+
+    from hashret.service.app import create_app
+
+    with TestClient(create_app(tmp_path / "index", model, "cpu")) as client:
+        answer = client.post("/api/query?k=1&maps=true", files={"photo": photo.read_bytes()}).json()
+    assert (answer["hits"][0]["euclidean"], answer["query"]["maps"]["fit"]) == (0, "contain")
+    with pytest.raises(HashretError, match="resize must be squeeze or crop or pad, not stretch"):
+        train(tmp_path / "photos", tmp_path / "x.safetensors", resize="stretch", **options)
 
 
 def test_heads_of_wide_maps_pool_and_the_papers_does_not():

@@ -80,3 +80,19 @@ def test_colours_are_told_apart_by_everybody(kind):
     less, middle, more = (lab(np.clip(np.asarray(BLINDNESS[kind]) @ colour, 0, 1)) for colour in ends)
     assert np.linalg.norm(less - more) > 75
     assert np.linalg.norm(less - middle) > 30 < np.linalg.norm(more - middle)
+
+
+@pytest.mark.parametrize("size", [(80, 40), (40, 80)])
+def test_a_map_lies_where_a_cropped_or_padded_photograph_was_seen(size):
+    opaque = {}
+    for how in ("squeeze", "crop", "pad"):
+        drawn = layer(np.ones((2, 2)), size, how)
+        assert drawn.size == size
+        opaque[how] = np.asarray(drawn)[..., 3] > 0
+    assert opaque["squeeze"].all()
+    assert opaque["pad"].all()
+    middle = opaque["crop"][:, 20:60] if size[0] > size[1] else opaque["crop"][20:60]
+    assert middle.all()
+    assert opaque["crop"].sum() == 40 * 40
+    left = layer(np.array([[1.0, 0.0]]), (80, 40), "pad")  # the square is as wide as the photograph
+    assert np.asarray(left)[20, [5, 75], 3].tolist() == [191, 0]
