@@ -30,7 +30,7 @@ from hashret.models.weights import load_backbone
 from hashret.shards import read_shard
 
 OF_TORCHVISION = [
-    "alexnet", "resnet18", "resnet50", "mobilenet_v3_large", "efficientnet_b0", "convnext_tiny", "vit_b_16", "swin_t",
+    "alexnet", "resnet18", "resnet50", "mobilenet_v3_large", "efficientnet_b0", "convnext_tiny", "swin_t",
 ]  # fmt: skip
 
 
@@ -50,7 +50,7 @@ def test_a_network_of_torchvision_with_its_own_weights(name, tmp_path):
     theirs = torchvision.models.get_model(name).eval()
     torch.save(theirs.state_dict(), tmp_path / "whole.pth")
     ours, backbone = load_backbone(tmp_path / "whole.pth", name).eval(), get_backbone(name)
-    x = torch.rand(2, 3, 224 if name == "vit_b_16" else 64, 224 if name == "vit_b_16" else 64)
+    x = torch.rand(2, 3, 64, 64)
     with torch.inference_mode():
         maps, stages = ours(x), backbone.stages(ours)
         assert maps.shape == (2, *backbone.map_shape(x.shape[2]))
@@ -58,16 +58,35 @@ def test_a_network_of_torchvision_with_its_own_weights(name, tmp_path):
         for stage in stages:
             passed = stage(passed)
         assert torch.equal(passed, maps)
-        if name == "vit_b_16":
-            tokens = torch.cat([theirs.class_token.expand(2, -1, -1), theirs._process_input(x)], dim=1)
-            wanted = theirs.encoder(tokens)[:, 1:].transpose(1, 2).reshape(maps.shape)
-            assert torch.allclose(maps, wanted, atol=1e-5)
-            assert ours(x[:, :, :64, :64]).shape == (2, *backbone.map_shape(64))  # positions in between
-        else:
-            assert torch.allclose(scores(theirs, maps), theirs(x), atol=1e-4)
+        assert torch.allclose(scores(theirs, maps), theirs(x), atol=1e-4)
     assert len(stages) >= 5
+
+
+def test_a_vision_transformers_tokens_are_a_map():
+    import torchvision
+
+    torch.manual_seed(0)
+    theirs = torchvision.models.VisionTransformer(96, 16, 2, 2, 48, 96).eval()
+    nn.init.normal_(theirs.encoder.pos_embedding)
+    ours, x = TokenMap(theirs).eval(), torch.rand(2, 3, 96, 96)
+    with torch.inference_mode():
+        tokens = torch.cat([theirs.class_token.expand(2, -1, -1), theirs._process_input(x)], dim=1)
+        wanted = theirs.encoder(tokens)[:, 1:].transpose(1, 2).reshape(2, 48, 6, 6)
+        assert torch.allclose(ours(x), wanted, atol=1e-5)
+        assert ours(x[:, :, :64, :64]).shape == (2, 48, 4, 4)  # with positions in between
+    assert len(Backbone("vit", lambda: ours, 48, 16).stages(ours)) == 3
+    with torch.device("meta"):
+        whole, layers = torchvision.models.vit_b_16(), BACKBONES["vit_b_16"].build()
+    assert whole.state_dict().keys() - layers.state_dict().keys() == {"heads.head.weight", "heads.head.bias"}
+    assert layers.state_dict().keys() <= whole.state_dict().keys()
+
+
+@pytest.mark.parametrize("name", [*OF_TORCHVISION, "vit_b_16", "vgg11", "vgg11_bn", "vgg16", "vgg16_bn"])
+def test_the_size_of_the_download(name):
+    import torchvision
+
     size = torchvision.models.get_model_weights(name).IMAGENET1K_V1.meta["_file_size"]
-    assert backbone.megabytes == pytest.approx(size, abs=0.1)
+    assert get_backbone(name).megabytes == pytest.approx(size, abs=0.1)
 
 
 def test_lite0_is_timms(tmp_path):
