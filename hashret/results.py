@@ -41,37 +41,33 @@ class ResultList(Result, Sequence[T]):
         return self._items == (other._items if isinstance(other, ResultList) else other)
 
 
-class WasDict(Result, Mapping[str, Any]):
-    """Base of a result whose verb returned a dict."""
+class _WasCollection(Result):
+    def _old(self) -> Any:
+        raise NotImplementedError
 
-    def _old(self) -> dict[str, Any]:
-        return _warned(self, self.as_dict(), "a dict", "its fields, or as_dict()")
-
-    def __getitem__(self, key: str) -> Any:
+    def __getitem__(self, key: Any) -> Any:
         return self._old()[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._old())
-
-    def __len__(self) -> int:
-        return len(self._old())
-
-
-class WasTuple(Result):
-    """Base of a result whose verb returned a tuple of the fields, in their order."""
-
-    def _old(self) -> tuple[Any, ...]:
-        values = tuple(getattr(self, field.name) for field in dataclasses.fields(self))
-        return _warned(self, values, "a tuple", "its fields")
-
-    def __getitem__(self, number: int) -> Any:
-        return self._old()[number]
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._old())
 
     def __len__(self) -> int:
         return len(self._old())
+
+
+class WasDict(_WasCollection, Mapping[str, Any]):
+    """Base of a result whose verb returned a dict."""
+
+    def _old(self) -> dict[str, Any]:
+        return _warned(self, self.as_dict(), "a dict", "its fields, or as_dict()")
+
+
+class WasTuple(_WasCollection):
+    """Base of a result whose verb returned a tuple of the fields, in their order."""
+
+    def _old(self) -> tuple[Any, ...]:
+        fields = tuple(getattr(self, field.name) for field in dataclasses.fields(self))
+        return _warned(self, fields, "a tuple", "its fields")
 
 
 class WasInt(Result):
@@ -105,7 +101,7 @@ class WasInt(Result):
         return format(self._old(), spec) if spec else str(self)
 
 
-def _warned(result: Result, value: T, was: str, now: str) -> T:
-    """Return ``value``, and warn that the result is used as what it was."""
+def _warned(result: Result, old: T, was: str, now: str) -> T:
+    """Return ``old``, and warn that the result is used as what it was."""
     warnings.warn(f"{type(result).__name__} is no longer {was}; use {now}", DeprecationWarning, stacklevel=4)
-    return value
+    return old

@@ -209,8 +209,8 @@ class Searcher:
         if outputs is None:
             return answers
         more = None if candidates is None else candidates + extra
-        found = self._hits(outputs, k + extra, more, rerank_by, among)
-        for number, hits in zip(outputs.numbers, found, strict=True):
+        hit_lists = self._hits(outputs, k + extra, more, rerank_by, among)
+        for number, hits in zip(outputs.numbers, hit_lists, strict=True):
             answers[number] = _without(photos[number], hits, k) if exclude_self else hits
         return answers
 

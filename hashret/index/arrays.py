@@ -45,13 +45,13 @@ def map_array(path: Path, *kinds: tuple[str, tuple[int | None, ...]]) -> NDArray
         match = _HEADER.fullmatch(file.read(start - 10)) if head.startswith(_MAGIC) else None
         size = file.seek(0, 2)
     if match:
-        found = match[1].decode("latin-1"), tuple(int(length) for length in match[2].rstrip(b",").split(b", "))
-        bytes_of_row = int(found[0][2]) if found[0][2].isdigit() else 0
+        dtype, lengths = match[1].decode("latin-1"), tuple(map(int, match[2].rstrip(b",").split(b", ")))
+        item_bytes = int(dtype[2]) if dtype[2].isdigit() else 0
+        expected = start + item_bytes * int(np.prod(lengths, dtype=object))
         for kind, shape in kinds:
-            fits = len(shape) == len(found[1]) and all(a in (None, b) for a, b in zip(shape, found[1], strict=True))
-            expected = start + bytes_of_row * int(np.prod(found[1], dtype=object))
-            if fits and kind == found[0] and size == expected and expected > start:
-                return np.memmap(path, kind, "r", start, found[1])
+            fits = len(shape) == len(lengths) and all(a in (None, b) for a, b in zip(shape, lengths, strict=True))
+            if fits and kind == dtype and size == expected and expected > start:
+                return np.memmap(path, kind, "r", start, lengths)
     names = [f"{kind} ({', '.join('any' if n is None else str(n) for n in shape)})" for kind, shape in kinds]
     raise damaged(path.parent.parent, path.name, f"is no array {' or '.join(names)}")
 

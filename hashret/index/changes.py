@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -200,7 +200,8 @@ def append(index: StrPath, codes: _Folders, *, new_only: bool = False) -> int:
             fits = shards.manifest | ({"bits": meta["bits"]} if meta["bits"] in lengths_of(shards.manifest) else {})
             if any(fits.get(name) != meta.get(name) for name in SHARED):
                 raise HashretError(f"{shards.folder} was encoded by another encoder than the index {index}")
-        known = _known_files(folder, folders) if new_only else set()
+        paths = [decode_path(path) for shards in folders for path in shards.paths()] if new_only else []
+        known = _opened(folder).known_files(paths) if new_only else set()
         classes = united(meta["classes"], *(shards.manifest["classes"] for shards in folders))
         without = frozenset() if "values.npy" in meta["segments"][0]["files"] else _OUTPUTS
         with _new_segment(folder, meta["bits"], without) as writer:
@@ -211,12 +212,6 @@ def append(index: StrPath, codes: _Folders, *, new_only: bool = False) -> int:
             segment = _placed(_finished(writer), writer, folder, generation)
         _switch(folder, meta | {"classes": classes}, [*meta["segments"], segment], next_id, generation)
         return int(segment["count"])
-
-
-def _known_files(folder: Path, codes: Sequence[ShardFolder]) -> set[str]:
-    """Return the paths in folders of shards whose files are in the index already."""
-    paths = [decode_path(path) for shards in codes for path in shards.paths()]
-    return _opened(folder).known_files(paths)
 
 
 def _opened(folder: Path) -> Index:
@@ -418,7 +413,7 @@ def _with_removed(folder: Path, segment: Segment, rows: NDArray[np.int64], gener
     save_array(path, rows)
     flush(path)
     flush(path.parent)
-    files = {file: value for file, value in segment.meta["files"].items() if file != segment.meta.get("removed")}
+    files = {file: about for file, about in segment.meta["files"].items() if file != segment.meta.get("removed")}
     return segment.meta | {"files": files | {name: describe(path)}, "removed": name, "removed_count": len(rows)}
 
 
@@ -433,9 +428,9 @@ def _switch(folder: Path, meta: dict[str, Any], segments: list[dict[str, Any]], 
 
 def _with_ids(index: Index, ids: Iterable[int]) -> NDArray[np.bool_]:
     """Return which positions have one of some ids. Raises HashretError where an id is missing."""
-    wanted = np.asarray(list(ids), np.int64)
-    positions = index.positions(wanted)
-    missing = np.setdiff1d(wanted, index.ids[positions])
+    asked = np.asarray(list(ids), np.int64)
+    positions = index.positions(asked)
+    missing = np.setdiff1d(asked, index.ids[positions])
     if len(missing):
         raise HashretError(f"no photograph with id {missing[0]} in the index")
     mask = np.zeros(index.offsets[-1], bool)

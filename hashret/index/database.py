@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,15 +44,6 @@ class Hits:
     euclidean: NDArray[np.float32]
     candidates: NDArray[np.int64]
     cut: NDArray[np.bool_]
-
-    def take(self, queries: NDArray[np.integer[Any]]) -> Hits:
-        """Return the answers of some queries, by number."""
-        return Hits(*(getattr(self, column.name)[queries] for column in fields(self)))
-
-
-def _concatenated(groups: Sequence[Hits]) -> Hits:
-    """Return the `Hits` of one group of queries after the other, as one."""
-    return Hits(*(np.concatenate([getattr(group, column.name) for group in groups]) for column in fields(Hits)))
 
 
 class Candidates(NamedTuple):
@@ -268,40 +259,31 @@ class Database(ABC):
         queries = query_features if rerank_by in OF_FEATURES else hash_outputs
         if queries is None:
             raise HashretError(f"a re-rank by {rerank_by} needs the features of the queries")
-        groups = self.candidates(codes, k, candidates, among)
-        hits = [self._best(queries, group, k, rerank_by) for group in groups]
-        if len(groups) == 1:
-            return hits[0]
-        return _concatenated(hits).take(np.argsort(np.concatenate([group.queries for group in groups])))
-
-    def _best(self, queries: Vectors, group: Candidates, k: int, rerank_by: str) -> Hits:
-        """Return the `Hits` among candidates."""
-        asked = queries if len(queries) == len(group.queries) else queries[group.queries]
-        euclidean, order = self.reranked(asked, group.positions, rerank_by)
-        best = np.arange(len(order))[:, None], order[:, :k]
-        counts = np.full(len(order), group.positions.shape[1])
-        return Hits(group.positions[best], group.hamming[best], euclidean[:, :k], counts, group.cut)
+        best = []
+        for numbers, hamming, positions, cut in self.candidates(codes, k, candidates, among):
+            euclidean, order = self.reranked(queries[numbers], positions, rerank_by)
+            first = np.arange(len(order))[:, None], order[:, :k]
+            counts = np.full(len(order), positions.shape[1])
+            best.append((numbers, positions[first], hamming[first], euclidean[:, :k], counts, cut))
+        queries_in_groups, *columns = (np.concatenate(column) for column in zip(*best, strict=True))
+        as_asked = np.argsort(queries_in_groups)
+        return Hits(*(column[as_asked] for column in columns))
 
     def candidates(self, codes: Codes, k: int, candidates: int | None = None, among: Any = None) -> list[Candidates]:
         """Return the candidates of queries, as `search` takes them: of queries with equally many together."""
         self.check(codes, k, 1 if candidates is None else candidates)
         least = max(k, CANDIDATES if candidates is None else candidates)
         first = self._nearest_candidates(codes, least, k, among)
-        if candidates is not None or not first.cut.any():
+        unresolved = np.flatnonzero(first.cut)
+        if candidates is not None or not len(unresolved):
             return [first]
-        groups = []
-        if not first.cut.all():
-            ends = np.flatnonzero(~first.cut)
-            groups = [Candidates(ends, first.hamming[ends], first.positions[ends], first.cut[ends])]
-        goes_on = np.flatnonzero(first.cut)
+        groups = [] if first.cut.all() else [Candidates._make(column[~first.cut] for column in first)]
         most = max(least, min(MOST_CANDIDATES, self.most or MOST_CANDIDATES))
-        more = self._nearest_candidates(codes[goes_on], most, k, among)
-        counts = (more.hamming <= more.hamming[:, k - 1 : k]).sum(axis=1).tolist()
+        _, hamming, positions, cut = self._nearest_candidates(codes[unresolved], most, k, among)
+        counts = (hamming <= hamming[:, k - 1 : k]).sum(axis=1).tolist()
         for number, count in enumerate(counts):
             one = slice(number, number + 1)
-            groups.append(
-                Candidates(goes_on[one], more.hamming[one, :count], more.positions[one, :count], more.cut[one])
-            )
+            groups.append(Candidates(unresolved[one], hamming[one, :count], positions[one, :count], cut[one]))
         return groups
 
     def _nearest_candidates(self, codes: Codes, n: int, k: int, among: Any) -> Candidates:

@@ -118,12 +118,12 @@ class Index(Database):
 
     @property
     def has_hash_outputs(self) -> bool:
-        return all(segment.hash_outputs is not None for segment in self.segments)
+        return self.hash_outputs is not None
 
     @property
     def has_fc_features(self) -> bool:
         """Whether the index keeps what the hash layer reads."""
-        return all(segment.fc_features is not None for segment in self.segments)
+        return self.fc_features is not None
 
     @property
     def codes_compared(self) -> int:
@@ -209,18 +209,16 @@ class Index(Database):
     def positions(self, ids: Iterable[int]) -> Positions:
         """Return the positions of those of some ids that were not removed, int64, ascending."""
         ids = np.unique(np.asarray(ids if isinstance(ids, Sequence | np.ndarray) else list(ids), np.int64))
-        parts = zip(self.segments, self.offsets, strict=False)
-        return np.concatenate([segment.rows_of(ids) + offset for segment, offset in parts])
+        segments = zip(self.segments, self.offsets, strict=False)
+        return np.concatenate([segment.rows_of(ids) + offset for segment, offset in segments])
 
     def code(self, position: int) -> NDArray[np.uint8]:
         """Return the packed code of a photograph, uint8 (w,)."""
-        segment, row = self._segment_of(position)
-        code: NDArray[np.uint8] = segment.stage.codes()[row][: code_width(self.bits)]
+        code: NDArray[np.uint8] = self.codes_at(np.array([position]))[0]
         return code
 
     def hash_outputs_at(self, position: int) -> NDArray[np.float32] | None:
-        segment, row = self._segment_of(position)
-        return None if segment.hash_outputs is None else np.array(segment.hash_outputs[row])
+        return None if self.hash_outputs is None else np.array(self.hash_outputs[position])
 
     def fc_features_at(self, position: int) -> Vectors | None:
         return None if self.fc_features is None else np.array(self.fc_features[[position]][0], np.float32)
@@ -418,8 +416,8 @@ class Selection:
     def stages(self) -> list[HammingStage]:
         """The Hamming stage of each segment, of these photographs alone."""
         offsets = self.index.offsets
-        parts = zip(self.index.segments, offsets[:-1], offsets[1:], strict=True)
-        return [segment.stage.subset(self.mask[start:end]) for segment, start, end in parts]
+        segments = zip(self.index.segments, offsets[:-1], offsets[1:], strict=True)
+        return [segment.stage.subset(self.mask[start:end]) for segment, start, end in segments]
 
 
 def segment_name(generation: int) -> str:

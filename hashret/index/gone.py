@@ -18,7 +18,7 @@ from .segment import Segment
 
 _FEW, _FRACTION = 10, 0.1  # photographs, or a fraction of the index, that go without being asked for
 _NAMED = 3  # folders in a message
-_THERE, _MISSING, _UNKNOWN = range(3)
+_PRESENT, _MISSING, _UNKNOWN = range(3)
 
 
 def gone_positions(index: Index, yes: bool = False) -> NDArray[np.bool_]:
@@ -38,10 +38,10 @@ def gone_positions(index: Index, yes: bool = False) -> NDArray[np.bool_]:
     positions = np.flatnonzero(index.alive)
     paths = [whole_reference(index.path(position)) for position in positions.tolist()]
     states = np.array([_state(path) for path in paths], np.uint8)
-    if (states == _THERE).all():
+    if (states == _PRESENT).all():
         return np.zeros(index.offsets[-1], bool)
     folders = [os.path.dirname(path) for path in paths]
-    living = _living({folder for folder, state in zip(folders, states, strict=True) if state == _THERE})
+    living = _living({folder for folder, state in zip(folders, states, strict=True) if state == _PRESENT})
     since = np.array([_written(segment) for segment in index.segments])
     since = since[np.searchsorted(index.offsets, positions, side="right") - 1]
     lets_go: dict[tuple[str, float], bool] = {}
@@ -54,7 +54,7 @@ def gone_positions(index: Index, yes: bool = False) -> NDArray[np.bool_]:
         if asked not in lets_go:
             lets_go[asked] = _lets_go(*asked, living)
         gone[number] = lets_go[asked]
-    kept = [folders[number] for number in np.flatnonzero((states != _THERE) & ~gone)]
+    kept = [folders[number] for number in np.flatnonzero((states != _PRESENT) & ~gone)]
     if kept:
         text = f"{len(kept):,} photographs are out of reach, as their folders are not there: {_counted(kept)}"
         if len(kept) == len(positions):
@@ -78,7 +78,7 @@ def _state(path: str) -> int:
         return _MISSING
     except (OSError, ValueError):  # may not be looked at, or its disk does not answer
         return _UNKNOWN
-    return _THERE
+    return _PRESENT
 
 
 def _living(folders: Iterable[str]) -> set[str]:

@@ -16,7 +16,7 @@ from .blocks import ROWS_AT_ONCE
 from .distinct import damaged_table
 
 _LONGEST = 2**16  # bytes of a path; Linux has them to 4,096
-_TAIL = 16  # bytes from the end of a path that are compared first: paths of photographs begin alike
+_TAIL = 16  # bytes from the end of a path that are compared first: paths of photographs begin with the same folders
 
 
 def cut(paths: NDArray[np.bytes_]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -81,15 +81,15 @@ class Paths:
         """Return the rows that have one of some paths, and the path of each, in order."""
         asked: set[str] = set(paths)
         encoded = np.array([path.encode("utf-8", "surrogateescape") for path in asked], "S")
-        sought, found = np.unique(_keys(*cut(encoded))), []
+        sought, hits = np.unique(_keys(*cut(encoded))), []
         for start in range(0, len(self.ends) if asked else 0, ROWS_AT_ONCE):
             ends = np.asarray(self.ends[start : start + ROWS_AT_ONCE])
             first = int(self.ends[start - 1]) if start else 0
             keys = _keys(self.raw[first : ends[-1]], np.diff(ends, prepend=first))
-            alike = sought[np.minimum(np.searchsorted(sought, keys), len(sought) - 1)] == keys
-            rows = [(row, self[row]) for row in (start + np.flatnonzero(alike)).tolist()]
-            found += [(row, path) for row, path in rows if path in asked]
-        return found
+            same_key = sought[np.minimum(np.searchsorted(sought, keys), len(sought) - 1)] == keys
+            rows = [(row, self[row]) for row in (start + np.flatnonzero(same_key)).tolist()]
+            hits += [(row, path) for row, path in rows if path in asked]
+        return hits
 
     def named(self, text: str) -> NDArray[np.int64]:
         """Return the rows that have this very path, or one that ends with it from some folder on: int64, ascending."""

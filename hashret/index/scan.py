@@ -49,7 +49,7 @@ _OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy", "boundscheck":
 _PLANE = np.uint64(WORDS)
 _LEVELS = 9  # bits of a distance up to 256
 _NARROW = 6  # bits of a distance up to 63
-_CARRY, _MASK = _LEVELS, _LEVELS + 1  # places in the scratch beside the sums
+_CARRY, _MASK = _LEVELS, _LEVELS + 1  # rows of the scratch beside the sums
 _TILE = 16  # queries that share a block while it is in the cache
 _BUCKET_ENTRIES = 2**22  # of a tile; where k asks for more, distances are counted first
 _PAIRS_A_THREAD = 2**21  # code comparisons worth a thread
@@ -86,7 +86,7 @@ def _add(a: np.uint64, b: np.uint64, c: np.uint64) -> tuple[np.uint64, np.uint64
 def _add_planes(block: Words, flip: Words, first: np.uint64, sums: Words) -> None:
     """Add eight planes of a block from ``first`` on, XORed with the query's bits, to its sums.
 
-    Unsigned places tell the compiler that none is negative; otherwise it does not vectorise.
+    Unsigned indices tell the compiler that none is negative; otherwise it does not vectorise.
     """
     f0, f1, f2, f3 = flip[first], flip[first + np.uint64(1)], flip[first + np.uint64(2)], flip[first + np.uint64(3)]
     first += np.uint64(4)
@@ -151,7 +151,7 @@ def _mask_within(sums: Words, limit: Int) -> Flag:
     for level in range(_LEVELS):
         bit[level] = ~np.uint64(0) if (limit >> level) & 1 else np.uint64(0)
     b0, b1, b2, b3, b4, b5, b6, b7, b8 = bit[0], bit[1], bit[2], bit[3], bit[4], bit[5], bit[6], bit[7], bit[8]
-    some = np.uint64(0)
+    any_within = np.uint64(0)
     for w in range(WORDS):
         less, same = _compare(sums[8 * WORDS + w], b8, np.uint64(0), ~np.uint64(0))
         less, same = _compare(sums[7 * WORDS + w], b7, less, same)
@@ -164,13 +164,13 @@ def _mask_within(sums: Words, limit: Int) -> Flag:
         less, same = _compare(sums[w], b0, less, same)
         less |= same
         sums[_MASK * WORDS + w] = less
-        some |= less
-    return some != 0
+        any_within |= less
+    return any_within != 0
 
 
 @_compiled
 def _trim_mask(sums: Words, codes: Int) -> None:
-    """Take places beyond the number of codes out of the mask."""
+    """Take slots beyond the number of codes out of the mask."""
     for w in range(codes >> 6, WORDS):
         sums[_MASK * WORDS + w] &= (
             (np.uint64(1) << np.uint64(codes - 64 * w)) - np.uint64(1) if codes > 64 * w else np.uint64(0)
@@ -178,8 +178,8 @@ def _trim_mask(sums: Words, codes: Int) -> None:
 
 
 @_compiled
-def _distance(sums: Words, place: Int) -> Int:
-    word, shift = place >> 6, np.uint64(place & 63)
+def _distance(sums: Words, slot: Int) -> Int:
+    word, shift = slot >> 6, np.uint64(slot & 63)
     distance = np.int64(0)
     for level in range(_LEVELS):
         distance |= np.int64((sums[level * WORDS + word] >> shift) & np.uint64(1)) << level
@@ -208,12 +208,12 @@ def _take(
     for w in range(WORDS):
         word = sums[_MASK * WORDS + w]
         while word:
-            place = 64 * w + np.int64(_trailing_zeros(word))
+            slot = 64 * w + np.int64(_trailing_zeros(word))
             word &= word - np.uint64(1)
-            distance = _distance(sums, place)
+            distance = _distance(sums, slot)
             if distance > bound[0]:
                 continue
-            row = base + place
+            row = base + slot
             items = 1
             if len(starts):
                 items = _list_length(starts, row, last_item)
@@ -279,43 +279,43 @@ def _distances(planes: Words, m: Int, flip: Words, first: Int, last: Int, out: N
     for number in range(first, last):
         _sum_block(planes[number].reshape(length), flip, sums)
         base = number * BLOCK
-        for place in range(min(BLOCK, m - base)):
-            out[base - first * BLOCK + place] = _distance(sums, place)
+        for slot in range(min(BLOCK, m - base)):
+            out[base - first * BLOCK + slot] = _distance(sums, slot)
 
 
 @_compiled
 def _merge(
     rows: Items, starts: Numbers, items: Items, D: Distances, I: Positions, distance: Int, out: Int,
-    heap_item: Numbers, heap_place: Numbers, heap_end: Numbers,
+    heap_item: Numbers, heap_at: Numbers, heap_end: Numbers,
 ) -> Int:  # fmt: skip
     """Append the items of codes ``rows``, ascending, to D and I from ``out`` on; -> how many are there then.
 
-    A heap of the lists that are begun; codes come in the order of their first items, so the next list is begun when
-    its first item is the least.
+    A heap of the lists that are begun, each with its cursor in ``items``. Codes come in the order of their first items,
+    so the next list is begun when its first item is the least.
     """
     k, heap, following = len(I), 0, 0
     while out < k and (heap or following < len(rows)):
         if following < len(rows) and (not heap or items[starts[rows[following]]] < heap_item[0]):
-            place, end = starts[rows[following]], starts[rows[following] + 1]
+            cursor, end = starts[rows[following]], starts[rows[following] + 1]
             following += 1
-            I[out] = items[place]
-            if place + 1 < end:  # sift up
-                at, item = heap, items[place + 1]
+            I[out] = items[cursor]
+            if cursor + 1 < end:  # sift up
+                at, item = heap, items[cursor + 1]
                 heap += 1
                 while at and heap_item[(at - 1) // 2] > item:
                     parent = (at - 1) // 2
-                    heap_item[at], heap_place[at] = heap_item[parent], heap_place[parent]
+                    heap_item[at], heap_at[at] = heap_item[parent], heap_at[parent]
                     heap_end[at] = heap_end[parent]
                     at = parent
-                heap_item[at], heap_place[at], heap_end[at] = item, place + 1, end
+                heap_item[at], heap_at[at], heap_end[at] = item, cursor + 1, end
         else:
             I[out] = heap_item[0]
-            place, end = heap_place[0] + 1, heap_end[0]
-            if place == end:
+            cursor, end = heap_at[0] + 1, heap_end[0]
+            if cursor == end:
                 heap -= 1
-                item, place, end = heap_item[heap], heap_place[heap], heap_end[heap]
+                item, cursor, end = heap_item[heap], heap_at[heap], heap_end[heap]
             else:
-                item = items[place]
+                item = items[cursor]
             at = 0
             while True:  # sift down
                 child = 2 * at + 1
@@ -325,9 +325,9 @@ def _merge(
                     child += 1
                 if heap_item[child] >= item:
                     break
-                heap_item[at], heap_place[at], heap_end[at] = heap_item[child], heap_place[child], heap_end[child]
+                heap_item[at], heap_at[at], heap_end[at] = heap_item[child], heap_at[child], heap_end[child]
                 at = child
-            heap_item[at], heap_place[at], heap_end[at] = item, place, end
+            heap_item[at], heap_at[at], heap_end[at] = item, cursor, end
         D[out] = distance
         out += 1
     return out
@@ -336,7 +336,7 @@ def _merge(
 @_compiled
 def _expand(
     rows: Items, begin: Numbers, size: Numbers, starts: Numbers, items: Items, item_end: Int, D: Distances,
-    I: Positions, heap_item: Numbers, heap_place: Numbers, heap_end: Numbers,
+    I: Positions, heap_item: Numbers, heap_at: Numbers, heap_end: Numbers,
 ) -> Flag:  # fmt: skip
     """Buckets of one query -> its answer, D and I (k,); -> whether that can be one."""
     out, k = 0, len(I)
@@ -350,11 +350,11 @@ def _expand(
                 out += 1
         elif len(bucket) == 1:
             start = starts[bucket[0]]
-            for place in range(start, min(starts[bucket[0] + 1], start + k - out)):
-                D[out], I[out] = distance, items[place]
+            for cursor in range(start, min(starts[bucket[0] + 1], start + k - out)):
+                D[out], I[out] = distance, items[cursor]
                 out += 1
         elif len(bucket):
-            out = _merge(bucket, starts, items, D, I, distance, out, heap_item, heap_place, heap_end)
+            out = _merge(bucket, starts, items, D, I, distance, out, heap_item, heap_at, heap_end)
     wrong, last = np.int64(0), np.int64(-1)  # below 0 as soon as one of the numbers is; so the compiler vectorises it
     if len(starts):
         for at in range(np.uint64(out)):
@@ -385,12 +385,12 @@ def _search_many_answers(
                 return False
             size[distance[at]] += 1
             weight[distance[at]] += items_here
-        limit, found = np.int64(-1), np.int64(0)
-        while found < k:
+        limit, items_within = np.int64(-1), np.int64(0)
+        while items_within < k:
             limit += 1
             if limit == levels:
                 return False
-            found += weight[limit]
+            items_within += weight[limit]
         begin = np.cumsum(size) - size
         rows = np.empty(begin[limit] + size[limit], np.int32)
         size[:] = 0
@@ -399,8 +399,8 @@ def _search_many_answers(
                 rows[begin[distance[at]] + size[distance[at]]] = first * BLOCK + at
                 size[distance[at]] += 1
         room = len(rows) if len(starts) else 0
-        heap_item, heap_place, heap_end = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.int64)
-        if not _expand(rows, begin, size, starts, items, item_end, D[q], I[q], heap_item, heap_place, heap_end):
+        heap_item, heap_at, heap_end = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.int64)
+        if not _expand(rows, begin, size, starts, items, item_end, D[q], I[q], heap_item, heap_at, heap_end):
             return False
     return True
 
@@ -427,23 +427,23 @@ def _search(
     if levels * room > _BUCKET_ENTRIES:
         return _search_many_answers(planes, m, flips, starts, items, item_end, first, last, levels, D, I)
     sums = np.empty((_MASK + 1) * WORDS, np.uint64)
-    heap_item, heap_place, heap_end = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.int64)
+    heap_item, heap_at, heap_end = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.int64)
     tile = max(1, min(_TILE, len(flips), _BUCKET_ENTRIES // (levels * room)))
     rows = np.empty(tile * levels * room, np.int32)
     begin = np.arange(0, tile * levels * room, room).reshape(tile, levels)
     size, weight = np.empty((tile, levels), np.int64), np.empty((tile, levels), np.int64)
     bound = np.empty((tile, 4), np.int64)
     for start in range(0, len(flips), tile):
-        some = flips[start : start + tile]
+        tile_flips = flips[start : start + tile]
         size[:] = 0
         weight[:] = 0
         bound[:] = 0
         bound[:, 0] = levels - 1
-        _scan(planes, m, some, k, starts, len(items), first, last, rows, begin, size, weight, bound, sums)
-        for q in range(len(some)):
+        _scan(planes, m, tile_flips, k, starts, len(items), first, last, rows, begin, size, weight, bound, sums)
+        for q in range(len(tile_flips)):
             answer = D[start + q], I[start + q]
             if bound[q, 3] or not _expand(
-                rows, begin[q], size[q], starts, items, item_end, answer[0], answer[1], heap_item, heap_place, heap_end
+                rows, begin[q], size[q], starts, items, item_end, answer[0], answer[1], heap_item, heap_at, heap_end
             ):
                 return False
     return True
@@ -488,19 +488,18 @@ class Scan:
         if threads == 1:
             self._search(xq, 0, len(self.planes), D, I)
         elif nq >= threads:
-            parts = np.linspace(0, nq, threads + 1, dtype=int)
+            ends = np.linspace(0, nq, threads + 1, dtype=int)
             _together(
-                lambda lo, hi: self._search(xq[lo:hi], 0, len(self.planes), D[lo:hi], I[lo:hi]),
-                parts[:-1], parts[1:],
-            )  # fmt: skip
+                lambda lo, hi: self._search(xq[lo:hi], 0, len(self.planes), D[lo:hi], I[lo:hi]), ends[:-1], ends[1:]
+            )
         else:
-            self._search_by_parts(xq, threads, D, I)
+            self._search_by_blocks(xq, threads, D, I)
         return D, I
 
-    def _search_by_parts(self, xq: Codes, threads: int, D: Distances, I: Positions) -> None:
-        """Answer few queries: each thread searches a part of the codes."""
+    def _search_by_blocks(self, xq: Codes, threads: int, D: Distances, I: Positions) -> None:
+        """Answer few queries: each thread searches a run of blocks."""
         k = I.shape[1]
-        while threads > 1 and self.m // threads - BLOCK < k:  # each part must hold k codes
+        while threads > 1 and self.m // threads - BLOCK < k:  # each run must hold k codes
             threads -= 1
         ends = np.linspace(0, len(self.planes), threads + 1, dtype=int)
         nearest = [(np.empty_like(D), np.empty_like(I)) for _ in range(threads)]

@@ -132,8 +132,8 @@ def _begun(folder: Path) -> dict[str, Path]:
     begun = {}
     for line in _log_lines(folder) if (folder / LOG).is_file() else ():
         with suppress(ValueError, RecursionError):
-            name, place = _read_line(line)
-            begun[str(place)] = folder / name
+            name, origin = _read_line(line)
+            begun[str(origin)] = folder / name
     return begun
 
 
@@ -154,7 +154,7 @@ def _set_aside(copy: Photograph, kept: Photograph, folder: Path, begun: Path | N
         to = _take_name(folder, copy.path)
         _log(folder, {"id": copy.id, "from": copy.path, "to": to.name, "kept": kept.path})
         _move(copy.path, to)
-        if not _is_there(kept.path):  # a disk that has several names for a file, and another number for each
+        if not _is_readable(kept.path):  # a disk that has several names for a file, and another number for each
             _move(to, _take(Path(copy.path)))
             return Move(copy.path, None, f"it is the same file as {kept.path}, which was gone with it")
     except OSError as error:
@@ -164,7 +164,7 @@ def _set_aside(copy: Photograph, kept: Photograph, folder: Path, begun: Path | N
     return Move(copy.path, str(to))
 
 
-def _is_there(path: StrPath) -> bool:
+def _is_readable(path: StrPath) -> bool:
     """Whether a plain file can be opened, which a network disk is asked anew."""
     if not os.path.isfile(path):
         return False
@@ -196,16 +196,16 @@ def _restore_all(folder: Path) -> Moves:
     lines, refused = _log_lines(folder), 0
     for number in range(len(lines), 0, -1):  # of several moves to one name, the last is of the file that is there
         try:
-            name, place = _read_line(lines[number - 1])
+            name, origin = _read_line(lines[number - 1])
         except (ValueError, RecursionError) as error:
             if lines[number - 1] and number < len(lines):  # the last may be cut off, before its file was moved
                 warn(f"line {number} of {folder / LOG} is passed over: {error}")
                 refused += 1
             continue
         try:
-            moves += _restore(folder / name, place)
+            moves += _restore(folder / name, origin)
         except OSError as error:
-            raise HashretError(f"cannot move {folder / name} back to {place}: {error.strerror or error}") from error
+            raise HashretError(f"cannot move {folder / name} back to {origin}: {error.strerror or error}") from error
     if not any(move.why for move in moves) and not (refused and len(os.listdir(folder)) > 1):
         (folder / LOG).unlink()
         with suppress(OSError):
@@ -227,34 +227,34 @@ def _read_line(line: bytes) -> tuple[str, Path]:
         raise ValueError("it does not say what was moved where")
     if "checksum" in entry and entry.pop("checksum") != _checksum(entry):
         raise ValueError("it is not as it was written")
-    name, origin = entry["to"], entry["from"]
+    name, path = entry["to"], entry["from"]
     if name in ("", ".", "..", LOG) or "/" in name or b"\0" in os.fsencode(name):
         raise ValueError(f"{name!r} is no name of a file in the folder")
-    if not os.path.isabs(origin) or origin != os.path.normpath(origin) or b"\0" in os.fsencode(origin):
-        raise ValueError(f"{origin!r} is no whole path to go back to")
-    place = Path(origin)
-    number = re.search(r"-\d+" + re.escape(place.suffix) + r"\Z", name)
-    if name != place.name and not (number and name == fitting(place.stem, number[0])):
-        raise ValueError(f"{name!r} is not what {place.name!r} is called in the folder")
-    return name, place
+    if not os.path.isabs(path) or path != os.path.normpath(path) or b"\0" in os.fsencode(path):
+        raise ValueError(f"{path!r} is no whole path to go back to")
+    origin = Path(path)
+    number = re.search(r"-\d+" + re.escape(origin.suffix) + r"\Z", name)
+    if name != origin.name and not (number and name == fitting(origin.stem, number[0])):
+        raise ValueError(f"{name!r} is not what {origin.name!r} is called in the folder")
+    return name, origin
 
 
-def _restore(aside: Path, place: Path) -> list[Move]:
-    _release(place)  # a run that was killed before it moved the file has left it
-    remove_leftovers(place.parent, re.escape(place.name))
+def _restore(aside: Path, origin: Path) -> list[Move]:
+    _release(origin)  # a run that was killed before it moved the file has left it
+    remove_leftovers(origin.parent, re.escape(origin.name))
     if not os.path.lexists(aside):
-        return [] if os.path.lexists(place) else [Move(str(aside), None, "gone from both places")]
+        return [] if os.path.lexists(origin) else [Move(str(aside), None, "gone from both places")]
     if aside.is_symlink() or not aside.is_file():
         return [Move(str(aside), None, "no plain file")]
-    if _is_whole_copy(place, aside):
+    if _is_whole_copy(origin, aside):
         os.unlink(aside)
-        return [Move(str(aside), str(place))]
-    if os.path.lexists(place):
-        return [Move(str(aside), None, f"{place} is there")]
-    make_folder(place.parent)
-    _take(place)
-    _move(aside, place)
-    return [Move(str(aside), str(place))]
+        return [Move(str(aside), str(origin))]
+    if os.path.lexists(origin):
+        return [Move(str(aside), None, f"{origin} is there")]
+    make_folder(origin.parent)
+    _take(origin)
+    _move(aside, origin)
+    return [Move(str(aside), str(origin))]
 
 
 def _is_whole_copy(copy: StrPath, path: StrPath) -> bool:
@@ -277,7 +277,7 @@ def _why_not(path: str, kept: str, folder: Path) -> str:
         return "no plain file"
     if os.path.realpath(Path(path).parent) == os.path.realpath(folder):
         return "there already"
-    if not _is_there(kept):
+    if not _is_readable(kept):
         return "the one to keep cannot be read" if os.path.lexists(kept) else "the one to keep is gone"
     return f"it is the same file as {kept}" if identity(path) == identity(kept) else ""
 
@@ -320,9 +320,9 @@ def _take(path: Path) -> Path:
 def _release(path: Path) -> None:
     """Give up a name that was taken and not used."""
     with suppress(FileNotFoundError):
-        found = os.lstat(path)
-        ours = found.st_mtime == _TAKEN or not stat.S_IMODE(found.st_mode)
-        if stat.S_ISREG(found.st_mode) and not found.st_size and ours:
+        state = os.lstat(path)
+        ours = state.st_mtime == _TAKEN or not stat.S_IMODE(state.st_mode)
+        if stat.S_ISREG(state.st_mode) and not state.st_size and ours:
             os.unlink(path)
 
 

@@ -80,6 +80,14 @@ def test_a_photograph_finds_itself_among_all_of_its_code(index):
     check_finds_itself(index, index)
 
 
+def test_no_query_is_reranked_twice(index, monkeypatch):
+    """Whether ties are cut is known before the first re-rank."""
+    shapes, rerank = [], index.reranked
+    monkeypatch.setattr(index, "reranked", lambda *asked: shapes.append(asked[1].shape) or rerank(*asked))
+    index.search(*asked(index), 10)
+    assert sorted(shapes) == [(1, 1000)] + 3 * [(1, ONE_CODE)]
+
+
 def test_the_copy_on_a_gpu_takes_the_same_candidates(index):
     """The CPU stands in for the GPU."""
     resident = Resident(index, "cpu", few_queries=0).warm()
@@ -107,11 +115,12 @@ def test_more_than_can_be_taken_is_said(index, monkeypatch):
 
 def test_the_service_takes_the_same_candidates(index):
     codes, values = asked(index)
-    for candidates, found, cut in ((None, 2999, False), (1000, None, True)):
-        got = answer(Snapshot(index, None), codes[0], values[0], SearchParameters(k=10, candidates=candidates))
+    for candidates, itself, cut in ((None, True, False), (1000, False, True)):
+        parameters = SearchParameters(k=10, candidates=candidates)
+        got = answer(Snapshot(index, None), codes[0], values[0], parameters, ("values", values[0]))
         assert got.ties_cut == cut
         assert got.candidates == (1000 if cut else ONE_CODE)
-        assert (got.hits[0].id == 2999) == (found == 2999)
+        assert (got.hits[0].id == 2999) == itself
 
 
 def test_among_some_photographs(index):

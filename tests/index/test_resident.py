@@ -36,6 +36,7 @@ class HeldSegment(Segment):
 
     def __init__(self, values, bits, grouped, removed, rng):
         self.meta, self.hash_outputs, self.fc_features = {"count": len(values)}, values, None
+        self.columns = {"hash_outputs": values}
         self.removed = np.flatnonzero(rng.random(len(values)) < removed)
         table = group(pad(pack(binarize(values)), padded_width(bits)), grouped)
         self.stage = HammingStage(table, bits, "faiss")
@@ -220,7 +221,7 @@ def test_mistakes_are_the_same_as_the_index_makes_of_them():
 
 def test_an_index_without_values_says_so():
     index = make_index([300], 24)
-    index.segments[0].hash_outputs = None
+    index.segments[0].hash_outputs, index.segments[0].columns = None, {}
     xq = make_values(3, 24, 1, 0.02)
     with pytest.raises(HashretError, match="keeps no values"):
         hold(index).search(pack(binarize(xq)), xq)
