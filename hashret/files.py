@@ -191,8 +191,10 @@ def partial_folder(path: StrPath, resume: bool = False) -> Iterator[Path]:
 
 
 def _new_partial_folder(path: Path) -> Path:
+    """Make a folder beside ``path`` under a temporary name, which `_LOCKED` fits."""
     end = f".{os.getpid()}.tmp"
-    start = fitting(f".{path.name}", f".12345678{end}").removesuffix(f"12345678{end}")
+    random = 8 * "x"  # stands for the characters that mkdtemp puts there
+    start = fitting(f".{path.name}", f".{random}{end}").removesuffix(f"{random}{end}")
     folder = Path(tempfile.mkdtemp(end, start, path.parent))
     with suppress(FileNotFoundError):  # taken for a leftover, see `partial_folder`
         folder.chmod(0o777 & ~_UMASK)

@@ -553,8 +553,8 @@ def add(
 ) -> EncodeReport:
     """Encode photographs, add those to an index that are new, and report what was added.
 
-    A file is added once, by whatever path and however many processes at a time. When this was killed, the next call
-    for the same photographs goes on where it stopped.
+    A file is added once, even if it is named by two paths, or added by two processes at a time. A call that was killed
+    is taken up by the next one for the same photographs.
 
     Args:
         index, model, device: see `Searcher`.
@@ -580,14 +580,15 @@ def add(
     if not new:
         remove_leftovers(index, r"added-\w+")  # of a run that was killed when all was in the index
         return EncodeReport(0, 0, 0.0, (), passed_over)
-    said = [__version__, read_meta(model)["fingerprint"], opened.meta["precision"], opened.has_fc_features]
-    said += [[source.fingerprint, source.classes, source.protocol] for source in new]
-    name = hashlib.sha256(to_json(said).encode()).hexdigest()[:16]
+    # A killed run is taken up, by the name of its folder, where all of this is the same.
+    same = [__version__, read_meta(model)["fingerprint"], opened.meta["precision"], opened.has_fc_features]
+    same += [[source.fingerprint, source.classes, source.protocol] for source in new]
+    name = hashlib.sha256(to_json(same).encode()).hexdigest()[:16]
     reports, shards = [], []
     with partial_folder(Path(index) / f"added-{name}", resume=True) as folder:
         for number, source in enumerate(new):
             shards.append(folder / str(number))
-            (shards[-1] / SKIPPED).unlink(missing_ok=True)  # which a run that was killed later on has
+            (shards[-1] / SKIPPED).unlink(missing_ok=True)  # of a run that was killed after this source
             report = encode(
                 source, model, shards[-1], device=device, precision=opened.meta["precision"],
                 features=opened.has_fc_features, workers=workers,

@@ -333,9 +333,7 @@ def test_methods_are_listed_with_their_papers():
     assert "(am-vggh+, vggh+, am-vggh, vggh)" in balance[0]
 
 
-@pytest.mark.parametrize(
-    "verb", ["train", "encode", "build-index", "query", "explain", "evaluate", "info", "demo", "methods"]
-)
+@pytest.mark.parametrize("verb", main.commands)
 def test_every_verb_has_help_with_an_example(verb):
     done = hashret(verb, "--help")
     assert done.exit_code == 0

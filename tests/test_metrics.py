@@ -44,7 +44,7 @@ def test_average_precision_over_all_orders_of_ties(seed, topk):
     scores = [plain_ap(order, topk) for order in all_orders(distances, relevant)]
     counts = as_counts(distances, relevant)
     for ties, wanted in (("expected", np.mean(scores)), ("worst", min(scores)), ("best", max(scores))):
-        assert metrics.average_precision(counts, ties, topk)[0] == pytest.approx(wanted)
+        assert metrics.average_precision(counts, ties, topk)[0] == pytest.approx(wanted), ties
 
 
 @pytest.mark.parametrize("topk", [None, 2, 4, 6])

@@ -12,7 +12,11 @@ from .output import say
 
 @click.group()
 def cache() -> None:
-    """List and clear the feature caches that train and encode --fill-cache keep."""
+    """List and clear the feature caches that train and encode --fill-cache keep.
+
+    \b
+    Example: hashret cache list
+    """
 
 
 @cache.command("list")

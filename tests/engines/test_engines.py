@@ -318,13 +318,20 @@ def test_any_path_comes_back_from_text(raw):
     assert not any(ord(letter) < 32 for letter in text)
 
 
+# What others may keep under a collection's name, made by the engine's own client.
+THEIRS = {
+    "milvus": lambda engine: engine.client.create_collection("theirs", dimension=4),
+    "postgres": lambda engine: engine.run(lambda connection: connection.execute("CREATE TABLE theirs (a int)")),
+}
+
+
 @pytest.fixture(params=OTHERS_RUN)
 def place(request, tmp_path):
     """Name of a collection that only one test has; Milvus Lite on a file of its own, which other processes open."""
     if request.param == "milvus":
         pytest.importorskip("milvus_lite", reason="needs hashret[milvus]")
         return f"milvus:{tmp_path / 'own.db'}#own"
-    return f"{request.getfixturevalue('postgres')}#own"
+    return f"{request.getfixturevalue(request.param)}#own"
 
 
 KILLED = """
@@ -394,16 +401,13 @@ def test_another_state_of_the_index_needs_overwrite(postgres, tmp_path):
     check_nearest(open_database(name), Plain(index), 30)
 
 
-@pytest.mark.parametrize("kind", OTHERS_RUN)
+@pytest.mark.parametrize("kind", THEIRS)
 def test_what_others_keep_under_that_name_is_left_alone(kind, request, tmp_path):
     name = f"{request.getfixturevalue(kind)}#theirs"
     with pytest.raises(HashretError, match=r"no collection of hashret's at .*theirs; make one with hashret export"):
         open_database(name)
     engine = connect(parse(name))
-    if kind == "milvus":
-        engine.client.create_collection("theirs", dimension=4)
-    else:
-        engine.run(lambda connection: connection.execute("CREATE TABLE theirs (a int)"))
+    THEIRS[kind](engine)
     index = make_index(tmp_path, 24)
     for overwrite in (False, True):
         with pytest.raises(HashretError, match="exists already and is no collection of hashret's; name another"):
