@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike
 
 from ..bits import HashOutputs, Positions, code_width, unpack
 from ..errors import HashretError
-from ..vectors import METRICS, Vectors, lengths, scaled
+from ..vectors import METRICS, Vectors, lengths, unit
 from .keys import make_keys, split_keys
 from .rows import Rows
 from .threads import at_most
@@ -71,15 +71,20 @@ def squared_distances(xq: Vectors, xb: Vectors, candidates: Positions) -> Vector
     Raises:
         HashretError: vectors of different lengths, or a candidate that xb has no row for.
     """
+    return _by_idx(faiss.fvec_L2sqr_by_idx, xq, xb, candidates)
+
+
+def _by_idx(compare: Callable[..., None], xq: Vectors, xb: Vectors, candidates: Positions) -> Vectors:
+    """Return what a function of faiss makes of each query and its chosen rows: float32 (nq, c)."""
     xq = np.ascontiguousarray(xq, np.float32)
     candidates = np.ascontiguousarray(candidates, np.int64)
-    nq, c = candidates.shape
     _check_comparable(xq, xb, candidates)
+    nq, c = candidates.shape
     D = np.empty((nq, c), np.float32)
     if D.size:
         pointers = [faiss.swig_ptr(array) for array in (D, xq, xb, candidates)]
         with at_most(nq):
-            faiss.fvec_L2sqr_by_idx(*pointers, xq.shape[1], nq, c)
+            compare(*pointers, xq.shape[1], nq, c)
     return D
 
 
@@ -141,25 +146,38 @@ def squared_feature_distances(xq: Vectors, xb: Rows, candidates: Positions, metr
 
     Args:
         xq: float32 (nq, d).
-        xb: (nb, d); a memory map will do.
+        xb: (nb, d); a memory map will do, and of float32 no copy is made.
         candidates: int64 (nq, c), rows of ``xb``.
         metric: one of `hashret.vectors.METRICS`.
     """
-    if metric == "euclidean" and isinstance(xb, np.ndarray) and xb.dtype == np.float32:
-        return squared_distances(xq, xb, candidates)
+    distances = squared_distances if metric == "euclidean" else _squared_cosine_distances
+    if isinstance(xb, np.ndarray) and xb.dtype == np.float32:
+        return distances(xq, xb, candidates)
     _check_comparable(xq, xb, candidates)
     nq, c = candidates.shape
     D = np.empty((nq, c), np.float32)
     step = max(1, _NUMBERS_AT_ONCE // max(1, c * xq.shape[1]))
-    asked = scaled(np.asarray(xq, np.float32), metric)
     for start in range(0, nq, step):
-        block = slice(start, start + step)
-        compared = np.asarray(xb[np.maximum(candidates[block], 0)], np.float32)
-        length = lengths(compared) if metric == "cosine" else np.ones(compared.shape[:2])
-        difference = compared / np.where(length > 0, length, 1)[..., None].astype(np.float32) - asked[block, None]
-        np.einsum("qcd,qcd->qc", difference, difference, out=D[block])
-        D[block][length == 0] = _NO_DIRECTION
+        rows = candidates[start : start + step]
+        block = np.ascontiguousarray(xb[np.maximum(rows, 0).ravel()], np.float32)
+        numbers = np.where(rows < 0, -1, np.arange(rows.size).reshape(rows.shape))
+        D[start : start + step] = distances(xq[start : start + step], block, numbers)
+    return D
+
+
+def _squared_cosine_distances(xq: Vectors, xb: Vectors, candidates: Positions) -> Vectors:
+    """Return the squared distances between what `hashret.vectors.unit` makes of both sides, of xb without a copy."""
+    asked = unit(xq)
+    length = np.sqrt(squared_distances(np.zeros_like(asked), xb, candidates))
+    product = _by_idx(faiss.fvec_inner_products_by_idx, asked, xb, candidates)
+    # Lengths beyond the range of float32, where also zeros may be small numbers, are computed anew.
+    odd = (candidates >= 0) & ~((length > 1e-15) & (length < 1e15))
+    anew = unit(xb[candidates[odd]])
+    product[odd], length[odd] = np.einsum("nd,nd->n", anew, asked[np.nonzero(odd)[0]]), 1
+    with np.errstate(invalid="ignore"):  # of candidates below 0
+        D = np.maximum(1 + lengths(asked)[:, None].astype(np.float32) ** 2 - 2 * product / length, 0)
     D[candidates < 0] = np.inf
+    D[odd] = np.where(anew.any(axis=1), D[odd], _NO_DIRECTION)
     return D
 
 

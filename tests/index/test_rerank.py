@@ -122,6 +122,14 @@ def test_features_of_any_stored_type_are_compared_in_float32(metric, dtype, monk
     assert np.allclose(D, exact, rtol=1e-4, atol=1e-6)
 
 
+def test_cosine_of_lengths_beyond_float32():
+    x = np.random.default_rng(0).normal(size=(6, 16)).astype(np.float32)
+    scales = np.array([[1e-30], [1e25], [1], [1e-16], [1e16], [1e37]], np.float32)
+    D = rerank.squared(x[:2], x * scales, np.array([[5, 4, 3, 2, 1, 0, -1]] * 2), "cosine")
+    assert np.allclose(D[:, :6], rerank.squared(x[:2], x, np.array([[5, 4, 3, 2, 1, 0]] * 2), "cosine"), atol=1e-6)
+    assert np.isinf(D[:, 6]).all()
+
+
 def test_by_cosine_a_row_of_zeros_is_never_first_and_never_nan():
     xb = np.array([[0, 0], [-1, -1], [-2, 0]], np.float32)
     D, order = rerank.rerank(np.array([[1, 1], [0, 0]], np.float32), xb, np.array([[0, 1, 2]] * 2), "cosine")
