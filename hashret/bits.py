@@ -15,6 +15,7 @@ import numpy.typing as npt
 from .errors import HashretError
 
 MIN_BITS, MAX_BITS = 8, 256
+MOST_BITS = 4096  # of codes that others made; the compiled scan and hash layers end at MAX_BITS
 
 Codes = npt.NDArray[np.uint8]  # packed codes (n, code_width(bits))
 HashOutputs = npt.NDArray[np.float32]  # what a hash layer gives, (n, bits), each from 0 to 1

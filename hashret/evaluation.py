@@ -22,6 +22,7 @@ from .errors import HashretError, warn
 from .files import StrPath, check_writable, read_json, write_json
 from .index import Database, open_index
 from .index.changes import write_shortened
+from .index.given import CodeFile, is_code_file
 from .index.rerank import AUTO, OF_FEATURES
 from .labels import renumbered, united
 from .metrics import (
@@ -428,6 +429,9 @@ def _load_queries(
     include: Sequence[str],
 ) -> tuple[dict[str, Any], Shard]:
     """Return the manifest of the query set and its queries, encoded first where they are photographs."""
+    if is_code_file(queries):
+        file = CodeFile(str(queries))
+        return file.manifest, file.load()
     if isinstance(queries, str | os.PathLike) and (Path(queries) / MANIFEST).exists():
         shards = ShardFolder(queries)
         return shards.manifest, shards.load()

@@ -28,6 +28,8 @@ from .engines import refuse_engine, shown
 from .errors import HashretError, warn
 from .files import StrPath, partial_folder, remove_leftovers
 from .index import Database, Index, Item, append, open_index
+from .index.database import Hits
+from .index.given import ENCODER, CodeFile, is_code_file, packed
 from .index.opening import on_device
 from .index.paths import file_key
 from .index.rerank import AUTO, OF_FEATURES
@@ -130,7 +132,6 @@ class Searcher:
 
     Attributes:
         index: the opened `hashret.index.Database`.
-        encoder: the loaded `Encoder`, for codes of the length that the index has.
 
     Raises:
         HashretError: either is missing or damaged, or the index was built by another encoder.
@@ -150,6 +151,9 @@ class Searcher:
             self.index = on_device(index, device) if isinstance(index, Index) else index
         else:
             self.index = open_database(index, device, values, backend=backend)
+        self._encoder: Encoder | None = None
+        if self.index.meta["encoder"] == ENCODER:
+            return
         meta = model.meta if isinstance(model, Encoder) else read_meta(model)
         if meta["fingerprint"] != self.index.meta["encoder"]:
             raise HashretError(
@@ -157,7 +161,18 @@ class Searcher:
                 hint="name its own with --model, or encode and build the index again",
             )
         encoder = model if isinstance(model, Encoder) else load_encoder(model, device, self.index.meta["precision"])
-        self.encoder = encoder.shortened(self.index.bits)
+        self._encoder = encoder.shortened(self.index.bits)
+
+    @property
+    def encoder(self) -> Encoder:
+        """The loaded `Encoder`, for codes of the length that the index has.
+
+        Raises:
+            HashretError: others made the codes of the index, nobody knows how.
+        """
+        if self._encoder is None:
+            raise HashretError("nobody knows the encoder of this index, which is asked with codes")
+        return self._encoder
 
     def warm(self) -> Searcher:
         """Load now what the first searches would load, and return the searcher."""
@@ -282,6 +297,18 @@ class Searcher:
         answers = self.search_many(source, k, candidates=candidates, rerank_by=rerank_by, among=among)
         return [hits for hits in answers if hits is not None]
 
+    def search_codes(self, codes: npt.ArrayLike, k: int = 10, *, among: Any = None) -> list[HitList]:
+        """Answer packed codes, (n, w) or one (w,), by Hamming distance.
+
+        Args:
+            codes: uint8, as hashret and numpy pack them, or int8 with an offset of 128, see `hashret.index.given`.
+            k, among: as of `search_many`.
+
+        Raises:
+            HashretError: codes of another width than those of the index.
+        """
+        return self._hit_lists(self.index.search(packed(codes), k=k, rerank_by=None, among=among))
+
     def within(self, photo: StrPath, radius: int, among: Any = None) -> Iterator[Hit]:
         """Yield all photographs within ``radius`` bits of one, by Hamming distance."""
         yield from self._within(self.encode([photo]), radius, among)
@@ -365,7 +392,11 @@ class Searcher:
         self, outputs: QueryOutputs, k: int, candidates: int | None, rerank_by: str | None, among: Any
     ) -> list[HitList]:
         codes = pack(binarize(outputs.hash_outputs))
-        answers = self.index.search(codes, outputs.hash_outputs, k, candidates, rerank_by, among, outputs.fc_features)
+        return self._hit_lists(
+            self.index.search(codes, outputs.hash_outputs, k, candidates, rerank_by, among, outputs.fc_features)
+        )
+
+    def _hit_lists(self, answers: Hits) -> list[HitList]:
         items, k = self.index.items(answers.positions.ravel().tolist()), answers.positions.shape[1]
         lists = [
             _hits(items[query * k : (query + 1) * k], hamming, euclidean)
@@ -474,7 +505,8 @@ def query(
         together: "mean" or "union" takes all photographs as one query, which goes by the name of the first.
         searcher: an open `Searcher`, instead of index, model and device.
         exclude, include: patterns of what is left out of folders and what is not, see `hashret.data.walk.walk`.
-        vectors: an array, a file of vectors or an open source of them, to look for in the place of photographs.
+        vectors: an array, a file of vectors or an open source of them, to look for in the place of photographs; or
+            ``codes:FILE``, see `hashret.index.given`.
         unreadable: a dict, to which photographs that cannot be read are added, with the reason.
 
     Raises:
@@ -482,13 +514,23 @@ def query(
     """
     rerank_by = rerank_by if rerank else None
     unreadable = {} if unreadable is None else unreadable
-    files: Photos = expand(photos, exclude, include, unreadable) if vectors is None else _query_vectors(vectors)
+    files: Photos = []
+    if vectors is None:
+        files = expand(photos, exclude, include, unreadable)
+    elif not is_code_file(vectors):
+        files = _query_vectors(vectors)
     searcher = searcher or Searcher(index, model, device, values=values)
     among = searcher.index.select(label or None, path or None, ids or None) if label or path or ids else None
     if among is not None and not len(among):
         warn("the index has no photograph of what --label, --path and --id ask for together")
     if recall is not None:
         candidates = searcher.index.calibrate(k, recall).candidates
+    if is_code_file(vectors):
+        if together or exclude_self or radius is not None:
+            raise HashretError("codes are asked one by one, for the k nearest")
+        file = CodeFile(str(vectors))
+        hits_of_codes = searcher.search_codes(file.codes(), k, among=among)
+        return [QueryAnswer(name, hits) for name, hits in zip(file.source, hits_of_codes, strict=True)]
     if exclude_self and (together or radius is not None):
         raise HashretError("exclude_self goes with neither together nor radius")
     if radius is not None:
@@ -559,7 +601,7 @@ def add(
     Args:
         index, model, device: see `Searcher`.
         photos: image files, or data sources as of `hashret.data.open_data`, which ``split``, ``exclude`` and
-            ``include`` are for; or an open source, or an array of vectors.
+            ``include`` are for; or an open source, or an array of vectors; or ``codes:FILE`` of `hashret.index.given`.
         again: add also photographs whose file is in the index already, which are left out otherwise.
         workers: decoding processes, see `hashret.encoding.encode`.
 
@@ -570,6 +612,9 @@ def add(
 
     refuse_engine(index)
     opened = open_index(index, "cpu")
+    names = [photos] if isinstance(photos, str) else photos if isinstance(photos, list | tuple) else []
+    if names and all(map(is_code_file, names)):
+        return EncodeReport(append(index, [str(name) for name in names], new_only=not again), 0, 0.0)
     if read_meta(model)["fingerprint"] != opened.meta["encoder"]:
         raise HashretError(
             f"the index {index} was built by another encoder than {model}", hint="name its own with --model"
@@ -591,7 +636,8 @@ def add(
             (shards[-1] / SKIPPED).unlink(missing_ok=True)  # of a run that was killed after this source
             report = encode(
                 source, model, shards[-1], device=device, precision=opened.meta["precision"],
-                features=opened.has_fc_features, workers=workers,
+                features=opened.has_fc_features and not isinstance(source, VectorSource), workers=workers,
+                vectors=_stored(opened) if isinstance(source, VectorSource) else None,
             )  # fmt: skip
             assert report is not None  # as this is the main process
             reports.append(report)
@@ -603,6 +649,14 @@ def add(
     warn_unreadable(reasons)
     rate = float(np.mean([report.rate for report in reports]))
     return EncodeReport(added, len(unreadable), rate, unreadable, passed_over)
+
+
+def _stored(index: Index) -> str | None:
+    """Return how an index keeps vectors, as `hashret.encode` takes it; None where that is as they come."""
+    if not index.has_fc_features:
+        return "none"
+    dtype = str(index.segments[0].columns["fc_features"].dtype)
+    return dtype if dtype in ("float32", "float16") else None
 
 
 def _new_photographs(index: Index, sources: Iterable[Source], again: bool) -> list[Source]:

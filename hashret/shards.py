@@ -339,6 +339,13 @@ class ShardFolder:
         first = read_shard(self.shard_path(0), verify=False)[0].columns()
         return {column.name for column in COLUMNS if column.optional and column.name in first}
 
+    def label_dimensions(self) -> int:
+        """Return 0 where the photographs have no labels, 1 where one each, 2 where several."""
+        if not self.manifest["shards"]:
+            return 0
+        labels = read_shard(self.shard_path(0), verify=False)[0].labels
+        return 0 if labels is None else labels.ndim
+
     def paths(self) -> Iterator[np.bytes_]:
         """Yield the path of each photograph as it is stored, one after the other."""
         for number in range(self.manifest["shards"]):

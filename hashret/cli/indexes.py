@@ -12,7 +12,7 @@ from .output import say
 
 
 @click.command("build-index")
-@click.option("--codes", multiple=True, default=("codes",), show_default=True, help="folder of shards; repeatable")
+@click.option("--codes", multiple=True, default=("codes",), show_default=True, help="folder of shards, or codes:FILE")
 @click.option("--out", default="index", show_default=True, help="index folder to write")
 @click.option(
     "--bits", type=int, help="length of the codes, where the encoder was trained for several; default: longest"

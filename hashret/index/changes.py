@@ -49,6 +49,7 @@ from .folder import (
     segment_name,
     write_shards,
 )  # fmt: skip
+from .given import ENCODER, CodeFile, is_code_file
 from .gone import gone_positions
 from .hamming import compile_for
 from .opening import open_index
@@ -113,12 +114,12 @@ def build_index(
     are removed, and others in the folder stay.
 
     Args:
-        codes: folders of shards. Ids go on counting from one to the next, and their classes are united by name.
+        codes: folders of shards, or packed codes that others made, see `hashret.index.given`. Ids go on counting from
+            one to the next, and their classes are united by name.
         out: folder to write.
         overwrite: replace an index that is there.
         values: keep the hash outputs. Without them the index is a tenth the size, and the re-rank can only be
             asymmetric.
-
         bits: length of the codes, one that the encoder was trained for; None for the longest.
 
     Raises:
@@ -133,6 +134,7 @@ def build_index(
     meta = _of_length(meta | {"lengths": lengths_of(folders[0].manifest)}, meta["bits"] if bits is None else bits)
     meta["classes"] = united(*(folder.manifest["classes"] for folder in folders))
     meta["protocol"] = folders[0].manifest.get("protocol") if len(folders) == 1 else None
+    values &= meta["encoder"] != ENCODER  # whose shards have none
     out = Path(out)
     _check_output(out, overwrite)
     remove_leftovers(out.parent, re.escape(out.name))  # of before indexes were built in their own folder
@@ -165,9 +167,10 @@ def build_index(
     return BuiltIndex(str(out), meta["count"], meta["bits"], tuple(meta["classes"]), meta)
 
 
-def _shard_folders(codes: _Folders) -> list[ShardFolder]:
-    """Open one or several folders of shards."""
-    return [ShardFolder(folder) for folder in ([codes] if isinstance(codes, (str, os.PathLike)) else codes)]
+def _shard_folders(codes: _Folders) -> list[ShardFolder | CodeFile]:
+    """Open one or several folders of shards, or files of codes."""
+    named = [codes] if isinstance(codes, (str, os.PathLike)) else codes
+    return [CodeFile(str(name)) if is_code_file(name) else ShardFolder(name) for name in named]
 
 
 def _of_length(meta: dict[str, Any], bits: int) -> dict[str, Any]:

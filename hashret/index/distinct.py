@@ -16,7 +16,7 @@ from ..bits import Codes, Distances, Positions
 from ..errors import HashretError
 from .arrays import ascends
 from .blocks import PAIRS_AT_ONCE, ROWS_AT_ONCE
-from .keys import make_query_keys, split_query_keys
+from .keys import MOST_QUERIES, make_query_keys, split_query_keys
 
 WORTH = 0.5  # fraction of distinct codes up to which a table of them pays
 _FEW = 4096  # items that faiss searches faster than a table is looked up
@@ -301,7 +301,8 @@ def expand(D: Distances, numbers: NDArray[np.int64], table: CodeTable, k: int) -
     distances, positions = np.empty((len(D), k), np.int32), np.empty((len(D), k), np.int64)
     start = 0
     while start < len(D):
-        stop = start + max(1, int(np.searchsorted(np.cumsum(totals[start:]), PAIRS_AT_ONCE)))
+        pairs = np.cumsum(totals[start : start + MOST_QUERIES])
+        stop = start + max(1, int(np.searchsorted(pairs, PAIRS_AT_ONCE)))
         block = slice(start, stop)
         size = sizes[block].ravel()
         item = table.items_of(numbers[block].ravel(), size).astype(np.int64)

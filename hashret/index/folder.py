@@ -17,19 +17,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bits import MAX_BITS, MIN_BITS, Codes, Distances, Labels, Positions, code_width
+from ..bits import MAX_BITS, MIN_BITS, MOST_BITS, Codes, Distances, Labels, Positions, code_width
 from ..errors import DamagedIndex, HashretError
 from ..files import StrPath, read_json
 from ..labels import renumbered
 from ..records import checked, fields, list_of, one_of, or_none, table_of, text, whole
 from ..renamed import forwarding, old_attributes
-from ..shards import LENGTHS, PROTOCOL, ShardFolder, read_shard
+from ..shards import LENGTHS, PROTOCOL, ShardFolder
 from ..vectors import Vectors
 from . import rerank
 from .background import BackgroundCheck
 from .calibration import Calibration, calibrate
 from .database import Database, Item
 from .distinct import damaged_table
+from .given import CodeFile
 from .hamming import HammingStage
 from .paths import cut, file_key, folder_key, path_matches, readings
 from .rows import Rows, concatenated
@@ -54,7 +55,7 @@ _SEGMENT = fields(
 )  # fmt: skip
 _META = fields(
     {
-        "bits": whole(MIN_BITS, MAX_BITS), "encoder": text(), "precision": one_of("bfloat16", "float32"),
+        "bits": whole(MIN_BITS, MOST_BITS), "encoder": text(), "precision": one_of("bfloat16", "float32"),
         "image_size": whole(1, 2**15), "classes": list_of(text()), "count": whole(), "generation": whole(1),
         "next_id": whole(0, 2**63 - 1), "segments": list_of(_SEGMENT, 1),
     },
@@ -427,7 +428,7 @@ def segment_name(generation: int) -> str:
 
 def write_shards(
     writer: SegmentWriter,
-    folders: Sequence[ShardFolder],
+    folders: Sequence[ShardFolder | CodeFile],
     classes: Sequence[str],
     first_id: int = 0,
     known: Collection[str] = frozenset(),
@@ -449,7 +450,7 @@ def write_shards(
     """
     columns = [shards.optional_columns() for shards in folders if shards.manifest["shards"]]
     carried = set.intersection(*columns) - {"labels"} if columns else set[str]()  # what all folders have
-    dimensions = [_label_dimensions(shards) for shards in folders]
+    dimensions = [shards.label_dimensions() for shards in folders]
     labelled, several = any(dimensions), 2 in dimensions
     for shards in folders:
         next_id, names, own = first_id, shards.manifest["classes"], "own_ids" in shards.manifest
@@ -473,14 +474,6 @@ def write_shards(
             writer.add(written, cut(shard.paths))
         first_id = next_id
     return first_id
-
-
-def _label_dimensions(shards: ShardFolder) -> int:
-    """Return 0 where the photographs of a folder of shards have no labels, 1 where one each, 2 where several."""
-    if not shards.manifest["shards"]:
-        return 0
-    labels = read_shard(shards.shard_path(0), verify=False)[0].labels
-    return 0 if labels is None else labels.ndim
 
 
 def read_meta(folder: StrPath) -> dict[str, Any]:
@@ -508,7 +501,8 @@ def _contradiction(meta: dict[str, Any]) -> str | None:
         return "a segment is named twice"
     for segment in meta["segments"]:
         name, codes, count = segment["name"], segment["codes"], segment["count"]
-        needed = _NEEDED | ({"starts.npy", "items.npy"} if segment["grouped"] else set())
+        needed = _NEEDED - ({"planes.npy"} if meta["bits"] > MAX_BITS else set())
+        needed |= {"starts.npy", "items.npy"} if segment["grouped"] else set()
         needed |= {segment["removed"]} if segment.get("removed") else set()
         if needed - segment["files"].keys():
             return f"segment {name} lacks {min(needed - segment['files'].keys())}"

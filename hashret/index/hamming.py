@@ -20,7 +20,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bits import Codes, Distances, Positions, code_width, pad, padded_width
+from ..bits import MAX_BITS, Codes, Distances, Positions, code_width, pad, padded_width
 from ..errors import HashretError
 from ..files import default_cache, is_private, is_writable, temporary_cache
 from .distinct import CodeTable, as_keys, expand, expand_one, group
@@ -64,7 +64,7 @@ class HammingStage:
             raise HashretError(f"the engine is {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}, not {backend}")
         if backend == "compiled" and not has_compiled():
             raise HashretError("the compiled scan needs numba: pip install 'hashret[fast]', or take the engine faiss")
-        self.table, self.bits, self.backend = table, bits, backend
+        self.table, self.bits, self.backend = table, bits, "faiss" if bits > MAX_BITS else backend
         self._flat, self._planes = flat, planes
         self._scan: Scan | None = None
         self._comparisons_until_load: int | None = None  # None until the first search; see `_compiled`

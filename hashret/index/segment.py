@@ -21,7 +21,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bits import Codes, Distances, HashOutputs, Labels, Positions, code_width, pad, padded_width, prefix
+from ..bits import MAX_BITS, Codes, Distances, HashOutputs, Labels, Positions, code_width, pad, padded_width, prefix
 from ..errors import HashretError
 from ..names import utf8_path
 from ..shards import COLUMNS
@@ -95,7 +95,8 @@ class SegmentWriter:
             for block in self.grouping.numbers:
                 numbers.add(block)
             numbers.close()
-        _save_planes(self.folder / "planes.npy", table.codes[:, : code_width(self.bits)])
+        if self.bits <= MAX_BITS:
+            _save_planes(self.folder / "planes.npy", table.codes[:, : code_width(self.bits)])
         names = sorted(file.name for file in self.folder.iterdir())
         return {
             "count": len(self), "codes": len(table.codes), "grouped": table.grouped,

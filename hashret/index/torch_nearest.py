@@ -17,7 +17,7 @@ from torch import Tensor
 from ..bits import Codes
 from .blocks import ROWS_AT_ONCE
 from .distinct import CodeTable
-from .keys import make_keys, make_query_keys, split_keys, split_query_keys
+from .keys import MOST_QUERIES, make_keys, make_query_keys, split_keys, split_query_keys
 
 GPU_MAX_K = 2048  # a limit of faiss's GPU selection
 _PAIRS_AT_ONCE = 2**25  # of queries with codes, or with items
@@ -87,7 +87,7 @@ class SegmentOnDevice:
         ends, start, keys = sizes.sum(1).cumsum(0).cpu().numpy(), 0, [D.new_empty(0, k)]
         while start < len(D):
             limit = _PAIRS_AT_ONCE + (ends[start - 1] if start else 0)
-            stop = max(start + 1, int(np.searchsorted(ends, limit, "right")))
+            stop = max(start + 1, int(np.searchsorted(ends[: start + MOST_QUERIES], limit, "right")))
             block = slice(start, stop)
             keys.append(_first_items(D[block], rows[block], sizes[block], self.starts, self.items, k))
             start = stop

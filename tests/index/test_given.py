@@ -1,0 +1,118 @@
+"""Codes that others made: every way of packing them, and the whole way without an encoder."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import hashret
+from hashret.bits import hamming
+from hashret.cli import main
+from hashret.errors import HashretError
+from hashret.index.given import packed
+
+X = np.random.default_rng(0).normal(size=(200, 64))
+Q = np.random.default_rng(1).normal(size=(7, 64))
+
+
+def numpy_packed(x):
+    return np.packbits(x > 0, axis=1)
+
+
+def ubinary(x):
+    """As sentence-transformers packs with precision="ubinary"."""
+    return np.packbits(x > 0, axis=-1)
+
+
+def binary(x):
+    """As sentence-transformers packs with precision="binary": bytes less 128."""
+    return (np.packbits(x > 0).reshape(len(x), -1) - 128).astype(np.int8)
+
+
+def faiss_packed(x):
+    """As faiss.real_to_binary packs: the first bit of a byte is its lowest."""
+    return np.packbits(x > 0, axis=1, bitorder="little")
+
+
+@pytest.mark.parametrize(
+    ("pack", "order"), [(numpy_packed, "big"), (ubinary, "big"), (binary, "big"), (faiss_packed, "little")]
+)
+def test_every_way_of_packing_gives_the_same_codes(pack, order):
+    assert np.array_equal(packed(pack(X), order=order), np.packbits(X > 0, axis=1))
+
+
+def test_faiss_packs_so():
+    import faiss
+
+    given = np.empty((len(X), 8), np.uint8)
+    x = np.ascontiguousarray(X, np.float32)
+    faiss.real_to_binary(x.size, faiss.swig_ptr(x), faiss.swig_ptr(given))
+    assert np.array_equal(given, faiss_packed(X))
+
+
+@pytest.mark.parametrize("width", [64, 1024])
+@pytest.mark.parametrize(("pack", "suffix"), [(binary, ""), (faiss_packed, ",order=little")])
+def test_the_whole_way_without_an_encoder(tmp_path, monkeypatch, width, pack, suffix):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(2)
+    x, q = rng.normal(size=(200, width)), rng.normal(size=(7, width))
+    x[150:] = x[100:150]  # codes repeat
+    labels = np.arange(200) % 3
+    np.savez("base.npz", codes=pack(x), labels=labels, ids=np.arange(200) * 2)
+    np.savez("asked.npz", codes=pack(q), labels=np.arange(7) % 3)
+
+    def run(*args):
+        done = CliRunner().invoke(main, [str(arg) for arg in args], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    run("build-index", "--codes", f"codes:base.npz{suffix}")
+    answers = [json.loads(line) for line in run("query", "--vector", f"codes:asked.npz{suffix}", "--json").splitlines()]
+    D = hamming(numpy_packed(q), numpy_packed(x))
+    nearest = np.argsort(D, axis=1, kind="stable")[:, :10]
+    assert [[hit["id"] for hit in one["hits"]] for one in answers] == (2 * nearest).tolist()
+    assert [[hit["hamming"] for hit in one["hits"]] for one in answers] == np.take_along_axis(D, nearest, 1).tolist()
+    figures = json.loads(run("evaluate", f"codes:asked.npz{suffix}"))
+    assert figures["hamming"]["map"] == pytest.approx(figures["reranked"]["map"], abs=0.02)
+    assert (figures["bits"], figures["queries"]) == (width, 7)
+    np.savez("more.npz", codes=pack(q), ids=np.arange(7) + 1000)
+    assert "7 photographs added" in run("add", "index", f"codes:more.npz{suffix}")
+    searcher = hashret.Searcher("index")
+    assert [hits[0].id for hits in searcher.search_codes(numpy_packed(q))] == list(range(1000, 1007))
+    assert searcher.search_codes(numpy_packed(q)[3], 1)[0][0].hamming == 0
+    with pytest.raises(HashretError, match="nobody knows the encoder of this index"):
+        searcher.search_vectors(q)
+
+
+def test_odd_numbers_of_bits(tmp_path):
+    codes = np.packbits(X[:, :20] > 0, axis=1)
+    np.save(tmp_path / "c.npy", codes)
+    built = hashret.build_index(f"codes:{tmp_path / 'c.npy'},bits=20", tmp_path / "index")
+    assert built.bits == 20
+    assert hashret.Searcher(tmp_path / "index").search_codes(codes[5], 1)[0][0].hamming == 0
+
+
+@pytest.mark.parametrize(
+    ("array", "options", "message"),
+    [
+        (X, {}, "packed codes are bytes, uint8 or int8"),
+        (np.zeros((3, 0), np.uint8), {}, "do not have 0 bits"),
+        (np.ones((3, 3), np.uint8), {"bits": 20}, "there are ones behind the 20 bits"),
+        (np.zeros((3, 3), np.uint8), {"bits": 25}, "codes of 3 bytes do not have 25 bits"),
+        (np.zeros((3, 600), np.uint8), {}, "of 8 to 4096"),
+        (np.zeros((3, 3), np.uint8), {"order": "odd"}, "big or little, not odd"),
+    ],
+)
+def test_what_is_no_code(array, options, message):
+    with pytest.raises(HashretError, match=message):
+        packed(array, **options)
+
+
+def test_codes_of_another_width_are_one_line(tmp_path):
+    np.save(tmp_path / "c.npy", numpy_packed(X))
+    hashret.build_index(f"codes:{tmp_path / 'c.npy'}", tmp_path / "index")
+    with pytest.raises(HashretError, match="queries of 4 bytes do not fit an index of 64 bits"):
+        hashret.Searcher(tmp_path / "index").search_codes(numpy_packed(Q)[:, :4])
+    with pytest.raises(HashretError, match="bits=x is no number of bits"):
+        hashret.build_index(f"codes:{tmp_path / 'c.npy'},bits=x", tmp_path / "index", overwrite=True)
