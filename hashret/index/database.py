@@ -1,11 +1,12 @@
 """What a search needs of a database of encoded photographs, be it an index folder here or a collection in an engine.
 
-The two stages of retrieval stand here once, in `Database.search`. A database gives the steps: `nearest`, the Hamming
+The two stages of retrieval stand here once, in `Database.ranked`. A database gives the steps: `nearest`, the Hamming
 stage, and `reranked`, the re-rank stage.
 """
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -57,6 +58,19 @@ class Candidates(NamedTuple):
     hamming: Distances
     positions: Positions
     cut: NDArray[np.bool_]
+
+
+class Ranked(NamedTuple):
+    """The candidates of some queries in the order of the re-rank.
+
+    ``euclidean`` float32 (m, c) ascends, and is NaN without re-rank; ``order`` int64 (m, c) are the columns of the
+    ``candidates`` in that order; ``seconds`` are those of the two stages.
+    """
+
+    candidates: Candidates
+    euclidean: NDArray[np.float32]
+    order: Positions
+    seconds: tuple[float, float]
 
 
 class Item(NamedTuple):
@@ -250,24 +264,53 @@ class Database(ABC):
         Raises:
             HashretError: k or candidates below 1, or codes of another width, or a database without hash outputs.
         """
-        if rerank_by is None or hash_outputs is None:
-            self.check(codes, k, 1 if candidates is None else candidates)
-            D, positions = self.nearest(codes, k, among)
-            none = np.zeros(len(positions), np.int64)
-            return Hits(positions, D, np.full(positions.shape, np.nan, np.float32), none, none.astype(bool))
-        rerank_by = self.rerank_choice(rerank_by)
-        queries = query_features if rerank_by in OF_FEATURES else hash_outputs
-        if queries is None:
-            raise HashretError(f"a re-rank by {rerank_by} needs the features of the queries")
+        rerank = None
+        if rerank_by is not None and hash_outputs is not None:
+            rerank_by = self.rerank_choice(rerank_by)
+            queries = query_features if rerank_by in OF_FEATURES else hash_outputs
+            if queries is None:
+                raise HashretError(f"a re-rank by {rerank_by} needs the features of the queries")
+            rerank = rerank_by, queries
         best = []
-        for numbers, hamming, positions, cut in self.candidates(codes, k, candidates, among):
-            euclidean, order = self.reranked(queries[numbers], positions, rerank_by)
+        for (numbers, hamming, positions, cut), euclidean, order, _ in self.ranked(codes, rerank, k, candidates, among):
             first = np.arange(len(order))[:, None], order[:, :k]
-            counts = np.full(len(order), positions.shape[1])
+            counts = np.full(len(order), positions.shape[1] if rerank else 0)
             best.append((numbers, positions[first], hamming[first], euclidean[:, :k], counts, cut))
         queries_in_groups, *columns = (np.concatenate(column) for column in zip(*best, strict=True))
         as_asked = np.argsort(queries_in_groups)
         return Hits(*(column[as_asked] for column in columns))
+
+    def ranked(
+        self,
+        codes: Codes,
+        rerank: tuple[str, Vectors] | None,
+        k: int = 10,
+        candidates: int | None = None,
+        among: Any = None,
+    ) -> Iterator[Ranked]:
+        """Yield all candidates of queries in both orders, of queries with equally many together.
+
+        Args:
+            rerank: what the re-rank compares, one of `hashret.index.rerank.CHOICES`, and that of the queries, float32
+                (nq, width). None leaves the Hamming order, of k candidates.
+            codes, k, candidates, among: as of `search`, as are the errors.
+        """
+        started = time.perf_counter()
+        if rerank is None:
+            self.check(codes, k, 1 if candidates is None else candidates)
+            D, positions = self.nearest(codes, k, among)
+            groups = [Candidates(np.arange(len(D)), D, positions, np.zeros(len(D), bool))]
+        else:
+            groups = self.candidates(codes, k, candidates, among)
+        hamming_seconds = time.perf_counter() - started
+        for group in groups:
+            started = time.perf_counter()
+            if rerank is None:
+                order = np.broadcast_to(np.arange(group.positions.shape[1]), group.positions.shape)
+                euclidean = np.full(order.shape, np.nan, np.float32)
+            else:
+                euclidean, order = self.reranked(rerank[1][group.queries], group.positions, rerank[0])
+            yield Ranked(group, euclidean, order, (hamming_seconds, time.perf_counter() - started))
 
     def candidates(self, codes: Codes, k: int, candidates: int | None = None, among: Any = None) -> list[Candidates]:
         """Return the candidates of queries, as `search` takes them: of queries with equally many together."""

@@ -28,25 +28,20 @@ def answer(
         code: packed, uint8 (w,).
         hash_outputs: float32 (bits,), where they are known.
         parameters: the parameters of the search.
-        rerank: what the re-rank compares, one of `hashret.index.rerank.CHOICES`, and that of the query, float32 (d,);
+        rerank: what the re-rank compares, one of `hashret.index.rerank.CHOICES`, and that of the query, float32 (1, d);
             None leaves the Hamming order.
         query: further fields of `Query`; the time of the two stages is added to its ``milliseconds``.
     """
     index, milliseconds = snapshot.index, dict(query.pop("milliseconds", {}))
     among = snapshot.among(parameters.label)
-    started = time.perf_counter()
-    [(_, [hamming], positions, [cut])] = index.candidates(code[None], parameters.k, parameters.candidates, among)
-    milliseconds["hamming"] = since(started)
-    started = time.perf_counter()
-    if rerank is None:
-        euclidean, order = np.full(positions.shape, np.nan, np.float32), np.arange(positions.shape[1])[None]
-    else:
-        euclidean, order = index.reranked(rerank[1][None], positions, rerank[0])
-    milliseconds["rerank"] = since(started)
-    reranked_ranks = np.argsort(order[0])  # of each candidate, from 0
-    best, nearest = order[0, : parameters.k].tolist(), range(min(parameters.k, positions.shape[1]))
+    [ranked] = index.ranked(code[None], rerank, parameters.k, parameters.candidates, among)  # one query is one group
+    [hamming], [positions], [cut] = ranked.candidates[1:]
+    [euclidean], [order] = ranked.euclidean, ranked.order
+    milliseconds |= zip(("hamming", "rerank"), (round(1000 * seconds, 3) for seconds in ranked.seconds), strict=True)
+    reranked_ranks = np.argsort(order)  # of each candidate, from 0
+    best, nearest = order[: parameters.k].tolist(), range(min(parameters.k, len(positions)))
     columns = sorted({*best, *nearest})
-    items = dict(zip(columns, index.items(positions[0, columns].tolist(), codes=True), strict=True))
+    items = dict(zip(columns, index.items(positions[columns].tolist(), codes=True), strict=True))
 
     def hit(column: int, rank: int) -> Hit:
         item, reranked_rank = items[column], int(reranked_ranks[column])
@@ -54,7 +49,7 @@ def answer(
         return Hit(
             rank=rank, id=item.id, path=item.path, label=item.label, labels=list(item.labels),
             hamming=int(hamming[column]), hamming_rank=column + 1,
-            euclidean=None if rerank is None else float(euclidean[0, reranked_rank]),
+            euclidean=float(euclidean[reranked_rank]) if rerank else None,
             reranked_rank=reranked_rank + 1, code=item.code.tobytes().hex(),
         )  # fmt: skip
 
@@ -68,7 +63,7 @@ def answer(
         hits=[hit(column, rank) for rank, column in enumerate(best, 1)],
         hamming_hits=[hit(column, column + 1) for column in nearest],
         count=len(index) if among is None else len(among),
-        candidates=positions.shape[1],
+        candidates=len(positions) if rerank else 0,
         ties_cut=bool(cut),
         generation=index.meta["generation"],
     )

@@ -282,7 +282,7 @@ async def _search(
         compared = vector
     elif choice == "none" or (choice != "asymmetric" and not snapshot.index.has_hash_outputs):
         compared = None
-    rerank = None if compared is None else (choice, compared)
+    rerank = None if compared is None else (choice, compared[None])
     answered = await run_in_threadpool(answer, snapshot, code, hash_outputs, parameters, rerank, **query)
     service.metrics.query(answered.query.milliseconds)
     return answered
