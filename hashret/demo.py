@@ -25,7 +25,11 @@ _TEST_EVERY = 5  # every fifth digit of a class is a test photograph
 
 
 def write_digits(folder: StrPath) -> None:
-    """Write scikit-learn's 1,797 handwritten digits as PNGs, ``folder/{train,test}/<digit>/<number>.png``."""
+    """Write scikit-learn's 1,797 handwritten digits as PNGs, ``folder/{train,test}/<digit>/<number>.png``.
+
+    Raises:
+        HashretError: scikit-learn is not installed, or the system refuses to write.
+    """
     try:
         from sklearn.datasets import load_digits
     except ImportError:
@@ -48,11 +52,14 @@ def write_digits(folder: StrPath) -> None:
                 with atomic(folder / name) as partial:
                     partial.write_bytes(png)
         return
-    with partial_folder(folder) as partial:
-        for name, png in pictures.items():
-            (partial / name).parent.mkdir(parents=True, exist_ok=True)
-            (partial / name).write_bytes(png)
-        place_folder(partial, folder)
+    try:
+        with partial_folder(folder) as partial:
+            for name, png in pictures.items():
+                (partial / name).parent.mkdir(parents=True, exist_ok=True)
+                (partial / name).write_bytes(png)
+            place_folder(partial, folder)
+    except OSError as error:
+        raise HashretError(f"cannot write the digits to {folder}: {error.strerror or error}") from error
 
 
 def demo(
