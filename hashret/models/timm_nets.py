@@ -30,7 +30,7 @@ def describe(spec: str) -> Backbone:
     if not re.fullmatch(r"[\w.]+", name) or not timm.is_model(name):  # "hf-hub:…" and "local-dir:…" would fetch code
         raise HashretError(f"timm has no network {name}", hint="timm.list_models() lists those it has")
     try:
-        config = timm.create_model(name, num_classes=0).pretrained_cfg
+        config: Any = timm.create_model(name, num_classes=0).pretrained_cfg
     except Exception as error:
         raise HashretError(f"timm cannot make {name}: {str(error).splitlines()[0]}") from None
     size, one_size = int(config["input_size"][-1]), bool(config.get("fixed_input_size"))
@@ -73,7 +73,7 @@ def _build(name: str) -> nn.Module:
 def _weights(name: str) -> dict[str, Tensor]:
     import timm
 
-    config = timm.get_pretrained_cfg(name)
+    config: Any = timm.get_pretrained_cfg(name)
     address = config.url
     if not address:
         from huggingface_hub import hf_hub_url
