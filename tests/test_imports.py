@@ -22,7 +22,6 @@ LAYERS = [  # a folder or module may import from those above alone
     ["collapse"],
     ["models"],
     ["methods"],
-    ["backbones"],
     ["data"],
     ["training", "encoding", "index"],
     ["engines", "near_duplicates"],
