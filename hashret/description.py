@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import HashretError
 from .files import StrPath, read_text
@@ -13,6 +13,9 @@ from .names import json_lines
 from .records import checked, list_of
 from .results import WasDict
 from .shards import MANIFEST, SKIPPED_LINE, count_shards, read_manifest
+
+if TYPE_CHECKING:
+    from .index.substrings import Tables
 
 
 @dataclass(frozen=True)
@@ -79,9 +82,15 @@ def _index(folder: Path, verify: bool | None) -> dict[str, Any]:
         "segments": len(segments),
         "removed": sum(segment.get("removed_count", 0) for segment in segments),
         "searched": [f"{one['codes']:,} {names[one['grouped']]} of {one['count']:,}" for one in segments],
+        "tables": [_tables(one.stage.tables) for one in opened.segments],
         "bytes_per_item": round(size / max(1, meta["count"]), 1),
         "checked": opened.checked,
     }
+
+
+def _tables(tables: Tables | None) -> str | None:
+    """Return over which substrings of the codes a segment has tables, in words; None where it has none."""
+    return tables and f"{len(tables.layout.lengths)} substrings of {' + '.join(map(str, tables.layout.lengths))} bits"
 
 
 def _photographs(folder: Path) -> dict[str, Any]:

@@ -112,11 +112,12 @@ class CodeTable:
         begin = starts[numbers] - (np.cumsum(sizes) - sizes)
         return _within(items[np.repeat(begin, sizes) + np.arange(sizes.sum())], self.item_end, "items.npy")
 
-    def subset(self, mask: NDArray[np.bool_]) -> CodeTable:
-        """Return the table of the items of a mask, bool (n,), by their old numbers."""
+    def subset(self, mask: NDArray[np.bool_]) -> tuple[CodeTable, NDArray[np.integer[Any]]]:
+        """Return the table of the items of a mask, bool (n,), by their old numbers, and the old number of each code."""
         if not self.grouped:
             kept = np.flatnonzero(mask).astype(np.int32)
-            return CodeTable(np.ascontiguousarray(self.codes[kept]), np.arange(len(kept) + 1), kept, end=self.item_end)
+            codes = np.ascontiguousarray(self.codes[kept])
+            return CodeTable(codes, np.arange(len(kept) + 1), kept, end=self.item_end), kept
         self.check()
         old_starts, old_items = self.lists()
         keep = mask[old_items]
@@ -127,7 +128,8 @@ class CodeTable:
         order = np.argsort(first)  # by first appearance, anew
         starts = np.concatenate([[0], np.cumsum(sizes[order])])
         sources = np.repeat(ends[rows][order] - starts[:-1], sizes[order]) + np.arange(len(items))
-        return CodeTable(np.ascontiguousarray(self.codes[rows[order]]), starts, items[sources], end=self.item_end)
+        rows = rows[order]
+        return CodeTable(np.ascontiguousarray(self.codes[rows]), starts, items[sources], end=self.item_end), rows
 
 
 class Grouping:

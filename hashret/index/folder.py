@@ -41,7 +41,10 @@ FORMAT = 2
 SHARED = ("bits", "encoder", "precision", "image_size", "rerank_by")  # what all shard folders of an index must agree on
 SEGMENT = r"\d{6,}"  # names of segments,
 REMOVED = r"removed-\d{6,}\.npy"  # and of their files
-_ARRAYS = "|".join(["starts", "items", "numbers", "planes", "path_ends", *(column.stored for column in ROW_COLUMNS)])
+_ARRAYS = "|".join(
+    ["starts", "items", "numbers", "planes", "path_ends", "substring_(starts|numbers|rest)"]
+    + [column.stored for column in ROW_COLUMNS]
+)
 SEGMENT_FILE = rf"hamming\.faiss|paths\.bin|({_ARRAYS})\.npy|{REMOVED}"
 _NO_FILE = "no file of an index"
 _NEEDED = {"hamming.faiss", "planes.npy", "ids.npy", "paths.bin", "path_ends.npy"}

@@ -1,8 +1,9 @@
 """Hamming stage: exact nearest codes, over distinct codes where they repeat.
 
-Every answer is that of faiss `IndexBinaryFlat` on all codes, in the order of (distance, item). Two backends give it,
-both on the CPU: the compiled scan (`hashret.index.scan`) where numba is installed, and faiss. `hashret.index.resident`
-searches on a GPU.
+Every answer is that of faiss `IndexBinaryFlat` on all codes, in the order of (distance, item). Three ways lead to it on
+the CPU: tables over substrings (`hashret.index.substrings`), which read little of the codes, the compiled scan
+(`hashret.index.scan`), which reads all of them, and faiss, where numba is not installed. The first two are chosen for
+each query by what they cost. `hashret.index.resident` searches on a GPU.
 """
 
 from __future__ import annotations
@@ -28,13 +29,19 @@ from .rows import ItemCodes, Rows
 from .threads import at_most
 
 if TYPE_CHECKING:
+    from .multi_index import MultiIndex
     from .scan import Scan
+    from .substrings import Tables
 
 BACKENDS = ("auto", "compiled", "faiss")
 # Loading the compiled scan takes as long as faiss takes for so many comparisons of codes, and compiling it for so many.
 _COMPARISONS_TO_LOAD = 2**28
 _COMPARISONS_TO_COMPILE = 2**33
 _CODES_TO_COMPILE = 2**16  # of an index for which the scan is compiled when it is built
+# Nanoseconds that the scan takes of one core for a bit of a code: to compute, and to wait for memory, which the queries
+# of a tile share. Of the machine that those of `hashret.index.substrings` are of; only their ratios matter.
+_SCAN_BIT_NS, _SCAN_WAIT_NS, _SCAN_TILE = 0.005, 0.004, 16
+_LONGEST_PAUSE = 64  # queries that go to the scan at once, where tables were of no use for the queries before
 _PYCACHE = Path(__file__).with_name("__pycache__")
 
 
@@ -47,6 +54,7 @@ class HammingStage:
         backend: "compiled", "faiss", or "auto": compiled where numba is installed and there is enough to search.
         flat: a faiss IndexBinaryFlat over the table's codes; None to make one when it is needed.
         planes: the codes' `hashret.index.planes.bit_planes`; None to make them when they are needed.
+        tables: over the substrings of the codes, None where there are none.
 
     Raises:
         HashretError: no such backend, or the compiled scan without numba.
@@ -59,13 +67,17 @@ class HammingStage:
         backend: str = "auto",
         flat: Any = None,
         planes: NDArray[np.uint64] | None = None,
+        tables: Tables | None = None,
     ) -> None:
         if backend not in BACKENDS:
             raise HashretError(f"the engine is {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}, not {backend}")
         if backend == "compiled" and not has_compiled():
             raise HashretError("the compiled scan needs numba: pip install 'hashret[fast]', or take the engine faiss")
         self.table, self.bits, self.backend = table, bits, "faiss" if bits > MAX_BITS else backend
-        self._flat, self._planes = flat, planes
+        self._flat, self._planes, self.tables = flat, planes, tables
+        self._multi_index: MultiIndex | None = None  # made of the tables when the compiled code is loaded
+        self._pauses: dict[int, int] = {}  # how many queries for about so many answers go to the scan at once,
+        self._waiting: dict[int, int] = {}  # and how many of these are still to come
         self._scan: Scan | None = None
         self._comparisons_until_load: int | None = None  # None until the first search; see `_compiled`
 
@@ -91,7 +103,9 @@ class HammingStage:
 
     def subset(self, mask: NDArray[np.bool_]) -> HammingStage:
         """Return a stage of the items of a mask, bool (n,), which keep their numbers."""
-        return HammingStage(self.table.subset(mask), self.bits, self.backend)
+        table, rows = self.table.subset(mask)
+        tables = None if self.tables is None else self.tables.part(rows)
+        return HammingStage(table, self.bits, self.backend, tables=tables)
 
     def search(self, xq: Codes, k: int) -> tuple[Distances, Positions]:
         """Find the k nearest items, nearest first: packed uint8 (nq, w) -> D int32, I int64 (nq, min(k, count)).
@@ -115,9 +129,36 @@ class HammingStage:
     def _search(self, xq: Codes, k: int) -> tuple[Distances, Positions]:
         scan = self._compiled(len(xq))
         if scan is not None:
-            return scan.search(xq, k, faiss.omp_get_max_threads())
+            threads = faiss.omp_get_max_threads()
+            return self._search_tables(scan, xq, k, threads) if self._multi_index else scan.search(xq, k, threads)
         xq = pad(xq, padded_width(self.bits))
         return self._search_distinct(xq, k) if self.table.grouped else self._ask_faiss(xq, k)
+
+    def _search_tables(self, scan: Scan, xq: Codes, k: int, threads: int) -> tuple[Distances, Positions]:
+        """Answer by the tables what costs less so, and by the scan the rest.
+
+        Queries for about as many answers as those for which the tables were of no use go to the scan at once, up to
+        64 in a row, so that hardly any time is lost where codes are long or lie far from the queries.
+        """
+        assert self._multi_index is not None
+        about = k.bit_length()
+        if self._waiting.get(about, 0) > 0:
+            self._waiting[about] -= len(xq)
+            return scan.search(xq, k, threads)
+        D, I, answered = self._multi_index.search(xq, k, self._scan_ns(len(xq), threads), threads)
+        missed = np.flatnonzero(~answered)
+        if len(missed):
+            D[missed], I[missed] = scan.search(xq[missed], k, threads)
+        useless = 2 * len(missed) > len(xq)
+        self._pauses[about] = min(2 * self._pauses.get(about, 0) + 1, _LONGEST_PAUSE) if useless else 0
+        self._waiting[about] = self._pauses[about]
+        return D, I
+
+    def _scan_ns(self, queries: int, threads: int) -> float:
+        """Return the nanoseconds that the scan takes for one of so many queries."""
+        together = min(_SCAN_TILE, -(-queries // threads))
+        bits = 8 * code_width(self.bits)
+        return len(self.table.codes) * bits * (_SCAN_BIT_NS + _SCAN_WAIT_NS / together) / max(1, threads // queries)
 
     def _search_distinct(self, xq: Codes, k: int) -> tuple[Distances, Positions]:
         """Fetch more and more of the nearest distinct codes until these hold the k nearest items of each query."""
@@ -152,8 +193,8 @@ class HammingStage:
             raise HashretError(f"the radius is a number of bits, not {radius}")
         xq = pad(xq, padded_width(self.bits))
         for query in range(len(xq) if len(self) else 0):
-            _, D, rows = self.flat.range_search(xq[query : query + 1], radius + 1)  # faiss: less than
-            D, items = D.astype(np.int32), rows
+            D, rows = self._rows_within(xq[query : query + 1], radius)
+            items = rows
             if self.table.grouped:
                 sizes = self.table.sizes(rows)
                 items = self.table.items_of(rows, sizes).astype(np.int64)
@@ -161,12 +202,24 @@ class HammingStage:
             order = np.lexsort((items, D))
             yield query, D[order], items[order]
 
+    def _rows_within(self, xq: Codes, radius: int) -> tuple[Distances, NDArray[np.int64]]:
+        """Return distances and rows of the codes of the table within a radius of one query, in any order."""
+        if self._compiled(1) is not None and self._multi_index is not None:
+            near = self._multi_index.within(xq[0], radius, self._scan_ns(1, 1))
+            if near is not None:
+                return near
+        _, D, rows = self.flat.range_search(xq, radius + 1)  # faiss: less than
+        return D.astype(np.int32), rows
+
     def warm(self) -> HammingStage:
         """Load the compiled scan now, rather than when searching has cost as much as loading it."""
         self._comparisons_until_load = 0
         scan = self._compiled(0)
         if scan is not None:
-            scan.search(self.table.codes[:1, : code_width(self.bits)], 1)
+            query = self.table.codes[:1, : code_width(self.bits)]
+            scan.search(query, 1)
+            if self._multi_index is not None:
+                self._multi_index.search(query, 1, float("inf"))
         return self
 
     def _compiled(self, queries: int) -> Scan | None:
@@ -187,6 +240,10 @@ class HammingStage:
             if self._planes is None:
                 self._planes = bit_planes(np.ascontiguousarray(table.codes[:, : code_width(self.bits)]))
             self._scan = module.Scan(self._planes, len(table.codes), table.starts, table.items, table.item_end)
+            if self.tables is not None:
+                from .multi_index import MultiIndex
+
+                self._multi_index = MultiIndex(self.tables, table)
         return self._scan
 
     def _ask_faiss(self, xq: Codes, k: int) -> tuple[Distances, NDArray[np.int64]]:
@@ -203,7 +260,10 @@ def has_compiled() -> bool:
 
 
 def compile_for(codes: int) -> None:
-    """Compile the scan where an index of so many codes will want it, so that no query has to wait for that."""
+    """Compile the scan where an index of so many codes will want it, so that no query has to wait for that.
+
+    Building tables (`hashret.index.substrings`) has compiled what searches them.
+    """
     if codes >= _CODES_TO_COMPILE and (scan := load_scan()):
         scan.compile_scan()
 
@@ -223,9 +283,10 @@ def load_scan() -> ModuleType | None:
 
             before, config.CACHE_DIR = config.CACHE_DIR, str(folder)
             try:
-                from . import scan
+                from . import multi_index, scan
             finally:
                 config.CACHE_DIR = before
+            assert multi_index.__name__  # imported here, as its functions keep their code in the same folder
             return scan
     except (ImportError, RuntimeError) as error:  # of another numpy, of llvmlite, of a system without executable memory
         reason = str(error).splitlines()[0]

@@ -152,7 +152,7 @@ class Resident(Index):
             return
         resources = faiss.StandardGpuResources() if self.device.type == "cuda" else None
         tables = [
-            segment.stage.table.subset(segment.alive) if len(segment.removed) else segment.stage.table
+            segment.stage.table.subset(segment.alive)[0] if len(segment.removed) else segment.stage.table
             for segment in self.segments
         ]
         codes = [DeviceCodes(table.codes, self.device, resources) for table in tables]

@@ -2,7 +2,9 @@
 
 `hamming.faiss` is an `IndexBinaryFlat` over zero-padded codes, each distinct code once where codes repeat; `starts.npy`
 and `items.npy` are then the items of each (`CodeTable`), `numbers.npy` the code of each item, which segments of before
-do without. `planes.npy` holds the codes by bit for the compiled scan.
+do without. `planes.npy` holds the codes by bit for the compiled scan. Of many codes, `substring_starts.npy`,
+`substring_numbers.npy` and `substring_rest.npy` are the tables over their substrings (`hashret.index.substrings`);
+segments of before, and of machines without numba, have none.
 `paths.bin` and `path_ends.npy` hold the paths, and each other column of the shards has a file with a row for each
 photograph, such as `ids.npy`. All are mapped.
 """
@@ -28,9 +30,10 @@ from ..shards import COLUMNS
 from .arrays import ascends, damaged, map_array
 from .blocks import ROWS_AT_ONCE
 from .distinct import CodeTable, Grouping
-from .hamming import HammingStage
+from .hamming import HammingStage, load_scan
 from .paths import Paths
 from .planes import BLOCK, WORDS, bit_planes
+from .substrings import PAYS_FROM, SHORT_REST, Layout, Tables
 
 _OVERFETCH = 1000  # removed photographs that a search passes over; where more are in the way, it leaves all out first
 MAX_ITEMS = 2**31 - 1
@@ -97,6 +100,8 @@ class SegmentWriter:
             numbers.close()
         if self.bits <= MAX_BITS:
             _save_planes(self.folder / "planes.npy", table.codes[:, : code_width(self.bits)])
+            if len(table.codes) >= PAYS_FROM and load_scan():
+                _save_tables(self.folder, table.codes, self.bits)
         names = sorted(file.name for file in self.folder.iterdir())
         return {
             "count": len(self), "codes": len(table.codes), "grouped": table.grouped,
@@ -146,7 +151,7 @@ class Segment:
         )
         planes = self._map("planes.npy", ("<u8", (-(-m // BLOCK), 8 * code_width(bits), WORDS)))
         self._check_ends(table)
-        self.stage = HammingStage(table, bits, backend, self._flat(), planes)
+        self.stage = HammingStage(table, bits, backend, self._flat(), planes, self._map_tables(table.codes))
 
     def __len__(self) -> int:
         return int(self.meta["count"])
@@ -203,6 +208,19 @@ class Segment:
     def _map(self, name: str, *kinds: tuple[str, tuple[int | None, ...]]) -> Any:
         """Map a file of the segment, see `map_array`; None where `index.json` names no such file."""
         return map_array(self.folder / name, *kinds) if name in self.meta["files"] else None
+
+    def _map_tables(self, codes: Codes) -> Tables | None:
+        """Map the tables over substrings; None where the segment has none."""
+        if "substring_starts.npy" not in self.meta["files"]:
+            return None
+        starts = self._map("substring_starts.npy", ("<u4", (None, None)))
+        layout = Layout.of(self.bits, len(starts)) if 0 < len(starts) <= self.bits else None
+        if layout is None or starts.shape[1] != (1 << int(layout.lengths.max())) + 1:
+            raise damaged(self.folder.parent, "substring_starts.npy", "is not as it was written")
+        size = len(starts) * len(codes)
+        numbers = self._map("substring_numbers.npy", ("<u4", (size,)))
+        rest = self._map("substring_rest.npy", ("<u4" if layout.rest == SHORT_REST else "<u8", (size,)))
+        return Tables(codes, layout, starts, numbers.reshape(len(starts), -1), rest.reshape(len(starts), -1))
 
     def _check_flat(self, codes: int, width: int) -> None:
         """Raise HashretError unless the header of hamming.faiss is that of so many codes, which faiss would trust."""
@@ -278,6 +296,22 @@ def _save_planes(path: Path, codes: Codes) -> None:
     for start in range(0, len(codes), ROWS_AT_ONCE):  # which is a multiple of a block of planes
         file.add(bit_planes(codes[start : start + ROWS_AT_ONCE]))
     file.close()
+
+
+def _save_tables(folder: Path, codes: Codes, bits: int) -> None:
+    """Write the tables over the substrings of codes, uint8 (m, w), a piece at a time."""
+    from .multi_index import build_table
+
+    layout = Layout.for_codes(bits, len(codes))
+    starts, numbers, rest = (_ArrayFile(folder / f"substring_{name}.npy") for name in ("starts", "numbers", "rest"))
+    for number in range(len(layout.offsets)):
+        for table_starts, piece in build_table(codes, layout, number):
+            if piece.first:
+                starts.add(table_starts[None])
+            numbers.add(piece.numbers)
+            rest.add(piece.rest)
+    for file in (starts, numbers, rest):
+        file.close()
 
 
 class _ArrayFile:
