@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 import time
@@ -188,9 +189,10 @@ def evaluate(
     evaluation_set = open_evaluation_set(
         queries, index, model, split, device, rerank_by=rerank_by, values=values, exclude=exclude, include=include
     )
-    with tempfile.TemporaryDirectory() as folder:
+    with contextlib.ExitStack() as stack:
         if bits not in (None, evaluation_set.index.bits):
-            evaluation_set = _shortened(evaluation_set, index, bits, Path(folder) / "index", device)
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            evaluation_set = _shortened(evaluation_set, index, bits, folder / "index", device)
         figures = score(evaluation_set, candidates, rerank_by, k, topk, index_order, protocol).figures
     _warn(figures, len(evaluation_set.classes) if evaluation_set.labels.ndim == 1 else None)
     if out:

@@ -80,9 +80,9 @@ def test_pages_have_maps_unless_told_otherwise(workplace, photos):
     assert hashret("query", photo, "-k", 3, "--html", "hits.html").exit_code == 0
     assert hashret("query", photo, "-k", 3, "--html", "plain.html", "--no-maps").exit_code == 0
     assert hashret("query", photo, photo, "--html", "mean.html", "--together", "mean").exit_code == 0
-    assert "map places" in (workplace / "hits.html").read_text()
+    assert "map cells" in (workplace / "hits.html").read_text()
     for page in ("plain.html", "mean.html"):
-        assert "map places" not in (workplace / page).read_text()
+        assert "map cells" not in (workplace / page).read_text()
 
 
 def test_explain_draws_and_prints(workplace, photos):

@@ -126,6 +126,16 @@ def train(
         raise HashretError("no length of code is named")
     bits = lengths[-1]
     check_metric(metric)
+    _check_choice("augment", augment, ("none", "crop", "crop-flip"))
+    _check_choice("gate", gate, GATES)
+    if (epochs is not None and epochs < 1) or batch_size < 2:
+        raise HashretError("epochs must be at least 1, the batch size at least 2")
+    if batch_size < world():
+        raise HashretError(
+            f"a batch of {batch_size} cannot be shared by {world()} processes", hint="raise --batch-size"
+        )
+    if not 0 <= heldout < 1:
+        raise HashretError(f"the held-out share must be at least 0 and below 1, not {heldout}")
     with main_first():  # what is downloaded or unpacked is so once
         source = as_source(data, split, download=download, exclude=exclude, include=include).single_label()
     on_vectors = isinstance(source, VectorSource)
@@ -138,8 +148,6 @@ def train(
     method_class = get_method(method)
     _check_choice("resize", resize, RESIZES)
     trained_stages = _trained_stages(finetune)
-    _check_choice("augment", augment, ("none", "crop", "crop-flip"))
-    _check_choice("gate", gate, GATES)
     pooled_alone = method_class.fitted or method_class.views  # what reads nothing but pooled features
     if pooled_alone and trained_stages != 0:
         raise HashretError(f"{method} learns from the features of frozen layers", hint="leave --finetune out")
@@ -150,14 +158,6 @@ def train(
     if weights == "none" and trained_stages is not None and not on_vectors:
         hint = "name --weights" if pooled_alone else "add --finetune all"
         raise HashretError("a backbone without weights has nothing to freeze", hint=hint)
-    if (epochs is not None and epochs < 1) or batch_size < 2:
-        raise HashretError("epochs must be at least 1, the batch size at least 2")
-    if batch_size < world():
-        raise HashretError(
-            f"a batch of {batch_size} cannot be shared by {world()} processes", hint="raise --batch-size"
-        )
-    if not 0 <= heldout < 1:
-        raise HashretError(f"the held-out share must be at least 0 and below 1, not {heldout}")
     torch_device = local_device(pick_device(device))
     if method_class.needs_labels:
         source.require_labels()

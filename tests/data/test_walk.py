@@ -173,12 +173,13 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
             raise PermissionError(13, "Permission denied")
         return scandir(folder)
 
-    monkeypatch.setattr(os, "scandir", refuse)
-    photos, passed_over = walk(tmp_path)
-    assert photos == ["a/1.jpg"]
-    assert passed_over == [PassedOver("b", "that cannot be listed (Permission denied)")]
-    with pytest.raises(HashretError, match=r"cannot list .*b: Permission denied"):
-        walk(tmp_path / "b")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", refuse)
+        photos, passed_over = walk(tmp_path)
+        assert photos == ["a/1.jpg"]
+        assert passed_over == [PassedOver("b", "that cannot be listed (Permission denied)")]
+        with pytest.raises(HashretError, match=r"cannot list .*b: Permission denied"):
+            walk(tmp_path / "b")
 
 
 @pytest.fixture

@@ -146,7 +146,7 @@ def test_views_are_computed_once_and_lie_beside_the_feature_maps(album, weights,
     kept = feed.features[np.arange(24)]
     assert kept.shape == (24, 4, 512)
     assert not np.array_equal(kept[:, 1], kept[:, 2])
-    monkeypatch.setattr("hashret.data.feature_cache.Writer.__call__", None)  # nothing is computed again
+    monkeypatch.setattr("hashret.data.feature_cache.FeatureCache._write", None)  # nothing is computed again
     again = view_feed(album, weights, tmp_path / "cache")[2]
     assert np.array_equal(again.features[np.arange(24)], kept)
     assert (FeatureCache(tmp_path / "cache", source, "other", 32, "float32").state() == 0).all()
