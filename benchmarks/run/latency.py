@@ -2,11 +2,16 @@
 
     python -m benchmarks.run.latency --data random:1000000 learned:1000000
     python -m benchmarks.run.latency --data runs/NAME/database --queries runs/NAME/test --name cifar10_48b
+    python -m benchmarks.run.latency --data itq:1000000 --features lite0.npy --bits 64 --k 1 10 100 1000
 
-"random": uniform codes, the worst case; "learned": ten class centres whose bits flip with probability --flips; a folder
-is one of shards, whose codes are searched. Every data set gives one JSON, and one that is there is not measured again.
+"random": uniform codes, the worst case; "learned": ten class centres whose bits flip with probability --flips; "itq":
+ITQ codes of photographs' features, float32 (n, d) in a .npy file, each photograph as often as it takes, jittered by
+normal noise of --jitter times the spread of each feature, every tenth photograph only among the queries; a folder is
+one of shards, whose codes are searched. Every data set gives one JSON, and one that is there is not measured again.
 Of a cell (threads, batch, k), each engine first answers the same queries, and exact ones must answer as faiss does:
 distances, ids and order. Then rounds alternate between the engines, and a ratio is that of the medians of a round.
+hashret searches by tables over substrings or by the compiled scan, whichever it takes to be cheaper: "hashret-tables"
+and "hashret-scan" are held to one of the two.
 
 faiss's threads spin while they wait for each other: where other work takes a core, several are slower than one. Run
 with several threads on an idle machine, or with OMP_WAIT_POLICY=PASSIVE; the JSON names the policy and the load.
@@ -29,12 +34,15 @@ from benchmarks.lib import common
 from hashret.bits import as_words, code_width, pack, pad, padded_width
 from hashret.index.distinct import as_keys, group
 from hashret.index.hamming import HammingStage, has_compiled
+from hashret.index.multi_index import MultiIndex, make_tables
 from hashret.index.planes import bit_planes
+from hashret.index.substrings import PAYS_FROM
 from hashret.shards import ShardFolder
 
 common.PACKAGES += ("numba", "llvmlite", "usearch")
 RESULTS = common.RESULTS / "latency"
-EXACT = ("flat", "padded", "hashret-faiss", "hashret", "hashret-gpu", "numpy")  # the baseline first
+OURS = ("hashret-faiss", "hashret-scan", "hashret-tables", "hashret")
+EXACT = ("flat", "padded", *OURS, "hashret-gpu", "numpy")  # the baseline first
 SAMPLE = 64  # queries that stand for a batch which would take too long
 SCALED_FROM = {"flat": 2e9, "padded": 2e9, "usearch": 2e8}  # items * batch
 NUMPY_PAIRS = 1e8
@@ -57,11 +65,14 @@ def main():
 
 def parse():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", nargs="+", required=True, help="random:N, learned:N or a folder of shards")
+    parser.add_argument("--data", nargs="+", required=True, help="random:N, learned:N, itq:N or a folder of shards")
     parser.add_argument("--queries", help="another folder of shards, the queries of a folder")
     parser.add_argument("--name", help="of the JSON, for a single data set")
     parser.add_argument("--bits", type=int, default=48, help="of drawn codes")
     parser.add_argument("--flips", type=float, default=0.01, help="probability of a flipped bit of learned-like codes")
+    parser.add_argument("--features", type=Path, help="of photographs, for itq:N: a .npy file")
+    parser.add_argument("--jitter", type=float, default=0.3, help="of features, for itq:N, in spreads of a feature")
+    parser.add_argument("--engines", nargs="+", help="to measure beside flat; default: all")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 32, 1000], help="queries of a call")
     parser.add_argument("--k", type=int, nargs="+", default=[100, 1000])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
@@ -72,13 +83,15 @@ def parse():
     options = parser.parse_args()
     if len(options.data) > 1 and (options.name or options.queries):
         parser.error("--name and --queries go with a single data set")
+    if options.features is None and any(data.startswith("itq:") for data in options.data):
+        parser.error("itq:N wants --features FILE")
     return options
 
 
 def drawn(data):
     """ "random:1000" -> ("random", 1000); (None, None) of a folder."""
     kind, _, n = data.partition(":")
-    return (kind, int(n)) if kind in ("random", "learned") and n.isdigit() else (None, None)
+    return (kind, int(n)) if kind in ("random", "learned", "itq") and n.isdigit() else (None, None)
 
 
 def default_name(data, options):
@@ -86,13 +99,18 @@ def default_name(data, options):
     kind, n = drawn(data)
     if not kind:
         return "_".join(Path(data).resolve().parts[-2:])
-    return f"{kind}{f'-p{options.flips:g}' if kind == 'learned' else ''}_{n}_{options.bits}b"
+    how = {"learned": f"-p{options.flips:g}", "itq": f"-{options.features.stem}" if options.features else ""}
+    return f"{kind}{how.get(kind, '')}_{n}_{options.bits}b"
 
 
 def load(data, options):
     """Codes of a data set: -> items packed uint8 (n, w), queries (nq, w), bits, where they are from."""
     kind, n = drawn(data)
     most = max(POOL, *options.batch)
+    if kind == "itq":
+        about = {"kind": kind, "features": options.features.stem, "jitter": options.jitter, "seed": 0}
+        xb, xq = itq_codes(np.load(options.features), n, most, options.bits, options.jitter)
+        return xb, xq, options.bits, about | {"queries_are": "other photographs"}
     if kind:
         flips = 0.5 if kind == "random" else options.flips
         xb, xq = draw(n, options.bits, flips, 0), draw(most, options.bits, flips, 1)
@@ -114,6 +132,30 @@ def draw(n, bits, flips, seed):
     )
 
 
+def itq_codes(features, items, queries, bits, jitter):
+    """ITQ codes of jittered features float32 (n, d): of items, and of queries, which are other photographs."""
+    import torch
+
+    from hashret.methods import get_method
+    from hashret.models.heads import ProjectionHead
+
+    held_out = np.arange(len(features)) % 10 == 9
+    known, others = features[~held_out], features[held_out]
+    head = ProjectionHead(bits, 0, features.shape[1], 1)
+    with torch.no_grad():
+        get_method("itq")(bits, 0, {}).fit(head, torch.from_numpy(known), None, 0)
+    mean, weight = head.mean.numpy(), head.weight.numpy()
+    spread, rng = known.std(axis=0), np.random.default_rng(0)
+
+    def codes(rows):
+        noise = rng.standard_normal(rows.shape, np.float32) * (jitter * spread)
+        return pack((rows + noise - mean) @ weight >= 0)
+
+    numbers = np.resize(np.arange(len(known)), items)
+    blocks = [codes(known[numbers[start : start + 2**14]]) for start in range(0, items, 2**14)]
+    return np.concatenate(blocks), codes(others[rng.integers(0, len(others), queries)])
+
+
 def measure(data, options):
     """All that is measured of one data set, as a dict."""
     xb, xq, bits, about = load(data, options)
@@ -122,13 +164,24 @@ def measure(data, options):
     load_before, build, notes = os.getloadavg()[0], {}, []
     table = built(build, "grouping", lambda: group(pad(xb, padded_width(bits))))
     planes = built(build, "planes", lambda: bit_planes(np.ascontiguousarray(table.codes[:, : code_width(bits)])))
-    engines = make_engines(xb, bits, table, planes, build, notes)
+    tables = None
+    if has_compiled() and len(table.codes) >= PAYS_FROM:
+        make_tables(table.codes[:1], bits)  # compiles what builds
+        tables = built(build, "tables", lambda: make_tables(table.codes, bits))
+    engines = make_engines(xb, bits, table, planes, tables, build, notes)
+    if options.engines:
+        engines = {name: engine for name, engine in engines.items() if name in ("flat", *options.engines)}
     for search in engines.values():
         search(xq[:1], 1)  # loads what is loaded at the first call
     parts = {"codes": table.codes, "planes": planes, "starts": table.starts, "items": table.items}
     per_item = {name: 0 if part is None else round(part.nbytes / len(xb), 3) for name, part in parts.items()}
+    if tables is not None:
+        size = tables.starts.nbytes + tables.numbers.nbytes + tables.rest.nbytes
+        per_item["tables"] = round(size / len(xb), 3)
     result = {**about, "items": len(xb), "bits": bits, "queries": len(xq), "grouped": table.grouped}
     result |= {"distinct_codes": len(np.unique(as_keys(table.codes)))}
+    if tables is not None:
+        result |= {"substrings": tables.layout.lengths.tolist()}
     result |= {"build_seconds": build, "bytes_per_item": per_item | {"flat": xb.shape[1]}}
     result |= {"first_call_seconds": first_calls(table, planes, bits) if has_compiled() else None}
     result |= {"rounds": options.rounds, "seconds_a_cell": options.seconds, "calls_a_round": CALLS}
@@ -151,7 +204,7 @@ def built(seconds, name, make):
     return result
 
 
-def make_engines(xb, bits, table, planes, build, notes):
+def make_engines(xb, bits, table, planes, tables, build, notes):
     """Engines by name, each a function of packed queries (nq, w) and k -> distances, ids; the baseline first."""
     width = padded_width(bits)
     padded = pad(xb, width)
@@ -169,7 +222,10 @@ def make_engines(xb, bits, table, planes, build, notes):
     built(build, "hashret-faiss", lambda: stage.flat)
     engines["hashret-faiss"] = stage.search
     if has_compiled():
-        engines["hashret"] = HammingStage(table, bits, "compiled", planes=planes).warm().search
+        if tables is not None:
+            engines["hashret-scan"] = HammingStage(table, bits, "compiled", planes=planes).warm().search
+            engines["hashret-tables"] = by_tables(MultiIndex(tables, table), width)
+        engines["hashret"] = HammingStage(table, bits, "compiled", planes=planes, tables=tables).warm().search
     else:
         notes.append("hashret left out: numba is not installed")
     engines["numpy"] = with_numpy(as_words(xb))
@@ -196,6 +252,17 @@ def make_engines(xb, bits, table, planes, build, notes):
     words = padded.ravel()[: padded.size // 8 * 8].view(np.uint64)
     engines["scan of memory"] = lambda xq, k: (np.sum(words), None)
     return engines
+
+
+def by_tables(index, width):
+    """The search by tables, whatever it costs."""
+
+    def search(xq, k):
+        distances, ids, answered = index.search(pad(xq, width), k, float("inf"), faiss.omp_get_max_threads())
+        assert answered.all()
+        return distances, ids
+
+    return search
 
 
 def with_numpy(words):

@@ -104,7 +104,7 @@ class HammingStage:
     def subset(self, mask: NDArray[np.bool_]) -> HammingStage:
         """Return a stage of the items of a mask, bool (n,), which keep their numbers."""
         table, rows = self.table.subset(mask)
-        tables = None if self.tables is None else self.tables.part(rows)
+        tables = None if self.tables is None else self.tables.subset(rows)
         return HammingStage(table, self.bits, self.backend, tables=tables)
 
     def search(self, xq: Codes, k: int) -> tuple[Distances, Positions]:

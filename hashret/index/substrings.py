@@ -16,8 +16,9 @@ PAYS_FROM = 2**18  # distinct codes from which on tables are written; the scan r
 SHORTEST, LONGEST = 8, 24  # bits of a substring
 SHORT_REST, LONG_REST = 32, 64  # bits that stand beside a code's number
 # Nanoseconds of one core, measured on a server of 2024 with AVX-512; only their ratios matter.
-BUCKET_NS = 22.0  # a bucket: two reads of memory that are hardly ever in a cache
-CODE_NS = {SHORT_REST: 0.30, LONG_REST: 0.60}  # a code of a bucket, by the bits beside its number
+BUCKET_NS = 18.0  # a bucket: two reads of memory that are hardly ever in a cache
+CODE_NS = {SHORT_REST: 0.5, LONG_REST: 0.9}  # a code of a bucket, by the bits beside its number
+ANSWER_NS = 60.0  # an answer, beyond what it costs the scan, too
 _EXPECTED_K = 100  # the answers a query for which the number of tables is chosen
 
 
@@ -42,9 +43,14 @@ class Layout:
 
     @classmethod
     def for_codes(cls, bits: int, count: int) -> Layout:
-        """Return the layout that finds the nearest 100 of so many codes fastest, were they uniform."""
+        """Return the layout that finds the nearest 100 of so many codes fastest, were they uniform.
+
+        Where 32 bits can be all that is left of a code, they are: 64 would take half as much space again.
+        """
         fewest, most = -(-bits // LONGEST), max(1, bits // SHORTEST)
-        return cls.of(bits, min(range(fewest, most + 1), key=lambda tables: expected_cost(bits, tables, count)))
+        layouts = [cls.of(bits, tables) for tables in range(fewest, most + 1)]
+        layouts = [layout for layout in layouts if layout.rest == SHORT_REST and layout.whole] or layouts
+        return min(layouts, key=lambda layout: expected_cost(bits, len(layout.offsets), count))
 
     @property
     def rest(self) -> int:
@@ -97,13 +103,13 @@ class Tables(NamedTuple):
     rest: NDArray[Any]
     renumbered: NDArray[np.int32] | None = None
 
-    def part(self, rows: NDArray[np.integer[Any]]) -> Tables:
-        """Return the tables of some of the codes (c,), by their numbers, which are renumbered from 0 on."""
+    def subset(self, kept: NDArray[np.integer[Any]]) -> Tables:
+        """Return the tables of some of the codes, whose numbers (c,) are given and which are renumbered from 0 on."""
         renumbered = np.full(len(self.codes) if self.renumbered is None else len(self.renumbered), -1, np.int32)
-        new = np.arange(len(rows), dtype=np.int32)
+        new = np.arange(len(kept), dtype=np.int32)
         if self.renumbered is None:
-            renumbered[rows] = new
+            renumbered[kept] = new
         else:
             old = np.flatnonzero(self.renumbered >= 0)
-            renumbered[old[np.argsort(self.renumbered[old])][rows]] = new
+            renumbered[old[np.argsort(self.renumbered[old])][kept]] = new
         return self._replace(renumbered=renumbered)

@@ -122,14 +122,30 @@ def test_tables_are_built_a_piece_at_a_time(monkeypatch):
         assert np.array_equal(np.diff(whole.starts[table])[: 1 << length], np.bincount(values, minlength=1 << length))
 
 
+@pytest.mark.parametrize("count", [0, 1, 96, 97, 5000])
+@pytest.mark.parametrize("number_bits", [1, 9, 10, 27, 31, 32])
+def test_keys_are_sorted_by_distance_and_number(count, number_bits):
+    rng = np.random.default_rng(count)
+    keys = rng.integers(0, 257, 6000).astype(np.uint64) << np.uint64(32)
+    keys |= rng.integers(0, 1 << number_bits, 6000).astype(np.uint64)
+    expected = np.concatenate([np.sort(keys[:count]), keys[count:]])
+    multi_index._sort(keys, count, np.empty(6000, np.uint64), number_bits)
+    assert np.array_equal(keys, expected)
+
+
 def test_the_layout_follows_from_bits_and_count():
     for bits in (8, 12, 48, 64, 128, 256):
         for count in (10**5, 10**7, 10**8):
             layout = Layout.for_codes(bits, count)
             assert layout.lengths.sum() == bits
             assert 8 <= layout.lengths.min() <= layout.lengths.max() <= 24
-            cost = expected_cost(bits, len(layout.offsets), count)
-            assert cost <= min(expected_cost(bits, tables, count) for tables in range(-(-bits // 24), bits // 8 + 1))
+            cost, numbers = expected_cost(bits, len(layout.offsets), count), range(-(-bits // 24), bits // 8 + 1)
+            if bits > 48:
+                assert cost <= min(expected_cost(bits, tables, count) for tables in numbers)
+            else:  # 32 bits beside a code's number are all that is left of it
+                assert (layout.rest, layout.whole) == (32, True)
+                short = [tables for tables in numbers if bits - bits // tables <= 32]
+                assert cost <= min(expected_cost(bits, tables, count) for tables in short)
     assert Layout.for_codes(48, 10**7).lengths.tolist() == [16, 16, 16]
     assert (Layout.of(48, 3).rest, Layout.of(48, 3).whole) == (32, True)
     assert (Layout.of(64, 4).rest, Layout.of(64, 4).whole) == (64, True)
@@ -223,6 +239,6 @@ def test_without_numba_there_are_no_tables(codes, tmp_path, monkeypatch):
 def test_tables_keep_the_numbers_of_a_part():
     codes = np.zeros((5, 4), np.uint8)
     none = np.empty((1, 0), np.uint32)
-    part = Tables(codes, Layout.of(8, 1), none, none, none).part(np.array([3, 1, 4]))
+    part = Tables(codes, Layout.of(8, 1), none, none, none).subset(np.array([3, 1, 4]))
     assert part.renumbered.tolist() == [-1, 1, -1, 0, 2]
-    assert part.part(np.array([2, 0])).renumbered.tolist() == [-1, -1, -1, 1, 0]
+    assert part.subset(np.array([2, 0])).renumbered.tolist() == [-1, -1, -1, 1, 0]
