@@ -1,9 +1,11 @@
 """Time of `hashret --help` and of `hashret query` of one photograph, against importing torch and faiss alone.
 
-    python -m benchmarks.run.startup --work runs/64
+    python -m benchmarks.run.startup --work runs/64 --photo photo.jpg
+    python -m benchmarks.run.startup --work runs/64 --photo photo.jpg --against ../before
 
---work is a folder in which benchmarks/run/full_run.py has run: it holds the checkpoint and the index. Rounds alternate;
-seconds are CPU time of the process with its children, and wall time.
+--work is a folder in which benchmarks/run/full_run.py has run: it holds the checkpoint and the index. --against is a
+checkout of another commit, whose query of the same index is timed in the same rounds. Rounds alternate; seconds are CPU
+time of the process with its children, and wall time.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--photo", type=Path, required=True)
+    parser.add_argument("--against", type=Path, help="a checkout of another commit")
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
     photo = str(options.photo.resolve())
@@ -31,20 +34,35 @@ def main():
         "hashret --help": [sys.executable, "-m", "hashret", "--help"],
         "hashret query": [sys.executable, "-m", "hashret", "query", photo],
     }
+    packages = dict.fromkeys(commands, common.TOP)
+    if options.against:
+        for verb in ("--help", "query"):
+            commands[f"before: hashret {verb}"] = commands[f"hashret {verb}"]
+            packages[f"before: hashret {verb}"] = options.against.resolve()
     times = {name: [] for name in commands}
     for number in range(options.rounds + 1):  # the first fills the disk cache
         for name, command in commands.items():
-            took = run(command, options.work)
+            took = run(command, options.work, packages[name])
             if number:
                 times[name].append(took)
     medians = {
         name: {"cpu_s": median(cpu for cpu, _ in took), "wall_s": median(wall for _, wall in took)}
         for name, took in times.items()
     }
-    ratios = [q[1] / i[1] for q, i in zip(times["hashret query"], times["import torch, faiss"], strict=True)]
+
+    def ratio(name, other, figure=1):
+        ratios = [own[figure] / base[figure] for own, base in zip(times[name], times[other], strict=True)]
+        return {"median": median(ratios), "min": min(ratios), "max": max(ratios)}
+
     checkpoint = (options.work / "model.safetensors").stat().st_size
     result = {"rounds": options.rounds, "checkpoint_mb": round(checkpoint / 1e6), "medians": medians}
-    result["query_to_imports_wall"] = {"median": median(ratios), "min": min(ratios), "max": max(ratios)}
+    result["query_to_imports_wall"] = ratio("hashret query", "import torch, faiss")
+    if options.against:
+        head = subprocess.check_output(["git", "-C", options.against, "rev-parse", "--short", "HEAD"], text=True)
+        result["against_commit"] = head.strip()
+        for verb in ("--help", "query"):
+            names = f"hashret {verb}", f"before: hashret {verb}"
+            result[f"{verb.strip('-')}_to_before"] = {"wall": ratio(*names), "cpu": ratio(*names, 0)}
     print(result)
     common.save(f"startup_{options.work.name}", result)
 
@@ -53,10 +71,11 @@ def median(values):
     return round(statistics.median(values), 3)
 
 
-def run(command, folder):
-    """(CPU seconds, wall seconds) of a command."""
+def run(command, folder, package):
+    """(CPU seconds, wall seconds) of a command that imports the package of a checkout."""
+    environment = os.environ | {"PYTHONPATH": str(package)}
     before, started = os.times(), time.perf_counter()
-    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL, env=environment)
     after = os.times()
     cpu = after.children_user + after.children_system - before.children_user - before.children_system
     return round(cpu, 3), round(time.perf_counter() - started, 3)
