@@ -55,7 +55,7 @@ class FrozenBackbone:
     that cached and fresh feature maps are the same numbers.
 
     Args:
-        layers: of the backbone; they are copied.
+        layers: of the backbone, which are converted: a network that goes on training gives a copy.
         architecture: what the layers are.
         compute_dtype: one of `COMPUTE_DTYPES`; None for what is fast on the device.
 
@@ -75,7 +75,7 @@ class FrozenBackbone:
         if self.compute_dtype not in COMPUTE_DTYPES:
             raise HashretError(f"no precision {self.compute_dtype!r}; there are {', '.join(COMPUTE_DTYPES)}")
         self._dtype: torch.dtype = getattr(torch, self.compute_dtype)
-        self.layers = copy.deepcopy(layers).eval().requires_grad_(False)
+        self.layers = layers.eval().requires_grad_(False)
         self.layers.to(self.device, self._dtype).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()

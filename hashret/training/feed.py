@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -74,7 +75,9 @@ class FeatureFeed:
         self.device, self.module = device, module
         weights = architecture.fingerprint(layers)
         feature_cache = FeatureCache(cache, source, weights, image_size, compute_dtype, resize)
-        self.state = feature_cache.fill(FrozenBackbone(layers, architecture, device, compute_dtype), workers)
+        self.state = feature_cache.fill(
+            FrozenBackbone(copy.deepcopy(layers), architecture, device, compute_dtype), workers
+        )
         whole = module is None or isinstance(module, Head)  # else the shape is that between two stages
         self.feature_maps = feature_cache.open(architecture.map_shape(image_size) if whole else None)
 
@@ -135,7 +138,7 @@ class ViewFeed:
         resize: str = "squeeze",
     ) -> None:
         self.device, self.photographs, self.views = device, len(source), views
-        backbone = FrozenBackbone(layers, architecture, device, compute_dtype)
+        backbone = FrozenBackbone(copy.deepcopy(layers), architecture, device, compute_dtype)
 
         def pooled(images: npt.NDArray[np.uint8]) -> Tensor:
             maps = backbone(images.reshape(-1, *images.shape[2:]))
