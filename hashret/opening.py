@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 
-from .engines.collection import open_collection
 from .engines.kinds import KINDS
 from .engines.names import is_engine
 from .errors import HashretError
@@ -32,6 +31,8 @@ def open_database(
         HashretError: nothing there, damaged, half written; EngineError: an engine that does not answer.
     """
     if is_engine(name):
+        from .engines.collection import open_collection  # which a query of a folder does without
+
         collection: Database = open_collection(str(name), values)
         return collection
     if values:

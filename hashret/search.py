@@ -27,7 +27,7 @@ from .data.walk import LINKED_TO_NOTHING, SPECIAL, summary, walk
 from .engines import refuse_engine, shown
 from .errors import HashretError, warn
 from .files import StrPath, partial_folder, remove_leftovers
-from .index import Database, Index, Item, append, open_index
+from .index import Database, Index, Item, open_index
 from .index.database import Hits
 from .index.given import ENCODER, CodeFile, is_code_file, packed
 from .index.opening import on_device
@@ -609,6 +609,7 @@ def add(
         HashretError: nothing there, none of the photographs can be read, or the index is of another encoder.
     """
     from .encoding import SKIPPED, EncodeReport, encode
+    from .index import append
 
     refuse_engine(index)
     opened = open_index(index, "cpu")
