@@ -6,7 +6,7 @@ import shutil
 import pytest
 from conftest import make_photos
 
-from hashret import encoding, search
+from hashret import encoding
 from hashret.index import open_index, remove
 from hashret.search import add
 
@@ -73,7 +73,7 @@ def interrupt_before_append(add_more, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(search, "append", interrupt)
+        patch.setattr("hashret.index.append", interrupt)
         with pytest.raises(KeyboardInterrupt):
             add_more()
 
