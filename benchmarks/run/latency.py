@@ -36,7 +36,7 @@ from hashret.index.distinct import as_keys, group
 from hashret.index.hamming import HammingStage, has_compiled
 from hashret.index.multi_index import MultiIndex, make_tables
 from hashret.index.planes import bit_planes
-from hashret.index.substrings import PAYS_FROM
+from hashret.index.substrings import PAYS_FROM, pays
 from hashret.shards import ShardFolder
 
 common.PACKAGES += ("numba", "llvmlite", "usearch")
@@ -144,7 +144,7 @@ def itq_codes(features, items, queries, bits, jitter):
     head = ProjectionHead(bits, 0, features.shape[1], 1)
     with torch.no_grad():
         get_method("itq")(bits, 0, {}).fit(head, torch.from_numpy(known), None, 0)
-    mean, weight = head.mean.numpy(), head.weight.numpy()
+    mean, weight = head.mean.detach().numpy(), head.weight.detach().numpy()
     spread, rng = known.std(axis=0), np.random.default_rng(0)
 
     def codes(rows):
@@ -225,6 +225,7 @@ def make_engines(xb, bits, table, planes, tables, build, notes):
         if tables is not None:
             engines["hashret-scan"] = HammingStage(table, bits, "compiled", planes=planes).warm().search
             engines["hashret-tables"] = by_tables(MultiIndex(tables, table), width)
+        tables = tables if pays(bits, len(table.codes)) else None
         engines["hashret"] = HammingStage(table, bits, "compiled", planes=planes, tables=tables).warm().search
     else:
         notes.append("hashret left out: numba is not installed")

@@ -16,7 +16,8 @@ idea, in five steps.
     code within the limit has been seen. A bucket is read twice: first for its smallest distance, which the compiler
     makes as wide as the processor's instructions are, and only where that is within the limit code by code.
 5.  *The budget.* How many codes the buckets of a radius hold is known before one of them is read. Where reading them
-    would cost more than the scan (`hashret.index.scan`), the search gives up, and the scan answers the query.
+    would cost more than the scan (`hashret.index.scan`), the search gives up, and the scan answers the query. So it
+    does where too many codes of more than 64 further bits have to be looked up whole.
 
 Nothing is approximate: distances, items and their order are those of faiss `IndexBinaryFlat`.
 
@@ -40,7 +41,7 @@ from ..bits import Codes, Distances, Positions
 from .distinct import CodeTable, damaged_table
 from .keys import split_keys
 from .scan import _compiled, _expand, _fixed, _inlined, _list_length, _together
-from .substrings import ANSWER_NS, BUCKET_NS, CODE_NS, SHORT_REST, Layout, Tables
+from .substrings import ANSWER_NS, BUCKET_NS, CODE_NS, LOOKUP_NS, SHORT_REST, Layout, Tables
 
 Int = Any  # whole numbers of numba,
 Flag = Any  # and its truth values
@@ -275,6 +276,8 @@ def _find(
                         while place < min(np.int64(own_starts[later + 1]), m):
                             _prefetch(own_rest, place)
                             place += 64 // own_rest.itemsize
+                    if spent > budget:
+                        return _OVER_BUDGET
                     bucket = np.int64(sub ^ flips[f])
                     begin, end = np.int64(own_starts[bucket]), np.int64(own_starts[bucket + 1])
                     if end > m:
@@ -293,6 +296,7 @@ def _find(
                         if number >= m:
                             return _DAMAGED
                         if not whole:
+                            spent += LOOKUP_NS
                             distance = np.int64(0)
                             for byte in range(width):
                                 differing[byte] = codes[number, byte] ^ query[byte]

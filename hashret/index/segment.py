@@ -33,7 +33,7 @@ from .distinct import CodeTable, Grouping
 from .hamming import HammingStage, load_scan
 from .paths import Paths
 from .planes import BLOCK, WORDS, bit_planes
-from .substrings import PAYS_FROM, SHORT_REST, Layout, Tables
+from .substrings import SHORT_REST, Layout, Tables, pays
 
 _OVERFETCH = 1000  # removed photographs that a search passes over; where more are in the way, it leaves all out first
 MAX_ITEMS = 2**31 - 1
@@ -100,7 +100,7 @@ class SegmentWriter:
             numbers.close()
         if self.bits <= MAX_BITS:
             _save_planes(self.folder / "planes.npy", table.codes[:, : code_width(self.bits)])
-            if len(table.codes) >= PAYS_FROM and load_scan():
+            if pays(self.bits, len(table.codes)) and load_scan():
                 _save_tables(self.folder, table.codes, self.bits)
         names = sorted(file.name for file in self.folder.iterdir())
         return {

@@ -10,7 +10,7 @@ from reference import assert_same, brute_force, make_codes
 from hashret import info
 from hashret.bits import pack, pad, padded_width, unpack
 from hashret.errors import HashretError
-from hashret.index import build_index, compact, hamming, open_index, remove, segment
+from hashret.index import build_index, compact, hamming, open_index, remove, segment, substrings
 from hashret.index.changes import append
 from hashret.index.distinct import group
 from hashret.index.hamming import HammingStage
@@ -155,7 +155,7 @@ def test_the_layout_follows_from_bits_and_count():
 @pytest.fixture
 def tables_from_few(monkeypatch):
     """Segments have tables from ten codes on, and queries ask them whatever they cost."""
-    monkeypatch.setattr(segment, "PAYS_FROM", 10)
+    monkeypatch.setattr(substrings, "PAYS_FROM", 10)
     monkeypatch.setattr(HammingStage, "_scan_ns", lambda *_: ANY_COST)
 
 
@@ -165,7 +165,7 @@ def test_an_index_with_tables_answers_as_one_without(codes, tmp_path, monkeypatc
         build_index(codes, index)
         append(index, codes)
         remove(index, ids=[3, 5, 40])
-        monkeypatch.setattr(segment, "PAYS_FROM", 10)
+        monkeypatch.setattr(substrings, "PAYS_FROM", 10)
     monkeypatch.setattr(HammingStage, "_scan_ns", lambda *_: ANY_COST)
     queries = pack(np.random.default_rng(0).random((9, 24)) < 0.5)
 
@@ -225,7 +225,7 @@ def test_tables_of_another_shape_are_refused(tables_from_few, codes, tmp_path):
 
 
 def test_without_numba_there_are_no_tables(codes, tmp_path, monkeypatch):
-    monkeypatch.setattr(segment, "PAYS_FROM", 10)
+    monkeypatch.setattr(substrings, "PAYS_FROM", 10)
     build_index(codes, tmp_path / "with")
     monkeypatch.setattr(segment, "load_scan", lambda: None)
     build_index(codes, tmp_path / "without")
