@@ -88,6 +88,7 @@ def encode(
     shard_size: int = 4096,
     device: str = "auto",
     precision: str | None = None,
+    runtime: str = "auto",
     cache: StrPath | None = None,
     fill_cache: bool = False,
     features: bool = False,
@@ -110,7 +111,7 @@ def encode(
         out: folder of the shards, `codes.json`, `skipped.jsonl`, which names every unreadable photograph, and, where
             there is more among the photographs, `passed_over.jsonl`, which names that.
         shard_size: photographs a shard, and what a kill loses at most.
-        device, precision: see `hashret.models.checkpoint.load_encoder`.
+        device, precision, runtime: see `hashret.models.checkpoint.load_encoder`.
         cache: folder of feature caches. Features that are there already are used; they give the same codes.
         fill_cache: keep the convolution features of these photographs, for further encoders on the same convolutions.
         features: keep, too, what the hash layer reads (4,096 numbers a photograph by default), to re-rank by.
@@ -129,7 +130,7 @@ def encode(
         raise HashretError(f"a shard holds at least 1 photograph, not {shard_size}")
     with main_first():  # what is downloaded or unpacked is so once
         source = as_source(data, split, download=download, exclude=exclude, include=include)
-    encoder = load_encoder(model, local_device(pick_device(device)), precision)
+    encoder = load_encoder(model, local_device(pick_device(device)), precision, runtime=runtime)
     if isinstance(source, VectorSource):
         run: _Run = _VectorRun(encoder, source, named(out), shard_size, vectors)
     else:

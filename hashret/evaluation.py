@@ -168,7 +168,8 @@ def evaluate(
             open source, or an array of vectors.
         index: folder of an index, or a collection in an engine.
         split, exclude, include: of the data source.
-        rerank_by: what the re-rank compares, see `hashret.index.rerank`; "auto" is "values", or the metric of vectors.
+        rerank_by: what the re-rank compares, see `hashret.index.rerank`; "auto" is "directions", or as
+            vectors that need no labels were encoded.
         candidates: nearest by Hamming distance that are re-ranked.
         k: for precision@k.
         topk: ranks that count for mAP, 0 for all ("mAP@all"); None for what the protocol says, else all.
@@ -331,6 +332,11 @@ def open_evaluation_set(
     manifest, query = _load_queries(queries, model, subset, database, device, exclude, include)
     if manifest["encoder"] != database.meta["encoder"]:
         raise HashretError(f"{asked_for} and {shown(index)} were encoded by different encoders")
+    if manifest["precision"] != database.meta["precision"]:
+        warn(
+            f"{asked_for} was encoded in {manifest['precision']}, and {shown(index)} in {database.meta['precision']}: "
+            "bits near the threshold may differ"
+        )
     if manifest["bits"] != database.bits:
         query = query.shortened(check_length(database.bits, manifest))
     positions, codes, labels = database.everything()

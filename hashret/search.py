@@ -186,7 +186,7 @@ class Searcher:
         k: int = 10,
         *,
         candidates: int | None = None,
-        rerank_by: str | None = "values",
+        rerank_by: str | None = AUTO,
         among: Any = None,
         exclude_self: bool = False,
     ) -> HitList:
@@ -204,7 +204,7 @@ class Searcher:
         k: int = 10,
         *,
         candidates: int | None = None,
-        rerank_by: str | None = "values",
+        rerank_by: str | None = AUTO,
         among: Any = None,
         exclude_self: bool = False,
         unreadable: dict[str, str] | None = None,
@@ -236,7 +236,7 @@ class Searcher:
         k: int = 10,
         *,
         candidates: int | None = None,
-        rerank_by: str | None = "values",
+        rerank_by: str | None = AUTO,
         among: Any = None,
         by: str = "mean",
         unreadable: dict[str, str] | None = None,
@@ -338,7 +338,7 @@ class Searcher:
         return outputs.hash_outputs
 
     def _outputs(
-        self, photos: Photos, rerank_by: str | None = "values", unreadable: dict[str, str] | None = None
+        self, photos: Photos, rerank_by: str | None = AUTO, unreadable: dict[str, str] | None = None
     ) -> QueryOutputs | None:
         """Return what the encoder gives for photographs or vectors; None where none of them could be read."""
         if not len(photos):
@@ -380,7 +380,7 @@ class Searcher:
         k: int = 10,
         *,
         candidates: int | None = None,
-        rerank_by: str | None = "values",
+        rerank_by: str | None = AUTO,
         among: Any = None,
         query_features: Vectors | None = None,
     ) -> list[HitList]:

@@ -23,6 +23,7 @@ from .bits import MAX_BITS, MIN_BITS, Codes, HashOutputs, Labels, Positions, cod
 from .errors import HashretError
 from .files import StrPath, atomic, read_json, recover
 from .names import json_lines, to_json
+from .precision import PRECISIONS
 from .records import ascending, checked, fields, list_of, one_of, or_none, text, whole
 from .renamed import old_attributes
 from .vectors import STORED_TYPES
@@ -41,7 +42,7 @@ _ATTRIBUTES = (*_ENCODED, "sha256", "format", "first_id")
 SKIPPED_LINE = fields({"id": whole(), "path": text(), "reason": text()})
 PROTOCOL = fields({"name": text(), "set": text(), "split": text()}, {"topk": or_none(whole(1))})
 _MANIFEST = fields(
-    _ENCODED | {"precision": one_of("bfloat16", "float32"), "shards": whole(0, 2**40), "classes": list_of(text())},
+    _ENCODED | {"precision": one_of(*PRECISIONS), "shards": whole(0, 2**40), "classes": list_of(text())},
     {"format": whole(), "images": whole(), "shard_size": whole(1), "data": text(), "features": whole(1),
      "protocol": or_none(PROTOCOL), "rerank_by": text(), "own_ids": one_of(True), "lengths": LENGTHS},
 )  # fmt: skip

@@ -15,7 +15,7 @@ from hashret import renamed
 PACKAGE = Path(hashret.__file__).parent
 LAYERS = [  # a folder or module may import from those above alone
     ["errors", "names", "renamed", "results"],
-    ["registry"],
+    ["precision", "registry"],
     ["bits", "distributed", "records", "vectors"],
     ["files", "labels", "progress"],
     ["metrics", "shards"],

@@ -72,6 +72,7 @@ from .output import say
 @shared.INCLUDE
 @shared.DEVICE
 @shared.PRECISION
+@shared.RUNTIME
 @shared.CACHE
 @shared.WORKERS
 @shared.MAX_PIXELS
@@ -142,6 +143,7 @@ def backbones() -> None:
 @click.option("--shard-size", type=shared.POSITIVE, default=4096, show_default=True, help="photographs a shard")
 @shared.DEVICE
 @shared.PRECISION
+@shared.RUNTIME
 @shared.CACHE
 @click.option("--fill-cache", is_flag=True, help="keep the convolution features for further encoders")
 @click.option("--vectors", help="what is kept of vectors: float32, float16 or none; default: as they came, or float32")

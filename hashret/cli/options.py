@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from ..errors import warn
+from ..precision import RUNTIMES
 from ..progress import quieted
 
 Verb = TypeVar("Verb", bound=Callable[..., Any])
@@ -138,6 +139,10 @@ DEVICE = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), de
 SPLIT = click.option("--split", help="train, database or test, where the data are split")
 OVERWRITE = click.option("--overwrite", is_flag=True, help="replace what is there")
 PRECISION = click.option("--precision", type=click.Choice(["bfloat16", "float32"]), help="default: what is fast here")
+RUNTIME = click.option(
+    "--runtime", type=click.Choice(["auto", *RUNTIMES]), default="auto", show_default=True,
+    help="what runs the backbone; auto: OpenVINO, where it is installed and the backbone gains by it",
+)  # fmt: skip
 CACHE = click.option("--cache", help="folder of feature caches; default: HASHRET_CACHE or ~/.cache/hashret")
 WORKERS = click.option("--workers", type=click.IntRange(0), help="decoding processes; default: one a core")
 MAX_PIXELS = click.option(
@@ -176,5 +181,5 @@ ID = click.IntRange(0, 2**63 - 1)
 RERANK_BY = click.option(
     "--rerank-by", default="auto", show_default=True,
     help="values; directions: of the logits; asymmetric: values against codes; features: before the hash layer; cosine "
-    "or euclidean: of features or vectors; auto: values, or as vectors that need no labels were encoded",
+    "or euclidean: of features or vectors; auto: directions, or as vectors that need no labels were encoded",
 )  # fmt: skip

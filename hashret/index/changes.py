@@ -129,7 +129,14 @@ def build_index(
     folders = _shard_folders(codes)
     meta = {name: folders[0].manifest[name] for name in SHARED if name in folders[0].manifest}
     for folder in folders:
-        if any(folder.manifest.get(name) != meta.get(name) for name in SHARED):
+        differing = [name for name in SHARED if folder.manifest.get(name) != meta.get(name)]
+        if differing == ["precision"]:
+            raise HashretError(
+                f"{folder.folder} was encoded in {folder.manifest['precision']}, and {folders[0].folder} in "
+                + meta["precision"],
+                hint="encode them with the same --precision and --runtime",
+            )
+        if differing:
             raise HashretError(f"{folder.folder} and {folders[0].folder} were encoded by different encoders")
     meta = _of_length(meta | {"lengths": lengths_of(folders[0].manifest)}, meta["bits"] if bits is None else bits)
     meta["classes"] = united(*(folder.manifest["classes"] for folder in folders))

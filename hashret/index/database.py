@@ -20,7 +20,7 @@ from ..errors import HashretError
 from ..renamed import old_attributes, old_keywords
 from ..vectors import Vectors
 from .calibration import Calibration
-from .rerank import AUTO, OF_FEATURES
+from .rerank import AUTO, DEFAULT, OF_FEATURES
 
 CANDIDATES = 1000  # re-ranked where no number is asked for
 MOST_CANDIDATES = 10_000  # and where ties among the nearest go on beyond these, up to so many
@@ -147,9 +147,9 @@ class Database(ABC):
         """
         if rerank_by != AUTO:
             return rerank_by
-        choice: str = self.meta.get("rerank_by") or "values"
+        choice: str = self.meta.get("rerank_by") or DEFAULT
         if choice in OF_FEATURES and not self.has_fc_features:
-            return "values" if self.has_hash_outputs else "asymmetric"
+            return DEFAULT if self.has_hash_outputs else "asymmetric"
         return choice
 
     @abstractmethod
@@ -241,7 +241,7 @@ class Database(ABC):
         hash_outputs: HashOutputs | None = None,
         k: int = 10,
         candidates: int | None = None,
-        rerank_by: str | None = "values",
+        rerank_by: str | None = AUTO,
         among: Any = None,
         query_features: Vectors | None = None,
     ) -> Hits:
@@ -254,7 +254,7 @@ class Database(ABC):
             candidates: nearest by Hamming distance that are re-ranked by Euclidean distance, at least k. None takes
                 1,000 and, where more are as near as the k-th nearest, all of these, up to 10,000: a photograph is then
                 found by itself wherever no more share its code.
-            rerank_by: one of `hashret.index.rerank.CHOICES`, or None for no re-rank.
+            rerank_by: one of `hashret.index.rerank.CHOICES`; "auto" for what `rerank_choice` says; None for no re-rank.
             among: what `select` returned; only its photographs can be answers.
             query_features: float32 (nq, width), to re-rank by one of `hashret.index.rerank.OF_FEATURES`.
 

@@ -21,6 +21,7 @@ from ..bits import MAX_BITS, MIN_BITS, MOST_BITS, Codes, Distances, Labels, Posi
 from ..errors import DamagedIndex, HashretError
 from ..files import StrPath, read_json
 from ..labels import renumbered
+from ..precision import PRECISIONS
 from ..records import checked, fields, list_of, one_of, or_none, table_of, text, whole
 from ..renamed import forwarding, old_attributes
 from ..shards import LENGTHS, PROTOCOL, ShardFolder
@@ -58,7 +59,7 @@ _SEGMENT = fields(
 )  # fmt: skip
 _META = fields(
     {
-        "bits": whole(MIN_BITS, MOST_BITS), "encoder": text(), "precision": one_of("bfloat16", "float32"),
+        "bits": whole(MIN_BITS, MOST_BITS), "encoder": text(), "precision": one_of(*PRECISIONS),
         "image_size": whole(1, 2**15), "classes": list_of(text()), "count": whole(), "generation": whole(1),
         "next_id": whole(0, 2**63 - 1), "segments": list_of(_SEGMENT, 1),
     },

@@ -44,6 +44,8 @@ class Backbone:
         library_name: turns the name of a tensor of ``build``'s layers into that of the library's whole network.
         unused: first parts of the names of the library's tensors that are no part of the layers, as of classifiers.
         initialised: whether ``build`` starts all layers as they should start where there are no weights.
+        openvino: whether OpenVINO runs the layers on a CPU unless the user says otherwise, since it was measured to be
+            faster.
         extra: of ``pip install 'hashret[extra]'``, where the layers need another package.
     """
 
@@ -63,6 +65,7 @@ class Backbone:
     library_name: Callable[[str], str] = _same
     unused: tuple[str, ...] = ("classifier", "fc", "head", "heads")
     initialised: bool = False
+    openvino: bool = False
     extra: str | None = None
 
     def side(self, image_size: int) -> int:

@@ -150,7 +150,7 @@ _BUILT_IN = [
 _BUILT_IN.append(
     Backbone(
         "efficientnet_lite0", _build_lite0, 320, mean=_HALF, std=_HALF, pretrained=_lite0_weights, megabytes=18.7,
-        pooled=True, unused=("conv_head", "bn2", "classifier"),
+        pooled=True, unused=("conv_head", "bn2", "classifier"), openvino=True,
     )
 )  # fmt: skip
 _BUILT_IN += [

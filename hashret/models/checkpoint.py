@@ -22,13 +22,14 @@ from ..bits import MAX_BITS, MIN_BITS
 from ..errors import HashretError
 from ..files import StrPath, atomic, partial_folder
 from ..names import from_json, to_json, utf8_path
+from ..precision import Precision
 from ..records import Misfit, checked, fields, list_of, number, one_of, or_none, text, whole
 from ..shards import LENGTHS, PROTOCOL
 from ..vectors import METRICS
 from .attention import GATES
 from .backbone import RESIZES
 from .backbones import refusal
-from .encoder import Encoder
+from .encoder import Encoder, pick_device, pick_precision
 from .heads import HEADS, head_config
 from .network import HashNet
 
@@ -153,15 +154,20 @@ def _earlier_head_config(meta: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load_encoder(
-    path: StrPath = "model.safetensors", device: str | torch.device = "auto", precision: str | None = None
+    path: StrPath = "model.safetensors",
+    device: str | torch.device = "auto",
+    precision: str | None = None,
+    *,
+    runtime: str = "auto",
 ) -> Encoder:
     """Load a trained encoder.
 
     Args:
         path: a checkpoint written by `hashret train`.
         device: "auto", "cpu" or "cuda".
-        precision: number format in which the backbone computes, "bfloat16" or "float32"; None for what is fast on the
-            device.
+        precision: number format in which the backbone computes, "bfloat16" or "float32", or one of
+            `hashret.precision.PRECISIONS`; None for what is fast on the device.
+        runtime: what runs the backbone, "torch" or "openvino", or "auto", see `hashret.models.encoder.pick_precision`.
 
     Raises:
         HashretError: as `read_meta`, or tensors that do not fit the metadata, or no such device.
@@ -179,7 +185,12 @@ def load_encoder(
         raise HashretError(f"the checkpoint {path} is damaged: {str(error).splitlines()[0]}") from None
     if _fingerprint(tensors, meta) != meta["fingerprint"]:
         raise HashretError(f"the checkpoint {path} is damaged: its tensors are not those it was saved with")
-    encoder = Encoder(net, meta, device, precision)
+    if device == "auto" and precision is not None and Precision.of(precision).runtime == "openvino":
+        device = "cpu"  # where alone the same codes come out
+    found = pick_device(device) if isinstance(device, str) else device
+    if "metric" not in meta:  # an encoder of vectors has no backbone
+        precision = pick_precision(precision, runtime, found, net.architecture)
+    encoder = Encoder(net, meta, found, precision)
     _log.debug(
         "encoder %s: %s, %d bits, %s on %s", path, meta["method"], encoder.bits, encoder.compute_dtype, encoder.device
     )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import Any
+from functools import cache
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,16 +15,20 @@ from torch import Tensor, nn
 
 from ..bits import HashOutputs, check_length
 from ..errors import HashretError, warn_once
+from ..precision import RUNTIMES, Precision
 from ..renamed import old_attributes
 from ..vectors import Vectors, are_unit, as_float32, scaled, unusable
 from .backbones import Backbone
 from .heads import Head, PrefixHead
 from .network import HashNet
 
-COMPUTE_DTYPES = ("bfloat16", "float32")
 _PIXELS_A_THREAD = 2**17  # on a CPU, small batches keep the activations in the caches: 5 images of 224 px on two cores
 _IMAGES_AT_ONCE = 256  # on a GPU
+_OPENVINO_AT_ONCE = 16
 _ROWS_AT_ONCE = 32  # the head runs on this many rows always, padded, since a product's rounding depends on its shape
+
+if TYPE_CHECKING:
+    from .openvino_runtime import OpenVINONetwork
 
 Pixels = npt.NDArray[np.uint8] | Tensor
 
@@ -48,6 +54,40 @@ def pick_compute_dtype(device: torch.device | str) -> str:
     return "bfloat16" if fast else "float32"
 
 
+@cache
+def has_openvino() -> bool:
+    """Whether OpenVINO is installed; asked once."""
+    return find_spec("openvino") is not None
+
+
+def pick_precision(
+    given: str | None, runtime: str, device: torch.device, architecture: Backbone, trained: bool = False
+) -> str:
+    """Return what a backbone computes in, one of `hashret.precision.PRECISIONS`.
+
+    Args:
+        given: a number format, or a whole precision; None for the format that is fast on the device.
+        runtime: one of `hashret.precision.RUNTIMES`; "auto" for what a given precision says, else for OpenVINO where
+            the backbone gains by it, OpenVINO is installed, and the device is a CPU.
+        trained: whether stages of the backbone train, which torch alone can do.
+
+    Raises:
+        HashretError: no such precision or runtime, or OpenVINO where it cannot be used.
+    """
+    number_format, own = Precision.of(given or pick_compute_dtype(device))
+    possible = device.type == "cpu" and not trained
+    if runtime == "auto":
+        fast = given is None and architecture.openvino and possible and has_openvino()
+        runtime = "openvino" if fast else own
+    if runtime not in RUNTIMES:
+        raise HashretError(f"no runtime {runtime!r}; there are auto, {', '.join(RUNTIMES)}")
+    if runtime == "openvino" and not possible:
+        if trained:
+            raise HashretError("OpenVINO trains no backbones", hint="take --runtime torch")
+        raise HashretError(f"OpenVINO computes on the CPU, not on {device.type}", hint="take --device cpu")
+    return str(Precision(number_format, runtime))
+
+
 class FrozenBackbone:
     """A backbone that no longer learns: uint8 (n, 3, s, s) -> float16 feature maps (n, c, h, w).
 
@@ -57,10 +97,10 @@ class FrozenBackbone:
     Args:
         layers: of the backbone, which are converted: a network that goes on training gives a copy.
         architecture: what the layers are.
-        compute_dtype: one of `COMPUTE_DTYPES`; None for what is fast on the device.
+        compute_dtype: one of `hashret.precision.PRECISIONS`; None for the number format that is fast on the device.
 
     Raises:
-        HashretError: no such number format.
+        HashretError: no such precision.
     """
 
     def __init__(
@@ -72,19 +112,32 @@ class FrozenBackbone:
     ) -> None:
         self.architecture, self.device = architecture, torch.device(device)
         self.compute_dtype = compute_dtype or pick_compute_dtype(self.device)
-        if self.compute_dtype not in COMPUTE_DTYPES:
-            raise HashretError(f"no precision {self.compute_dtype!r}; there are {', '.join(COMPUTE_DTYPES)}")
-        self._dtype: torch.dtype = getattr(torch, self.compute_dtype)
+        self.number_format, self.runtime = Precision.of(self.compute_dtype)
+        self._networks: dict[int, OpenVINONetwork] = {}  # by the size of the images
+        # What OpenVINO runs is made of float32; torch then only explains the encoder.
+        self._dtype: torch.dtype = getattr(torch, self.number_format if self.runtime == "torch" else "float32")
         self.layers = layers.eval().requires_grad_(False)
         self.layers.to(self.device, self._dtype).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def __call__(self, images: Pixels) -> Tensor:
         images = torch.as_tensor(images)
+        if self.runtime == "openvino":
+            return self._by_openvino(images)
         step = _IMAGES_AT_ONCE
         if self.device.type == "cpu":
             step = max(2, torch.get_num_threads() * _PIXELS_A_THREAD // images.shape[-1] ** 2)
         return torch.cat([self._feature_maps(images[i : i + step]) for i in range(0, len(images), step)])
+
+    def _by_openvino(self, images: Tensor) -> Tensor:
+        size = int(images.shape[-1])
+        if size not in self._networks:
+            from .openvino_runtime import OpenVINONetwork
+
+            self._networks[size] = OpenVINONetwork(self.layers, self.architecture, size, self.number_format)
+        pixels, network = images.numpy(), self._networks[size]
+        blocks = [network(pixels[i : i + _OPENVINO_AT_ONCE]) for i in range(0, len(pixels), _OPENVINO_AT_ONCE)]
+        return torch.from_numpy(np.concatenate(blocks))
 
     def _feature_maps(self, images: Tensor) -> Tensor:
         n = len(images)

@@ -24,7 +24,7 @@ from ..engines import EngineError
 from ..errors import HashretError
 from ..index import Database
 from ..index.database import Item
-from ..index.rerank import AUTO, OF_FEATURES
+from ..index.rerank import AUTO, DEFAULT, OF_FEATURES
 from ..rendering.pages import environment
 from ..vectors import Vectors, as_float32
 from . import schema, uploads
@@ -275,7 +275,7 @@ async def _search(
         code = code_of(hash_outputs)
     choice, compared = snapshot.index.rerank_choice(parameters.rerank_by), hash_outputs
     if choice in OF_FEATURES and vector is None and parameters.rerank_by == AUTO:
-        choice = "values"
+        choice = DEFAULT
     if choice in OF_FEATURES:
         if vector is None or not snapshot.index.has_fc_features:
             raise Refused(422, f"there are no vectors to re-rank by {choice}")

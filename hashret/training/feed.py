@@ -304,7 +304,7 @@ def _inference(device: torch.device, compute_dtype: str) -> ExitStack:
 
 def autocast(device: torch.device, compute_dtype: str) -> torch.autocast:
     """Return a context in which layers compute in bfloat16, if that is the number format."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=compute_dtype == "bfloat16")
+    return torch.autocast(device.type, torch.bfloat16, enabled=compute_dtype.startswith("bfloat16"))
 
 
 def not_empty(source_rows: Positions) -> Positions:

@@ -416,7 +416,7 @@ class TrainingRun:
                 "heldout_map": self.best.get("heldout_map"),
             }
             if isinstance(feed, VectorFeed):
-                meta |= feed.meta | {"rerank_by": "values" if method.needs_labels else feed.metric}
+                meta |= feed.meta | {"rerank_by": "directions" if method.needs_labels else feed.metric}
             if len(s.lengths) > 1:
                 meta["lengths"] = list(s.lengths)
             # The record comes first: with the checkpoint, the run is complete.

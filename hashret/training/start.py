@@ -21,7 +21,7 @@ from ..methods.method import Method
 from ..models.attention import GATES
 from ..models.backbone import RESIZES
 from ..models.backbones import get_backbone
-from ..models.encoder import pick_compute_dtype, pick_device
+from ..models.encoder import pick_device, pick_precision
 from ..models.heads import POOLED, head_config
 from ..models.network import HashNet
 from ..models.weights import load_backbone
@@ -69,6 +69,7 @@ def train(
     seed: int = 0,
     device: str = "auto",
     precision: str | None = None,
+    runtime: str = "auto",
     metric: str = "cosine",
     cache: StrPath | None = None,
     workers: int | None = None,
@@ -103,6 +104,8 @@ def train(
         seed: decides all that is random.
         device: "auto", "cpu" or "cuda".
         precision: number format of the network, "bfloat16", "float32" or None for what is fast on the device.
+        runtime: what runs frozen backbones, "torch", "openvino" or "auto", see
+            `hashret.models.encoder.pick_precision`.
         metric: of vectors, "cosine" or "euclidean": what nearest means. Vectors have no backbone, and none of its
             options count; trained methods learn a perceptron on them.
         cache: folder of feature caches; None for `hashret.files.default_cache`.
@@ -141,7 +144,7 @@ def train(
     on_vectors = isinstance(source, VectorSource)
     if isinstance(source, VectorSource):
         backbone, weights, image_size, resize, finetune = f"vectors:{source.width}", "none", 1, None, "head"
-        precision, width = "float32", width or 1024
+        width = width or 1024
     architecture = get_backbone(backbone)
     image_size, resize = image_size or architecture.image_size, resize or architecture.resize
     pooled = POOLED if architecture.is_pooled(image_size) else 0
@@ -194,7 +197,9 @@ def train(
         augment=augment,
         heldout=heldout,
         seed=seed,
-        precision=precision or pick_compute_dtype(torch_device),
+        precision="float32"
+        if on_vectors
+        else pick_precision(precision, runtime, torch_device, architecture, trained=trained_stages != 0),
         metric=metric if on_vectors else None,
         options=method_class.choose(given, bits, several_labels),
     )
