@@ -84,11 +84,14 @@ def speed():
     throughput, startup, metrics = load("encode_throughput_*.json"), load("startup_*.json"), load("metrics_*.json")
     for result in throughput:
         rates = {name: sorted(values)[len(values) // 2] for name, values in result["images_per_second"].items()}
-        lines.append(
-            f"| `hashret encode` at {result['image_size']} px | {rates['hashret']} images/s "
-            f"| plain float32 torchvision loop: {rates['plain']} images/s "
-            f"| {result['ratio_median']} ({result['ratio_min']} to {result['ratio_max']}) | {result['commit']} |"
-        )
+        base = f"VGG16, torch: {rates['vgg16, torch']:.1f} images/s"
+        for name, (middle, least, most) in result["ratios"].items():
+            if name != "vgg16, torch":
+                what = "a plain float32 torchvision loop over VGG16" if name == "plain" else f"`hashret encode`, {name}"
+                lines.append(
+                    f"| {what}, {result['image_size']} px | {rates[name]:.1f} images/s | {base} "
+                    f"| {middle:.2f} ({least:.2f} to {most:.2f}) | {result['commit']} |"
+                )
     for result in startup:
         medians, ratio = result["medians"], result["query_to_imports_wall"]
         lines.append(

@@ -1,15 +1,19 @@
-"""Images a second of `hashret encode` against a plain float32 torchvision loop, side by side in one run.
+"""Images a second of `hashret encode`, by backbone and runtime, and of a plain float32 torchvision loop, in one run.
 
-    python -m benchmarks.run.encode_throughput --images 192
+    python -m benchmarks.run.encode_throughput
 
-Both read the same real photographs (Corel-5k, 192x128 JPEG) from disk, compute the same AM-VGGH with two layers of
-4096 at 224 pixels and end with codes; rounds alternate. The plain loop is what one writes with torchvision: a
-DataLoader over an ImageFolder, Resize, ToTensor, Normalize, the network in float32 under inference mode.
+All read the same real photographs (Corel-5k, 192x128 JPEG) from disk at 224 pixels and end with codes: AM-VGGH's head
+with two layers of 4096 over VGG16, and AM-VGGH+'s pooled head over EfficientNet-Lite0. Rounds alternate. The plain loop
+is what one writes with torchvision: a DataLoader over an ImageFolder, Resize, ToTensor, Normalize, VGG16 and its head
+in float32 under inference mode. VGG16 takes the first --images photographs, EfficientNet-Lite0 --more of them. Loading
+the checkpoint counts, and so do writing the shards and reading a network that OpenVINO has converted before.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
 import statistics
 import tarfile
 import tempfile
@@ -24,33 +28,45 @@ from torchvision import datasets, transforms
 from benchmarks.lib import common
 from hashret.encoding import encode
 from hashret.models.checkpoint import save_checkpoint
+from hashret.models.encoder import pick_compute_dtype
 from hashret.models.network import HashNet
 from hashret.models.weights import load_backbone
+
+WEIGHTS = {
+    "vgg16": "vgg16_imagenet_features.safetensors", "efficientnet_lite0": "efficientnet_lite0_imagenet.safetensors",
+}  # fmt: skip
+ENCODERS = [(backbone, runtime) for backbone in WEIGHTS for runtime in ("torch", "openvino")]
+BASE = "vgg16, torch"  # which the others are compared with
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=192)
+    parser.add_argument("--more", type=int, default=4000)
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=32, help="of the plain loop")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        unpack(work / "photos" / "all", options.images)
-        net = make_model(work / "model.safetensors", options.image_size)
-        rates = {"plain": [], "hashret": []}
+        unpack(work / "few" / "all", options.images)
+        unpack(work / "many" / "all", options.more)
+        nets = {backbone: make_model(work, backbone, options.image_size) for backbone in WEIGHTS}
+        rates = {}
         for number in range(options.rounds + 1):  # the first is for warming up
-            plain = plain_loop(work / "photos", net, options.image_size, options.batch_size)
-            ours = hashret_encode(work, number)
-            print(f"round {number}: plain {plain:.2f}, hashret {ours:.2f} images/s, x{ours / plain:.2f}", flush=True)
+            found = {"plain": plain_loop(work / "few", nets["vgg16"], options.image_size, options.batch_size)}
+            for backbone, runtime in ENCODERS:
+                found[f"{backbone}, {runtime}"] = hashret_encode(work, backbone, runtime)
+            print(f"round {number}:", ", ".join(f"{name} {rate:.2f}" for name, rate in found.items()), flush=True)
             if number:
-                rates["plain"].append(round(plain, 2))
-                rates["hashret"].append(round(ours, 2))
-        ratios = [ours / plain for ours, plain in zip(rates["hashret"], rates["plain"], strict=True)]
-    result = {"images": options.images, "image_size": options.image_size, "threads": torch.get_num_threads()}
-    result |= {"seed": 0, "images_per_second": rates, "ratio_median": round(statistics.median(ratios), 2)}
-    result |= {"ratio_min": round(min(ratios), 2), "ratio_max": round(max(ratios), 2)}
+                for name, rate in found.items():
+                    rates.setdefault(name, []).append(round(rate, 2))
+    result = {"images": options.images, "more": options.more, "image_size": options.image_size}
+    result |= {"threads": torch.get_num_threads(), "number_format": pick_compute_dtype("cpu"), "seed": 0}
+    result |= {"images_per_second": rates, "ratios": {}, "load_average": os.getloadavg()[0]}
+    for name in rates:
+        pairs = [own / base for own, base in zip(rates[name], rates[BASE], strict=True)]
+        result["ratios"][name] = [round(figure(pairs), 3) for figure in (statistics.median, min, max)]
     common.save(f"encode_throughput_{options.image_size}px", result)
 
 
@@ -66,21 +82,16 @@ def unpack(folder, count):
                 return
 
 
-def make_model(path, image_size):
-    """An AM-VGGH with ImageNet convolutions and an untrained head: training does not change its speed."""
+def make_model(work, backbone, image_size):
+    """An encoder with ImageNet weights and an untrained head: training does not change its speed."""
     torch.manual_seed(0)
-    net = HashNet(48, 10, image_size).eval()
-    net.backbone = load_backbone(common.shared() / "weights/vgg16_imagenet_features.safetensors").eval()
-    meta = {
-        "method": "am-vggh",
-        "bits": 48,
-        "image_size": image_size,
-        "arch": "vgg16",
-        "width": 4096,
-        "attention": True,
-    }
+    pooled = {"width": 2048, "pooled": 1280} if backbone != "vgg16" else {"width": 4096}
+    net = HashNet(48, 10, image_size, backbone, attention=True, **pooled).eval()
+    net.backbone = load_backbone(common.shared() / "weights" / WEIGHTS[backbone], backbone).eval()
+    meta = {"method": "am-vggh", "bits": 48, "image_size": image_size, "arch": backbone, "width": pooled["width"]}
+    meta |= {"attention": True, "head_config": net.head.config}
     meta |= {"classes": list("0123456789"), "weights_fingerprint": net.architecture.fingerprint(net.backbone)}
-    save_checkpoint(path, net, meta)
+    save_checkpoint(work / f"{backbone}.safetensors", net, meta)
     return net
 
 
@@ -91,15 +102,17 @@ def plain_loop(photos, net, image_size, batch_size):
     started, codes = time.perf_counter(), []
     with torch.inference_mode():
         for images, _ in loader:
-            codes.append(net.head(net.backbone(images)).logits.numpy() >= 0.5)
+            codes.append(net.head(net.backbone(images)).hash_outputs.numpy() >= 0.5)
     return len(np.concatenate(codes)) / (time.perf_counter() - started)
 
 
-def hashret_encode(work, number):
+def hashret_encode(work, backbone, runtime):
+    photos, out = work / ("few" if backbone == "vgg16" else "many") / "all", work / "codes"
     started = time.perf_counter()
-    model, cache = work / "model.safetensors", work / "cache"
-    report = encode(work / "photos" / "all", model, work / f"codes-{number}", cache=cache)
-    return report.encoded / (time.perf_counter() - started)  # loading the checkpoint counts
+    report = encode(photos, work / f"{backbone}.safetensors", out, cache=work / "cache", runtime=runtime)
+    seconds = time.perf_counter() - started
+    shutil.rmtree(out)
+    return report.encoded / seconds
 
 
 if __name__ == "__main__":
