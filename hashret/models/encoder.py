@@ -114,10 +114,11 @@ class FrozenBackbone:
         self.compute_dtype = compute_dtype or pick_compute_dtype(self.device)
         self.number_format, self.runtime = Precision.of(self.compute_dtype)
         self._networks: dict[int, OpenVINONetwork] = {}  # by the size of the images
-        # What OpenVINO runs is made of float32; torch then only explains the encoder.
-        self._dtype: torch.dtype = getattr(torch, self.number_format if self.runtime == "torch" else "float32")
         self.layers = layers.eval().requires_grad_(False)
-        self.layers.to(self.device, self._dtype).to(memory_format=torch.channels_last)
+        self._dtype = torch.float32  # of which OpenVINO's network is made; torch then only explains the encoder
+        if self.runtime == "torch":
+            self._dtype = getattr(torch, self.number_format)
+            self.layers.to(self.device, self._dtype).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def __call__(self, images: Pixels) -> Tensor:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import HashretError
-from ..files import default_cache, discard, partial_folder
+from ..files import default_cache, discard, is_writable, partial_folder
 
 if TYPE_CHECKING:
     from .backbone import Backbone
@@ -71,8 +71,10 @@ class OpenVINONetwork:
         name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:20]
         folder = default_cache() / "openvino" / name
         try:
-            network = _kept(folder) or _converted(layers, architecture, image_size, folder)
-            self._compiled = openvino.Core().compile_model(network, "CPU", settings)
+            self._compiled = _kept(folder, settings)
+            if self._compiled is None:
+                network = _converted(layers, architecture, image_size, folder)
+                self._compiled = openvino.Core().compile_model(network, "CPU", settings)
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
             raise HashretError(
@@ -89,12 +91,19 @@ class OpenVINONetwork:
         return np.array(request.get_output_tensor(0).data)
 
 
-def _kept(folder: Path) -> Any:
-    """Return the network that an earlier process converted, None where there is none that can be read."""
+def _kept(folder: Path, settings: dict[str, Any]) -> Any:
+    """Return the network that an earlier process converted, ready to run; None where there is none that can be read.
+
+    OpenVINO keeps beside it what it made of it for this processor, which halves the time.
+    """
     import openvino
 
+    if not (folder / "network.xml").exists():
+        return None
+    if is_writable(folder):
+        settings = settings | {"CACHE_DIR": str(folder)}
     try:
-        return openvino.Core().read_model(folder / "network.xml") if (folder / "network.xml").exists() else None
+        return openvino.Core().compile_model(folder / "network.xml", "CPU", settings)
     except RuntimeError:
         return None
 
