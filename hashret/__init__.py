@@ -2,7 +2,7 @@
 
     import hashret
 
-    hashret.train("folder:photos", "model.safetensors", weights="imagenet")
+    hashret.train("folder:photos", "model.safetensors")
     hashret.encode("folder:photos", model="model.safetensors", out="codes")
     hashret.build_index("codes", out="index")
     searcher = hashret.Searcher("index", "model.safetensors")

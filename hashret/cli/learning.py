@@ -15,8 +15,8 @@ from .output import say
 @click.option("--out", default="model.safetensors", show_default=True, help="checkpoint to write")
 @click.option("--split", default="train", show_default=True, help="part of the data to learn from")
 @click.option(
-    "--method", cls=shared.ListedOption, names=shared.methods, default="am-vggh", show_default=True,
-    help="{}; hashret methods says more of them",
+    "--method", cls=shared.ListedOption, names=shared.methods, default="auto", show_default=True,
+    help="{}; hashret methods says more of them; auto: hashnet, or without labels itq",
 )  # fmt: skip
 @click.option(
     "--bits",
@@ -26,8 +26,9 @@ from .output import say
     help="code length, 8 to 256; or several, 12,24,48: the first bits of a code are then codes, too",
 )
 @click.option(
-    "--backbone", cls=shared.ListedOption, names=shared.backbones, default="vgg16", show_default=True,
-    help="{}, timm:NAME, or package.module:function; hashret backbones says more of them",
+    "--backbone", cls=shared.ListedOption, names=shared.backbones, default="auto", show_default=True,
+    help="{}, timm:NAME, or package.module:function; hashret backbones says more of them; auto: vgg16 for the methods "
+    "of the paper, else efficientnet_lite0",
 )  # fmt: skip
 @click.option(
     "--weights", default="pretrained", show_default=True, help="pretrained, a .safetensors or .pth file, none"

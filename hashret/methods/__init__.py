@@ -13,6 +13,8 @@ from ..registry import Registry
 if TYPE_CHECKING:
     from .method import Method
 
+AUTO = "auto"  # stands for one of these, which found most of what was measured (benchmarks/tables.md):
+WITH_LABELS, WITHOUT_LABELS = "hashnet", "itq"  # the second in seconds; cibhash finds a little more, in minutes
 MethodType = TypeVar("MethodType", bound="type[Method]")
 METHODS: Registry[type[Method]] = Registry(
     {
@@ -54,7 +56,7 @@ def register(method: MethodType) -> MethodType:
 
 
 def get_method(name: str) -> type[Method]:
-    """Return the method of that name.
+    """Return the method of that name, see `METHODS`.
 
     Raises:
         HashretError: there is none; the message lists the names.

@@ -21,6 +21,7 @@ class CNNH(Method):
     """Stage one: codes H with H H^T / bits near the similarity matrix. Stage two: the hash layer learns them."""
 
     name = "cnnh"
+    backbone = "vgg16"
     paper = "Xia et al., Supervised hashing for image retrieval via image representation learning, AAAI 2014"
 
     def begin(self, labels: Labels, source_rows: Positions) -> None:

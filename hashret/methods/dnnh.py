@@ -22,6 +22,7 @@ class DNNH(Method):
     """
 
     name = "dnnh"
+    backbone = "vgg16"
     paper = "Lai, Pan, Liu & Yan, Simultaneous feature learning and hash coding with deep neural networks, CVPR 2015"
     head = "sliced"
 

@@ -21,6 +21,7 @@ class DPSH(Method):
     """
 
     name = "dpsh"
+    backbone = "vgg16"
     paper = "Li, Wang & Kang, Feature learning based deep supervised hashing with pairwise labels, IJCAI 2016"
     options = (Option("quantization", 0.1, "pulls logits to 1 and -1"),)
     defaults: ClassVar[dict[str, Any]] = {"dropout": 0.0, "lr": 1e-3}  # dropout's noise drowns the pairs

@@ -26,6 +26,7 @@ class KSH(Method):
     """
 
     name = "ksh"
+    backbone = "vgg16"
     paper = "Liu, Wang, Ji, Jiang & Chang, Supervised hashing with kernels, CVPR 2012"
     head = "kernel"
     fitted = True

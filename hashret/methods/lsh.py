@@ -19,6 +19,7 @@ class LSH(Method):
     """Signs of random projections of the centred descriptors."""
 
     name = "lsh"
+    backbone = "vgg16"
     paper = "Charikar, Similarity estimation techniques from rounding algorithms, STOC 2002 (random hyperplanes)"
     head = "projection"
     needs_labels = False
@@ -35,6 +36,7 @@ class ITQ(LSH):
     """Principal components, rotated so that their signs lose least."""
 
     name = "itq"
+    backbone = "efficientnet_lite0"
     paper = "Gong & Lazebnik, Iterative quantization: a Procrustean approach to learning binary codes, CVPR 2011"
 
     def fit(self, head: Head, x: Tensor, labels: Labels | None, seed: int) -> None:

@@ -58,6 +58,7 @@ class Method:
     Attributes:
         name: as ``--method`` takes it.
         paper: what it reproduces.
+        backbone: the default one: VGG16 for the paper's methods, as there.
         head: kind of head, see `hashret.models.heads.make_head`.
         attention: whether the head has CBAM.
         head_options: further options of the head.
@@ -78,6 +79,7 @@ class Method:
 
     name: ClassVar[str] = ""
     paper: ClassVar[str] = ""
+    backbone: ClassVar[str] = "efficientnet_lite0"
     head: ClassVar[str] = "fc"
     attention: ClassVar[bool] = False
     head_options: ClassVar[dict[str, Any]] = {}

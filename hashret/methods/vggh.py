@@ -21,6 +21,7 @@ class VGGH(Method):
     """VGG16, fully connected layers, hash layer, classifier; no attention."""
 
     name = "vggh"
+    backbone = "vgg16"
     paper = "Jin & Zeng, Deep hash image retrieval method based on attention model, 2021, without its attention"
     classifier = True
     options = (QUANTIZATION, BALANCE, SMOOTHING, CLASSIFIER_RATE)

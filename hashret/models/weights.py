@@ -49,7 +49,10 @@ def load_backbone(weights: StrPath = "pretrained", arch: str = "vgg16") -> nn.Mo
     unknown = sorted(given.keys() - wanted.keys())
     if wrong or unknown:
         reason = missing or f"{unknown[0]} is none of its tensors"
-        raise HashretError(f"{weights} does not hold the weights of {arch}: {reason}")
+        raise HashretError(
+            f"{weights} does not hold the weights of {arch}: {reason}",
+            hint="name the backbone that they are of with --backbone",
+        )
     layers.load_state_dict(given)
     return layers
 

@@ -216,11 +216,9 @@ class TrainingRun:
         s = self.settings
         known: Labels = np.zeros((len(source), 0), np.uint8) if source.labels is None else source.labels
         labels = torch.as_tensor(known)
-        batch_size = s.batch_size if method.needs_labels else min(s.batch_size, len(rows))
-        if len(rows) < max(2, batch_size):
-            raise HashretError(
-                f"{len(rows)} train images are fewer than one batch of {s.batch_size}", hint="lower --batch-size"
-            )
+        batch_size = min(s.batch_size, len(rows))
+        if batch_size < max(2, world()):
+            raise HashretError(f"{len(rows)} train images are too few to learn from")
         classifiers = net.head.classifiers()
         for classifier in classifiers if labels.ndim == 2 else ():
             _begin_at_frequencies(classifier, labels[rows])

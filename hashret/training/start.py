@@ -16,7 +16,7 @@ from ..data import Source, VectorSource, as_source
 from ..distributed import local_device, main_first, process_group, world
 from ..errors import HashretError, warn
 from ..files import StrPath
-from ..methods import get_method
+from ..methods import AUTO, WITH_LABELS, WITHOUT_LABELS, get_method
 from ..methods.method import Method
 from ..models.attention import GATES
 from ..models.backbone import RESIZES
@@ -44,10 +44,10 @@ def train(
     split: str = "train",
     exclude: Sequence[str] = (),
     include: Sequence[str] = (),
-    method: str = "am-vggh",
+    method: str = AUTO,
     options: Mapping[str, float | str] | None = None,
     bits: int | Sequence[int] = 48,
-    backbone: str = "vgg16",
+    backbone: str = AUTO,
     weights: StrPath = "pretrained",
     image_size: int | None = None,
     resize: str | None = None,
@@ -82,11 +82,13 @@ def train(
     Args:
         data, split, exclude, include, download: see `hashret.data.open_data`; ``data`` may be an open source as well,
             or an array of vectors.
-        method: one of `hashret.methods.METHODS`.
+        method: one of `hashret.methods.METHODS`; "auto" for what found most in measurements, `WITH_LABELS` or
+            `WITHOUT_LABELS` there.
         options: values of the method's own options, as ``hashret methods`` lists them, by name.
         bits: length of the codes, 8 to 256; or several lengths, of which the longest is that of the codes, and the
             first bits of a code are a code of each of the others.
-        backbone: what turns images into feature maps, see `hashret.models.backbones.get_backbone`.
+        backbone: what turns images into feature maps, see `hashret.models.backbones.get_backbone`; "auto" for the
+            method's own: VGG16 for the methods of the paper, else EfficientNet-Lite0.
         weights: what the backbone starts from, see `hashret.models.weights.load_backbone`.
         image_size: pixels a side, a multiple of the backbone's stride; None for the size of its pretrained weights.
         resize: how photographs become squares, "squeeze", "crop" or "pad", see `hashret.data.images.read_image`; None
@@ -141,6 +143,10 @@ def train(
         raise HashretError(f"the held-out share must be at least 0 and below 1, not {heldout}")
     with main_first():  # what is downloaded or unpacked is so once
         source = as_source(data, split, download=download, exclude=exclude, include=include).single_label()
+    if method == AUTO:
+        method = WITHOUT_LABELS if source.labels is None else WITH_LABELS
+    method_class = get_method(method)
+    backbone = method_class.backbone if backbone == AUTO else backbone
     on_vectors = isinstance(source, VectorSource)
     if isinstance(source, VectorSource):
         backbone, weights, image_size, resize, finetune = f"vectors:{source.width}", "none", 1, None, "head"
@@ -148,7 +154,6 @@ def train(
     architecture = get_backbone(backbone)
     image_size, resize = image_size or architecture.image_size, resize or architecture.resize
     pooled = POOLED if architecture.is_pooled(image_size) else 0
-    method_class = get_method(method)
     _check_choice("resize", resize, RESIZES)
     trained_stages = _trained_stages(finetune)
     pooled_alone = method_class.fitted or method_class.views  # what reads nothing but pooled features

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import make_photos
 from helpers import kill_when, start, together, torchrun
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from hashret import distributed
 from hashret.data import open_data
@@ -22,8 +22,8 @@ from hashret.training.feed import Augment, FeatureFeed
 from hashret.training.start import train
 
 SMALL = {
-    "bits": 16, "image_size": 32, "backbone": "vgg11", "width": 32, "dropout": 0.1, "epochs": 3, "batch_size": 8,
-    "lr": 1e-3, "heldout": 0.2, "workers": 0, "device": "cpu",
+    "method": "am-vggh", "bits": 16, "image_size": 32, "backbone": "vgg11", "width": 32, "dropout": 0.1, "epochs": 3,
+    "batch_size": 8, "lr": 1e-3, "heldout": 0.2, "workers": 0, "device": "cpu",
 }  # fmt: skip
 
 
@@ -142,7 +142,6 @@ def test_existing_checkpoints_are_kept(photos, head, tmp_path):
         ({"weights": "none"}, "nothing to freeze"),
         ({"epochs": 0}, "epochs"),
         ({"heldout": 1.0}, "held-out share"),
-        ({"batch_size": 64}, "fewer than one batch"),
         ({"finetune": "tail"}, "finetune must be head, last:N or all"),
         ({"augment": "blur"}, "augment must be"),
         ({"gate": "ajar"}, "gate must be"),
@@ -295,3 +294,39 @@ def test_torchrun(photos, head, tmp_path):
     record = json.loads((tmp_path / "model.json").read_text())
     assert record["processes"] == 2
     assert load_encoder(tmp_path / "model.safetensors", "cpu").bits == 16
+
+
+def test_a_folder_of_fewer_photographs_than_a_batch_is_one_batch(photos, head, tmp_path):
+    large = train(photos, tmp_path / "large.safetensors", **head | {"batch_size": 640})
+    whole = train(photos, tmp_path / "whole.safetensors", **head | {"batch_size": large.train_images})
+    assert [epoch["loss"] for epoch in large.epochs_run] == [epoch["loss"] for epoch in whole.epochs_run]
+
+
+def test_without_a_method_labels_decide(photos, tmp_path):
+    weights = tmp_path / "lite0.safetensors"
+    layers = get_backbone("efficientnet_lite0").build()
+    for module in layers.modules():  # random weights let nothing through before their outputs are normalised
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    layers.train()(torch.randn(4, 3, 32, 32))
+    save_file(layers.state_dict(), weights)
+    common = {
+        "weights": weights,
+        "image_size": 32,
+        "bits": 8,
+        "batch_size": 8,
+        "cache": tmp_path / "cache",
+        "workers": 0,
+    }
+    report = train(photos, tmp_path / "labelled.safetensors", epochs=1, **common)
+    assert (report.method, report.arch) == ("hashnet", "efficientnet_lite0")
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for number, photo in enumerate(sorted((photos / "train").rglob("*.png"))):
+        shutil.copy(photo, flat / f"{number}.png")
+    report = train(flat, tmp_path / "unlabelled.safetensors", **common)
+    assert (report.method, report.arch) == ("itq", "efficientnet_lite0")
+    for method in ("am-vggh", "lsh", "dpsh"):  # as the paper has them
+        with pytest.raises(HashretError, match="does not hold the weights of vgg16") as raised:
+            train(photos, tmp_path / "paper.safetensors", method=method, **common)
+        assert "--backbone" in raised.value.hint
