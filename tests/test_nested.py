@@ -98,7 +98,7 @@ def test_an_index_of_the_first_bits_is_that_of_the_codes_cut_off(nested, tmp_pat
     outputs = load_encoder(nested / "model.safetensors", "cpu").shortened(bits)
     assert searcher.encode([photo]).shape == (1, bits)
     assert outputs.bits == bits
-    hits = searcher.search(photo, k=36)
+    hits = searcher.search(photo, k=36, rerank_by="values")
     query = load_encoder(nested / "model.safetensors", "cpu").hash_outputs(
         hashret.open_data(photos, "test").subset([8]).pixels(0, 32)[None]
     )[0, :bits]

@@ -101,7 +101,7 @@ def test_every_kind_of_method_learns_from_vectors(tmp_path, method, metric):
     asked = vectors(1000 * Q if metric == "euclidean" else Q, labels=ASKED)
     figures = hashret.evaluate(asked, tmp_path / "index", model=model)
     assert figures.hamming.map > (0.6 if method == "lsh" else 0.75)
-    assert figures.rerank_by == (metric if method == "lsh" else "values")
+    assert figures.rerank_by == (metric if method == "lsh" else "directions")
 
 
 def test_a_code_is_the_same_alone_and_in_a_batch(built):
@@ -321,7 +321,7 @@ def test_an_engine_answers_vectors(tmp_path, built):
     expected = nearest(X, Q, "cosine")[:, :3].tolist()
     assert [[hit.id for hit in hits] for hits in beside.search_vectors(Q, 3, candidates=300)] == expected
     alone = hashret.Searcher(name, built / "m.safetensors", "cpu")
-    assert alone.index.rerank_choice("auto") == "values"
+    assert alone.index.rerank_choice("auto") == "directions"
     assert len(alone.search_vectors(Q, 3)) == len(Q)
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from ..errors import HashretError
 from ..evaluation import EvaluationSet, Scores, open_evaluation_set, score
 from ..index import Database, open_index
+from ..index.rerank import AUTO
 from ..metrics import (
     Counts,
     Floats,
@@ -124,7 +125,7 @@ def measure(files: RunFiles, device: str = "auto") -> Figures:
     # Only queries with labels can be scored, and only against labels.
     if not files.queries or index.labels is None or not ShardFolder(files.queries).manifest["classes"]:
         return Figures(recorded or None, **database)
-    rerank_by = recorded.get("rerank_by", "values" if index.has_hash_outputs else "asymmetric")
+    rerank_by = recorded.get("rerank_by") or index.rerank_choice(AUTO)
     data = open_evaluation_set(files.queries, files.index, device=device, rerank_by=rerank_by)
     map_at, candidates = recorded.get("map_at"), recorded.get("candidates", 1000)
     scores = score(

@@ -219,7 +219,7 @@ def test_the_two_stages_together_are_those_of_the_folder(database, plain, index,
     nearest = plain.order(codes[0])[1][:40]
     if by == "values":
         far = np.linalg.norm(plain.values[np.searchsorted(plain.ids, nearest)] - values[0], axis=1)
-        found = database.search(codes, values, 5, 40)
+        found = database.search(codes, values, 5, 40, by)
         assert found.euclidean[0] == pytest.approx(np.sort(far)[:5], abs=1e-5)
     assert np.isnan(database.search(codes, None, 3).euclidean).all()
 

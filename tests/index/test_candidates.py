@@ -61,7 +61,8 @@ def asked(index):
 
 def check_finds_itself(database, values_index):
     codes, values = asked(values_index)
-    hits = database.search(codes, values, 10)
+    assert database.search(codes, values, 10).positions[:, 0].tolist() == ASKED
+    hits = database.search(codes, values, 10, rerank_by="values")
     assert hits.positions[:, 0].tolist() == ASKED
     assert hits.euclidean[:, 0].tolist() == [0] * 4
     assert not hits.cut.any()

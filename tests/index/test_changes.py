@@ -66,7 +66,7 @@ class Expected:
         hits = index.search(codes, None, k)
         assert index.ids[hits.positions].tolist() == self.ids[order[:, :k]].tolist()
         assert hits.hamming.tolist() == np.take_along_axis(D, order[:, :k], 1).tolist()
-        hits = index.search(codes, xq, k, candidates)
+        hits = index.search(codes, xq, k, candidates, "values")
         for q in range(len(xq)):
             some = order[q, : max(k, candidates)]
             euclidean = np.linalg.norm(self.values[some] - xq[q], axis=1)
@@ -452,7 +452,7 @@ def test_search_among_some(living, removed):
         D = hamming(pack(binarize(xq)), opened.codes()[rows])
         order = np.argsort(D, axis=1, kind="stable")[:, :8]
         assert opened.search(pack(binarize(xq)), None, 8, among=selection).positions.tolist() == rows[order].tolist()
-        hits = opened.search(pack(binarize(xq)), xq, 8, 1000, among=selection)
+        hits = opened.search(pack(binarize(xq)), xq, 8, 1000, "values", selection)
         euclidean = np.linalg.norm(opened.hash_outputs[rows][None] - xq[:, None], axis=2)
         assert hits.euclidean == pytest.approx(np.sort(euclidean, axis=1)[:, :8], abs=1e-5)
         for (_, found, inside), distances in zip(opened.within(pack(binarize(xq)), 9, selection), D, strict=True):
