@@ -125,7 +125,7 @@ def measure(files: RunFiles, device: str = "auto") -> Figures:
     # Only queries with labels can be scored, and only against labels.
     if not files.queries or index.labels is None or not ShardFolder(files.queries).manifest["classes"]:
         return Figures(recorded or None, **database)
-    rerank_by = recorded.get("rerank_by") or index.rerank_choice(AUTO)
+    rerank_by = recorded.get("rerank_by", index.rerank_choice(AUTO) if index.has_hash_outputs else "asymmetric")
     data = open_evaluation_set(files.queries, files.index, device=device, rerank_by=rerank_by)
     map_at, candidates = recorded.get("map_at"), recorded.get("candidates", 1000)
     scores = score(
