@@ -12,6 +12,7 @@ from pathlib import Path
 
 from benchmarks.lib import common
 from benchmarks.lib.markdown import made_on, row, table_head
+from benchmarks.pages import exact_engines
 
 RESULTS = common.RESULTS / "latency"
 PAGE = common.TOP / "benchmarks" / "latency.md"
@@ -42,7 +43,12 @@ def write(results: Path = RESULTS, target: Path = PAGE, figures: Path = FIGURES)
     figures.mkdir(parents=True, exist_ok=True)
     pictures = plots(runs, figures)
     links = [Path(os.path.relpath(path, target.parent)) for path in pictures]
-    target.write_text(page(runs, links), encoding="utf-8")
+    exact, growth = exact_engines.load(), figures / "latency-growth.png"
+    drawn = exact_engines.plot(exact, growth)
+    pictures += [growth] if drawn else []
+    picture = Path(os.path.relpath(growth, target.parent)).as_posix() if drawn else None
+    three = exact_engines.section(exact, picture) if exact else ""
+    target.write_text(page(runs, links, three), encoding="utf-8")
     for path in (target, *pictures):
         print(f"-> {path}")
 
@@ -53,9 +59,14 @@ def load(folder):
     return sorted(runs, key=lambda run: (KINDS.index(run["kind"]), run["bits"], run["items"], run["benchmark"]))
 
 
-def page(runs, pictures):
+def page(runs, pictures, three=""):
     """The Markdown page."""
-    parts = [HEAD, *(f"![{path.stem.replace('-', ' ')}]({path.as_posix()})" for path in pictures), overview(runs)]
+    parts = [
+        HEAD,
+        *filter(None, [three]),
+        *(f"![{path.stem.replace('-', ' ')}]({path.as_posix()})" for path in pictures),
+        overview(runs),
+    ]
     return "\n\n".join([*parts, *(section(run) for run in runs), provenance(runs)]) + "\n"
 
 
