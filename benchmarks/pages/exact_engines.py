@@ -43,7 +43,7 @@ def section(runs, picture: str | None):
             scans = f"{engines['hashret']['ms']['p50'] / memory['ms']['p50']:.2g}" if memory else ""
             cells = [title(run), f"{run['items']:,}", f"{run['distinct_codes']:,}", run["bits"], f"{cell['k']:,}"]
             cells += [cell["batch"], figure(engines["flat"]["ms"]["p50"])]
-            cells += [f"{figure(engines[name]['ratio'][0])}×" if name in engines else "" for name in (*OURS, "hashret")]
+            cells += [f"{figure(engines[name]['ratio'][0])}" if name in engines else "" for name in (*OURS, "hashret")]
             cells += [figure(engines["hashret"]["ms"]["p50"]), scans, f"{100 * behind:+.0f} %"]
             lines.append(row(cells))
     size = table_head(
@@ -73,9 +73,9 @@ def section(runs, picture: str | None):
 def fuzz(result):
     """What `run/exact_fuzz.py` found, in words."""
     return (
-        f"{result['queries']:,} drawn queries over {result['indexes']:,} small indexes, of {result['widths']} lengths of "
-        f"code, uniform, clumped, in one bucket, at the edge of the stopping rule and repeated: {result['wrong']} wrong "
-        f"answers of tables, scan and faiss. {made_on([result])}"
+        f"{result['queries']:,} drawn queries over {result['indexes']:,} small indexes, of {result['widths']} lengths "
+        "of code, uniform, clumped, in one bucket, at the edge of the stopping rule and repeated: "
+        f"{result['wrong']} wrong answers of tables, scan and faiss. {made_on([result])}"
     )
 
 
@@ -130,6 +130,6 @@ HEAD = """## Less than one scan: tables over substrings
 hashret has three exact engines: **tables** over substrings of the codes (multi-index hashing, Norouzi, Punjani & Fleet
 2014), the **compiled scan** of all distinct codes, and **faiss** over distinct padded codes. Of the first two it takes,
 for each query, the one that costs less: **chosen**. All answer as `IndexBinaryFlat` does, distances, items and order
-included, which was checked in every cell. One thread; ratios are flat's median call by the engine's, and "scans of
-memory" is the time of what was chosen in sums over the padded codes. ITQ codes: of the pooled features of the photographs
-named, each photograph as often as it takes, jittered by normal noise, with other photographs as queries."""
+included, which was checked in every cell. One thread; the figures of engines are flat's median call by theirs, and "scans
+of memory" is the time of what was chosen in sums over the padded codes. ITQ codes: of the pooled features of the
+photographs named, each photograph as often as it takes, jittered by normal noise, with other photographs as queries."""
