@@ -130,6 +130,6 @@ HEAD = """## Less than one scan: tables over substrings
 hashret has three exact engines: **tables** over substrings of the codes (multi-index hashing, Norouzi, Punjani & Fleet
 2014), the **compiled scan** of all distinct codes, and **faiss** over distinct padded codes. Of the first two it takes,
 for each query, the one that costs less: **chosen**. All answer as `IndexBinaryFlat` does, distances, items and order
-included, which was checked in every cell. One thread; the figures of engines are flat's median call by theirs, and "scans
-of memory" is the time of what was chosen in sums over the padded codes. ITQ codes: of the pooled features of the
+included, which was checked in every cell. One thread; the figures of engines are flat's median call by theirs, and
+"scans of memory" is the time of what was chosen in sums over the padded codes. ITQ codes: of the pooled features of the
 photographs named, each photograph as often as it takes, jittered by normal noise, with other photographs as queries."""
