@@ -6,7 +6,7 @@ cd "$(dirname "$0")/../.."
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 engines=(hashret-faiss hashret-scan hashret-tables hashret "scan of memory")
 latency() {
-  "${PYTHON:-python}" -m benchmarks.run.latency --results benchmarks/results/exact --threads 1 --engines "${engines[@]}" "$@"
+  ${PYTHON:-python} -m benchmarks.run.latency --results benchmarks/results/exact --threads 1 --engines "${engines[@]}" "$@"
 }
 latency --data random:100000 random:1000000 --batch 1 --k 1 10 100 1000
 latency --data random:10000000 --batch 1 1000 --k 1 10 100 1000 --seconds 30
