@@ -39,7 +39,7 @@ def test_the_main_line_on_real_photographs(cifar, shared, tmp_path, monkeypatch)
         return done.stdout
 
     size = "--image-size 64 --width 512 --batch-size 32 --lr 1e-3"
-    hashret(f"train --data cifar10:{cifar} --weights {weights} --bits 48 --epochs 12 {size}")
+    hashret(f"train --data cifar10:{cifar} --method am-vggh --weights {weights} --bits 48 --epochs 12 {size}")
     assert "400 encoded, 0 skipped" in hashret(f"encode cifar10:{cifar}")
     assert "150 encoded, 0 skipped" in hashret(f"encode cifar10:{cifar} --split test --out codes-test")
     assert "400 photographs, 48 bits" in hashret("build-index")

@@ -13,11 +13,12 @@ from ..bits import Codes
 
 Numbers = NDArray[np.int64]
 PAYS_FROM = 2**18  # distinct codes from which on tables are written; the scan reads fewer in less than 0.1 ms
-SHORTEST, LONGEST = 8, 24  # bits of a substring
+SHORTEST, LONGEST = 8, 18  # bits of a substring; of longer ones the buckets alone fill the caches
 SHORT_REST, LONG_REST = 32, 64  # bits that stand beside a code's number
-# Nanoseconds of one core, measured on a server of 2024 with AVX-512; only their ratios matter.
-BUCKET_NS = 18.0  # a bucket: two reads of memory that are hardly ever in a cache
-CODE_NS = {SHORT_REST: 0.5, LONG_REST: 0.9}  # a code of a bucket, by the bits beside its number
+# Nanoseconds of one core, measured on a server of 2024 with AVX-512 whose memory others used, too; only their ratios
+# matter, and those to what the scan costs (`hashret.index.hamming`).
+BUCKET_NS = 30.0  # a bucket: two reads of memory that are hardly ever in a cache
+CODE_NS = {SHORT_REST: 0.6, LONG_REST: 1.5}  # a code of a bucket, by the bits beside its number
 LOOKUP_NS = 15.0  # a code whose bits are not all beside its number, looked up among the codes
 ANSWER_NS = 60.0  # an answer, beyond what it costs the scan, too
 _EXPECTED_K = 100  # the answers a query for which the number of tables is chosen

@@ -138,8 +138,8 @@ def test_the_layout_follows_from_bits_and_count():
         for count in (10**5, 10**7, 10**8):
             layout = Layout.for_codes(bits, count)
             assert layout.lengths.sum() == bits
-            assert 8 <= layout.lengths.min() <= layout.lengths.max() <= 24
-            cost, numbers = expected_cost(bits, len(layout.offsets), count), range(-(-bits // 24), bits // 8 + 1)
+            assert 8 <= layout.lengths.min() <= layout.lengths.max() <= 18
+            cost, numbers = expected_cost(bits, len(layout.offsets), count), range(-(-bits // 18), bits // 8 + 1)
             if bits > 48:
                 assert cost <= min(expected_cost(bits, tables, count) for tables in numbers)
             else:  # 32 bits beside a code's number are all that is left of it

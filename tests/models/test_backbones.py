@@ -277,8 +277,8 @@ def test_the_last_stages_train_on_cached_maps_of_those_below(photos, tmp_path):
     torch.manual_seed(0)
     torch.save(load_backbone("none", "resnet18").state_dict(), tmp_path / "weights.pth")
     options = {
-        "backbone": "resnet18", "weights": tmp_path / "weights.pth", "image_size": 32, "bits": 8, "width": 16,
-        "batch_size": 8, "workers": 0, "device": "cpu", "epochs": 2, "cache": tmp_path / "cache",
+        "method": "am-vggh", "backbone": "resnet18", "weights": tmp_path / "weights.pth", "image_size": 32, "bits": 8,
+        "width": 16, "batch_size": 8, "workers": 0, "device": "cpu", "epochs": 2, "cache": tmp_path / "cache",
     }  # fmt: skip
     before = {
         name: tensor.clone()
