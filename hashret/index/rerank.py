@@ -32,7 +32,7 @@ from .threads import at_most
 
 CHOICES = ("values", "directions", "asymmetric", "features", *METRICS)  # of the option --rerank-by
 OF_FEATURES = ("features", *METRICS)  # which compare the features that an index keeps, not hash outputs
-DEFAULT = "directions"  # of photographs: it found more than "values" with every method, see benchmarks/tables.md
+DEFAULT = "directions"  # of photographs: on Corel5k-21 more than "values" with every method (benchmarks/tables.md)
 AUTO = "auto"  # stands for the choice that an index is made for, see `hashret.index.database.Database.rerank_choice`
 LEAST = 1e-7  # float32 tells hash outputs from 1 down to here
 _NUMBERS_AT_ONCE = 2**24  # of features that are read and compared
