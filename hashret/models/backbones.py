@@ -12,14 +12,14 @@ import os
 import re
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import HashretError
 from ..registry import VARIABLE, Registry
 from .backbone import IMAGENET_MEAN, IMAGENET_STD, Backbone
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 __all__ = ["BACKBONES", "IMAGENET_MEAN", "IMAGENET_STD", "Backbone", "get_backbone", "refusal", "register"]
 
@@ -105,34 +105,10 @@ def _nothing() -> nn.Module:
     return nn.Identity()
 
 
-def _build_vgg(name: str) -> nn.Module:
-    from .vgg import build_vgg
-
-    return build_vgg(name)
-
-
-def _build_lite0() -> nn.Module:
-    from .efficientnet_lite import build_lite0
-
-    return build_lite0()
-
-
-def _lite0_weights() -> dict[str, Tensor]:
-    from .efficientnet_lite import lite0_weights
-
-    return lite0_weights()
-
-
-def _build_torchvision(name: str) -> nn.Module:
-    from .torchvision_nets import build
-
-    return build(name)
-
-
-def _torchvision_weights(name: str) -> dict[str, Tensor]:
-    from .torchvision_nets import imagenet_weights
-
-    return imagenet_weights(name)
+def _call(function: str, *arguments: Any) -> Any:
+    """Call a ``module:function`` of this folder, which is imported now, and torch with it."""
+    module, _, name = function.partition(":")
+    return getattr(importlib.import_module(f".{module}", __package__), name)(*arguments)
 
 
 def _in_features(name: str) -> str:
@@ -140,23 +116,26 @@ def _in_features(name: str) -> str:
 
 
 _HALF = (0.5, 0.5, 0.5)
+_TORCHVISION_WEIGHTS = "torchvision_nets:imagenet_weights"
 _BUILT_IN = [
     Backbone(
-        name, partial(_build_vgg, name), 512, pretrained=partial(_torchvision_weights, name), megabytes=megabytes,
-        pooled=False, library_name=_in_features,
+        name, partial(_call, "vgg:build_vgg", name), 512, pretrained=partial(_call, _TORCHVISION_WEIGHTS, name),
+        megabytes=megabytes, pooled=False, library_name=_in_features,
     )
     for name, megabytes in (("vgg16", 527.8), ("vgg16_bn", 527.9), ("vgg11", 506.8), ("vgg11_bn", 506.9))
 ]  # fmt: skip
-_BUILT_IN.append(
-    Backbone(
-        "efficientnet_lite0", _build_lite0, 320, mean=_HALF, std=_HALF, pretrained=_lite0_weights, megabytes=18.7,
-        pooled=True, unused=("conv_head", "bn2", "classifier"), openvino=True,
-    )
-)  # fmt: skip
 _BUILT_IN += [
     Backbone(
-        name, partial(_build_torchvision, name), channels, stride, pretrained=partial(_torchvision_weights, name),
-        megabytes=megabytes, pooled=name != "alexnet", margin=31 if name == "alexnet" else 0, initialised=True,
+        "efficientnet_lite0", partial(_call, "efficientnet_lite:build_lite0"), 320, mean=_HALF, std=_HALF,
+        pretrained=partial(_call, "efficientnet_lite:lite0_weights"), megabytes=18.7, pooled=True,
+        unused=("conv_head", "bn2", "classifier"), openvino=True,
+    ),
+]  # fmt: skip
+_BUILT_IN += [
+    Backbone(
+        name, partial(_call, "torchvision_nets:build", name), channels, stride,
+        pretrained=partial(_call, _TORCHVISION_WEIGHTS, name), megabytes=megabytes, pooled=name != "alexnet",
+        margin=31 if name == "alexnet" else 0, initialised=True,
     )
     for name, channels, stride, megabytes in (
         ("alexnet", 256, 32, 233.1), ("resnet18", 512, 32, 44.7), ("resnet50", 2048, 32, 97.8),
