@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,10 @@ import numpy.typing as npt
 from ..distributed import is_main
 from ..errors import HashretError, warn
 from ..files import StrPath
-from .cifar10 import open_cifar10
-from .embeddings import HELP, VectorSource, open_vectors, vectors
-from .folder import open_folder
+from . import cifar10, embeddings, folder, lists, protocols  # noqa: F401  (each registers its kinds of source)
+from .embeddings import VectorSource, vectors
 from .formats import is_image_name, reason_passed_over
 from .images import UnreadableImage, open_rgb, read_image
-from .lists import open_list
-from .protocols import PROTOCOLS, open_protocol
 from .references import ReferenceKind, register_references
 from .source import SOURCES, ImageSource, Source, SourceRequest, register
 from .walk import LINKED_TO_NOTHING, SPECIAL, PassedOver, summary
@@ -84,10 +80,10 @@ def as_source(data: StrPath | Source | npt.NDArray[np.number], subset: str | Non
     return vectors(data) if isinstance(data, np.ndarray) else data
 
 
-def warn_passed_over(folder: StrPath, passed_over: Sequence[PassedOver]) -> None:
+def warn_passed_over(root: StrPath, passed_over: Sequence[PassedOver]) -> None:
     """Warn of what was passed over in a folder, by reason, where anything was."""
     if passed_over and is_main():
-        warn(f"{folder}: {summary(passed_over)}; hashret info {folder} names them")
+        warn(f"{root}: {summary(passed_over)}; hashret info {root} names them")
 
 
 def _kind_and_where(name: str) -> tuple[str, str]:
@@ -105,22 +101,3 @@ def _kind_and_where(name: str) -> tuple[str, str]:
         forms = ", ".join(kind.help for kind in SOURCES.values())
         raise HashretError(f"no such folder: {name}", hint=f"data are named DIR, {forms}")
     return "folder", name
-
-
-def _open_list(asked: SourceRequest) -> ImageSource:
-    """Open the source ``list:FILE`` or ``list:FILE,root=DIR``."""
-    file, _, root = asked.where.partition(",root=")
-    return open_list(file, asked.subset, root or None, asked.spec)
-
-
-register(
-    "folder",
-    lambda asked: open_folder(asked.where, asked.subset, asked.spec, asked.exclude, asked.include),
-    "folder:DIR",
-    patterns=True,
-)
-register("cifar10", lambda asked: open_cifar10(asked.where, asked.subset, asked.download, asked.spec), "cifar10:DIR")
-register("list", _open_list, "list:FILE[,root=DIR]")
-register("vectors", open_vectors, HELP)
-for _name in PROTOCOLS:
-    register(_name, partial(open_protocol, _name), f"{_name}:DIR")

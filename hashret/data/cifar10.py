@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import HashretError
 from ..files import StrPath, partial_folder, place_folder
 from .folder import open_folder
-from .source import ImageSource
+from .source import ImageSource, register
 
 UNPACKED = "cifar10-png"
 
@@ -94,3 +94,6 @@ def _file_names(dataset: Any) -> list[str]:
         with open(Path(dataset.root) / dataset.base_folder / batch, "rb") as file:
             names += pickle.load(file, encoding="latin1")["filenames"]  # its md5 was checked by CIFAR10 above
     return names
+
+
+register("cifar10", lambda asked: open_cifar10(asked.where, asked.subset, asked.download, asked.spec), "cifar10:DIR")

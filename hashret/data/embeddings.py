@@ -25,7 +25,7 @@ from ..errors import HashretError
 from ..files import StrPath
 from ..vectors import STORED_TYPES, Vectors, as_float32, unusable
 from .references import ReferenceKind, register_references, whole_reference
-from .source import ImageSource, SourceRequest
+from .source import ImageSource, SourceRequest, register
 
 HELP = "vectors:FILE[::NAME][,ids=FILE][,labels=FILE][,paths=FILE]"
 ROWS_AT_ONCE = 4096
@@ -448,3 +448,4 @@ def _no_picture(reference: str) -> bytes:
 
 
 register_references("vectors", ReferenceKind(lambda text: _ROW.fullmatch(text) is not None, _no_picture, _status))
+register("vectors", open_vectors, HELP)

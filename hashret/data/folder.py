@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import HashretError
 from ..files import StrPath
-from .source import ImageSource
+from .source import ImageSource, register
 from .walk import summary, walk
 
 SUBSETS = ("train", "database", "test")
@@ -52,3 +52,11 @@ def open_folder(
         number = {name: i for i, name in enumerate(sorted({path.split("/", 1)[0] for path in paths}))}
         labels = np.array([number[path.split("/", 1)[0]] for path in paths], np.int64)
     return ImageSource(root, tuple(paths), labels, tuple(number), spec, passed_over=tuple(passed_over))
+
+
+register(
+    "folder",
+    lambda asked: open_folder(asked.where, asked.subset, asked.spec, asked.exclude, asked.include),
+    "folder:DIR",
+    patterns=True,
+)

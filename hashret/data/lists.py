@@ -27,7 +27,7 @@ from ..bits import Labels
 from ..errors import HashretError, warn
 from ..files import StrPath
 from .formats import READABLE_SUFFIXES
-from .source import ImageSource
+from .source import ImageSource, SourceRequest, register
 
 _EXAMPLE = '"photo.jpg 0 1 0", "photo.jpg 3" or "photo.jpg cat"'
 _ENDING = "|".join(map(re.escape, sorted(READABLE_SUFFIXES)))
@@ -288,3 +288,12 @@ def _warn_of_repeats(file: Path, numbers: Sequence[int], paths: Sequence[str], l
             f"{file} names {len(again):,} photographs again, {len(others):,} of them with other labels, as "
             f"{paths[row]} in lines {numbers[first[paths[row]]]} and {numbers[row]}; each line counts"
         )
+
+
+def _open_request(asked: SourceRequest) -> ImageSource:
+    """Open the source ``list:FILE`` or ``list:FILE,root=DIR``."""
+    file, _, root = asked.where.partition(",root=")
+    return open_list(file, asked.subset, root or None, asked.spec)
+
+
+register("list", _open_request, "list:FILE[,root=DIR]")

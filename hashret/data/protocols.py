@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from ..bits import Positions
 from ..errors import HashretError
 from .cifar10 import all_of_cifar10
 from .lists import open_list
-from .source import ImageSource, SourceRequest
+from .source import ImageSource, SourceRequest, register
 
 SETS = ("train", "database", "test")
 NUSWIDE_SOURCE = "https://lms.comp.nus.edu.sg/research/NUS-WIDE.htm"
@@ -156,3 +156,5 @@ PROTOCOLS = {
         Protocol("nuswide-21", 5000, _all_of_nuswide),
     )
 }
+for _name in PROTOCOLS:
+    register(_name, partial(open_protocol, _name), f"{_name}:DIR")
