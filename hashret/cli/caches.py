@@ -7,10 +7,11 @@ import click
 from ..errors import HashretError
 from ..names import to_json
 from . import options as shared
+from .group import main
 from .output import say
 
 
-@click.group()
+@main.group()
 def cache() -> None:
     """List and clear the feature caches that train and encode --fill-cache keep.
 

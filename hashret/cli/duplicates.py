@@ -10,6 +10,7 @@ import click
 from ..errors import HashretError
 from ..names import shown_path, to_json
 from . import options as shared
+from .group import main
 from .output import say
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from ..near_duplicates.moving import Move
 
 
-@click.command()
+@main.command()
 @click.argument("index")
 @click.option("--radius", type=click.IntRange(0), help="bits that codes may differ in; default: a sixth of them")
 @click.option("--by", default="pixels", show_default=True, help="pixels, features, directions, values or codes")
@@ -92,7 +93,7 @@ def _print_moves(moves: Iterable[Move]) -> None:
         say(f"{shown_path(move.path)} -> {shown_path(move.to) if move.to else f'stays: {move.why}'}", err=True)
 
 
-@click.command()
+@main.command()
 @click.argument("folder")
 @shared.talk
 def restore(folder: str) -> None:

@@ -8,10 +8,11 @@ import click
 
 from ..errors import HashretError
 from . import options as shared
+from .group import main
 from .output import say
 
 
-@click.command("build-index")
+@main.command("build-index")
 @click.option("--codes", multiple=True, default=("codes",), show_default=True, help="folder of shards, or codes:FILE")
 @click.option("--out", default="index", show_default=True, help="index folder to write")
 @click.option(
@@ -32,7 +33,7 @@ def build_index(**options: Any) -> None:
     say(f"{options['out']}: {built.count:,} photographs, {built.bits} bits")
 
 
-@click.command()
+@main.command()
 @click.argument("index")
 @click.argument("photos", nargs=-1, required=True)
 @shared.MODEL
@@ -59,7 +60,7 @@ def add(index: str, photos: tuple[str, ...], **options: Any) -> None:
     say(f"{index}: {counts}")
 
 
-@click.command()
+@main.command()
 @click.argument("index")
 @click.option("--id", "ids", multiple=True, type=shared.ID, help="id of a photograph; repeatable")
 @click.option(
@@ -83,7 +84,7 @@ def remove(index: str, ids: tuple[int, ...], paths: tuple[str, ...], gone: bool,
     say(f"{index}: {remove(index, ids, paths, gone=gone, yes=yes).count:,} photographs removed")
 
 
-@click.command()
+@main.command()
 @click.argument("index")
 @shared.talk
 def compact(index: str) -> None:
@@ -102,7 +103,7 @@ def compact(index: str) -> None:
     say(f"{index}: {done.count:,} photographs, {done.bytes_before:,} -> {done.bytes_after:,} bytes")
 
 
-@click.command(cls=shared.ListedCommand, names=shared.engines)
+@main.command(cls=shared.ListedCommand, names=shared.engines)
 @click.argument("index")
 @click.argument("to", metavar="ENGINE")
 @click.option("--collection", metavar="NAME", help="collection or table, where ENGINE does not end in #NAME")

@@ -7,10 +7,11 @@ from typing import Any
 import click
 
 from . import options as shared
+from .group import main
 from .output import say
 
 
-@click.command(cls=shared.WithOldNames, old_names={"--arch": "--backbone"})
+@main.command(cls=shared.WithOldNames, old_names={"--arch": "--backbone"})
 @click.option("--data", cls=shared.ListedOption, names=shared.sources, required=True, help="a folder, or: {}")
 @click.option("--out", default="model.safetensors", show_default=True, help="checkpoint to write")
 @click.option("--split", default="train", show_default=True, help="part of the data to learn from")
@@ -93,7 +94,7 @@ def train(**options: Any) -> None:
     say(f"{options['out']}: {report.bits} bits, epoch {report.best_epoch}, {report.seconds:.0f} s")
 
 
-@click.command()
+@main.command()
 def methods() -> None:
     """List the hashing methods with their papers and options.
 
@@ -116,7 +117,7 @@ def methods() -> None:
         click.echo(f"  {line} ({', '.join(names)})")
 
 
-@click.command()
+@main.command()
 def backbones() -> None:
     """List the networks that turn photographs into feature maps.
 
@@ -134,7 +135,7 @@ def backbones() -> None:
     click.echo("package.module:name  a function of yours that returns layers, or a hashret.models.backbones.Backbone")
 
 
-@click.command(cls=shared.ListedCommand, names=shared.sources)
+@main.command(cls=shared.ListedCommand, names=shared.sources)
 @click.argument("data")
 @shared.MODEL
 @click.option("--out", default="codes", show_default=True, help="folder of shards to write")
@@ -172,7 +173,7 @@ def encode(**options: Any) -> None:
         say(f"{options['out']}: {counts}, {report.rate:.1f} images/s")
 
 
-@click.command()
+@main.command()
 @click.option("--out", default="hashret-demo", show_default=True, help="folder to leave everything in")
 @click.option("--bits", type=int, default=48, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)

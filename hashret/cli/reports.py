@@ -9,10 +9,11 @@ import click
 from ..errors import HashretError
 from ..names import to_json
 from . import options as shared
+from .group import main
 from .output import say
 
 
-@click.command()
+@main.command()
 @click.argument("queries")
 @shared.INDEX
 @shared.MODEL
@@ -48,7 +49,7 @@ def evaluate(bits: list[int] | None, **options: Any) -> None:
     click.echo(to_json(figures if len(figures) > 1 else figures[0], indent=2))
 
 
-@click.command()
+@main.command()
 @click.argument("run", default=".")
 @click.option("--out", default="report.html", show_default=True, help="page to write")
 @click.option("--index", help="index folder, where it is not RUN/index")
@@ -74,7 +75,7 @@ def report(as_json: bool, **options: Any) -> None:
     say(to_json(figures.as_dict()) if as_json else f"{options['out']}: {figures}")
 
 
-@click.command()
+@main.command()
 @click.argument("path")
 @click.option("--json", "as_json", is_flag=True, help="as JSON")
 @click.option("--verify", is_flag=True, help="compare all files of an index with their checksums, however large it is")

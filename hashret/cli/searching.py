@@ -11,10 +11,11 @@ import click
 from ..errors import HashretError
 from ..names import names_in, shown_path, to_json
 from . import options as shared
+from .group import main
 from .output import say
 
 
-@click.command()
+@main.command()
 @click.argument("photos", nargs=-1)
 @shared.INDEX
 @shared.MODEL
@@ -97,7 +98,7 @@ def query(
         pages.results_page(results, html, explained=explained)
 
 
-@click.command()
+@main.command()
 @click.argument("photos", nargs=-1)
 @shared.MODEL
 @click.option("--out", default="explain.png", show_default=True, help="picture to write")
@@ -149,7 +150,7 @@ def _photos(photos: Iterable[str], null: bool) -> list[str]:
     return named
 
 
-@click.command()
+@main.command()
 @click.argument("index", default="index")
 @click.option("--model", help="checkpoint of the encoder; default: model.safetensors where there is one")
 @shared.VALUES
