@@ -30,6 +30,7 @@ ODD = [
     "100%.png",
     "a_b.png",
     "axb.png",
+    "AXB.png",  # another name: patterns tell capital letters from small ones
     "back\\slash.png",
     "é.png",
     "[1].png",
