@@ -2,13 +2,20 @@
 
 import numpy as np
 
-from hashret.bits import hamming, pack
+from hashret.bits import hamming, pack, pad, padded_width
+from hashret.index.distinct import group
+from hashret.index.hamming import HammingStage
 
 
 def make_codes(n, bits, seed, flips=0.02):
     rng = np.random.default_rng(seed)
     centres = np.random.default_rng(bits).random((5, bits)) < 0.5
     return pack(centres[rng.integers(0, 5, n)] ^ (rng.random((n, bits)) < flips))
+
+
+def stage_of(codes, bits, backend="auto", grouped=None):
+    """A Hamming stage over packed codes; ``grouped``: whether by distinct codes, None to choose."""
+    return HammingStage(group(pad(codes, padded_width(bits)), grouped), bits, backend)
 
 
 def brute_force(xq, xb, k, rows=None):

@@ -64,10 +64,8 @@ FOR_USERS = {
     "service.schema.Query.values",
     "service.schema.Values.values",
     "service.server.serve(values)",
-    "training.settings.Settings.precision",
-    "training.settings.Settings.split",
-    "training.settings.TrainReport.precision",
-    "training.settings.TrainReport.split",
+    "training.settings.Chosen.precision",
+    "training.settings.Chosen.split",
     "training.start.train(precision)",
     "training.start.train(split)",
 }

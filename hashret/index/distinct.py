@@ -158,17 +158,17 @@ class Grouping:
             return
         keys, first, inverse = np.unique(as_keys(codes), return_index=True, return_inverse=True)
         known = keys[:0] if self.keys is None else self.keys
-        place = np.searchsorted(known, keys)
+        position = np.searchsorted(known, keys)
         old = np.zeros(len(keys), bool)
-        inside = place < len(known)
-        old[inside] = known[place[inside]] == keys[inside]
+        inside = position < len(known)
+        old[inside] = known[position[inside]] == keys[inside]
         number = np.empty(len(keys), np.int32)
-        number[old] = self.key_numbers[place[old]]
+        number[old] = self.key_numbers[position[old]]
         new = np.flatnonzero(~old)
         number[new[np.argsort(first[new])]] = len(known) + np.arange(len(new))
         self.numbers.append(number[inverse])
-        self.keys = np.insert(known, place[new], keys[new])
-        self.key_numbers = np.insert(self.key_numbers, place[new], number[new])
+        self.keys = np.insert(known, position[new], keys[new])
+        self.key_numbers = np.insert(self.key_numbers, position[new], number[new])
         if self.grouped is None and self.count >= _GIVE_UP_AFTER and len(self.keys) > _GIVE_UP_FRACTION * self.count:
             self._give_up()
 

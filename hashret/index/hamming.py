@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from ..bits import MAX_BITS, Codes, Distances, Positions, code_width, pad, padded_width
 from ..errors import HashretError
 from ..files import default_cache, is_private, is_writable, temporary_cache
-from .distinct import CodeTable, as_keys, expand, expand_one, group
+from .distinct import CodeTable, as_keys, expand, expand_one
 from .rows import ItemCodes, Rows
 from .threads import at_most
 
@@ -80,11 +80,6 @@ class HammingStage:
         self._waiting: dict[int, int] = {}  # and how many of these are still to come
         self._scan: Scan | None = None
         self._comparisons_until_load: int | None = None  # None until the first search; see `_compiled`
-
-    @classmethod
-    def from_codes(cls, codes: Codes, bits: int, backend: str = "auto", grouped: bool | None = None) -> HammingStage:
-        """Return a stage over packed codes uint8 (n, w); ``grouped``: whether by distinct codes, None to choose."""
-        return cls(group(pad(codes, padded_width(bits)), grouped), bits, backend)
 
     def __len__(self) -> int:
         return self.table.count

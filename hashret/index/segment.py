@@ -224,9 +224,9 @@ class Segment:
 
     def _check_flat(self, codes: int, width: int) -> None:
         """Raise HashretError unless the header of hamming.faiss is that of so many codes, which faiss would trust."""
-        wanted = _FLAT.pack(b"IBxF", 8 * width, width, codes, 1, 1, codes * width)
+        header = _FLAT.pack(b"IBxF", 8 * width, width, codes, 1, 1, codes * width)
         with open(self.folder / _CODES, "rb") as file:
-            if file.read(_FLAT.size) != wanted or file.seek(0, 2) != _FLAT.size + codes * width:
+            if file.read(_FLAT.size) != header or file.seek(0, 2) != _FLAT.size + codes * width:
                 raise damaged(self.folder.parent, _CODES, f"does not hold {codes:,} codes of {8 * width} bits")
 
     def _check_ends(self, table: CodeTable) -> None:

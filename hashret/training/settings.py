@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,23 +14,20 @@ _ALWAYS_RECORDED = {"quantization": 0.0, "pairs": 0.0, "balance": 0.0, "smoothin
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What decides the result of a training run; recorded with it, and compared when it is resumed.
+class Chosen:
+    """What was chosen for a training run. Tuples, or lists where they were read from a record.
 
-    All are as in `hashret.train` but ``bits``, the longest of the ``lengths`` of code, ``arch``, the name of the
-    backbone, and ``options``, the value of each option of the method.
-
-    Raises:
-        ValueError: an option of the method has the name of a setting.
+    All are as in `hashret.train` but ``bits``, the longest of the ``lengths`` of code, and ``arch``, the name of the
+    backbone.
     """
 
     data: str
     split: str
-    exclude: tuple[str, ...]
-    include: tuple[str, ...]
+    exclude: Sequence[str]
+    include: Sequence[str]
     method: str
     bits: int
-    lengths: tuple[int, ...]
+    lengths: Sequence[int]
     image_size: int
     resize: str
     arch: str
@@ -48,6 +45,19 @@ class Settings:
     seed: int
     precision: str
     metric: str | None
+
+
+@dataclass(frozen=True)
+class Settings(Chosen):
+    """What decides the result of a training run; recorded with it, and compared when it is resumed.
+
+    Attributes:
+        options: the value of each option of the method.
+
+    Raises:
+        ValueError: an option of the method has the name of a setting.
+    """
+
     options: dict[str, float]
 
     def __post_init__(self) -> None:
@@ -63,12 +73,8 @@ class Settings:
     def changed_since(self, record: Mapping[str, Any]) -> list[str]:
         """Return the settings that differ from those of an earlier record, each with both values."""
         now, unused = self.as_record(), _ALWAYS_RECORDED.keys() - self.options.keys()
-        record = {
-            "resize": "squeeze",
-            "metric": None,
-            "lengths": (record.get("bits"),),
-            **record,
-        }  # which earlier records do not have
+        of_earlier_records = {"resize": "squeeze", "metric": None, "lengths": (record.get("bits"),)}
+        record = of_earlier_records | dict(record)
         if record.get("weights") == "imagenet":  # the old name
             record["weights"] = "pretrained"
         return [
@@ -79,12 +85,12 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class TrainReport(WasDict):
+class TrainReport(Chosen, WasDict):
     """The record of a training run: its settings, where it ran, and how it went.
 
     Attributes:
         data, split, exclude, include, method, bits, lengths, image_size, resize, arch, weights, finetune, width, gate,
-            dropout, epochs, batch_size, lr, weight_decay, augment, heldout, seed, precision, metric: see `Settings`.
+            dropout, epochs, batch_size, lr, weight_decay, augment, heldout, seed, precision, metric: see `Chosen`.
         hashret, torch: versions.
         device: where the network was trained.
         processes: processes that shared each batch.
@@ -101,30 +107,6 @@ class TrainReport(WasDict):
         options: value of each option of the method, and of those that every record has.
     """
 
-    data: str
-    split: str
-    exclude: list[str]
-    include: list[str]
-    method: str
-    bits: int
-    lengths: list[int]
-    image_size: int
-    resize: str
-    arch: str
-    weights: str
-    finetune: str
-    width: int
-    gate: str
-    dropout: float
-    epochs: int
-    batch_size: int
-    lr: float
-    weight_decay: float
-    augment: str
-    heldout: float
-    seed: int
-    precision: str
-    metric: str | None
     hashret: str
     torch: str
     device: str

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import assert_same, brute_force, make_codes
+from reference import assert_same, brute_force, make_codes, stage_of
 
 from hashret.errors import HashretError
 from hashret.index import hamming as stage_module
 from hashret.index.distinct import Grouping, group
-from hashret.index.hamming import HammingStage, has_compiled
+from hashret.index.hamming import has_compiled
 
 ENGINES = ["faiss", pytest.param("compiled", marks=pytest.mark.skipif(not has_compiled(), reason="needs numba"))]
 
@@ -28,7 +28,7 @@ ENGINES = ["faiss", pytest.param("compiled", marks=pytest.mark.skipif(not has_co
 )
 def test_every_engine_answers_as_brute_force(engine, bits, n, nq, k, flips, grouped, seed):
     xb, xq = make_codes(n, bits, seed, flips), make_codes(nq, bits, seed + 1, flips)
-    stage = HammingStage.from_codes(xb, bits, backend=engine, grouped=grouped)
+    stage = stage_of(xb, bits, backend=engine, grouped=grouped)
     assert_same(stage.search(xq, k), brute_force(xq, xb, k))
 
 
@@ -38,7 +38,7 @@ def test_the_answers_are_those_of_faiss_over_the_codes_as_they_are(engine, bits)
     xb, xq = make_codes(20_000, bits, 0), make_codes(50, bits, 1)
     flat = faiss.IndexBinaryFlat(8 * xb.shape[1])
     flat.add(xb)
-    stage = HammingStage.from_codes(xb, bits, backend=engine)
+    stage = stage_of(xb, bits, backend=engine)
     assert stage.table.grouped
     for k in (1, 100, 3000):
         assert_same(stage.search(xq, k), flat.search(xq, k))
@@ -55,7 +55,7 @@ def test_threads_share_the_queries_or_the_codes(monkeypatch, n, nq, k, flips):
     monkeypatch.setattr(scan, "_PAIRS_A_THREAD", 1000)
     monkeypatch.setattr(faiss, "omp_get_max_threads", lambda: 4)
     xb, xq = make_codes(n, 48, 2, flips), make_codes(nq, 48, 3, flips)
-    stage = HammingStage.from_codes(xb, 48, backend="compiled")
+    stage = stage_of(xb, 48, backend="compiled")
     assert_same(stage.search(xq, k), brute_force(xq, xb, k))
 
 
@@ -67,7 +67,7 @@ def test_threads_share_the_queries_or_the_codes(monkeypatch, n, nq, k, flips):
 def test_a_subset_answers_as_the_codes_it_leaves(n, k, flips, grouped, seed, engine):
     xb, xq = make_codes(n, 24, seed, flips), make_codes(5, 24, seed + 1, flips)
     mask = np.random.default_rng(seed).random(n) < 0.3
-    stage = HammingStage.from_codes(xb, 24, backend=engine, grouped=grouped).subset(mask)
+    stage = stage_of(xb, 24, backend=engine, grouped=grouped).subset(mask)
     assert len(stage) == mask.sum()
     assert_same(stage.search(xq, k), brute_force(xq, xb, k, np.flatnonzero(mask)))
 
@@ -76,7 +76,7 @@ def test_a_subset_answers_as_the_codes_it_leaves(n, k, flips, grouped, seed, eng
 @given(st.integers(1, 400), st.integers(8, 100), st.integers(0, 20), st.booleans(), st.integers(0, 10**6))
 def test_within_a_radius(n, bits, radius, grouped, seed):
     xb, xq = make_codes(n, bits, seed), make_codes(4, bits, seed + 1)
-    stage = HammingStage.from_codes(xb, bits, grouped=grouped)
+    stage = stage_of(xb, bits, grouped=grouped)
     D, rows = brute_force(xq, xb, n)
     for query, found, items in stage.within(xq, radius):
         inside = D[query] <= radius
@@ -85,7 +85,7 @@ def test_within_a_radius(n, bits, radius, grouped, seed):
 
 def test_a_negative_radius():
     with pytest.raises(HashretError, match="radius"):
-        list(HammingStage.from_codes(make_codes(9, 48, 0), 48).within(make_codes(1, 48, 0), -1))
+        list(stage_of(make_codes(9, 48, 0), 48).within(make_codes(1, 48, 0), -1))
 
 
 @settings(deadline=None, max_examples=60)
@@ -123,9 +123,9 @@ def test_codes_that_do_not_repeat_are_not_grouped():
 
 
 def test_no_codes_and_no_queries():
-    stage = HammingStage.from_codes(make_codes(0, 48, 0), 48)
+    stage = stage_of(make_codes(0, 48, 0), 48)
     assert [found.shape for found in stage.search(make_codes(3, 48, 0), 5)] == [(3, 0), (3, 0)]
-    stage = HammingStage.from_codes(make_codes(9, 48, 0), 48)
+    stage = stage_of(make_codes(9, 48, 0), 48)
     assert [found.shape for found in stage.search(make_codes(0, 48, 0), 5)] == [(0, 5), (0, 5)]
     with pytest.raises(HashretError, match="at least 1"):
         stage.search(make_codes(3, 48, 0), 0)
@@ -133,18 +133,18 @@ def test_no_codes_and_no_queries():
 
 def test_the_compiled_scan_is_loaded_when_it_pays(monkeypatch):
     xb, xq = make_codes(1000, 48, 0), make_codes(10, 48, 1)
-    stage = HammingStage.from_codes(xb, 48)
+    stage = stage_of(xb, 48)
     monkeypatch.setattr(stage_module, "_is_compiled", lambda: True)
     stage.search(xq, 5)
     assert stage._scan is None
-    assert HammingStage.from_codes(xb, 48, backend="faiss").warm()._scan is None
+    assert stage_of(xb, 48, backend="faiss").warm()._scan is None
     monkeypatch.setattr(stage_module, "has_compiled", lambda: False)
     assert stage.warm()._scan is None
     assert_same(stage.search(xq, 5), brute_force(xq, xb, 5))
     with pytest.raises(HashretError, match=r"hashret\[fast\]"):
-        HammingStage.from_codes(xb, 48, backend="compiled")
+        stage_of(xb, 48, backend="compiled")
     with pytest.raises(HashretError, match="engine"):
-        HammingStage.from_codes(xb, 48, backend="fast")
+        stage_of(xb, 48, backend="fast")
 
 
 @pytest.mark.skipif(not has_compiled(), reason="needs numba")
@@ -153,13 +153,13 @@ def test_searching_loads_the_compiled_scan_when_it_has_cost_as_much(monkeypatch)
     for known, name in ((True, "_COMPARISONS_TO_LOAD"), (False, "_COMPARISONS_TO_COMPILE")):
         monkeypatch.setattr(stage_module, "_is_compiled", lambda known=known: known)
         monkeypatch.setattr(stage_module, name, 25_000)
-        stage = HammingStage.from_codes(xb, 48, grouped=False)
+        stage = stage_of(xb, 48, grouped=False)
         loaded = []
         for _ in range(4):
             assert_same(stage.search(xq, 5), brute_force(xq, xb, 5))
             loaded.append(stage._scan is not None)
         assert loaded == [False, False, True, True]
-    HammingStage.from_codes(xb, 48, backend="compiled").search(xq, 5)
+    stage_of(xb, 48, backend="compiled").search(xq, 5)
     assert isinstance(stage_module._is_compiled(), bool)
     calls = []
     monkeypatch.setattr("hashret.index.scan.compile_scan", lambda: calls.append(1))
@@ -171,4 +171,4 @@ def test_searching_loads_the_compiled_scan_when_it_has_cost_as_much(monkeypatch)
 
 @pytest.mark.skipif(not has_compiled(), reason="needs numba")
 def test_warm_loads_the_compiled_scan():
-    assert HammingStage.from_codes(make_codes(1000, 48, 0), 48).warm()._scan is not None
+    assert stage_of(make_codes(1000, 48, 0), 48).warm()._scan is not None

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference import stage_of
 
 from hashret.bits import binarize, hamming, pack, pad, padded_width, unpack
 from hashret.errors import HashretError
 from hashret.index import calibration, rerank
 from hashret.index.calibration import calibrate, kth_distances
-from hashret.index.hamming import HammingStage
 from hashret.index.rerank import CHOICES, directions, squared_asymmetric_distances, squared_distances
 from hashret.vectors import unit
 
@@ -163,7 +163,7 @@ def test_a_rerank_that_is_not_there():
 
 
 def make_stage(values, **choices):
-    return HammingStage.from_codes(pack(binarize(values)), values.shape[1], **choices)
+    return stage_of(pack(binarize(values)), values.shape[1], **choices)
 
 
 def brute_recall(values, candidates, k, rows, features="values"):
