@@ -25,6 +25,7 @@ from .files import StrPath, atomic, read_json, recover
 from .names import json_lines, to_json
 from .precision import PRECISIONS
 from .records import ascending, checked, fields, list_of, one_of, or_none, text, whole
+from .registry import VARIABLE, load_plugins
 from .renamed import old_attributes
 from .vectors import STORED_TYPES
 
@@ -87,6 +88,20 @@ COLUMNS = [
     # What the hash layer reads, or, where vectors are encoded, these as they came.
     Column("fc_features", "features", tuple((kind, (None,)) for kind in STORED_TYPES), optional=True),
 ]
+
+
+def unknown_columns(stored: Iterable[str]) -> set[str]:
+    """Return which names of columns on disk are none of `COLUMNS`, once the plugins that may add them are loaded."""
+    stored = set(stored)
+    if stored - {column.stored for column in COLUMNS}:
+        load_plugins()
+    return stored - {column.stored for column in COLUMNS}
+
+
+def unknown_column(where: StrPath, unknown: Iterable[str]) -> HashretError:
+    """Return the error of a shard or an index with columns that nothing adds here."""
+    hint = f"name the plugin that adds it in {VARIABLE}"
+    return HashretError(f"{where} has a column {min(unknown)!r} that nothing here knows", hint=hint)
 
 
 def shard_name(number: int) -> str:
@@ -191,12 +206,15 @@ def read_shard(path: StrPath, verify: bool = True) -> tuple[Shard, dict[str, Any
                 raise HashretError(f"{path} was written by a later hashret (format {attributes['format']}); upgrade")
             checked(attributes, _SHARD, f"the shard {path}")
             n, bits = _length(file), attributes["bits"]
+            unknown = unknown_columns(file.keys() - {"skipped"})
             present = [column for column in COLUMNS if not column.optional or column.stored in file]
             arrays = {c.stored: _map(path, file, c.stored, c.kinds_of(n, bits)) for c in present}
             raw = bytes(_map(path, file, "skipped", [("|u1", (None,))]))
         skipped = tuple(json_lines(raw.decode("utf-8", "surrogateescape")))
         checked(list(skipped), list_of(SKIPPED_LINE), f"the shard {path}")
         if verify and _checksum(arrays) != attributes["sha256"]:
+            if unknown:  # which the checksum is of, too
+                raise unknown_column(path, unknown)
             raise ValueError("its checksum does not match")
     except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, BlockingIOError) or "already open for write" in str(error):

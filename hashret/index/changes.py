@@ -42,10 +42,10 @@ from .folder import (
     FORMAT,
     REMOVED,
     SEGMENT,
-    SEGMENT_FILE,
     SHARED,
     Index,
     read_meta,
+    segment_file,
     segment_name,
     write_shards,
 )  # fmt: skip
@@ -164,7 +164,7 @@ def build_index(
                 write_json(out / "index.json", meta)
                 _clean(out)
                 if before.get("format") == 1:
-                    remove_own(out, SEGMENT_FILE)
+                    remove_own(out, segment_file())
     except (OSError, RuntimeError) as error:  # the latter from faiss
         raise HashretError(f"cannot write the index {out}: {_reason(error)}") from error
     finally:
@@ -320,7 +320,7 @@ def _check_output(out: Path, overwrite: bool) -> None:
     begun = [path for path in inside if re.fullmatch(SEGMENT, path.name) and path.is_dir()]
     names = [file.name for path in begun for file in path.iterdir()]
     ours = all(path in begun or is_partial(path.name) for path in inside)
-    if not begun or not ours or not all(re.fullmatch(SEGMENT_FILE, name) for name in names):
+    if not begun or not ours or not all(re.fullmatch(segment_file(), name) for name in names):
         check_output(out, overwrite, "index", "index.json")
 
 
@@ -362,7 +362,7 @@ def _clean(folder: Path) -> None:
                     if re.fullmatch(REMOVED, file.name) and file.name not in used[path.name]:
                         file.unlink()
             elif int(path.name) <= meta["generation"] + 1 and all(
-                re.fullmatch(SEGMENT_FILE, file.name) for file in path.iterdir()
+                re.fullmatch(segment_file(), file.name) for file in path.iterdir()
             ):
                 discard(path)
 

@@ -7,6 +7,7 @@ A process that has the index open keeps its memory-mapped files.
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cached_property
@@ -24,7 +25,7 @@ from ..labels import renumbered
 from ..precision import PRECISIONS
 from ..records import checked, fields, list_of, one_of, or_none, table_of, text, whole
 from ..renamed import forwarding, old_attributes
-from ..shards import LENGTHS, PROTOCOL, ShardFolder
+from ..shards import LENGTHS, PROTOCOL, ShardFolder, unknown_column, unknown_columns
 from ..vectors import Vectors
 from . import rerank
 from .background import BackgroundCheck
@@ -35,25 +36,23 @@ from .given import CodeFile
 from .hamming import HammingStage
 from .paths import cut, file_key, folder_key, path_matches, readings
 from .rows import Rows, concatenated
-from .segment import MAX_ITEMS, ROW_COLUMNS, Segment, SegmentWriter
+from .segment import MAX_ITEMS, Segment, SegmentWriter, row_columns
 
 __getattr__ = forwarding(__name__)
 FORMAT = 2
 SHARED = ("bits", "encoder", "precision", "image_size", "rerank_by")  # what all shard folders of an index must agree on
 SEGMENT = r"\d{6,}"  # names of segments,
 REMOVED = r"removed-\d{6,}\.npy"  # and of their files
-_ARRAYS = "|".join(
-    ["starts", "items", "numbers", "planes", "path_ends", "substring_(starts|numbers|rest)"]
-    + [column.stored for column in ROW_COLUMNS]
-)
-SEGMENT_FILE = rf"hamming\.faiss|paths\.bin|({_ARRAYS})\.npy|{REMOVED}"
+_ARRAYS = "starts|items|numbers|planes|path_ends|substring_(starts|numbers|rest)"
+_OWN_FILE = rf"hamming\.faiss|paths\.bin|({_ARRAYS})\.npy|{REMOVED}"
+_LISTED_FILE = rf"{_OWN_FILE}|[a-z][a-z0-9_]{{0,62}}\.npy"  # or of a column, which a plugin may add that is not loaded
 _NO_FILE = "no file of an index"
 _NEEDED = {"hamming.faiss", "planes.npy", "ids.npy", "paths.bin", "path_ends.npy"}
 _SEGMENT = fields(
     {
         "name": text(SEGMENT, _NO_FILE), "count": whole(1, MAX_ITEMS), "codes": whole(1, MAX_ITEMS),
         "grouped": one_of(True, False),
-        "files": table_of(fields({"bytes": whole(), "sha256": text("[0-9a-f]{64}")}), SEGMENT_FILE, _NO_FILE),
+        "files": table_of(fields({"bytes": whole(), "sha256": text("[0-9a-f]{64}")}), _LISTED_FILE, _NO_FILE),
     },
     {"removed": or_none(text(REMOVED, _NO_FILE)), "removed_count": whole(0, MAX_ITEMS)},
 )  # fmt: skip
@@ -480,6 +479,11 @@ def write_shards(
     return first_id
 
 
+def segment_file() -> str:
+    """Return the pattern of the names that hashret gives to files in the folder of a segment."""
+    return "|".join([_OWN_FILE, *(rf"{column.stored}\.npy" for column in row_columns())])
+
+
 def read_meta(folder: StrPath) -> dict[str, Any]:
     """Return what `index.json` says. Raises HashretError where there is none, or it is of another format."""
     meta = read_json(Path(folder) / "index.json", "index")
@@ -492,6 +496,9 @@ def read_meta(folder: StrPath) -> dict[str, Any]:
             f"{folder} was written by an earlier hashret (format {version})", hint="run hashret build-index again"
         )
     checked(meta, _META, f"the index {Path(folder) / 'index.json'}", "build it again")
+    names = {name for segment in meta["segments"] for name in segment["files"] if not re.fullmatch(_OWN_FILE, name)}
+    if unknown := unknown_columns(name.removesuffix(".npy") for name in names):
+        raise unknown_column(folder, unknown)
     wrong = _contradiction(meta)
     if wrong:
         raise HashretError(f"the index {Path(folder) / 'index.json'} is damaged: {wrong}; build it again")

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from ..bits import MAX_BITS, Codes, Distances, HashOutputs, Labels, Positions, code_width, pad, padded_width, prefix
 from ..errors import HashretError
 from ..names import utf8_path
-from ..shards import COLUMNS
+from ..shards import COLUMNS, Column
 from .arrays import ascends, damaged, map_array
 from .blocks import ROWS_AT_ONCE
 from .distinct import CodeTable, Grouping
@@ -37,10 +37,14 @@ from .substrings import SHORT_REST, Layout, Tables, pays
 
 _OVERFETCH = 1000  # removed photographs that a search passes over; where more are in the way, it leaves all out first
 MAX_ITEMS = 2**31 - 1
-ROW_COLUMNS = [column for column in COLUMNS if column.name not in ("codes", "paths")]  # a file each, of rows
 _CODES, _PATHS, _REMOVED = "hamming.faiss", "paths.bin", "removed"
 # What faiss writes before the codes: kind, bits and bytes of a code, codes, whether trained, metric, bytes of all.
 _FLAT = struct.Struct("<4siiqBiQ")
+
+
+def row_columns() -> list[Column]:
+    """Return the columns of which a segment has a file of rows each."""
+    return [column for column in COLUMNS if column.name not in ("codes", "paths")]
 
 
 class SegmentWriter:
@@ -49,7 +53,7 @@ class SegmentWriter:
     def __init__(self, folder: Path, bits: int, without: Collection[str] = ()) -> None:
         self.folder, self.bits, self.without = folder, bits, set(without)
         self.grouping, self.path_end = Grouping(), 0
-        self.rows = {column.name: _ArrayFile(folder / f"{column.stored}.npy") for column in ROW_COLUMNS}
+        self.rows: dict[str, _ArrayFile] = {}  # of each column, once there is anything of it
         self.path_ends = _ArrayFile(folder / "path_ends.npy")
         self.paths = open(folder / _PATHS, "wb")
 
@@ -66,9 +70,11 @@ class SegmentWriter:
         if not len(columns["ids"]):
             return
         self.grouping.add(pad(prefix(columns["codes"], self.bits), padded_width(self.bits)))
-        for name in self.rows.keys() & columns.keys() - self.without:
-            array = np.asarray(columns[name])
-            self.rows[name].add(array[:, : self.bits] if name == "hash_outputs" else array)
+        for column in row_columns():
+            if (name := column.name) in columns.keys() - self.without:
+                array = np.asarray(columns[name])
+                rows = self.rows.setdefault(name, _ArrayFile(self.folder / f"{column.stored}.npy"))
+                rows.add(array[:, : self.bits] if name == "hash_outputs" else array)
         raw, lengths = paths
         self.paths.write(raw.data)
         ends = self.path_end + np.cumsum(lengths)
@@ -129,7 +135,7 @@ class Segment:
     def __init__(self, folder: Path, meta: dict[str, Any], bits: int, backend: str = "auto") -> None:
         self.folder, self.meta, self.bits = folder, meta, bits
         n, m, width = meta["count"], meta["codes"], padded_width(bits)
-        mapped = {column.name: self._map(f"{column.stored}.npy", *column.kinds_of(n, bits)) for column in ROW_COLUMNS}
+        mapped = {column.name: self._map(f"{column.stored}.npy", *column.kinds_of(n, bits)) for column in row_columns()}
         self.columns = {name: array for name, array in mapped.items() if array is not None}
         self.hash_outputs: HashOutputs | None = self.columns.get("hash_outputs")
         self.fc_features: NDArray[np.float32] | None = self.columns.get("fc_features")

@@ -7,10 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from hashret import shards
+from hashret import open_index, shards
 from hashret.data import open_data
 from hashret.encoding import encode
+from hashret.errors import HashretError
 
 CODE = """
 import sys
@@ -68,6 +70,23 @@ beside = open_collection("memory:here#taken", folder / "index").beside
 assert beside.column("taken")[positions].tolist() == [wanted[hit.id] for hit in theirs]
 """
 
+PLUGIN = """
+from dataclasses import replace
+import numpy as np
+from hashret.data import open_data, register
+from hashret.shards import COLUMNS, Column
+
+COLUMNS.append(Column("taken", "taken", (("<i8", ()),), optional=True))
+
+
+def open_dated(asked):
+    source = open_data(asked.where, asked.subset)
+    return replace(source, spec=asked.spec, columns={"taken": np.arange(len(source))})
+
+
+register("dated", open_dated, "dated:DIR")
+"""
+
 
 def test_one_entry_adds_a_column(photos, model, tmp_path):
     path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
@@ -82,3 +101,20 @@ def test_encode_takes_a_column_of_the_rows_of_a_subset(photos, model, tmp_path, 
     source = replace(open_data(photos, "test"), columns={"taken": np.arange(100, 112)}).subset([7, 3, 5])
     encode(source, model, tmp_path / "codes", shard_size=2, workers=0)
     assert shards.ShardFolder(tmp_path / "codes").load().others["taken"].tolist() == [107, 103, 105]
+
+
+def test_a_plugin_adds_a_column_to_the_verbs_and_its_lack_is_said(photos, model, tmp_path):
+    (tmp_path / "dates.py").write_text(PLUGIN)
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path, "HASHRET_PLUGINS": "dates"}
+    for verb in (["encode", f"dated:{photos}", "--split", "test", "--model", model, "--workers", "0"], ["build-index"]):
+        command = [sys.executable, "-m", "hashret", *map(str, verb)]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert np.load(tmp_path / "index" / "000001" / "taken.npy").tolist() == list(range(12))
+    for read in (shards.read_shard, open_index):
+        file = tmp_path / ("index" if read is open_index else "codes/codes-00000.h5")
+        with pytest.raises(
+            HashretError, match=f"^{file} has a column 'taken' that nothing here knows; name the plugin"
+        ):
+            read(file)
