@@ -24,7 +24,6 @@ from .network import HashNet
 
 _PIXELS_A_THREAD = 2**17  # on a CPU, small batches keep the activations in the caches: 5 images of 224 px on two cores
 _IMAGES_AT_ONCE = 256  # on a GPU
-_OPENVINO_AT_ONCE = 16
 _ROWS_AT_ONCE = 32  # the head runs on this many rows always, padded, since a product's rounding depends on its shape
 
 if TYPE_CHECKING:
@@ -133,12 +132,11 @@ class FrozenBackbone:
     def _by_openvino(self, images: Tensor) -> Tensor:
         size = int(images.shape[-1])
         if size not in self._networks:
-            from .openvino_runtime import OpenVINONetwork
+            from .openvino_runtime import openvino_backbone
 
-            self._networks[size] = OpenVINONetwork(self.layers, self.architecture, size, self.number_format)
-        pixels, network = images.numpy(), self._networks[size]
-        blocks = [network(pixels[i : i + _OPENVINO_AT_ONCE]) for i in range(0, len(pixels), _OPENVINO_AT_ONCE)]
-        return torch.from_numpy(np.concatenate(blocks))
+            self._networks[size] = openvino_backbone(self.layers, self.architecture, size, self.number_format)
+        [feature_maps] = self._networks[size](images.numpy())
+        return torch.from_numpy(feature_maps)
 
     def _feature_maps(self, images: Tensor) -> Tensor:
         n = len(images)
@@ -176,6 +174,8 @@ class Encoder:
         self.compute_dtype = self.backbone.compute_dtype
         self._said: set[str] = set()
         self.head: Head = net.head.eval().requires_grad_(False).to(self.device)
+        self._whole_head = self.head  # of the longest code
+        self._head_networks: list[OpenVINONetwork] = []  # one at most, made when it is used first
 
     def shortened(self, bits: int) -> Encoder:
         """Return the encoder with codes of ``bits`` bits, the first of its own.
@@ -265,6 +265,9 @@ class Encoder:
         Returns:
             float32 (n, bits) in [0, 1]; and float32 (n, fc_width), or None.
         """
+        if self.backbone.runtime == "openvino":
+            hash_outputs, *inner = self._by_openvino(np.asarray(feature_maps))
+            return hash_outputs[:, : self.bits], inner[0] if keep_fc_features else None
         hash_outputs = torch.empty(len(feature_maps), self.bits)
         fc_features = torch.empty(len(feature_maps), self.fc_width or 0) if keep_fc_features else None
         for start, n, padded in self.padded(feature_maps):
@@ -273,6 +276,13 @@ class Encoder:
             if fc_features is not None:
                 fc_features[start : start + n] = output.fc_features[:n].cpu()
         return hash_outputs.numpy(), None if fc_features is None else fc_features.numpy()
+
+    def _by_openvino(self, feature_maps: npt.NDArray[Any]) -> list[npt.NDArray[np.float32]]:
+        if not self._head_networks:
+            from .openvino_runtime import openvino_head
+
+            self._head_networks.append(openvino_head(self._whole_head, feature_maps.shape[1:], self.fingerprint))
+        return self._head_networks[0](feature_maps)
 
     def padded(self, feature_maps: npt.NDArray[np.floating] | Tensor) -> Iterator[tuple[int, int, Tensor]]:
         """Yield what the head reads at once: first row, number of rows, and float32 (32, c, h, w), zero behind them."""
