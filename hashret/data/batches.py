@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import mmap
 import multiprocessing
 import os
 import signal
@@ -25,6 +27,7 @@ from .source import Source
 
 Pixels = npt.NDArray[np.uint8]  # (3, s, s)
 Transform = Callable[[int, Pixels], Pixels]
+_AHEAD = 2  # batches that each worker decodes before they are asked for
 Rows = TypeVar("Rows", Positions, list[int], list[str], range)
 
 
@@ -50,7 +53,8 @@ def batches(
 ) -> Iterator[Batch]:
     """Yield a `Batch` for each list of rows in ``row_batches``, in order.
 
-    At most two batches a worker are in memory, however many photographs there are.
+    At most two batches a worker are in memory, however many photographs there are. Where processes begin as copies of
+    this one, the workers write pixels to memory that they share with it, and not through a pipe.
 
     Args:
         size: side of the decoded images in pixels.
@@ -66,19 +70,23 @@ def batches(
     if workers is None:
         workers = min(8, max(1, (os.cpu_count() or 1) // local_world()), len(row_lists))
     heard, told = multiprocessing.Pipe(duplex=False)
+    shared = None if transform else _shared_images(size, row_lists, workers)  # it may change the shape
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "This DataLoader will create")  # more than cores, which were asked for
         loader: DataLoader[Batch] = DataLoader(
-            _Decoder(source, size, transform, resize),  # type: ignore[arg-type]  # it has what a Dataset must have
-            batch_sampler=row_lists,
-            collate_fn=_collate,
+            _Decoder(source, size, transform, resize, shared),  # type: ignore[arg-type]  # it has what a Dataset must
+            batch_sampler=list(enumerate(row_lists)),  # type: ignore[arg-type]  # what `_Decoder` takes
+            collate_fn=_same,
             num_workers=workers,
-            prefetch_factor=2 if workers else None,
+            prefetch_factor=_AHEAD if workers else None,
             worker_init_fn=partial(_begin, heard, told) if workers else None,
         )
         iterator = iter(loader)  # the loader waits for its processes when nothing refers to this any more
     try:
-        yield from iterator
+        for number, batch in enumerate(iterator):
+            if shared is not None:  # which another batch will take
+                batch.images = shared[number % len(shared), : len(batch.rows)].copy()
+            yield batch
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
@@ -98,8 +106,12 @@ def split_rows(rows: Rows, size: int) -> list[Rows]:
 
 
 def batch_size(image_size: int) -> int:
-    """Return how many images make a batch: 8 to 256, of 16 MiB of decoded pixels where that lies between them."""
-    return max(8, min(256, 2**24 // (3 * image_size**2)))
+    """Return how many images make a batch: 8 to 256, of at most 16 MiB of decoded pixels where that lies between them.
+
+    Many are a multiple of 32, which the network takes at once.
+    """
+    most = max(8, min(256, 2**24 // (3 * image_size**2)))
+    return most if most < 32 else most // 32 * 32
 
 
 def _begin(heard: Connection, told: Connection, _worker: int) -> None:
@@ -120,27 +132,51 @@ def _end(heard: Connection) -> None:
     os._exit(0)
 
 
-class _Decoder:
-    """Dataset whose items are pixels, or the reason why there are none."""
+def _shared_images(size: int, row_lists: list[list[int]], workers: int) -> Pixels | None:
+    """Return memory for the images of each batch that may be under way, (batches, n, 3, s, s).
 
-    def __init__(self, source: Source, size: int, transform: Transform | None, resize: str) -> None:
-        self.source, self.size, self.transform, self.resize = source, size, transform, resize
+    None where there is none that decoding processes have in common with this one, or no such processes.
+    """
+    if not (workers and row_lists) or multiprocessing.get_start_method() != "fork":
+        return None
+    shape = (_AHEAD * workers + 1, max(map(len, row_lists)), 3, size, size)
+    try:
+        memory = mmap.mmap(-1, math.prod(shape))  # not of /dev/shm, which containers often have little of
+    except OSError:
+        return None
+    return np.frombuffer(memory, np.uint8).reshape(shape)
+
+
+class _Decoder:
+    """Dataset whose items are batches, by their number and rows; the pixels are in the memory that is shared, if any."""
+
+    def __init__(
+        self, source: Source, size: int, transform: Transform | None, resize: str, shared: Pixels | None
+    ) -> None:
+        self.source, self.size, self.transform, self.resize, self.shared = source, size, transform, resize, shared
 
     def __len__(self) -> int:
         return len(self.source)
 
-    def __getitem__(self, row: int) -> tuple[int, Pixels | str]:
-        try:
-            image = read_image(self.source.reference(row), self.size, resize=self.resize)
-        except UnreadableImage as error:
-            return int(row), str(error)
-        return int(row), image if self.transform is None else self.transform(row, image)
+    def __getitems__(self, numbered: tuple[int, list[int]]) -> Batch:
+        number, rows = numbered
+        images = [] if self.shared is None else self.shared[number % len(self.shared)]
+        good: list[int] = []
+        skipped: list[tuple[int, str]] = []
+        for row in rows:
+            try:
+                image = read_image(self.source.reference(row), self.size, resize=self.resize)
+            except UnreadableImage as error:
+                skipped.append((int(row), str(error)))
+                continue
+            if isinstance(images, list):
+                images.append(image if self.transform is None else self.transform(row, image))
+            else:
+                images[len(good)] = image
+            good.append(int(row))
+        apart = np.stack(images) if isinstance(images, list) and images else np.zeros((0, 3, 1, 1), np.uint8)
+        return Batch(np.array(good, np.int64), apart, skipped)
 
 
-def _collate(items: list[tuple[int, Pixels | str]]) -> Batch:
-    good = [(row, image) for row, image in items if not isinstance(image, str)]
-    return Batch(
-        rows=np.array([row for row, _ in good], np.int64),
-        images=np.stack([image for _, image in good]) if good else np.zeros((0, 3, 1, 1), np.uint8),
-        skipped=[(row, reason) for row, reason in items if isinstance(reason, str)],
-    )
+def _same(batch: Batch) -> Batch:
+    return batch

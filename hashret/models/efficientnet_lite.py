@@ -35,7 +35,8 @@ class SameConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         if self.stride[0] > 1:
             kernel, stride = self.kernel_size[0], self.stride[0]
-            rows, columns = (max(0, (-(-n // stride) - 1) * stride + kernel - n) for n in x.shape[2:])
+            sides = (int(n) for n in x.shape[2:])  # numbers also where a tracer looks on, as of OpenVINO
+            rows, columns = (max(0, (-(-n // stride) - 1) * stride + kernel - n) for n in sides)
             x = F.pad(x, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))
         return super().forward(x)
 

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from .backbone import Backbone
     from .heads import Head
 
-_AT_ONCE = 16  # rows of a block
+_AT_ONCE = 8  # rows of a block
+_CONVERSION = 1  # counts up when modules come to be converted otherwise, so that they are converted anew
 _HINTS = {"bfloat16": "bf16", "float32": "f32"}
 
 
@@ -94,7 +95,7 @@ def openvino_head(head: Head, shape: Sequence[int], fingerprint: str) -> OpenVIN
 class OpenVINONetwork:
     """A module that OpenVINO runs: an array (n, ...) -> the module's outputs, arrays (n, ...).
 
-    Up to 16 rows are computed by all threads together, which answers one soonest. Of more, each thread computes rows of
+    Up to 8 rows are computed by all threads together, which answers one soonest. Of more, each thread computes rows of
     its own, since threads that wait for one another at each layer get less done. The numbers are the same.
 
     Args:
@@ -122,7 +123,7 @@ class OpenVINONetwork:
             "INFERENCE_PRECISION_HINT": _HINTS[number_format],
             "INFERENCE_NUM_THREADS": self.threads,
         }
-        digest = hashlib.sha256(json.dumps([openvino.__version__, *key]).encode())
+        digest = hashlib.sha256(json.dumps([_CONVERSION, openvino.__version__, *key]).encode())
         self._folder = default_cache() / "openvino" / digest.hexdigest()[:20]
         self._compiled: dict[int, Any] = {}  # by the number of rows' blocks that are computed at a time
         self._lock = threading.Lock()
