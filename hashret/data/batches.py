@@ -76,7 +76,7 @@ def batches(
         loader: DataLoader[Batch] = DataLoader(
             _Decoder(source, size, transform, resize, shared),  # type: ignore[arg-type]  # it has what a Dataset must
             batch_sampler=list(enumerate(row_lists)),  # type: ignore[arg-type]  # what `_Decoder` takes
-            collate_fn=_same,
+            collate_fn=_same,  # type: ignore[arg-type]  # which gets what `_Decoder` returns
             num_workers=workers,
             prefetch_factor=_AHEAD if workers else None,
             worker_init_fn=partial(_begin, heard, told) if workers else None,
@@ -148,7 +148,7 @@ def _shared_images(size: int, row_lists: list[list[int]], workers: int) -> Pixel
 
 
 class _Decoder:
-    """Dataset whose items are batches, by their number and rows; the pixels are in the memory that is shared, if any."""
+    """Dataset whose items are batches, by their number and rows; any shared memory has their pixels."""
 
     def __init__(
         self, source: Source, size: int, transform: Transform | None, resize: str, shared: Pixels | None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,9 @@ from .network import HashNet
 
 _PIXELS_A_THREAD = 2**17  # on a CPU, small batches keep the activations in the caches: 5 images of 224 px on two cores
 _IMAGES_AT_ONCE = 256  # on a GPU
-_ROWS_AT_ONCE = 32  # the head runs on this many rows always, padded, since a product's rounding depends on its shape
+# The head runs on so many rows always, padded, since a product's rounding depends on its shape. Beside OpenVINO it is
+# one thread's work: OpenMP's threads would keep the processors from those of OpenVINO while they wait for one another.
+_ROWS_AT_ONCE = {"torch": 32, "openvino": 8}
 
 if TYPE_CHECKING:
     from .openvino_runtime import OpenVINONetwork
@@ -132,11 +135,10 @@ class FrozenBackbone:
     def _by_openvino(self, images: Tensor) -> Tensor:
         size = int(images.shape[-1])
         if size not in self._networks:
-            from .openvino_runtime import openvino_backbone
+            from .openvino_runtime import OpenVINONetwork
 
-            self._networks[size] = openvino_backbone(self.layers, self.architecture, size, self.number_format)
-        [feature_maps] = self._networks[size](images.numpy())
-        return torch.from_numpy(feature_maps)
+            self._networks[size] = OpenVINONetwork(self.layers, self.architecture, size, self.number_format)
+        return torch.from_numpy(self._networks[size](images.numpy()))
 
     def _feature_maps(self, images: Tensor) -> Tensor:
         n = len(images)
@@ -174,8 +176,6 @@ class Encoder:
         self.compute_dtype = self.backbone.compute_dtype
         self._said: set[str] = set()
         self.head: Head = net.head.eval().requires_grad_(False).to(self.device)
-        self._whole_head = self.head  # of the longest code
-        self._head_networks: list[OpenVINONetwork] = []  # one at most, made when it is used first
 
     def shortened(self, bits: int) -> Encoder:
         """Return the encoder with codes of ``bits`` bits, the first of its own.
@@ -265,30 +265,38 @@ class Encoder:
         Returns:
             float32 (n, bits) in [0, 1]; and float32 (n, fc_width), or None.
         """
-        if self.backbone.runtime == "openvino":
-            hash_outputs, *inner = self._by_openvino(np.asarray(feature_maps))
-            return hash_outputs[:, : self.bits], inner[0] if keep_fc_features else None
         hash_outputs = torch.empty(len(feature_maps), self.bits)
         fc_features = torch.empty(len(feature_maps), self.fc_width or 0) if keep_fc_features else None
-        for start, n, padded in self.padded(feature_maps):
-            output = self.head(padded)
-            hash_outputs[start : start + n] = output.hash_outputs[:n].float().cpu()
-            if fc_features is not None:
-                fc_features[start : start + n] = output.fc_features[:n].cpu()
+        with _threads(1 if self.backbone.runtime == "openvino" else torch.get_num_threads()):
+            for start, n, padded in self.padded(feature_maps):
+                output = self.head(padded)
+                hash_outputs[start : start + n] = output.hash_outputs[:n].float().cpu()
+                if fc_features is not None:
+                    fc_features[start : start + n] = output.fc_features[:n].cpu()
         return hash_outputs.numpy(), None if fc_features is None else fc_features.numpy()
 
-    def _by_openvino(self, feature_maps: npt.NDArray[Any]) -> list[npt.NDArray[np.float32]]:
-        if not self._head_networks:
-            from .openvino_runtime import openvino_head
-
-            self._head_networks.append(openvino_head(self._whole_head, feature_maps.shape[1:], self.fingerprint))
-        return self._head_networks[0](feature_maps)
-
     def padded(self, feature_maps: npt.NDArray[np.floating] | Tensor) -> Iterator[tuple[int, int, Tensor]]:
-        """Yield what the head reads at once: first row, number of rows, and float32 (32, c, h, w), zero behind them."""
-        feature_maps = torch.as_tensor(feature_maps)
-        for start in range(0, len(feature_maps), _ROWS_AT_ONCE):
-            rows = feature_maps[start : start + _ROWS_AT_ONCE].to(self.device, torch.float32)
-            padded = rows.new_zeros(_ROWS_AT_ONCE, *rows.shape[1:])
+        """Yield what the head reads at once: first row, number of rows, and float32 (m, c, h, w), zero behind them.
+
+        m is always the same.
+        """
+        feature_maps, at_once = torch.as_tensor(feature_maps), _ROWS_AT_ONCE[self.backbone.runtime]
+        for start in range(0, len(feature_maps), at_once):
+            rows = feature_maps[start : start + at_once].to(self.device, torch.float32)
+            padded = rows.new_zeros(at_once, *rows.shape[1:])
             padded[: len(rows)] = rows
             yield start, len(rows), padded
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Let torch compute with so many threads, where the calling thread computes."""
+    before = torch.get_num_threads()
+    if count == before:
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
