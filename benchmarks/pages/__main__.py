@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import damage, gpu, latency, readme, scale, tables
+from . import damage, gpu, latency, readme, scale, tables, vectors
 
-for page in (readme, tables, latency, gpu, scale, damage):
+for page in (readme, tables, latency, gpu, scale, damage, vectors):
     page.write()

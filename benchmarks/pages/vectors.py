@@ -50,7 +50,7 @@ def overview(runs: Sequence[dict[str, Any]]) -> str:
     for run in runs:
         for family in COLOURS:
             enough = [one for one in run["contestants"] if one["family"] == family and one["recall"]["10"] >= ENOUGH]
-            cells: list[object] = [""] * 8
+            cells: list[object] = ["none", *[""] * 7]
             if enough:
                 best = min(enough, key=one_query), min(enough, key=lambda one: (one["bytes_an_item"], one_query(one)))
                 cells = [cell for one in best for cell in (setting(one), *figures(one))]
@@ -111,6 +111,7 @@ def plot(runs: Sequence[dict[str, Any]], path: Path) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import NullFormatter
 
     columns = min(3, len(runs))
     lines = -(-len(runs) // columns)
@@ -132,6 +133,7 @@ def plot(runs: Sequence[dict[str, Any]], path: Path) -> None:
                 textcoords="offset points", fontsize=7, color=COLOURS[one["family"]],
             )  # fmt: skip
         axis.set(xscale="log", xlabel="ms of one query, p50", ylabel="recall@10", title=title(run))
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.grid(alpha=0.3)
     handles, names = axes.flat[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=len(names), fontsize=9)
