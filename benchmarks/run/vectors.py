@@ -244,6 +244,7 @@ def of_faiss(base, work) -> Iterator[Contestant]:
         (f"{coarse},PQ{width // 4}x4fsr,RFlat", probes),
         (f"RR{width},RaBitQ,RFlat", [None]),
         (f"RR{width},RaBitQfs,RFlat", [None]),
+        (f"RR{width},RaBitQ", [None]),
         (f"RR{width},RaBitQ4", [None]),
         (f"RR{width},{coarse},RaBitQ,RFlat", probes),
         (f"RR{width},{coarse},RaBitQ4", probes),
