@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import hashret
-from benchmarks.pages import damage, readme, scale, tables
+from benchmarks.pages import damage, readme, scale, tables, vectors
 from hashret.cli import main
 
 TOP = Path(__file__).parents[1]
@@ -18,6 +18,7 @@ def test_tables_are_made_of_the_results():
     text = tables.FIGURES.read_text(encoding="utf-8")
     assert tables.figures_page(text) == text, again
     assert tables.page(tables.load()) == tables.PAGE.read_text(encoding="utf-8"), again
+    assert vectors.page(vectors.load()) == vectors.PAGE.read_text(encoding="utf-8"), again
     text = scale.PAGE.read_text(encoding="utf-8")
     assert scale.page(text) == text, again
     text = damage.PAGE.read_text(encoding="utf-8")

@@ -6,7 +6,6 @@ python -m benchmarks.pages.vectors            # the page, and docs/vectors.png (
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ def write(results: Path = RESULTS, target: Path = PAGE, figure: Path = FIGURE) -
     """Write the page ``target`` and the plot ``figure`` from the runs in the folder ``results``."""
     runs = load(results)
     plot(runs, figure)
-    target.write_text(page(runs, Path(os.path.relpath(figure, target.parent))), encoding="utf-8")
+    target.write_text(page(runs), encoding="utf-8")
     for path in (target, figure):
         print(f"-> {path}")
 
@@ -38,9 +37,9 @@ def load(folder: Path = RESULTS) -> list[dict[str, Any]]:
     return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
 
 
-def page(runs: Sequence[dict[str, Any]], figure: Path) -> str:
+def page(runs: Sequence[dict[str, Any]]) -> str:
     """Return the Markdown page."""
-    picture = f"![recall of the ten nearest over the latency of a query]({figure.as_posix()})"
+    picture = "![recall of the ten nearest over the latency of a query](../docs/vectors.png)"
     return "\n\n".join([HEAD, overview(runs), picture, *map(section, runs), provenance(runs)]) + "\n"
 
 
