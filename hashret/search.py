@@ -496,7 +496,8 @@ def query(
         k: answers a photograph.
         candidates: nearest by Hamming distance that are re-ranked; None for 1,000 and, where more are as near as the
             k-th nearest, all of these, up to 10,000. Where some are left out even so, that is a warning.
-        recall: take as many candidates as give this fraction of the k nearest by Euclidean distance, instead.
+        recall: take as many candidates as give this fraction of the k nearest by what the re-rank compares, instead:
+            hash outputs, or features or vectors.
         rerank: False leaves the order of the Hamming distance, as ``rerank_by`` None does.
         rerank_by: one of `hashret.index.rerank.CHOICES`, or None; "auto" is what the index is made for.
         radius: all photographs within this many bits, instead of k.
@@ -524,7 +525,7 @@ def query(
     if among is not None and not len(among):
         warn("the index has no photograph of what --label, --path and --id ask for together")
     if recall is not None:
-        candidates = searcher.index.calibrate(k, recall).candidates
+        candidates = searcher.index.calibrate(k, recall, rerank_by=rerank_by or "values").candidates
     if is_code_file(vectors):
         if together or exclude_self or radius is not None:
             raise HashretError("codes are asked one by one, for the k nearest")

@@ -164,6 +164,22 @@ def test_what_is_kept_to_compare(tmp_path, built, store):
             s.search_vectors(Q, 3, rerank_by="euclidean")
 
 
+def test_candidates_for_a_recall_are_measured_on_the_vectors(tmp_path, built):
+    """Also where no hash outputs are kept, and not for what these say is nearest."""
+    hashret.build_index(built / "codes", tmp_path / "index", values=False)
+    s = hashret.Searcher(tmp_path / "index", built / "m.safetensors", "cpu")
+    answers = hashret.query(vectors=X, searcher=s, k=4, recall=0.95)
+    found = [{hit.id for hit in answer.hits} for answer in answers]
+    shares = [len(a & set(b)) / 4 for a, b in zip(found, nearest(X, X, "cosine")[:, :4].tolist(), strict=True)]
+    assert np.mean(shares) >= 0.94
+    taken = answers[0].hits.candidates
+    assert taken == s.index.calibrate(4, 0.95, rerank_by="auto").candidates < len(X)
+    hashret.encode(X, built / "m.safetensors", tmp_path / "codes", vectors="none")
+    hashret.build_index(tmp_path / "codes", tmp_path / "bare", values=False)
+    with pytest.raises(HashretError, match="keeps no values to calibrate on"):
+        hashret.query(vectors=X[:1], index=tmp_path / "bare", model=built / "m.safetensors", recall=0.9)
+
+
 def test_whole_numbers_are_kept_as_they_came(tmp_path):
     x = (30 * X).clip(-128, 127).astype(np.int8)
     hashret.train(x, tmp_path / "m.safetensors", method="lsh", bits=16)

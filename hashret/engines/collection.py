@@ -216,10 +216,12 @@ class Collection(Database):
             row[list(labels)] = 1
         return flags
 
-    def calibrate(self, k: int = 10, recall: float = 0.99, sample: int = 200, seed: int = 0) -> Calibration:
+    def calibrate(
+        self, k: int = 10, recall: float = 0.99, sample: int = 200, seed: int = 0, rerank_by: str = "values"
+    ) -> Calibration:
         if self.beside is None:
             raise HashretError("candidates are calibrated on the index that was exported", hint="name it with --values")
-        return self.beside.calibrate(k, recall, sample, seed)
+        return self.beside.calibrate(k, recall, sample, seed, rerank_by)
 
 
 @dataclass(frozen=True)

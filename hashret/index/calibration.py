@@ -8,12 +8,13 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bits import HashOutputs, Positions, code_width
+from ..bits import Positions, code_width
 from ..errors import HashretError
 from ..results import Result
+from ..vectors import Vectors, scaled
 from .blocks import PAIRS_AT_ONCE, ROWS_AT_ONCE
 from .hamming import HammingStage
-from .rerank import check_rerank_by, rerank, squared_distances
+from .rerank import OF_FEATURES, check_rerank_by, rerank, squared
 from .rows import Rows
 
 _QUERIES_AT_ONCE = 16  # from 20 on faiss takes |q|^2 - 2 qb + |b|^2, which blurs the small distances of close outputs
@@ -39,7 +40,7 @@ class Calibration(Result):
 
 def calibrate(
     stage: HammingStage,
-    hash_outputs: HashOutputs,
+    compared: Rows,
     k: int = 10,
     recall: float = 0.99,
     sample: int = 200,
@@ -47,21 +48,22 @@ def calibrate(
     rerank_by: str = "values",
     codes: Rows | None = None,
 ) -> Calibration:
-    """Find the least number of Hamming candidates whose re-rank finds the nearest hash outputs.
+    """Find the least number of Hamming candidates whose re-rank finds the nearest hash outputs, or features.
 
     Items of the index are the queries, each left out of its own answers. An answer is right if the re-rank puts it
-    among its first k and it is no farther, by its hash outputs, than the k-th nearest of a full search. The number is
+    among its first k and it is no farther, by what is compared, than the k-th nearest of a full search. The number is
     doubled from k on until the recall is reached, then bisected to within 5 %.
 
     Args:
         stage: a `HammingStage` of n items.
-        hash_outputs: float32 (n, bits) of its items, read in blocks: a memory map will do.
+        compared: hash outputs, float32 (n, bits), of its items, or for a re-rank by one of
+            `hashret.index.rerank.OF_FEATURES` their features, (n, width); read in blocks: a memory map will do.
         k: answers a query; all others where an index has no more.
         recall: mean fraction of the k nearest that is to be found.
         sample: how many items to query, all where there are fewer.
         seed: of the drawing of them.
-        rerank_by: one of `hashret.index.rerank.CHOICES`. With others than "values", even all candidates may not reach
-            the recall: they are the answer then, with the recall that they reach.
+        rerank_by: one of `hashret.index.rerank.CHOICES`. With "directions" and "asymmetric", even all candidates
+            may not reach the recall: they are the answer then, with the recall that they reach.
         codes: packed codes of the items, uint8 (n, w); None to ask the stage.
 
     Raises:
@@ -71,25 +73,25 @@ def calibrate(
         raise HashretError(f"k and the sample must be at least 1, not {min(k, sample)}")
     if not 0 < recall <= 1:
         raise HashretError(f"the recall to reach is above 0 and at most 1, not {recall}")
-    check_rerank_by(rerank_by)
-    n = len(hash_outputs)
+    truth = rerank_by if check_rerank_by(rerank_by) in OF_FEATURES else "values"
+    n = len(compared)
     if n < 2:
         raise HashretError("an index of fewer than two photographs has nothing to calibrate")
     k = min(k, n - 1)
     rng = np.random.default_rng(seed)
     rows = np.sort(rng.choice(n, min(sample, n), replace=False, shuffle=False))
     codes = stage.codes() if codes is None else codes
-    xq, query_codes = hash_outputs[rows], codes[rows][:, : code_width(stage.bits)]
-    farthest = kth_distances(hash_outputs, rows, k)
+    xq, query_codes = np.asarray(compared[rows], np.float32), codes[rows][:, : code_width(stage.bits)]
+    farthest = kth_distances(compared, rows, k, truth)
 
     def recall_of(candidates: int) -> float:
         right, step = 0, max(1, PAIRS_AT_ONCE // candidates)
         for start in range(0, len(rows), step):
             block = slice(start, start + step)
             others = _without_query(stage.search(query_codes[block], candidates + 1)[1], rows[block])
-            _, order = rerank(xq[block], codes if rerank_by == "asymmetric" else hash_outputs, others, rerank_by)
+            _, order = rerank(xq[block], codes if rerank_by == "asymmetric" else compared, others, rerank_by)
             best = np.take_along_axis(others, order[:, :k], axis=1)
-            right += int(np.count_nonzero(squared_distances(xq[block], hash_outputs, best) <= farthest[block, None]))
+            right += int(np.count_nonzero(squared(xq[block], compared, best, truth) <= farthest[block, None]))
         return right / (k * len(rows))
 
     low, high = k - 1, k
@@ -106,12 +108,17 @@ def calibrate(
     return Calibration(high, reached, k, len(rows))
 
 
-def kth_distances(hash_outputs: HashOutputs, chosen: NDArray[np.int64], k: int) -> NDArray[np.float32]:
+def kth_distances(compared: Rows, chosen: NDArray[np.int64], k: int, rerank_by: str = "values") -> NDArray[np.float32]:
     """Return the squared distance of each chosen row to the k-th nearest other: (n, d) -> float32 (len(chosen),)."""
-    xq = np.ascontiguousarray(hash_outputs[chosen])
+
+    def as_points(rows: NDArray[np.int64] | slice) -> Vectors:
+        """Return rows whose Euclidean distance orders as the re-rank does."""
+        return scaled(np.ascontiguousarray(compared[rows], np.float32), rerank_by)
+
+    xq = as_points(chosen)
     D, near = np.empty((len(chosen), 0), np.float32), np.empty((len(chosen), 0), np.int64)
-    for start in range(0, len(hash_outputs), ROWS_AT_ONCE):
-        block = np.ascontiguousarray(hash_outputs[start : start + ROWS_AT_ONCE])
+    for start in range(0, len(compared), ROWS_AT_ONCE):
+        block = as_points(slice(start, start + ROWS_AT_ONCE))
         nearest = [
             faiss.knn(xq[query : query + _QUERIES_AT_ONCE], block, min(k + 1, len(block)))
             for query in range(0, len(chosen), _QUERIES_AT_ONCE)
@@ -121,7 +128,8 @@ def kth_distances(hash_outputs: HashOutputs, chosen: NDArray[np.int64], k: int) 
         least = np.argsort(D, axis=1)[:, : k + 1]
         D, near = np.take_along_axis(D, least, axis=1), np.take_along_axis(near, least, axis=1)
     # The row itself is at 0, before the k others.
-    return np.sort(squared_distances(xq, hash_outputs, near), axis=1)[:, k]
+    distances = squared(np.asarray(compared[chosen], np.float32), compared, near, rerank_by)
+    return np.sort(distances, axis=1)[:, k]
 
 
 def _without_query(answers: Positions, rows: NDArray[np.int64]) -> Positions:

@@ -227,8 +227,15 @@ class Database(ABC):
         """Return of all photographs positions (n,), packed codes (n, w), and labels (n,) or (n, classes), or None."""
 
     @abstractmethod
-    def calibrate(self, k: int = 10, recall: float = 0.99, sample: int = 200, seed: int = 0) -> Calibration:
-        """Return how many candidates give a recall of the k nearest by Euclidean distance, see `calibrate`."""
+    def calibrate(
+        self, k: int = 10, recall: float = 0.99, sample: int = 200, seed: int = 0, rerank_by: str = "values"
+    ) -> Calibration:
+        """Return how many candidates give a recall of the k nearest, see `hashret.index.calibration.calibrate`.
+
+        Args:
+            rerank_by: as of `search`: where features or vectors are compared, the nearest are those by these, and else
+                those by hash outputs.
+        """
 
     def warm(self) -> Database:
         """Load what the first searches would load, and return the database."""

@@ -362,12 +362,16 @@ class Index(Database):
             order = np.argsort(D, kind="stable")
             yield query, D[order], positions[order]
 
-    def calibrate(self, k: int = 10, recall: float = 0.99, sample: int = 200, seed: int = 0) -> Calibration:
+    def calibrate(
+        self, k: int = 10, recall: float = 0.99, sample: int = 200, seed: int = 0, rerank_by: str = "values"
+    ) -> Calibration:
         if len(self.segments) > 1 or self.meta["count"] < self.offsets[-1]:
             raise HashretError("candidates are calibrated on an index of one piece", hint="run hashret compact first")
-        if self.hash_outputs is None:
-            raise HashretError("this index keeps no values to calibrate on")
-        return calibrate(self.segments[0].stage, self.hash_outputs, k, recall, sample, seed)
+        by = self.rerank_choice(rerank_by)
+        by, compared = (by, self.fc_features) if by in rerank.OF_FEATURES else ("values", self.hash_outputs)
+        if compared is None:
+            raise HashretError(f"this index keeps no {'values' if by == 'values' else 'features'} to calibrate on")
+        return calibrate(self.segments[0].stage, compared, k, recall, sample, seed, by)
 
     def nearest(self, codes: Codes, k: int, among: Any = None) -> tuple[Distances, Positions]:
         self.check(codes)

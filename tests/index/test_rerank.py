@@ -270,6 +270,28 @@ def test_calibration_of_other_features(features):
     assert found == calibrate(stage, values, 5, best / 2, rerank_by=features, sample=200)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_calibration_by_vectors(metric, dtype):
+    """Counted with the vectors of which the codes are the signs, not with hash outputs."""
+    rng = np.random.default_rng(8)
+    x = (rng.normal(size=(300, 24)) * rng.uniform(0.1, 3, (300, 1))).astype(dtype)
+    points = unit(x) if metric == "cosine" else x.astype(np.float32)
+    codes = pack(x > 0)
+    found = calibrate(HammingStage.from_codes(codes, 24), x, 5, 0.9, rerank_by=metric, sample=300)
+    exact = ((points[:, None].astype(np.float64) - points) ** 2).sum(axis=2)
+    apart = hamming(codes, codes).astype(float)
+    for matrix in (exact, apart):
+        np.fill_diagonal(matrix, np.inf)
+    wanted, near = np.argsort(exact, axis=1)[:, :5], np.argsort(apart, axis=1, kind="stable")
+
+    def share(candidates):
+        return np.mean([np.isin(a, b[:candidates]).mean() for a, b in zip(wanted, near, strict=True)])
+
+    assert found.recall == pytest.approx(share(found.candidates), abs=1e-9)
+    assert found.recall >= 0.9 > share(found.candidates - found.candidates // 20 - 1)
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
