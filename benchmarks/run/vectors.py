@@ -179,6 +179,10 @@ def of_hashret(base, work) -> Iterator[Contestant]:
             how = f"hashret, {bits} bits, {what}" + named(candidates if by else "none")
             size = stored(index, by == "cosine")
             yield Contestant("hashret", how, size, seconds, partial(ask_hashret, encoder, index, candidates, by))
+        measured, calibrated = timed(candidates_for, index)
+        how = f"hashret, {bits} bits, {kept}, candidates for a recall of 0.99"
+        search = partial(ask_calibrated, encoder, index, calibrated, by)
+        yield Contestant("hashret", how, size, seconds + measured, search)
         if bits == 128:
             searcher = hashret.Searcher(made["float32"][1], encoder)
             how = f"hashret, {bits} bits, float32: Searcher.search_vectors, hits with paths"
@@ -223,6 +227,16 @@ def stored(index, vectors):
 def ask_hashret(encoder, index, candidates, by, xq, k):
     outputs = encoder.encode(xq)
     return index.search(pack(binarize(outputs)), outputs, k, candidates, by, query_features=xq).positions
+
+
+def candidates_for(index):
+    """Return how many candidates find 0.99 of the nearest vectors, by the number of answers."""
+    return {k: index.calibrate(k, rerank_by="cosine").candidates for k in K}
+
+
+def ask_calibrated(encoder, index, candidates, by, xq, k):
+    """Answer with as many candidates as the index was measured to take for so many answers."""
+    return ask_hashret(encoder, index, candidates.get(k), by, xq, k)
 
 
 def ask_searcher(searcher, xq, k):
