@@ -157,15 +157,20 @@ def best_trade_offs(contestants: Sequence[dict[str, Any]]) -> list[dict[str, Any
 
 HEAD = """# Vectors side by side
 
-The same vectors, of unit length, searched by the cosine: hashret beside what people put together by hand. Recall is the
-share of the nearest by exact search over float32 that were found, an item as near as the last of them counting; bytes
-an item are those of all that a search reads, without ids, paths and labels; milliseconds are medians of a call that
-gets float32 vectors and returns the places of k items, so that hashing or quantising the queries counts. One thread,
-rounds alternate between the contestants.
+The same vectors, of unit length, searched by the cosine: hashret beside what people put together by hand.
+
+- *Recall* is the share of the nearest by exact search over float32 that were found; an item as near as the last of them
+  counts.
+- *Bytes an item* are those of all that a search reads, but for ids, paths, labels, and what makes a code of a query.
+- *Milliseconds* are medians of a call that gets float32 vectors and returns the places of k items: hashing or quantising
+  the queries counts. One thread; rounds alternate between the contestants.
+
+The contestants:
 
 - **hashret**: ITQ by `train`, `encode` and `build-index`, candidates 1,000 and where they tie more, if none are named.
   *codes alone* is the Hamming order, *asymmetric* re-ranks by the codes and keeps nothing else, *float32* and *float16*
-  by the vectors. "64 of 256 bits": one training for all lengths. hashret keeps each code twice, by item and by bit.
+  by the vectors; with *candidates for a recall of 0.99*, as many as `query --recall 0.99` takes. "64 of 256 bits": one
+  training for all lengths. hashret keeps each code twice, by item and by bit.
 - **faiss**: by its factory strings; RFlat keeps float32 vectors and re-ranks 10 k. RaBitQ is rotated at random (RR).
 - **usearch**: its graph (HNSW) over float16, and over the signs of centred vectors (b1).
 - **sentence-transformers**: its binary search with rescoring, as it is and with the signs of centred vectors.
