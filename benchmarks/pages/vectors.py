@@ -162,8 +162,8 @@ The same vectors, of unit length, searched by the cosine: hashret beside what pe
 - *Recall* is the share of the nearest by exact search over float32 that were found; an item as near as the last of them
   counts.
 - *Bytes an item* are those of all that a search reads, but for ids, paths, labels, and what makes a code of a query.
-- *Milliseconds* are medians of a call that gets float32 vectors and returns the places of k items: hashing or quantising
-  the queries counts. One thread; rounds alternate between the contestants.
+- *Milliseconds* are medians of a call that gets float32 vectors and returns the places of k items; hashing or
+  quantising the queries counts. One thread; rounds alternate between the contestants.
 
 The contestants:
 

@@ -278,7 +278,7 @@ def test_calibration_by_vectors(metric, dtype):
     x = (rng.normal(size=(300, 24)) * rng.uniform(0.1, 3, (300, 1))).astype(dtype)
     points = unit(x) if metric == "cosine" else x.astype(np.float32)
     codes = pack(x > 0)
-    found = calibrate(HammingStage.from_codes(codes, 24), x, 5, 0.9, rerank_by=metric, sample=300)
+    found = calibrate(stage_of(codes, 24), x, 5, 0.9, rerank_by=metric, sample=300)
     exact = ((points[:, None].astype(np.float64) - points) ** 2).sum(axis=2)
     apart = hamming(codes, codes).astype(float)
     for matrix in (exact, apart):
