@@ -79,6 +79,24 @@ def test_codewords_are_as_far_apart_as_can_be():
         assert np.array_equal(words, codewords.codewords(classes, bits))
 
 
+@pytest.mark.parametrize(("classes", "bits", "seed"), [(2, 8, 0), (5, 12, 1), (9, 8, 2)])
+def test_codewords_are_those_of_a_plain_descent(classes, bits, seed):
+    """Which computes the whole cost anew for each flip."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(10):
+        words, moved = np.where(rng.random((classes, bits)) < 0.5, -1, 1), True
+        while moved:
+            moved = False
+            for entry in rng.permutation(classes * bits):
+                flipped = words.copy()
+                flipped.flat[entry] *= -1
+                if codewords._cost(flipped) < codewords._cost(words) - 1e-9:
+                    words, moved = flipped, True
+        found.append(words)
+    assert np.array_equal(codewords.codewords(classes, bits, seed), min(found, key=codewords._cost))
+
+
 @pytest.mark.parametrize("labels", [SINGLE, SEVERAL], ids=["single", "several"])
 @pytest.mark.parametrize("pairs", [0, 0.7])
 def test_codeword_loss_by_hand(labels, pairs):
