@@ -41,6 +41,7 @@ from .progress import takes_quiet
 from .renamed import old_keywords
 from .results import Result
 from .vectors import Vectors
+from .words import names_in, word_outputs
 
 if TYPE_CHECKING:
     from .encoding import EncodeReport
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 TOGETHER = ("mean", "union")
-Photos = Sequence[StrPath] | VectorSource  # queries: paths, or vectors, whose items are their names
+Photos = Sequence[StrPath] | VectorSource  # queries: paths, or vectors or `Asked`, whose items are their names
 _PHOTOS_AT_ONCE = 64  # decoded before they are encoded
 _ITEMS_AT_ONCE = 1000  # photographs within a radius that are looked up together
 
@@ -116,6 +117,14 @@ class QueryOutputs(NamedTuple):
     numbers: list[int]
     hash_outputs: HashOutputs
     fc_features: Vectors | None
+
+
+class Asked(list[str]):
+    """Queries that are no photographs, by name, with the ``outputs`` to search by."""
+
+    def __init__(self, names: Iterable[str], outputs: QueryOutputs) -> None:
+        super().__init__(names)
+        self.outputs = outputs
 
 
 class Searcher:
@@ -297,6 +306,43 @@ class Searcher:
         answers = self.search_many(source, k, candidates=candidates, rerank_by=rerank_by, among=among)
         return [hits for hits in answers if hits is not None]
 
+    def search_words(
+        self,
+        words: str | Sequence[str],
+        k: int = 10,
+        *,
+        candidates: int | None = None,
+        rerank_by: str | None = AUTO,
+        among: Any = None,
+    ) -> HitList:
+        """Answer words: find photographs of classes that the encoder has learned, best those of all of them.
+
+        Args:
+            words: names of classes, see `hashret.words.names_in`.
+            k, candidates, among: as of `search_many`.
+            rerank_by: see `hashret.index.Database.search`; "auto" compares directions, if the index keeps hash outputs.
+
+        Raises:
+            HashretError: the encoder learned no classes, or none of such a name.
+        """
+        asked, rerank_by = self.in_words([words]), self.rerank_in_words(rerank_by)
+        [hits] = self._hits(asked.outputs, k, candidates, rerank_by, among)
+        return hits
+
+    def in_words(self, queries: Iterable[str | Sequence[str]]) -> Asked:
+        """Return queries, each of which is words as `search_words` takes them; the errors are the same."""
+        names = [names_in(words, self.encoder) for words in queries]
+        outputs = np.array([word_outputs(classes, self.encoder) for classes in names]).reshape(-1, self.index.bits)
+        return Asked(map(", ".join, names), QueryOutputs(list(range(len(names))), outputs, None))
+
+    def rerank_in_words(self, rerank_by: str | None) -> str | None:
+        """Return what the re-rank compares with a query in words: ``rerank_by`` itself, or what "auto" stands for."""
+        if rerank_by in OF_FEATURES:
+            raise HashretError(f"words have no features to re-rank by {rerank_by}", hint="take directions")
+        if rerank_by == AUTO:
+            return "directions" if self.index.has_hash_outputs else "asymmetric"
+        return rerank_by
+
     def search_codes(self, codes: npt.ArrayLike, k: int = 10, *, among: Any = None) -> list[HitList]:
         """Answer packed codes, (n, w) or one (w,), by Hamming distance.
 
@@ -343,6 +389,8 @@ class Searcher:
         """Return what the encoder gives for photographs or vectors; None where none of them could be read."""
         if not len(photos):
             raise HashretError("no photographs to look for")
+        if isinstance(photos, Asked):
+            return photos.outputs
         if isinstance(photos, VectorSource):
             return self._vector_outputs(photos, unreadable)
         if self.encoder.vector_width:
@@ -484,9 +532,10 @@ def query(
     exclude: Sequence[str] = (),
     include: Sequence[str] = (),
     vectors: StrPath | npt.NDArray[np.number] | VectorSource | None = None,
+    words: str | Iterable[str | Sequence[str]] = (),
     unreadable: dict[str, str] | None = None,
 ) -> list[QueryAnswer]:
-    """Look for photographs, or for vectors, in an index.
+    """Look for photographs, for vectors, or for what words name, in an index.
 
     Photographs that cannot be read are warned of, and left out, and so are vectors that hold NaN.
 
@@ -508,6 +557,7 @@ def query(
         exclude, include: patterns of what is left out of folders and what is not, see `hashret.data.walk.walk`.
         vectors: an array, a file of vectors or an open source of them, to look for in the place of photographs; or
             ``codes:FILE``, see `hashret.index.given`.
+        words: one query in words, as ``"bear, snow"``, or several, see `Searcher.search_words`.
         unreadable: a dict, to which photographs that cannot be read are added, with the reason.
 
     Raises:
@@ -516,11 +566,17 @@ def query(
     rerank_by = rerank_by if rerank else None
     unreadable = {} if unreadable is None else unreadable
     files: Photos = []
-    if vectors is None:
+    if words:
+        if exclude_self or vectors is not None or list(photos):
+            raise HashretError("words are asked for alone, without photographs, vectors or exclude_self")
+    elif vectors is None:
         files = expand(photos, exclude, include, unreadable)
     elif not is_code_file(vectors):
         files = _query_vectors(vectors)
     searcher = searcher or Searcher(index, model, device, values=values)
+    if words:
+        files = searcher.in_words([words] if isinstance(words, str) else words)
+        rerank_by = searcher.rerank_in_words(rerank_by)
     among = searcher.index.select(label or None, path or None, ids or None) if label or path or ids else None
     if among is not None and not len(among):
         warn("the index has no photograph of what --label, --path and --id ask for together")

@@ -23,7 +23,7 @@ LAYERS = [  # a folder or module may import from those above alone
     ["models"],
     ["methods"],
     ["data"],
-    ["training", "encoding", "index"],
+    ["training", "encoding", "index", "words"],
     ["engines", "near_duplicates"],
     ["opening"],
     ["search", "evaluation"],

@@ -20,6 +20,7 @@ from .output import say
 @shared.INDEX
 @shared.MODEL
 @click.option("--vector", "vectors", metavar="FILE", help="find what is nearest to these vectors instead: FILE[::NAME]")
+@click.option("--words", multiple=True, metavar="NAMES", help="find what has all of these classes: 'bear, snow'")
 @click.option("-k", type=int, default=10, show_default=True, help="answers a photograph")
 @click.option(
     "--candidates", type=int, help="nearest codes that are re-ranked; default: 1000, and all that tie with the nearest"
@@ -62,13 +63,16 @@ def query(
     html: str | None,
     maps: bool,
     vectors: str | None,
+    words: tuple[str, ...],
     **options: Any,
 ) -> None:
-    """Find the photographs most like PHOTOS (files, folders, or - for paths on standard input), or the nearest vectors.
+    """Find the photographs most like PHOTOS (files, folders, or - for paths on standard input), the nearest vectors, or
+    what words name of the classes that the encoder has learned.
 
     \b
     Example: hashret query photo.jpg -k 10 --html hits.html
              hashret query --vector queries.npy --json
+             hashret query --words "bear, snow"
     """
     from .. import explanation
     from ..rendering import pages, pictures
@@ -78,11 +82,11 @@ def query(
     pictures.check_suffix(grid, ".png")
     pictures.check_suffix(html, ".html")
     unreadable: dict[str, str] = {}
-    if vectors and photos:
-        raise HashretError("photographs and vectors are asked for one after the other, not together")
-    files = [] if vectors else expand(_photos(photos, null), exclude, include, unreadable)
+    if bool(vectors) + bool(photos) + bool(words) > 1:
+        raise HashretError("photographs, vectors and words are asked for one after the other, not together")
+    files = [] if vectors or words else expand(_photos(photos, null), exclude, include, unreadable)
     searcher = Searcher(index, model, device, values=values)
-    results = query(files, searcher=searcher, unreadable=unreadable, vectors=vectors, **options)
+    results = query(files, searcher=searcher, unreadable=unreadable, vectors=vectors, words=words, **options)
     if as_json:
         for answer in results:
             click.echo(to_json(answer.as_dict()))
@@ -91,11 +95,11 @@ def query(
         for path, hits in results:
             click.echo((f"{shown_path(path)}\n" if len(results) > 1 else "") + table(hits))
     if grid:
-        pictures.grid(results, grid)
+        pictures.grid(results, grid, pictured=not words)
     if html:
-        maps = maps and not options["together"] and not vectors  # each hit's map is for the code of one query
+        maps = maps and not (options["together"] or vectors or words)  # each hit's map is for the code of one query
         explained = explanation.explain_results(results, searcher.encoder) if maps else None
-        pages.results_page(results, html, explained=explained)
+        pages.results_page(results, html, explained=explained, pictured=not words)
 
 
 @main.command()

@@ -12,11 +12,10 @@ from torch import Tensor
 
 from ..bits import Labels, Positions
 from ..models.heads import HeadOutput
-from .method import Option
+from .method import Option, Words
 from .similarity import pairwise_loss
 from .vggh import BALANCE, QUANTIZATION, SMOOTHING, VGGH
 
-Words = npt.NDArray[np.int64]
 PAIRS = Option("pairs", 0.0, "weight of pairs of photographs; 3 for codes of up to 16 bits and several labels")
 
 SCALE, MARGIN = 8.0, 0.2
@@ -47,9 +46,13 @@ class VGGHPlus(VGGH):
         short = {"pairs": 3.0, "dropout": 0.0} if several_labels and bits <= SHORT else {}
         return cls.defaults | short
 
+    @classmethod
+    def class_codewords(cls, classes: int, bits: int, seed: int) -> Words:
+        return codewords(classes, bits, seed)
+
     def begin(self, labels: Labels, source_rows: Positions) -> None:
         classes = labels.shape[1] if labels.ndim == 2 else int(labels.max()) + 1
-        words = codewords(classes, self.bits, self.seed)
+        words = self.class_codewords(classes, self.bits, self.seed)
         self.state = {"codewords": torch.from_numpy(words).float()}
 
     def loss(self, output: HeadOutput, labels: Tensor, source_rows: Positions) -> Tensor:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ..bits import Labels, Positions
 from ..models.heads import HeadOutput
-from .codewords import Words, codewords
-from .method import Method, Option
+from .codewords import codewords
+from .method import Method, Option, Words
 
 
 class CSQ(Method):
@@ -27,12 +27,18 @@ class CSQ(Method):
     )
     options = (Option("quantization", 1e-4, "pulls hash outputs to 0 and 1"),)
 
+    @classmethod
+    def class_codewords(cls, classes: int, bits: int, seed: int) -> Words:
+        return centres(classes, bits, seed)
+
     def begin(self, labels: Labels, source_rows: Positions) -> None:
         classes = labels.shape[1] if labels.ndim == 2 else int(labels.max()) + 1
         own = labels if labels.ndim == 2 else np.eye(classes, dtype=np.int64)[labels]
-        votes = own @ centres(classes, self.bits, self.seed)
+        words = self.class_codewords(classes, self.bits, self.seed)
+        votes = own @ words
         drawn = np.random.default_rng(self.seed).choice([-1, 1], self.bits)  # decides where the votes are even
-        self.state = {"codes": torch.from_numpy(np.where(votes == 0, drawn, votes) > 0)}
+        codes = torch.from_numpy(np.where(votes == 0, drawn, votes) > 0)
+        self.state = {"codes": codes, "codewords": torch.from_numpy(words).float()}
 
     def loss(self, output: HeadOutput, labels: Tensor, source_rows: Positions) -> Tensor:
         """Return the binary cross-entropy of each bit with the centre, and quantisation.

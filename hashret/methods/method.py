@@ -7,11 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from ..bits import Labels, Positions
 from ..errors import HashretError
 from ..models.heads import Head, HeadOutput
+
+Words = npt.NDArray[np.int64]  # codes (classes, bits) of +1 and -1
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,14 @@ class Method:
             chosen |= {name: value for name, value in several.items() if value is not None}
         chosen |= {name: value for name, value in cls.defaults_for(bits, several_labels).items() if name in known}
         return chosen | {name: known[name].checked(value) for name, value in given.items()}
+
+    @classmethod
+    def class_codewords(cls, classes: int, bits: int, seed: int) -> Words | None:
+        """Return the code to which photographs of each class are drawn, (classes, bits) of +1 and -1.
+
+        None where the method draws them to none. One that does keeps the codes in its state, as "codewords".
+        """
+        return None
 
     def family(self) -> list[Method]:
         """Return the method for each length of code that is trained, ascending: the last is this one."""

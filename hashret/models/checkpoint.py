@@ -23,7 +23,7 @@ from ..errors import HashretError
 from ..files import StrPath, atomic, partial_folder
 from ..names import from_json, to_json, utf8_path
 from ..precision import Precision
-from ..records import Misfit, checked, fields, list_of, number, one_of, or_none, text, whole
+from ..records import Misfit, checked, fields, list_of, number, one_of, or_none, table_of, text, whole
 from ..shards import LENGTHS, PROTOCOL
 from ..vectors import METRICS
 from .attention import GATES
@@ -56,6 +56,7 @@ def _backbone(value: object, place: str) -> None:
 
 _HEAD = _registered(HEADS, "heads")
 _SIZE = whole(1, 2**20)
+_CODEWORDS = table_of(list_of(text("([0-9a-f]{2})+", "no packed code"), 1), r"[1-9]\d*", "no length of code")
 _META = fields(
     {
         "bits": whole(MIN_BITS, MAX_BITS), "image_size": whole(1, 2**15), "arch": _backbone,
@@ -66,7 +67,7 @@ _META = fields(
         "head": _HEAD, "gate": one_of(*GATES), "dropout": number(0, 1), "anchors": _SIZE,
         "head_config": fields({"kind": _HEAD}), "classifier": one_of(True, False), "seed": whole(),
         "resize": one_of(*RESIZES), "metric": one_of(*METRICS), "unit_length": one_of(True, False), "rerank_by": text(),
-        "lengths": LENGTHS,
+        "lengths": LENGTHS, "multi_label": one_of(True, False), "codewords": _CODEWORDS,
         "protocol": or_none(PROTOCOL), "data": text(), "heldout_map": or_none(number()), "best_epoch": whole(),
     },
 )  # fmt: skip

@@ -384,6 +384,9 @@ class PrefixHead(Head):
         self.head, self.bits = head, bits
         self.attention, self.fc_width = head.attention, head.fc_width
 
+    def classifiers(self) -> list[nn.Linear]:
+        return [classifier for classifier in self.head.classifiers() if classifier.in_features == self.bits]
+
     def read(self, attended: Tensor) -> HeadOutput:
         output = self.head.read(attended)
         return HeadOutput(output.logits[:, : self.bits], None, output.fc_features)

@@ -127,6 +127,8 @@ def results_page(
     facts: Mapping[str, str] | None = None,
     truth: Sequence[str | None] | None = None,
     explained: Sequence[Explanation] | None = None,
+    *,
+    pictured: bool = True,
 ) -> None:
     """Write a page of queries and hits.
 
@@ -136,6 +138,7 @@ def results_page(
         facts: names and values for the head of the page.
         truth: labels of the queries, in their order. Hits of the query's label get a green frame, others a red one.
         explained: an `hashret.explanation.Explanation` of each query, whose maps the page then shows on demand.
+        pictured: whether queries are photographs, and not words.
     """
     queries: list[tuple[str, str | None, Attribution | None, list[tuple[Hit, Attribution | None]]]] = []
     for number, (path, hits) in enumerate(results):
@@ -147,4 +150,4 @@ def results_page(
     kinds = ["cells"] if explained else []
     if explained and explained[0].attribution.spatial is not None:
         kinds.append("gate")
-    write_page(out, "results.html", title=title, facts=facts or {}, rows=queries, kinds=kinds)
+    write_page(out, "results.html", title=title, facts=facts or {}, rows=queries, kinds=kinds, pictured=pictured)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -34,13 +35,20 @@ class Tile:
     frame: str = PLAIN
 
 
-def grid(results: Sequence[tuple[str, Sequence[Hit]]], out: StrPath, truth: Sequence[str | None] | None = None) -> None:
+def grid(
+    results: Sequence[tuple[str, Sequence[Hit]]],
+    out: StrPath,
+    truth: Sequence[str | None] | None = None,
+    *,
+    pictured: bool = True,
+) -> None:
     """Draw queries and hits into a PNG. Each line shows a query at the left and its hits beside it.
 
     Args:
         results: pairs of a query's path and its hits, as `hashret.search.query` returns them.
         out: file to write.
         truth: labels of the queries, in their order. Hits of the query's label get a green frame, others a red one.
+        pictured: whether queries are photographs; those in words are written out.
 
     Raises:
         HashretError: ``out`` is one of the photographs themselves, or cannot be written.
@@ -51,10 +59,24 @@ def grid(results: Sequence[tuple[str, Sequence[Hit]]], out: StrPath, truth: Sequ
                 raise HashretError(f"{out} is one of the photographs that would be drawn; name another file to write")
     lines = []
     for (path, hits), label in zip(results, truth or [None] * len(results), strict=True):
-        tiles = [Tile(thumbnail(path), ("query", label or os.path.basename(path)), QUERY)]
+        if pictured:
+            tiles = [Tile(thumbnail(path), ("query", label or os.path.basename(path)), QUERY)]
+        else:
+            tiles = [Tile(in_words(path), ("query",), QUERY)]
         tiles += [Tile(thumbnail(hit.path), hit_caption(hit), hit_frame(hit, label)) for hit in hits]
         lines.append(tiles)
     save_png(sheet(lines), out)
+
+
+def in_words(text: str) -> Image:
+    """Return a white square of `TILE` pixels a side with a text in its middle, on as many lines as it needs."""
+    from PIL import Image, ImageDraw
+
+    square = Image.new("RGB", (TILE, TILE), "white")
+    lines = textwrap.wrap(shown(text), 18)[:7]
+    for number, line in enumerate(lines):
+        write(ImageDraw.Draw(square), (8, TILE // 2 + 16 * number - 8 * len(lines)), line, TILE - 16)
+    return square
 
 
 def sheet(lines: Sequence[Sequence[Tile]], heads: Sequence[str] = (), foot: Image | None = None) -> Image:

@@ -27,6 +27,7 @@ from ..index.database import Item
 from ..index.rerank import AUTO, DEFAULT, OF_FEATURES
 from ..rendering.pages import environment
 from ..vectors import Vectors, as_float32
+from ..words import known_words, names_in, word_outputs
 from . import schema, uploads
 from .answers import answer, code_of, since
 from .batching import Batcher
@@ -89,8 +90,12 @@ Shared = Annotated[Service, Depends(the_service)]
 
 def with_exact_label(request: Request, parameters: Annotated[SearchParameters, Depends()]) -> SearchParameters:
     """Return the parameters with the label by the bytes of the address: a class may have a name that is not UTF-8."""
-    exact = dict(parse_qsl(request.scope["query_string"].decode("latin-1"), errors="surrogateescape"))
-    return replace(parameters, label=exact.get("label"))
+    return replace(parameters, label=dict(exact_parameters(request)).get("label"))
+
+
+def exact_parameters(request: Request) -> list[tuple[str, str]]:
+    """Return names and values of the address's parameters, whatever their bytes."""
+    return parse_qsl(request.scope["query_string"].decode("latin-1"), errors="surrogateescape")
 
 
 Parameters = Annotated[SearchParameters, Depends(with_exact_label)]
@@ -115,8 +120,9 @@ async def about(service: Shared) -> schema.About:
     known = {n: encoder.meta.get(n) for n in names} | {"vector_width": encoder.vector_width} if encoder else None
     return schema.About(
         count=len(snapshot.index), bits=snapshot.index.bits, classes=meta["classes"], encoder=known,
-        values=snapshot.index.has_hash_outputs, generation=meta["generation"], max_upload_bytes=service.max_upload,
-        max_pixels=service.max_pixels, max_k=MAX_K, max_candidates=MAX_CANDIDATES, version=__version__,
+        words=known_words(encoder) if encoder else [], values=snapshot.index.has_hash_outputs,
+        generation=meta["generation"], max_upload_bytes=service.max_upload, max_pixels=service.max_pixels, max_k=MAX_K,
+        max_candidates=MAX_CANDIDATES, version=__version__,
     )  # fmt: skip
 
 
@@ -166,6 +172,25 @@ async def query_by_vector(body: schema.Vector, service: Shared, parameters: Para
     [hash_outputs] = await run_in_threadpool(snapshot.encoder.encode, vector)
     milliseconds = {"encode": since(started)}
     return await _search(service, snapshot, hash_outputs, parameters, vector=vector[0], milliseconds=milliseconds)
+
+
+@router.get("/api/query/words", responses=problems(422))
+async def query_by_words(
+    request: Request,
+    service: Shared,
+    parameters: Parameters,
+    words: Annotated[list[str], Query(description="names of classes, with commas between: photographs of all of them")],
+) -> schema.Answer:
+    """The photographs of what words name of the classes that the encoder has learned."""
+    snapshot = service.live.current
+    if snapshot.encoder is None:
+        raise Refused(422, "this service was started without a model: search by an indexed photograph")
+    exact = [value for name, value in exact_parameters(request) if name == "words"]  # as of a label
+    names = names_in(exact[0] if len(exact) == 1 else exact, snapshot.encoder)
+    hash_outputs = await run_in_threadpool(word_outputs, names, snapshot.encoder)
+    if parameters.rerank_by == AUTO:
+        parameters = replace(parameters, rerank_by="directions" if snapshot.index.has_hash_outputs else "asymmetric")
+    return await _search(service, snapshot, hash_outputs, parameters, name=", ".join(names))
 
 
 @router.get("/api/items/{id}/query", responses=problems(404, 422))

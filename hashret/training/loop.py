@@ -415,6 +415,9 @@ class TrainingRun:
             }
             if isinstance(feed, VectorFeed):
                 meta |= feed.meta | {"rerank_by": "directions" if method.needs_labels else feed.metric}
+            if known := [one for one in method.family() if "codewords" in one.state]:
+                packed = {one.bits: pack(one.state["codewords"] > 0) for one in known}
+                meta["codewords"] = {str(bits): [code.tobytes().hex() for code in of] for bits, of in packed.items()}
             if len(s.lengths) > 1:
                 meta["lengths"] = list(s.lengths)
             # The record comes first: with the checkpoint, the run is complete.

@@ -14,6 +14,7 @@ pytest.importorskip("playwright", reason="needs playwright")
 import uvicorn
 from playwright.sync_api import sync_playwright
 
+from hashret import Searcher
 from hashret.service.app import create_app
 from hashret.service.connections import settings
 
@@ -158,6 +159,30 @@ def test_the_differing_bits_of_a_hit_are_marked(page, photos):
     assert page.locator("#bits .differs").count() == differing
     page.mouse.move(0, 0)
     assert page.locator("#bits .differs").count() == 0
+
+
+def test_words(page, index_folder, model):
+    wanted = [hit.id for hit in Searcher(index_folder, model, "cpu").search_words("green, blue", 20)]
+    page.locator("#words").fill("green, ")
+    offered = page.locator("#known option").evaluate_all("options => options.map((option) => option.value)")
+    assert offered == ["green, blue", "green, green", "green, red"]
+    page.locator("#words").fill(offered[0])
+    after(page, lambda: page.locator("#words").press("Enter"))
+    assert ids(page) == list(map(str, wanted))
+    assert page.url.endswith("?words=green%2C%20blue")
+    assert page.locator("#bits i.one").count() > 0
+    assert page.locator("#looks").is_hidden()
+    after(page, lambda: page.locator(".hit").nth(1).click())
+    assert page.locator("#words").input_value() == ""
+    after(page, lambda: page.go_back())
+    assert ids(page) == list(map(str, wanted))
+    after(page, page.reload)
+    assert page.locator("#words").input_value() == "green, blue"
+    page.expected = ["422"]
+    page.locator("#words").fill("grean")
+    page.locator("#words").press("Enter")
+    page.wait_for_selector("#error:not([hidden])")
+    assert "near to it is green" in page.locator("#error").inner_text()
 
 
 ON_TOP = """(() => {

@@ -8,7 +8,7 @@ const QUIET_MS = 120; // a slider at rest
 let about; // what /api/about says
 let steps; // of the slider of candidates
 let picked = false; // whether the visitor moved it; before that, the service takes as many as there are ties
-let query = null; // { item } or { values, name, picture } or { file }
+let query = null; // { item } or { words } or { values, name, picture } or { file }
 let answer = null;
 let asking = null; // AbortController of the request on its way
 const queries = []; // those of the browser's history
@@ -99,6 +99,7 @@ async function ask() {
 function send(what, signal) {
   const wanted = parameters();
   if (what.item !== undefined) return api(`/api/items/${what.item}/query?${wanted}`, { signal });
+  if (what.words) return api(`/api/query/words?${wanted}&words=${addressed(what.words)}`, { signal });
   if (what.values) {
     const body = JSON.stringify({ values: what.values });
     return api(`/api/query/values?${wanted}`, {
@@ -119,7 +120,8 @@ function start(what, push = true) {
   query = what;
   if (push) {
     queries.push(what);
-    const address = what.item !== undefined ? `?id=${what.item}` : location.pathname;
+    const words = what.words ? `?words=${addressed(what.words)}` : location.pathname;
+    const address = what.item !== undefined ? `?id=${what.item}` : words;
     history.pushState({ number: queries.length - 1, item: what.item }, "", address);
   }
   document.querySelector('input[name="look"][value="photo"]').checked = true;
@@ -140,7 +142,8 @@ function upload(file) {
 // --- drawing ----------------------------------------------------------------------------------------------------
 
 function showQuery() {
-  const chosen = query !== null;
+  const chosen = query !== null && !query.words;
+  $("words").value = query?.words ?? "";
   $("drop").classList.toggle("filled", chosen);
   $("shown").hidden = !chosen;
   $("hint").hidden = chosen;
@@ -156,7 +159,7 @@ function draw() {
   const asked = answer.query;
   if (query.item !== undefined) $("caption").textContent = shown([asked.label, asked.name].filter(Boolean).join(" · "));
   query.maps ??= query.first?.maps;
-  $("looks").hidden = !about.encoder;
+  $("looks").hidden = !about.encoder || Boolean(query.words);
   $("gate-look").hidden = !about.encoder?.attention;
   $("details").hidden = false;
   drawBits();
@@ -347,6 +350,11 @@ function listen() {
   $("rerank-by").addEventListener("change", ask);
   $("orders").addEventListener("change", () => answer && drawHits());
   $("looks").addEventListener("change", showMap);
+  $("words").addEventListener("input", complete);
+  $("ask").addEventListener("submit", (event) => {
+    event.preventDefault();
+    if ($("words").value.trim()) start({ words: $("words").value });
+  });
   $("controls").addEventListener("submit", (event) => event.preventDefault());
   $("home").addEventListener("click", (event) => {
     event.preventDefault();
@@ -392,13 +400,20 @@ function listen() {
   });
 }
 
+// What is typed goes on with any name: of a list of names, the last one.
+function complete() {
+  const before = $("words").value.slice(0, $("words").value.lastIndexOf(",") + 1);
+  $("known").replaceChildren(...about.words.map((name) => new Option(shown(name), `${before}${before && " "}${name}`)));
+}
+
 const columns = () => getComputedStyle($("hits")).gridTemplateColumns.split(" ").length;
 
 function begin() {
   query = null;
   complain(null);
   showQuery();
-  const id = new URLSearchParams(location.search).get("id");
+  const asked = new URLSearchParams(location.search), id = asked.get("id");
+  if (asked.get("words") && about.words.length) return start({ words: asked.get("words") }, false);
   return id && /^\d+$/.test(id) ? start({ item: Number(id) }, false) : showSome();
 }
 
@@ -413,6 +428,9 @@ async function main() {
     $("label-pick").hidden = !about.classes.length;
     $("candidates-slider").hidden = $("orders").hidden = $("rerank-pick").hidden = !about.values;
     $("drop").hidden = !about.encoder;
+    $("ask").hidden = !about.words.length;
+    $("words").placeholder = `or in words: ${about.words.slice(0, 2).map(shown).join(", ")}`;
+    complete();
     steps = candidateSteps();
     $("candidates").max = steps.length - 1;
     showK();

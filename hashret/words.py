@@ -1,0 +1,123 @@
+"""Words as queries: what an encoder that learned classes knows of each, as hash outputs.
+
+Of a class, a head knows either the codeword to which photographs of the class were drawn, or the weights by which its
+classifier reads the hash outputs. Both say how much each bit speaks for the class, and both are taken for the logits
+of a photograph of it: the code is their signs, and the re-rank by directions compares them with the logits of
+photographs. `benchmarks/words.md` has what that finds.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import numpy.typing as npt
+
+from .bits import HashOutputs
+from .errors import HashretError
+from .methods import METHODS
+from .models.encoder import Encoder
+from .names import shown
+from .vectors import Vectors, unit
+
+_LOGIT = 4.0  # root of the mean square of a word's logits, which hash outputs of 0.98 and 0.02 have
+_UNDECIDED = 1e-3  # weight of what all classes have in common, less which a bit is that the words disagree on
+_NAMED = 30  # names in a message, at most
+_logits: WeakKeyDictionary[Encoder, Vectors | None] = WeakKeyDictionary()
+
+
+def known_words(encoder: Encoder) -> list[str]:
+    """Return the names of the classes that an encoder can be asked for, none where it learned none."""
+    return [] if class_logits(encoder) is None else list(encoder.meta["classes"])
+
+
+def class_logits(encoder: Encoder) -> Vectors | None:
+    """Return how much each bit speaks for each class, float32 (classes, bits), each of unit length.
+
+    Of a classifier over classes that exclude each other, only the differences between the classes count, so their mean
+    is taken off. Checkpoints that keep no codewords get those that their method has made of the seed.
+
+    Returns:
+        None where the encoder learned no classes, or learned them from pairs of photographs alone.
+    """
+    if encoder not in _logits:
+        _logits[encoder] = _class_logits(encoder)
+    return _logits[encoder]
+
+
+def _class_logits(encoder: Encoder) -> Vectors | None:
+    classes, bits = encoder.meta["classes"], encoder.bits
+    classifiers = [layer for layer in encoder.head.classifiers() if layer.in_features == bits]
+    known: npt.NDArray[np.floating | np.integer] | None
+    if classifiers and classes:
+        known = classifiers[-1].weight.float().cpu().numpy()
+        if not encoder.meta.get("multi_label") and len(classes) > 1:
+            known = known - known.mean(axis=0)
+    elif kept := encoder.meta.get("codewords", {}).get(str(bits)):
+        packed = np.array([list(bytes.fromhex(word)) for word in kept], np.uint8)
+        known = 2 * np.unpackbits(packed, axis=1, count=bits).astype(np.int64) - 1
+    else:
+        method = METHODS.get(encoder.meta["method"])
+        known = method.class_codewords(len(classes), bits, encoder.meta.get("seed", 0)) if method and classes else None
+    return None if known is None else unit(known)
+
+
+def names_in(words: str | Sequence[str], encoder: Encoder) -> list[str]:
+    """Return the classes that words name, each once; a text is one name, or several with commas between.
+
+    Upper and lower case differ only where two names of classes differ by it.
+
+    Raises:
+        HashretError: there are no words, the encoder knows no classes, or none of such a name; the message says which
+            names are near.
+    """
+    if class_logits(encoder) is None:
+        raise HashretError(
+            f"an encoder of {encoder.meta['method']} knows no classes, so it cannot be asked in words",
+            hint="ask by photographs, or train with a method that learns classes, as am-vggh+",
+        )
+    classes: list[str] = encoder.meta["classes"]
+    if isinstance(words, str):
+        words = [words] if words in classes else words.split(",")
+    stripped = [word if word in classes else word.strip() for word in words]
+    names = [_class_named(word, classes) for word in stripped if word]
+    if not names:
+        raise HashretError(f"no words to look for; the encoder knows {_listed(classes)}")
+    return list(dict.fromkeys(names))
+
+
+def word_outputs(names: Sequence[str], encoder: Encoder) -> HashOutputs:
+    """Return the hash outputs to search by for classes that photographs should have all of: float32 (bits,).
+
+    The logits of the classes, of one length each, are added up.
+
+    Args:
+        names: as `names_in` returns them.
+        encoder: the encoder, which knows these classes.
+    """
+    known = class_logits(encoder)
+    assert known is not None
+    logits = known[[encoder.meta["classes"].index(name) for name in names]].sum(axis=0)
+    logits = logits - _UNDECIDED * known.mean(axis=0)
+    logits *= _LOGIT / max(float(np.sqrt(np.square(logits).mean())), 1e-12)
+    outputs: HashOutputs = (1 / (1 + np.exp(-logits.clip(-80, 80)))).astype(np.float32)
+    return outputs
+
+
+def _class_named(word: str, classes: Sequence[str]) -> str:
+    if word in classes:
+        return word
+    folded = [name for name in classes if name.casefold() == word.casefold()]
+    if len(folded) == 1:
+        return folded[0]
+    lower = {name.casefold(): name for name in classes}
+    near = folded or [lower[name] for name in difflib.get_close_matches(word.casefold(), lower, n=5)]
+    verb = "is" if len(near) == 1 else "are"
+    advice = f"near to it {verb} {_listed(near)}" if near else f"it knows {_listed(classes)}"
+    raise HashretError(f"the encoder knows no class {shown(word)!r}; {advice}")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(shown, names[:_NAMED])) + (" ..." if len(names) > _NAMED else "")
