@@ -41,7 +41,7 @@ from .progress import takes_quiet
 from .renamed import old_keywords
 from .results import Result
 from .vectors import Vectors
-from .words import names_in, word_outputs
+from .words import names_in, text_outputs, word_outputs
 
 if TYPE_CHECKING:
     from .encoding import EncodeReport
@@ -335,6 +335,40 @@ class Searcher:
         outputs = np.array([word_outputs(classes, self.encoder) for classes in names]).reshape(-1, self.index.bits)
         return Asked(map(", ".join, names), QueryOutputs(list(range(len(names))), outputs, None))
 
+    def search_text(
+        self,
+        text: str,
+        k: int = 10,
+        *,
+        candidates: int | None = None,
+        rerank_by: str | None = AUTO,
+        among: Any = None,
+    ) -> HitList:
+        """Answer a text, where the encoder's backbone is a network of open_clip.
+
+        Args:
+            text: what photographs should show.
+            k, candidates, among: as of `search_many`.
+            rerank_by: see `hashret.index.Database.search`; "auto" compares what the hash layer reads by the cosine, if
+                the index keeps it, which for ``itq``, ``lsh`` and ``bihalf`` are the embeddings; else directions.
+
+        Raises:
+            HashretError: the encoder takes no texts.
+        """
+        asked, rerank_by = self.in_texts([text]), self.rerank_in_texts(rerank_by)
+        [hits] = self._hits(asked.outputs, k, candidates, rerank_by, among)
+        return hits
+
+    def in_texts(self, texts: Sequence[str]) -> Asked:
+        """Return queries by texts, as `search_text` takes them; the errors are the same."""
+        return Asked(texts, QueryOutputs(list(range(len(texts))), *text_outputs(texts, self.encoder)))
+
+    def rerank_in_texts(self, rerank_by: str | None) -> str | None:
+        """Return what the re-rank compares with a text: ``rerank_by`` itself, or what "auto" stands for."""
+        if rerank_by == AUTO:
+            return "cosine" if self.index.has_fc_features else self.rerank_in_words(rerank_by)
+        return rerank_by
+
     def rerank_in_words(self, rerank_by: str | None) -> str | None:
         """Return what the re-rank compares with a query in words: ``rerank_by`` itself, or what "auto" stands for."""
         if rerank_by in OF_FEATURES:
@@ -533,9 +567,10 @@ def query(
     include: Sequence[str] = (),
     vectors: StrPath | npt.NDArray[np.number] | VectorSource | None = None,
     words: str | Iterable[str | Sequence[str]] = (),
+    text: str | Iterable[str] = (),
     unreadable: dict[str, str] | None = None,
 ) -> list[QueryAnswer]:
-    """Look for photographs, for vectors, or for what words name, in an index.
+    """Look for photographs, for vectors, or for what words say, in an index.
 
     Photographs that cannot be read are warned of, and left out, and so are vectors that hold NaN.
 
@@ -558,6 +593,7 @@ def query(
         vectors: an array, a file of vectors or an open source of them, to look for in the place of photographs; or
             ``codes:FILE``, see `hashret.index.given`.
         words: one query in words, as ``"bear, snow"``, or several, see `Searcher.search_words`.
+        text: one query by a text, or several, see `Searcher.search_text`.
         unreadable: a dict, to which photographs that cannot be read are added, with the reason.
 
     Raises:
@@ -566,9 +602,9 @@ def query(
     rerank_by = rerank_by if rerank else None
     unreadable = {} if unreadable is None else unreadable
     files: Photos = []
-    if words:
-        if exclude_self or vectors is not None or list(photos):
-            raise HashretError("words are asked for alone, without photographs, vectors or exclude_self")
+    if words or text:
+        if exclude_self or vectors is not None or list(photos) or (words and text):
+            raise HashretError("words or a text are asked for alone, without photographs, vectors or exclude_self")
     elif vectors is None:
         files = expand(photos, exclude, include, unreadable)
     elif not is_code_file(vectors):
@@ -577,6 +613,9 @@ def query(
     if words:
         files = searcher.in_words([words] if isinstance(words, str) else words)
         rerank_by = searcher.rerank_in_words(rerank_by)
+    elif text:
+        files = searcher.in_texts([text] if isinstance(text, str) else list(text))
+        rerank_by = searcher.rerank_in_texts(rerank_by)
     among = searcher.index.select(label or None, path or None, ids or None) if label or path or ids else None
     if among is not None and not len(among):
         warn("the index has no photograph of what --label, --path and --id ask for together")

@@ -1,30 +1,45 @@
-"""Words as queries: what an encoder that learned classes knows of each, as hash outputs.
+"""Words as queries: what an encoder that learned classes knows of each, and free texts, as hash outputs.
 
 Of a class, a head knows either the codeword to which photographs of the class were drawn, or the weights by which its
 classifier reads the hash outputs. Both say how much each bit speaks for the class, and both are taken for the logits
 of a photograph of it: the code is their signs, and the re-rank by directions compares them with the logits of
 photographs. `benchmarks/words.md` has what that finds.
+
+An encoder whose backbone is a network of open_clip takes any text: its embedding goes through the head as that of a
+photograph does.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from .bits import HashOutputs
 from .errors import HashretError
 from .methods import METHODS
 from .models.encoder import Encoder
+from .models.heads import PrefixHead, ProjectionHead
 from .names import shown
 from .vectors import Vectors, unit
 
 _LOGIT = 4.0  # root of the mean square of a word's logits, which hash outputs of 0.98 and 0.02 have
 _UNDECIDED = 1e-3  # weight of what all classes have in common, less which a bit is that the words disagree on
 _NAMED = 30  # names in a message, at most
+_USUAL_TEXTS = (  # of which the mean stands for that of all texts
+    "a dog in the grass", "two people at a table", "a street at night", "a red car", "a plate with food",
+    "snow on the mountains", "a child who laughs", "an old house", "boats in a harbour", "a map of a city",
+    "a cat on a chair", "flowers in a vase", "a beach at sunset", "a page of text", "a man on a bicycle",
+    "a plane in the sky", "a bird on a branch", "a kitchen", "a crowd at a concert", "a horse in a field",
+    "a woman with an umbrella", "a train in a station", "a drawing of a face", "the inside of a church",
+)  # fmt: skip
+_usual: WeakKeyDictionary[Encoder, Tensor] = WeakKeyDictionary()
 _logits: WeakKeyDictionary[Encoder, Vectors | None] = WeakKeyDictionary()
 
 
@@ -104,6 +119,39 @@ def word_outputs(names: Sequence[str], encoder: Encoder) -> HashOutputs:
     logits *= _LOGIT / max(float(np.sqrt(np.square(logits).mean())), 1e-12)
     outputs: HashOutputs = (1 / (1 + np.exp(-logits.clip(-80, 80)))).astype(np.float32)
     return outputs
+
+
+def knows_texts(encoder: Encoder) -> bool:
+    """Say whether an encoder takes texts."""
+    return hasattr(encoder.backbone.layers, "embed_texts")
+
+
+def text_outputs(texts: Sequence[str], encoder: Encoder) -> tuple[HashOutputs, Vectors | None]:
+    """Return what an encoder makes of texts: hash outputs float32 (n, bits), and what `HeadOutput.fc_features` is.
+
+    Embeddings of texts and of images lie apart, in cones of their own (Liang et al., "Mind the gap", NeurIPS 2022).
+    Signs of projections would mostly say so. Where the head takes the mean of images off, that of texts is therefore
+    taken off a text; the features, whose order among photographs this changes little, stay what they are.
+
+    Raises:
+        HashretError: the encoder takes no texts, or one is empty.
+    """
+    if not knows_texts(encoder):
+        raise HashretError(
+            f"an encoder on {encoder.meta['arch']} takes no texts", hint="train one with --backbone clip:NAME"
+        )
+    if not all(text.strip() for text in texts):
+        raise HashretError("a text to look for is empty")
+    layers: Any = encoder.backbone.layers
+    embeddings = torch.cat([layers.embed_texts([text]) for text in texts])  # the same numbers whatever the others
+    hash_outputs, features = encoder.outputs(embeddings, keep_fc_features=encoder.fc_width is not None)
+    head = encoder.head.head if isinstance(encoder.head, PrefixHead) else encoder.head
+    if isinstance(head, ProjectionHead):
+        if encoder not in _usual:
+            _usual[encoder] = head.descriptor(layers.embed_texts(_USUAL_TEXTS)).mean(dim=0)
+        moved = head.descriptor(embeddings) - _usual[encoder] + head.mean
+        hash_outputs = encoder.outputs(moved[:, :, None, None])[0]
+    return hash_outputs, features
 
 
 def _class_named(word: str, classes: Sequence[str]) -> str:

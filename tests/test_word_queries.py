@@ -178,7 +178,7 @@ def test_the_query_function_takes_words(taught):
     [union] = hashret.query(words=["red", "green"], together="union", **options | {"k": 24})
     assert {hit.label for hit in union.hits} == {"red", "green"}
     for wrong in ({"exclude_self": True}, {"vectors": "x.npy"}, {"photos": ["a.jpg"]}):
-        with pytest.raises(HashretError, match="words are asked for alone"):
+        with pytest.raises(HashretError, match="words or a text are asked for alone"):
             hashret.query(words="red", **options, **wrong)
 
 
@@ -195,7 +195,7 @@ def test_the_command_line(taught, tmp_path):
     assert (done.exit_code, done.output.count("\n")) == (2, 1)
     assert "the encoder knows no class '<green>'; near to it is green" in done.output
     done = run("--words", "green", "photo.jpg")
-    assert "photographs, vectors and words are asked for one after the other, not together" in done.output
+    assert "photographs, vectors, words and texts are asked for one after the other, not together" in done.output
     page, picture = tmp_path / "hits.html", tmp_path / "hits.png"
     done = run("--words", "green", "-k", "3", "--html", str(page), "--grid", str(picture))
     assert done.exit_code == 0, done.output

@@ -28,8 +28,8 @@ from .output import say
 )
 @click.option(
     "--backbone", cls=shared.ListedOption, names=shared.backbones, default="auto", show_default=True,
-    help="{}, timm:NAME, or package.module:function; hashret backbones says more of them; auto: vgg16 for the methods "
-    "of the paper, else efficientnet_lite0",
+    help="{}, timm:NAME, clip:NAME, or package.module:function; hashret backbones says more of them; auto: vgg16 for "
+    "the methods of the paper, else efficientnet_lite0",
 )  # fmt: skip
 @click.option(
     "--weights", default="pretrained", show_default=True, help="pretrained, a .safetensors or .pth file, none"
@@ -132,6 +132,7 @@ def backbones() -> None:
         line = f"{backbone.name:<20} {backbone.channels:>8} {backbone.stride:>6} {backbone.image_size:>6} {size:>9}"
         click.echo(line + (f"  pip install 'hashret[{backbone.extra}]'" if backbone.extra else ""))
     click.echo("timm:NAME            any network of timm (pip install 'hashret[timm]')")
+    click.echo("clip:NAME            any of open_clip, which takes texts, too (pip install 'hashret[clip]')")
     click.echo("package.module:name  a function of yours that returns layers, or a hashret.models.backbones.Backbone")
 
 

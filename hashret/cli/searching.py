@@ -21,6 +21,7 @@ from .output import say
 @shared.MODEL
 @click.option("--vector", "vectors", metavar="FILE", help="find what is nearest to these vectors instead: FILE[::NAME]")
 @click.option("--words", multiple=True, metavar="NAMES", help="find what has all of these classes: 'bear, snow'")
+@click.option("--text", multiple=True, help="find what this text says, of an encoder on a backbone clip:NAME")
 @click.option("-k", type=int, default=10, show_default=True, help="answers a photograph")
 @click.option(
     "--candidates", type=int, help="nearest codes that are re-ranked; default: 1000, and all that tie with the nearest"
@@ -64,10 +65,11 @@ def query(
     maps: bool,
     vectors: str | None,
     words: tuple[str, ...],
+    text: tuple[str, ...],
     **options: Any,
 ) -> None:
     """Find the photographs most like PHOTOS (files, folders, or - for paths on standard input), the nearest vectors, or
-    what words name of the classes that the encoder has learned.
+    what words name of the classes that the encoder has learned, or a text says.
 
     \b
     Example: hashret query photo.jpg -k 10 --html hits.html
@@ -82,11 +84,12 @@ def query(
     pictures.check_suffix(grid, ".png")
     pictures.check_suffix(html, ".html")
     unreadable: dict[str, str] = {}
-    if bool(vectors) + bool(photos) + bool(words) > 1:
-        raise HashretError("photographs, vectors and words are asked for one after the other, not together")
-    files = [] if vectors or words else expand(_photos(photos, null), exclude, include, unreadable)
+    if sum(map(bool, (vectors, photos, words, text))) > 1:
+        raise HashretError("photographs, vectors, words and texts are asked for one after the other, not together")
+    files = [] if vectors or words or text else expand(_photos(photos, null), exclude, include, unreadable)
     searcher = Searcher(index, model, device, values=values)
-    results = query(files, searcher=searcher, unreadable=unreadable, vectors=vectors, words=words, **options)
+    asked: dict[str, Any] = {"vectors": vectors, "words": words, "text": text}
+    results = query(files, searcher=searcher, unreadable=unreadable, **asked, **options)
     if as_json:
         for answer in results:
             click.echo(to_json(answer.as_dict()))
@@ -95,11 +98,11 @@ def query(
         for path, hits in results:
             click.echo((f"{shown_path(path)}\n" if len(results) > 1 else "") + table(hits))
     if grid:
-        pictures.grid(results, grid, pictured=not words)
+        pictures.grid(results, grid, pictured=not (words or text))
     if html:
-        maps = maps and not (options["together"] or vectors or words)  # each hit's map is for the code of one query
+        maps = maps and not (options["together"] or any(asked.values()))  # which are of a query's code
         explained = explanation.explain_results(results, searcher.encoder) if maps else None
-        pages.results_page(results, html, explained=explained, pictured=not words)
+        pages.results_page(results, html, explained=explained, pictured=not (words or text))
 
 
 @main.command()

@@ -1,8 +1,8 @@
 """The registry of backbones: layers that turn images into a feature map, and what others must know of them.
 
-Beside the registered names, ``timm:NAME`` is any network of that package, ``package.module:function`` one of the
-user's own, and ``vectors:WIDTH`` none: vectors that the user has stand for feature maps then. Importing this module
-loads neither torch nor torchvision, since the command line lists the backbones.
+Beside the registered names, ``timm:NAME`` and ``clip:NAME`` are the networks of timm and open_clip,
+``package.module:function`` one of the user's own, and ``vectors:WIDTH`` none: vectors that the user has stand for
+feature maps then. Importing this module loads neither torch nor torchvision, as the command line lists the backbones.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def register(backbone: Backbone) -> Backbone:
 
 
 def get_backbone(name: str) -> Backbone:
-    """Return the backbone of that name: a registered one, ``timm:NAME``, or ``package.module:function``.
+    """Return the backbone of that name: a registered one, ``timm:NAME``, ``clip:NAME`` or ``package.module:function``.
 
     Such a function is imported and called without arguments. It returns a `Backbone`, or layers, of which one run over
     a blank image tells channels and stride; their weights are then the pretrained ones.
@@ -58,12 +58,16 @@ def get_backbone(name: str) -> Backbone:
             from .timm_nets import describe
 
             _named[name] = describe(name)
+        elif name.startswith("clip:"):
+            from .clip_nets import describe as describe_clip
+
+            _named[name] = describe_clip(name)
         elif match := _VECTORS.fullmatch(name):
             _named[name] = Backbone(name, _nothing, int(match[1]), stride=1, image_size=1, one_size=True, pooled=False)
         elif _FUNCTION.fullmatch(name):
             _named[name] = _called(name)
         else:
-            hint = "timm:NAME and package.module:function are others"
+            hint = "timm:NAME, clip:NAME and package.module:function are others"
             raise HashretError(f"no backbone {name!r}; there are {', '.join(BACKBONES)}", hint=hint)
     return _named[name]
 
@@ -75,7 +79,7 @@ def refusal(name: object) -> str | None:
     this process, or as a plugin.
     """
     if isinstance(name, str):
-        if name in BACKBONES or name in _named or name.startswith("timm:") or _VECTORS.fullmatch(name):
+        if name in BACKBONES or name in _named or name.startswith(("timm:", "clip:")) or _VECTORS.fullmatch(name):
             return None
         if _FUNCTION.fullmatch(name):
             if name in map(str.strip, os.environ.get(VARIABLE, "").split(",")):

@@ -288,17 +288,22 @@ class ShallowHead(Head):
 
 @register
 class ProjectionHead(ShallowHead):
-    """Linear bits of the `descriptor`: logits = (descriptor - mean) @ weight, both set by a method's ``fit``."""
+    """Linear bits of the `descriptor`: logits = (descriptor - mean) @ weight, both set by a method's ``fit``.
+
+    The descriptors are kept as features where these are asked for.
+    """
 
     kind = "projection"
 
     def __init__(self, bits: int, classes: int, channels: int, side: int, unit: bool = True) -> None:
         super().__init__(unit)
+        self.fc_width = channels
         self.mean = nn.Parameter(torch.zeros(channels))
         self.weight = nn.Parameter(torch.zeros(channels, bits))
 
     def read(self, attended: Tensor) -> HeadOutput:
-        return HeadOutput((self.descriptor(attended) - self.mean) @ self.weight, None)
+        x = self.descriptor(attended)
+        return HeadOutput((x - self.mean) @ self.weight, None, x)
 
 
 @register

@@ -7,7 +7,7 @@ import os
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path as Folder
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl
 
 import numpy as np
@@ -27,7 +27,7 @@ from ..index.database import Item
 from ..index.rerank import AUTO, DEFAULT, OF_FEATURES
 from ..rendering.pages import environment
 from ..vectors import Vectors, as_float32
-from ..words import known_words, names_in, word_outputs
+from ..words import known_words, knows_texts, names_in, text_outputs, word_outputs
 from . import schema, uploads
 from .answers import answer, code_of, since
 from .batching import Batcher
@@ -39,7 +39,7 @@ from .thumbnails import SIZES, thumbnail
 from .uploads import Refused
 
 STATIC = Folder(__file__).parent / "static"
-MAX_SAMPLE = 100
+MAX_SAMPLE, MAX_TEXT = 100, 1000
 _DECODING = 2  # uploads decoded at a time, each of up to max_pixels
 _FORM = {"type": "object", "properties": {"photo": {"type": "string", "format": "binary"}}, "required": ["photo"]}
 _PHOTO = {
@@ -120,9 +120,9 @@ async def about(service: Shared) -> schema.About:
     known = {n: encoder.meta.get(n) for n in names} | {"vector_width": encoder.vector_width} if encoder else None
     return schema.About(
         count=len(snapshot.index), bits=snapshot.index.bits, classes=meta["classes"], encoder=known,
-        words=known_words(encoder) if encoder else [], values=snapshot.index.has_hash_outputs,
-        generation=meta["generation"], max_upload_bytes=service.max_upload, max_pixels=service.max_pixels, max_k=MAX_K,
-        max_candidates=MAX_CANDIDATES, version=__version__,
+        words=known_words(encoder) if encoder else [], text=encoder is not None and knows_texts(encoder),
+        values=snapshot.index.has_hash_outputs, generation=meta["generation"], max_upload_bytes=service.max_upload,
+        max_pixels=service.max_pixels, max_k=MAX_K, max_candidates=MAX_CANDIDATES, version=__version__,
     )  # fmt: skip
 
 
@@ -189,8 +189,29 @@ async def query_by_words(
     names = names_in(exact[0] if len(exact) == 1 else exact, snapshot.encoder)
     hash_outputs = await run_in_threadpool(word_outputs, names, snapshot.encoder)
     if parameters.rerank_by == AUTO:
-        parameters = replace(parameters, rerank_by="directions" if snapshot.index.has_hash_outputs else "asymmetric")
+        parameters = replace(parameters, rerank_by=_in_words(snapshot))
     return await _search(service, snapshot, hash_outputs, parameters, name=", ".join(names))
+
+
+@router.get("/api/query/text", responses=problems(422))
+async def query_by_text(
+    service: Shared,
+    parameters: Parameters,
+    text: Annotated[str, Query(min_length=1, max_length=MAX_TEXT, description="what photographs should show")],
+) -> schema.Answer:
+    """The photographs of what a text says, where the encoder takes texts."""
+    snapshot = service.live.current
+    if snapshot.encoder is None:
+        raise Refused(422, "this service was started without a model: search by an indexed photograph")
+    started = time.perf_counter()
+    hash_outputs, features = await run_in_threadpool(text_outputs, [text], snapshot.encoder)
+    milliseconds = {"encode": since(started)}
+    vector = None if features is None else features[0]
+    if parameters.rerank_by == AUTO:
+        parameters = replace(parameters, rerank_by="cosine" if snapshot.index.has_fc_features else _in_words(snapshot))
+    return await _search(
+        service, snapshot, hash_outputs[0], parameters, name=text, vector=vector, milliseconds=milliseconds
+    )
 
 
 @router.get("/api/items/{id}/query", responses=problems(404, 422))
@@ -311,6 +332,11 @@ async def _search(
     answered = await run_in_threadpool(answer, snapshot, code, hash_outputs, parameters, rerank, **query)
     service.metrics.query(answered.query.milliseconds)
     return answered
+
+
+def _in_words(snapshot: Snapshot) -> Literal["directions", "asymmetric"]:
+    """Return what the re-rank compares with a query in words, as `hashret.Searcher.rerank_in_words` does."""
+    return "directions" if snapshot.index.has_hash_outputs else "asymmetric"
 
 
 def _found(index: Database, id: int) -> tuple[Any, Item]:

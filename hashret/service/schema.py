@@ -60,7 +60,7 @@ class Query(BaseModel):
     """What was searched for."""
 
     id: int | None = Field(None, description="of an indexed photograph")
-    name: str | None = Field(None, description="file name of an upload, or the words that were asked for")
+    name: str | None = Field(None, description="file name of an upload, or the words or the text that were asked for")
     label: str = Field("", description="class names of an indexed photograph")
     code: str = Field(description="the code, packed, as hexadecimal digits; bit 0 is the first digit's highest")
     values: list[float] | None = Field(None, description="of the hash layer, to search by again without the photograph")
@@ -115,6 +115,7 @@ class About(BaseModel):
         description="method, image_size, attention or not, vector_width where it takes vectors; null without a model"
     )
     words: list[str] = Field(description="names of classes that can be asked for in words; none where none can")
+    text: bool = Field(description="whether the encoder takes texts")
     values: bool = Field(description="whether the index can re-rank")
     generation: int
     max_upload_bytes: int

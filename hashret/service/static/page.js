@@ -99,7 +99,8 @@ async function ask() {
 function send(what, signal) {
   const wanted = parameters();
   if (what.item !== undefined) return api(`/api/items/${what.item}/query?${wanted}`, { signal });
-  if (what.words) return api(`/api/query/words?${wanted}&words=${addressed(what.words)}`, { signal });
+  const kind = about.words.length ? "words" : "text";
+  if (what.words) return api(`/api/query/${kind}?${wanted}&${kind}=${addressed(what.words)}`, { signal });
   if (what.values) {
     const body = JSON.stringify({ values: what.values });
     return api(`/api/query/values?${wanted}`, {
@@ -400,6 +401,8 @@ function listen() {
   });
 }
 
+const inWords = () => Boolean(about.words.length || about.text);
+
 // What is typed goes on with any name: of a list of names, the last one.
 function complete() {
   const before = $("words").value.slice(0, $("words").value.lastIndexOf(",") + 1);
@@ -413,7 +416,7 @@ function begin() {
   complain(null);
   showQuery();
   const asked = new URLSearchParams(location.search), id = asked.get("id");
-  if (asked.get("words") && about.words.length) return start({ words: asked.get("words") }, false);
+  if (asked.get("words") && inWords()) return start({ words: asked.get("words") }, false);
   return id && /^\d+$/.test(id) ? start({ item: Number(id) }, false) : showSome();
 }
 
@@ -428,8 +431,8 @@ async function main() {
     $("label-pick").hidden = !about.classes.length;
     $("candidates-slider").hidden = $("orders").hidden = $("rerank-pick").hidden = !about.values;
     $("drop").hidden = !about.encoder;
-    $("ask").hidden = !about.words.length;
-    $("words").placeholder = `or in words: ${about.words.slice(0, 2).map(shown).join(", ")}`;
+    $("ask").hidden = !inWords();
+    $("words").placeholder = `or in words${about.words.length ? ": " : ""}${about.words.slice(0, 2).map(shown).join(", ")}`;
     complete();
     steps = candidateSteps();
     $("candidates").max = steps.length - 1;
