@@ -106,16 +106,18 @@ def names_in(words: str | Sequence[str], encoder: Encoder) -> list[str]:
 def word_outputs(names: Sequence[str], encoder: Encoder) -> HashOutputs:
     """Return the hash outputs to search by for classes that photographs should have all of: float32 (bits,).
 
-    The logits of the classes, of one length each, are added up.
-
     Args:
         names: as `names_in` returns them.
         encoder: the encoder, which knows these classes.
     """
     known = class_logits(encoder)
     assert known is not None
-    logits = known[[encoder.meta["classes"].index(name) for name in names]].sum(axis=0)
-    logits = logits - _UNDECIDED * known.mean(axis=0)
+    return outputs_for(known, [encoder.meta["classes"].index(name) for name in names])
+
+
+def outputs_for(known: Vectors, classes: Sequence[int]) -> HashOutputs:
+    """Return the hash outputs (bits,) of some classes: their rows of ``known`` (all classes, bits), added up."""
+    logits = known[list(classes)].sum(axis=0) - _UNDECIDED * known.mean(axis=0)
     logits *= _LOGIT / max(float(np.sqrt(np.square(logits).mean())), 1e-12)
     outputs: HashOutputs = (1 / (1 + np.exp(-logits.clip(-80, 80)))).astype(np.float32)
     return outputs

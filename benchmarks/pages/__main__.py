@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import damage, gpu, latency, readme, scale, tables, vectors
+from . import damage, gpu, latency, readme, scale, tables, vectors, words
 
-for page in (readme, tables, latency, gpu, scale, damage, vectors):
+for page in (readme, tables, latency, gpu, scale, damage, vectors, words):
     page.write()
