@@ -55,8 +55,8 @@ def table(found: dict[str, Any], part: str) -> str:
 
 
 def figure(number: float | None) -> str:
-    """Return a figure to three digits, or a sign for none."""
-    return "–" if number is None else f"{number:.3f}"
+    """Return a figure to three digits, or nothing for none."""
+    return "" if number is None else f"{number:.3f}"
 
 
 HEAD = """# Queries in words

@@ -31,9 +31,7 @@ LEAST = {"database": 10, "test": 3}  # photographs that have both labels of a pa
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of Corel-5k's photographs")
-    parser.add_argument(
-        "--work", type=Path, required=True, help="folder of what the runs leave, and go on with"
-    )
+    parser.add_argument("--work", type=Path, required=True, help="folder of what the runs leave, and go on with")
     parser.add_argument("--weights", help="default: the shared ones of EfficientNet-Lite0")
     parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--bits", type=int, default=48)
