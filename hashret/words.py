@@ -1,9 +1,9 @@
 """Words as queries: what an encoder that learned classes knows of each, and free texts, as hash outputs.
 
-Of a class, a head knows either the codeword to which photographs of the class were drawn, or the weights by which its
-classifier reads the hash outputs. Both say how much each bit speaks for the class, and both are taken for the logits
-of a photograph of it: the code is their signs, and the re-rank by directions compares them with the logits of
-photographs. `benchmarks/words.md` has what that finds.
+Of a class, an encoder knows the weights by which its classifier reads the hash outputs, or the codeword to which
+photographs of the class were drawn, or else by how much their mean differs from that of all. Each says how much a bit
+speaks for the class, and is taken for the logit of a photograph of it: the code is the signs, and the re-rank by
+directions compares the logits with those of photographs. `benchmarks/words.md` has what that finds.
 
 An encoder whose backbone is a network of open_clip takes any text: its embedding goes through the head as that of a
 photograph does.
@@ -24,6 +24,7 @@ from torch import Tensor
 from .bits import HashOutputs
 from .errors import HashretError
 from .methods import METHODS
+from .models.class_logits import kept
 from .models.encoder import Encoder
 from .models.heads import PrefixHead, ProjectionHead
 from .names import shown
@@ -52,10 +53,11 @@ def class_logits(encoder: Encoder) -> Vectors | None:
     """Return how much each bit speaks for each class, float32 (classes, bits), each of unit length.
 
     Of a classifier over classes that exclude each other, only the differences between the classes count, so their mean
-    is taken off. Checkpoints that keep no codewords get those that their method has made of the seed.
+    is taken off. What else there is to know, a checkpoint keeps; where an earlier one does not, the codewords are made
+    again from the seed.
 
     Returns:
-        None where the encoder learned no classes, or learned them from pairs of photographs alone.
+        None where the encoder learned from no labels, or its checkpoint keeps nothing of them.
     """
     if encoder not in _logits:
         _logits[encoder] = _class_logits(encoder)
@@ -70,12 +72,10 @@ def _class_logits(encoder: Encoder) -> Vectors | None:
         known = classifiers[-1].weight.float().cpu().numpy()
         if not encoder.meta.get("multi_label") and len(classes) > 1:
             known = known - known.mean(axis=0)
-    elif kept := encoder.meta.get("codewords", {}).get(str(bits)):
-        packed = np.array([list(bytes.fromhex(word)) for word in kept], np.uint8)
-        known = 2 * np.unpackbits(packed, axis=1, count=bits).astype(np.int64) - 1
     else:
-        method = METHODS.get(encoder.meta["method"])
-        known = method.class_codewords(len(classes), bits, encoder.meta.get("seed", 0)) if method and classes else None
+        known, method = kept(encoder.meta, bits), METHODS.get(encoder.meta["method"])
+        if known is None and method and classes:
+            known = method.class_codewords(len(classes), bits, encoder.meta.get("seed", 0))
     return None if known is None else unit(known)
 
 
@@ -90,8 +90,8 @@ def names_in(words: str | Sequence[str], encoder: Encoder) -> list[str]:
     """
     if class_logits(encoder) is None:
         raise HashretError(
-            f"an encoder of {encoder.meta['method']} knows no classes, so it cannot be asked in words",
-            hint="ask by photographs, or train with a method that learns classes, as am-vggh+",
+            f"this encoder of {encoder.meta['method']} knows no classes, so it cannot be asked in words",
+            hint="ask by photographs, or train one on photographs with labels by a method that learns from these",
         )
     classes: list[str] = encoder.meta["classes"]
     if isinstance(words, str):

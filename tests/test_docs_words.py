@@ -37,7 +37,8 @@ def test_the_examples_run(tmp_path, monkeypatch, capsys):
 
 
 def test_the_table_says_which_methods_know_classes():
-    rows = re.findall(r"^\| (`.*) \| (.*) \|$", PAGE, re.M)
-    codewords, weights = (set(re.findall(r"`([^`]+)`", names)) for names, _ in rows)
+    rows = re.findall(r"^\| ([`o].*) \| (.*) \|$", PAGE, re.M)
+    codewords, weights, _, nothing = (set(re.findall(r"`([^`]+)`", names)) for names, _ in rows)
     assert codewords == {name for name in METHODS if METHODS[name].class_codewords(2, 8, 0) is not None}
+    assert nothing == {name for name in METHODS if not METHODS[name].needs_labels}
     assert weights == {name for name in METHODS if METHODS[name].classifier}

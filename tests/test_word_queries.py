@@ -72,7 +72,9 @@ def test_where_two_words_disagree_the_bit_is_that_which_fewer_classes_share(enco
     encoder.head.classifier = None
     encoder.meta = encoder.meta | {
         "classes": ["a", "b", "c", "d"],
-        "codewords": {"24": ["f00000", "0f0000", *["ff0000"] * 2]},
+        "class_logits": {
+            "24": [f"{word}{'81' * 16}" for word in ("7f818181" * 2, "817f7f7f" * 2, *["7f7f7f7f" * 2] * 2)]
+        },
     }
     outputs = word_outputs(["a", "b"], encoder)
     assert binarize(outputs)[:8].tolist() == [False] * 8  # less common than one, as two others have them
@@ -102,37 +104,62 @@ def test_an_encoder_that_knows_no_classes_says_so(encoder, method):
     encoder.head.classifier = None
     encoder.meta = encoder.meta | {"method": method}
     assert known_words(encoder) == []
-    with pytest.raises(HashretError, match=f"an encoder of {method} knows no classes, so it cannot be asked in words"):
+    with pytest.raises(
+        HashretError, match=f"this encoder of {method} knows no classes, so it cannot be asked in words"
+    ):
         names_in("red", encoder)
 
 
 def test_codewords_are_kept_with_the_encoder(taught):
-    meta = read_meta(taught / "model.safetensors")
     encoder = load_encoder(taught / "model.safetensors", "cpu")
     for bits in LENGTHS:
         wanted = codewords.codewords(3, bits, seed=3)
         shortened = encoder.shortened(bits)
-        assert len(meta["codewords"][str(bits)]) == 3
-        assert np.array_equal(class_logits(shortened) > 0, wanted > 0)
-        del shortened.meta["codewords"]  # as of earlier checkpoints, whose codewords are made again
-        assert np.array_equal(class_logits(load_several(shortened)) > 0, wanted > 0)
+        assert class_logits(shortened) == pytest.approx(wanted / bits**0.5)
+        del shortened.meta["class_logits"]  # as of earlier checkpoints, whose codewords are made again
+        assert class_logits(load_several(shortened)) == pytest.approx(wanted / bits**0.5)
 
 
-def test_centres_are_kept_with_the_encoder(photos, weights, tmp_path):
+@pytest.mark.parametrize(("method", "bits"), [("csq", [24]), ("dpsh", [12, 24]), ("ksh", [16])])
+def test_what_is_kept_of_classes(photos, weights, tmp_path, method, bits):
+    """Centres, or the means of the photographs of each class less that of all."""
     options = {"image_size": 32, "backbone": "vgg11", "width": 8, "epochs": 1, "batch_size": 8, "workers": 0, "seed": 5}
-    train(photos, tmp_path / "csq.safetensors", method="csq", bits=24, weights=weights, device="cpu", **options)
-    encoder = load_encoder(tmp_path / "csq.safetensors", "cpu")
-    assert "24" in encoder.meta["codewords"]
-    assert np.array_equal(class_logits(encoder) > 0, csq.centres(3, 24, seed=5) > 0)
+    options |= {"heldout": 0.0, "weights": weights, "device": "cpu"}
+    train(photos, tmp_path / "m.safetensors", method=method, bits=bits, **options)
+    encode(photos, tmp_path / "m.safetensors", tmp_path / "codes", split="train", workers=0)
+    build_index(tmp_path / "codes", tmp_path / "index")
+    encoder, index = load_encoder(tmp_path / "m.safetensors", "cpu"), hashret.open_index(tmp_path / "index")
+    outputs, (_, _, labels) = np.asarray(index.hash_outputs), index.everything()
+    for length in bits:
+        known = class_logits(encoder.shortened(length))
+        if method == "csq":
+            wanted = csq.centres(3, length, seed=5).astype(float)
+        else:
+            means = np.stack([outputs[labels == number].mean(axis=0) for number in range(3)])
+            wanted = (means - outputs.mean(axis=0))[:, :length]
+        wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
+        assert known == pytest.approx(wanted, abs=0.02)  # a byte a bit
 
 
-def test_damaged_codewords_are_named(taught, tmp_path):
+def test_an_encoder_without_labels_keeps_nothing_of_classes(photos, weights, tmp_path):
+    options = {"image_size": 32, "backbone": "vgg11", "workers": 0, "weights": weights, "device": "cpu"}
+    train(photos, tmp_path / "m.safetensors", method="itq", bits=8, **options)
+    assert "class_logits" not in read_meta(tmp_path / "m.safetensors")
+    assert known_words(load_encoder(tmp_path / "m.safetensors", "cpu")) == []
+
+
+def test_damaged_class_logits_are_named(taught, tmp_path):
     net = checkpoint.build_network(read_meta(taught / "model.safetensors")).to_empty(device="cpu")
     for wrong in ({"24": ["zz"]}, {"none": ["00"]}, {"24": []}, [1]):
-        meta = read_meta(taught / "model.safetensors") | {"codewords": wrong}
+        meta = read_meta(taught / "model.safetensors") | {"class_logits": wrong}
         checkpoint.save_checkpoint(tmp_path / "m.safetensors", net, meta)
-        with pytest.raises(HashretError, match="damaged: codewords"):
+        with pytest.raises(HashretError, match="damaged: class_logits"):
             read_meta(tmp_path / "m.safetensors")
+    encoder = load_encoder(taught / "model.safetensors", "cpu")
+    for rows in (["00" * 24] * 2, ["00" * 23] * 3):
+        encoder.meta["class_logits"]["24"] = rows
+        with pytest.raises(HashretError, match="class_logits do not fit its classes and bits"):
+            names_in("red", encoder)
 
 
 @pytest.mark.parametrize("bits", LENGTHS)

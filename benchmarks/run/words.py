@@ -76,7 +76,7 @@ def ways(encoder, index):
     outputs = np.asarray(index.hash_outputs)
     means = np.stack([outputs[of > 0].mean(axis=0) for of in labels.T])
     found = {} if class_logits(encoder) is None else {"words": class_logits(encoder)}
-    if found and encoder.head.classifiers():
+    if encoder.head.classifiers():
         weights = encoder.head.classifiers()[-1].weight.numpy()
         found["weights less their mean"] = unit(weights - weights.mean(axis=0))
     return found | {"photographs of the class": unit(means - outputs.mean(axis=0))}

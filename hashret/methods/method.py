@@ -132,9 +132,9 @@ class Method:
 
     @classmethod
     def class_codewords(cls, classes: int, bits: int, seed: int) -> Words | None:
-        """Return the code to which photographs of each class are drawn, (classes, bits) of +1 and -1.
+        """Return the codeword to which photographs of each class are drawn, (classes, bits) of +1 and -1.
 
-        None where the method draws them to none. One that does keeps the codes in its state, as "codewords".
+        None where the method draws them to none. One that does keeps them in its state, as "codewords".
         """
         return None
 

@@ -29,13 +29,14 @@ from ..vectors import METRICS
 from .attention import GATES
 from .backbone import RESIZES
 from .backbones import refusal
+from .class_logits import KEY
 from .encoder import Encoder, pick_device, pick_precision
 from .heads import HEADS, head_config
 from .network import HashNet
 
 FORMAT = 1
 _log = logging.getLogger("hashret")
-_KEY = "hashret"
+_METADATA = "hashret"
 
 
 def _registered(registry: Mapping[str, object], what: str) -> Callable[[object, str], None]:
@@ -56,7 +57,7 @@ def _backbone(value: object, place: str) -> None:
 
 _HEAD = _registered(HEADS, "heads")
 _SIZE = whole(1, 2**20)
-_CODEWORDS = table_of(list_of(text("([0-9a-f]{2})+", "no packed code"), 1), r"[1-9]\d*", "no length of code")
+_CLASS_LOGITS = table_of(list_of(text("([0-9a-f]{2})+", "no numbers"), 1), r"[1-9]\d*", "no length of code")
 _META = fields(
     {
         "bits": whole(MIN_BITS, MAX_BITS), "image_size": whole(1, 2**15), "arch": _backbone,
@@ -67,7 +68,7 @@ _META = fields(
         "head": _HEAD, "gate": one_of(*GATES), "dropout": number(0, 1), "anchors": _SIZE,
         "head_config": fields({"kind": _HEAD}), "classifier": one_of(True, False), "seed": whole(),
         "resize": one_of(*RESIZES), "metric": one_of(*METRICS), "unit_length": one_of(True, False), "rerank_by": text(),
-        "lengths": LENGTHS, "multi_label": one_of(True, False), "codewords": _CODEWORDS,
+        "lengths": LENGTHS, "multi_label": one_of(True, False), KEY: _CLASS_LOGITS,
         "protocol": or_none(PROTOCOL), "data": text(), "heldout_map": or_none(number()), "best_epoch": whole(),
     },
 )  # fmt: skip
@@ -98,7 +99,7 @@ def save_checkpoint(
     with atomic(path) as partial, partial_folder(path) as folder:
         try:
             # In a folder, since safetensors writes to a temporary name of its own, which a kill leaves behind.
-            save_file(tensors, folder / "tensors", {_KEY: to_json(written)})
+            save_file(tensors, folder / "tensors", {_METADATA: to_json(written)})
         except SafetensorError as error:  # it wraps the system's "no space left"
             raise OSError(str(error)) from error
         os.replace(folder / "tensors", partial)
@@ -120,7 +121,7 @@ def read_meta(path: StrPath) -> dict[str, Any]:
         raise HashretError(f"no checkpoint at {path}", hint=hint)
     try:
         with utf8_path(path) as name, safe_open(name, "pt") as file:
-            stored = (file.metadata() or {}).get(_KEY)
+            stored = (file.metadata() or {}).get(_METADATA)
     except (SafetensorError, OSError) as error:
         raise HashretError(f"the checkpoint {path} is damaged: {error}") from None
     if stored is None:

@@ -34,9 +34,11 @@ from ..files import (
     remove_leftovers,
     write_json,
 )  # fmt: skip
+from ..labels import as_flags
 from ..methods.method import Method
 from ..metrics import average_precision, count_by_distance
 from ..models.checkpoint import save_checkpoint
+from ..models.class_logits import KEY, written
 from ..models.heads import Head
 from ..models.network import HashNet
 from ..progress import Progress, clock
@@ -49,6 +51,7 @@ from .vector_feed import VectorFeed
 
 _HELD_OUT_DATABASE = 5000  # train images that the held-out ones are searched among
 _CHECKED = 1000  # train images whose codes are examined where none is held out
+_OF_CLASS, _OF_CLASSES = 100, 10_000  # train images of one class, and of all, that say what a class is like
 _SAME = 1e-6  # spread of descriptors of unit length up to which photographs are all the same
 
 _EPOCH = fields(
@@ -344,6 +347,31 @@ class TrainingRun:
         codes = pack(binarize(feed.hash_outputs(net, sample, s.precision)))
         return code_figures(codes, s.bits, None if source.labels is None else source.labels[sample])
 
+    def _class_logits(
+        self, net: HashNet, method: Method, source: Source, feed: Feed, rows: Positions
+    ) -> dict[str, list[str]]:
+        """Return how much each bit speaks for each class, as `hashret.models.class_logits` keeps it, by length of code.
+
+        Of a method without codewords, it is the mean of the hash outputs of the class less that of all, over some
+        photographs of each class.
+        """
+        codewords = [one.state.get("codewords") for one in method.family()]
+        if all(words is not None for words in codewords):
+            of_length = [words.numpy() for words in codewords if words is not None]
+        else:
+            assert source.labels is not None
+            labels = source.labels if source.labels.ndim == 2 else as_flags(source.labels, len(source.classes))
+            shuffled = np.random.default_rng(self.settings.seed).permutation(rows)
+            most = max(1, min(_OF_CLASS, _OF_CLASSES // labels.shape[1]))
+            sample = np.unique(np.concatenate([shuffled[of[shuffled] > 0][:most] for of in labels.T]))
+            net.eval()
+            outputs = feed.hash_outputs(net, sample, self.settings.precision)
+            own = labels[sample].astype(np.float32)
+            means = own.T @ outputs / own.sum(axis=0).clip(1)[:, None]
+            logits = np.where(own.any(axis=0)[:, None], means - outputs.mean(axis=0), 0)
+            of_length = [logits[:, : one.bits] for one in method.family()]
+        return {str(one.bits): written(logits) for one, logits in zip(method.family(), of_length, strict=True)}
+
     def _end_epoch(
         self, line: dict[str, Any], net: HashNet, codes: dict[str, Any] | None, state: dict[str, Any] | None = None
     ) -> None:
@@ -415,9 +443,8 @@ class TrainingRun:
             }
             if isinstance(feed, VectorFeed):
                 meta |= feed.meta | {"rerank_by": "directions" if method.needs_labels else feed.metric}
-            if known := [one for one in method.family() if "codewords" in one.state]:
-                packed = {one.bits: pack(one.state["codewords"] > 0) for one in known}
-                meta["codewords"] = {str(bits): [code.tobytes().hex() for code in of] for bits, of in packed.items()}
+            if method.needs_labels and not method.classifier:
+                meta[KEY] = self._class_logits(net, method, source, feed, rows)
             if len(s.lengths) > 1:
                 meta["lengths"] = list(s.lengths)
             # The record comes first: with the checkpoint, the run is complete.

@@ -170,7 +170,7 @@ def test_a_text_on_the_whole_way(taught, photos, tiny, tmp_path):
     done = CliRunner().invoke(main, [*given, "--text", TEXTS[0], "-k", "4", "--json"])
     assert [hit["id"] for hit in json.loads(done.stdout)["hits"]] == [hit.id for hit in one.hits]
     done = CliRunner().invoke(main, [*given, "--words", "red"])
-    assert "an encoder of itq knows no classes" in done.output
+    assert "this encoder of itq knows no classes" in done.output
     hashret.build_index(taught / "codes", tmp_path / "no-values", values=False)
     assert len(Searcher(tmp_path / "no-values", taught / "model.safetensors", "cpu").search_text(TEXTS[0], 3)) == 3
     pytest.importorskip("fastapi", reason="needs hashret[serve]")
