@@ -26,8 +26,8 @@ _RESIZES = {"squash": "squeeze", "longest": "pad"}  # open_clip's names, and has
 def describe(spec: str) -> Backbone:
     """Return the backbone ``clip:NAME/WEIGHTS``, as open_clip's own configuration describes it.
 
-    Without WEIGHTS, the pretrained ones are the first in open_clip's list that have the activation which the
-    configuration of NAME has.
+    Without WEIGHTS, the pretrained ones are the first in open_clip's list that were trained with the activation which
+    the configuration of NAME has, or else the first of all, whose activation is then taken.
 
     Raises:
         HashretError: open_clip is not installed, or has no such network or weights.
@@ -44,7 +44,8 @@ def describe(spec: str) -> Backbone:
     if tag and tag not in known:
         raise HashretError(f"open_clip has no weights {tag} of {name}; there are {', '.join(known) or 'none'}")
     quick = bool(config.get("quick_gelu"))
-    tag = tag or next((one for one, about in known.items() if bool(about.get("quick_gelu")) == quick), "")
+    fitting = [one for one, about in known.items() if bool(about.get("quick_gelu")) == quick]
+    tag = tag or next(iter([*fitting, *known]), "")
     about, size = known.get(tag, {}), config["vision_cfg"].get("image_size", 224)
     return Backbone(
         spec, partial(_build, name, bool(about.get("quick_gelu", quick))), int(config["embed_dim"]), size,

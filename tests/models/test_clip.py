@@ -230,6 +230,7 @@ def test_configurations_of_open_clip():
     assert (openai.channels, openai.resize, openai.stride) == (512, "crop", 224)
     assert openai.build.args == ("ViT-B-32", True)  # QuickGELU, as these weights were trained with
     assert get_backbone("clip:ViT-B-32").build.args == ("ViT-B-32", False)
+    assert get_backbone("clip:RN50").build.args == ("RN50", True)  # as all weights of it were
 
 
 def test_weights_are_downloaded_by_open_clip(tiny, server, tmp_path, monkeypatch):
