@@ -172,9 +172,11 @@ class ImageSource:
     def require_labels(self) -> None:
         """Raise HashretError unless there are labels of at least two classes."""
         if self.labels is None:
-            raise HashretError(f"{self.spec} has no labels to learn from", hint="use class folders or a list of labels")
+            hint = "use class folders or a list of labels, or a method that needs none, as --method itq"
+            raise HashretError(f"{self.spec} has no labels to learn from", hint=hint)
         if len(self.classes) < 2:
-            raise HashretError(f"{self.spec} has one class only; at least two are needed")
+            hint = "take a method that needs no labels, as --method itq"
+            raise HashretError(f"{self.spec} has one class only; at least two are needed", hint=hint)
 
 
 @dataclass(frozen=True)

@@ -82,8 +82,8 @@ def train(
     Args:
         data, split, exclude, include, download: see `hashret.data.open_data`; ``data`` may be an open source as well,
             or an array of vectors.
-        method: one of `hashret.methods.METHODS`; "auto" for what found most in measurements, `WITH_LABELS` or
-            `WITHOUT_LABELS` there.
+        method: one of `hashret.methods.METHODS`; "auto" for what found most in measurements, `WITH_LABELS` there, or
+            `WITHOUT_LABELS` where there are not labels of at least two classes.
         options: values of the method's own options, as ``hashret methods`` lists them, by name.
         bits: length of the codes, 8 to 256; or several lengths, of which the longest is that of the codes, and the
             first bits of a code are a code of each of the others.
@@ -144,7 +144,8 @@ def train(
     with main_first():  # what is downloaded or unpacked is so once
         source = as_source(data, split, download=download, exclude=exclude, include=include).single_label()
     if method == AUTO:
-        method = WITHOUT_LABELS if source.labels is None else WITH_LABELS
+        several_classes = source.labels is not None and len(source.classes) > 1
+        method = WITH_LABELS if several_classes else WITHOUT_LABELS
     method_class = get_method(method)
     backbone = method_class.backbone if backbone == AUTO else backbone
     on_vectors = isinstance(source, VectorSource)

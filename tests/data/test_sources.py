@@ -10,6 +10,7 @@ from conftest import make_photos
 from hashret.data import open_data
 from hashret.data.batches import batches, split_rows
 from hashret.errors import HashretError
+from hashret.training import train
 from hashret.training.held_out import hold_out
 
 
@@ -64,6 +65,14 @@ def test_one_class_is_not_enough(photos, tmp_path):
     (tmp_path / "red").rename(tmp_path / "one" / "red")
     with pytest.raises(HashretError, match="one class only"):
         open_data(tmp_path / "one").require_labels()
+
+
+def test_where_all_are_of_one_class_the_method_without_labels_is_taken(tmp_path, weights):
+    make_photos(tmp_path, 12, 0)
+    (tmp_path / "one").mkdir()
+    (tmp_path / "red").rename(tmp_path / "one" / "red")
+    shape = {"bits": 8, "image_size": 32, "backbone": "vgg11", "weights": weights}
+    assert train(tmp_path / "one", tmp_path / "model.safetensors", **shape).method == "itq"
 
 
 def test_fingerprint_notices_a_changed_file_and_no_moved_folder(tmp_path):
