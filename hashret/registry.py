@@ -29,11 +29,13 @@ class Registry(MutableMapping[str, T]):
     """What is registered, by name.
 
     Args:
+        noun: what a registered object is, for messages.
         built_in: names whose objects are imported when they are first asked for, each with its ``module:attribute``,
             so that the names can be listed without importing torch.
     """
 
-    def __init__(self, built_in: Mapping[str, str] | None = None) -> None:
+    def __init__(self, noun: str, built_in: Mapping[str, str] | None = None) -> None:
+        self.noun = noun
         self._built_in = dict(built_in or {})
         self._known: dict[str, T | None] = dict.fromkeys(self._built_in)
 
@@ -64,6 +66,12 @@ class Registry(MutableMapping[str, T]):
     def __len__(self) -> int:
         load_plugins()
         return len(self._known)
+
+    def add(self, name: str, registered: T) -> None:
+        """Register an object. Raises ValueError if another one has that name."""
+        if name in self._known:  # and plugins are not loaded by what they import
+            raise ValueError(f"there is a {self.noun} {name!r} already")
+        self[name] = registered
 
     def find(self, fits: Callable[[T], bool], *, in_plugins: bool) -> T | None:
         """Return the first object that fits, or None; plugins are loaded only if ``in_plugins`` and no other fits."""

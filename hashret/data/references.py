@@ -34,12 +34,16 @@ class ReferenceKind:
     status: Callable[[str], tuple[int, int]]
 
 
-KINDS: Registry[ReferenceKind] = Registry()
+KINDS: Registry[ReferenceKind] = Registry("kind of reference")
 
 
 def register_references(name: str, kind: ReferenceKind) -> None:
-    """Let photographs be opened by references of a further kind, which goes by ``name``."""
-    KINDS[name] = kind
+    """Let photographs be opened by references of a further kind.
+
+    Raises:
+        ValueError: another kind goes by that name.
+    """
+    KINDS.add(name, kind)
 
 
 def kind_of(reference: StrPath) -> ReferenceKind | None:

@@ -208,7 +208,7 @@ class SourceKind:
     patterns: bool = False
 
 
-SOURCES: Registry[SourceKind] = Registry()
+SOURCES: Registry[SourceKind] = Registry("kind of source")
 
 
 def register(kind: str, opener: Callable[[SourceRequest], Source], help: str, *, patterns: bool = False) -> None:
@@ -219,5 +219,8 @@ def register(kind: str, opener: Callable[[SourceRequest], Source], help: str, *,
         opener: opens a source of this kind. Raises HashretError where there is nothing to open.
         help: the form of the names, ``tar:FILE``.
         patterns: whether files are chosen by ``exclude`` and ``include``.
+
+    Raises:
+        ValueError: another kind has that name.
     """
-    SOURCES[kind] = SourceKind(opener, help, patterns)
+    SOURCES.add(kind, SourceKind(opener, help, patterns))

@@ -30,12 +30,12 @@ class EngineKind:
     prefixed: bool = False
 
 
-KINDS: Registry[EngineKind] = Registry()
+KINDS: Registry[EngineKind] = Registry("kind of engine")
 
 
 def register(kind: EngineKind) -> EngineKind:
-    """Add a kind of engine, also from outside hashret, and return it."""
-    KINDS[kind.name] = kind
+    """Add a kind of engine, also from outside hashret, and return it. Raises ValueError if another has its name."""
+    KINDS.add(kind.name, kind)
     return kind
 
 

@@ -17,6 +17,7 @@ AUTO = "auto"  # stands for one of these, which found most of what was measured 
 WITH_LABELS, WITHOUT_LABELS = "hashnet", "itq"  # the second in seconds; cibhash finds a little more, in minutes
 MethodType = TypeVar("MethodType", bound="type[Method]")
 METHODS: Registry[type[Method]] = Registry(
+    "method",
     {
         name: f"{__name__}.{where}"
         for name, where in {
@@ -39,7 +40,7 @@ METHODS: Registry[type[Method]] = Registry(
             "cibhash": "cibhash:CIBHash",
             "bihalf": "bihalf:BiHalf",
         }.items()
-    }
+    },
 )
 
 
@@ -49,9 +50,7 @@ def register(method: MethodType) -> MethodType:
     Raises:
         ValueError: another method has that name.
     """
-    if method.name in METHODS:
-        raise ValueError(f"there is a method {method.name!r} already")
-    METHODS[method.name] = method
+    METHODS.add(method.name, method)
     return method
 
 

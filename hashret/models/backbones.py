@@ -26,7 +26,7 @@ __all__ = ["BACKBONES", "IMAGENET_MEAN", "IMAGENET_STD", "Backbone", "get_backbo
 _VECTORS = re.compile(r"vectors:([1-9]\d{0,5})")
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
-BACKBONES: Registry[Backbone] = Registry()
+BACKBONES: Registry[Backbone] = Registry("backbone")
 _named: dict[str, Backbone] = {}  # those that are no part of the registry, once the user has named them
 
 
@@ -36,9 +36,7 @@ def register(backbone: Backbone) -> Backbone:
     Raises:
         ValueError: another backbone has that name.
     """
-    if backbone.name in BACKBONES:
-        raise ValueError(f"there is a backbone {backbone.name!r} already")
-    BACKBONES[backbone.name] = backbone
+    BACKBONES.add(backbone.name, backbone)
     return backbone
 
 

@@ -86,7 +86,7 @@ class Head(nn.Module):
         raise NotImplementedError
 
 
-HEADS: Registry[type[Head]] = Registry()
+HEADS: Registry[type[Head]] = Registry("head")
 
 
 def register(head: HeadType) -> HeadType:
@@ -95,9 +95,7 @@ def register(head: HeadType) -> HeadType:
     Raises:
         ValueError: another head has that kind.
     """
-    if head.kind in HEADS:
-        raise ValueError(f"there is a head {head.kind!r} already")
-    HEADS[head.kind] = head
+    HEADS.add(head.kind, head)
     return head
 
 
