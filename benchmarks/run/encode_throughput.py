@@ -2,10 +2,9 @@
 
     python -m benchmarks.run.encode_throughput
 
-All read the same real photographs (Corel-5k, 192x128 JPEG) from disk at 224 pixels and end with codes: AM-VGGH's head
-with two layers of 4096 over VGG16, and AM-VGGH+'s pooled head over EfficientNet-Lite0. Rounds alternate. The plain loop
-is what one writes with torchvision: a DataLoader over an ImageFolder, Resize, ToTensor, Normalize, VGG16 and its head
-in float32 under inference mode. VGG16 takes the first --images photographs, EfficientNet-Lite0 --more of them. Loading
+All read the same real photographs (Corel-5k, 192x128 JPEG) from disk at 224 pixels and end with the codes of ITQ, the
+method that needs no labels. Rounds alternate. The plain loop is what one writes with torchvision: a DataLoader over an
+ImageFolder, Resize, ToTensor, Normalize, VGG16 and the projection in float32 under inference mode. VGG16 takes the first --images photographs, EfficientNet-Lite0 --more of them. Loading
 the checkpoint counts, and so do writing the shards and reading a network that OpenVINO has converted before.
 """
 
@@ -83,14 +82,14 @@ def unpack(folder, count):
 
 
 def make_model(work, backbone, image_size):
-    """An encoder with ImageNet weights and an untrained head: training does not change its speed."""
+    """An encoder with ImageNet weights and a drawn projection: fitting it does not change its speed."""
     torch.manual_seed(0)
-    pooled = {"width": 2048, "pooled": 1280} if backbone != "vgg16" else {"width": 4096}
-    net = HashNet(48, 10, image_size, backbone, attention=True, **pooled).eval()
+    net = HashNet(48, 0, image_size, backbone, head="projection", unit=True).eval()
+    torch.nn.init.normal_(net.head.weight)
     net.backbone = load_backbone(common.shared() / "weights" / WEIGHTS[backbone], backbone).eval()
-    meta = {"method": "am-vggh", "bits": 48, "image_size": image_size, "arch": backbone, "width": pooled["width"]}
-    meta |= {"attention": True, "head_config": net.head.config}
-    meta |= {"classes": list("0123456789"), "weights_fingerprint": net.architecture.fingerprint(net.backbone)}
+    meta = {"method": "itq", "bits": 48, "image_size": image_size, "arch": backbone, "width": 4096, "attention": False}
+    meta |= {"head": "projection", "head_config": net.head.config, "classes": [], "classifier": False}
+    meta |= {"weights_fingerprint": net.architecture.fingerprint(net.backbone)}
     save_checkpoint(work / f"{backbone}.safetensors", net, meta)
     return net
 
