@@ -4,8 +4,9 @@
 
 All read the same real photographs (Corel-5k, 192x128 JPEG) from disk at 224 pixels and end with the codes of ITQ, the
 method that needs no labels. Rounds alternate. The plain loop is what one writes with torchvision: a DataLoader over an
-ImageFolder, Resize, ToTensor, Normalize, VGG16 and the projection in float32 under inference mode. VGG16 takes the first --images photographs, EfficientNet-Lite0 --more of them. Loading
-the checkpoint counts, and so do writing the shards and reading a network that OpenVINO has converted before.
+ImageFolder, Resize, ToTensor, Normalize, VGG16 and the projection in float32 under inference mode. VGG16 takes the
+first --images photographs, EfficientNet-Lite0 --more of them. Loading the checkpoint counts, and so do writing the
+shards and reading a network that OpenVINO has converted before.
 """
 
 from __future__ import annotations
