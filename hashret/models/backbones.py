@@ -122,7 +122,7 @@ _TORCHVISION_WEIGHTS = "torchvision_nets:imagenet_weights"
 _BUILT_IN = [
     Backbone(
         name, partial(_call, "vgg:build_vgg", name), 512, pretrained=partial(_call, _TORCHVISION_WEIGHTS, name),
-        megabytes=megabytes, pooled=False, library_name=_in_features,
+        megabytes=megabytes, pooled=False, library_name=_in_features, openvino=name == "vgg16",
     )
     for name, megabytes in (("vgg16", 527.8), ("vgg16_bn", 527.9), ("vgg11", 506.8), ("vgg11_bn", 506.9))
 ]  # fmt: skip
