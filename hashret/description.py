@@ -57,7 +57,7 @@ def info(path: StrPath, verify: bool | None = None) -> Description:
         shard, attributes = read_shard(path)
         return Description("shard", {"rows": len(shard), "skipped": len(shard.skipped)} | attributes)
     if path.is_file():
-        from .models.checkpoint import read_meta
+        from .models.metadata import read_meta
 
         return Description("checkpoint", read_meta(path))
     if not path.exists():

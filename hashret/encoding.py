@@ -253,7 +253,8 @@ class _Run:
         """Take feature maps from the cache where they are; with ``fill``, compute and keep all of them."""
         encoder = self.encoder
         weights = encoder.meta["weights_fingerprint"]
-        cache = FeatureCache(folder, self.source, weights, encoder.image_size, encoder.compute_dtype, encoder.resize)
+        dtype = encoder.backbone.compute_dtype
+        cache = FeatureCache(folder, self.source, weights, encoder.image_size, dtype, encoder.resize)
         if fill:
             cache.fill(encoder.backbone, self.workers)
         try:

@@ -33,18 +33,19 @@ from .index.given import ENCODER, CodeFile, is_code_file, packed
 from .index.opening import on_device
 from .index.paths import file_key
 from .index.rerank import AUTO, OF_FEATURES
-from .models.checkpoint import load_encoder, read_meta
-from .models.encoder import Encoder
+from .models.metadata import Described, read_meta
+from .models.ready import ready_encoder
 from .names import to_json
 from .opening import open_database
 from .progress import takes_quiet
 from .renamed import old_keywords
 from .results import Result
 from .vectors import Vectors
-from .words import names_in, text_outputs, word_outputs
 
 if TYPE_CHECKING:
     from .encoding import EncodeReport
+    from .models.encoder import Encoder
+    from .models.ready import ReadyEncoder
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -161,26 +162,37 @@ class Searcher:
         else:
             self.index = open_database(index, device, values, backend=backend)
         self._encoder: Encoder | None = None
+        self._load: Callable[[], Encoder] | None = None  # the encoder, where it is not loaded
+        self._ready: ReadyEncoder | None = None  # what encodes photographs in its place, without torch
         if self.index.meta["encoder"] == ENCODER:
             return
-        meta = model.meta if isinstance(model, Encoder) else read_meta(model)
+        meta = model.meta if isinstance(model, Described) else read_meta(model)
         if meta["fingerprint"] != self.index.meta["encoder"]:
             raise HashretError(
                 f"the index {shown(index)} was built by another encoder than {model}",
                 hint="name its own with --model, or encode and build the index again",
             )
-        encoder = model if isinstance(model, Encoder) else load_encoder(model, device, self.index.meta["precision"])
-        self._encoder = encoder.shortened(self.index.bits)
+        if isinstance(model, Described):
+            self._encoder = model.shortened(self.index.bits)
+            return
+        precision, bits = self.index.meta["precision"], self.index.bits
+        self._load = functools.partial(_load_encoder, model, device, precision, bits)
+        if device in ("auto", "cpu"):
+            self._ready = ready_encoder(meta, precision, bits)
+        if self._ready is None:
+            self._encoder = self._load()
 
     @property
     def encoder(self) -> Encoder:
         """The loaded `Encoder`, for codes of the length that the index has.
 
         Raises:
-            HashretError: others made the codes of the index, nobody knows how.
+            HashretError: others made the codes of the index, nobody knows how; or its checkpoint is damaged.
         """
         if self._encoder is None:
-            raise HashretError("nobody knows the encoder of this index, which is asked with codes")
+            if self._load is None:
+                raise HashretError("nobody knows the encoder of this index, which is asked with codes")
+            self._encoder = self._load()
         return self._encoder
 
     def warm(self) -> Searcher:
@@ -331,6 +343,8 @@ class Searcher:
 
     def in_words(self, queries: Iterable[str | Sequence[str]]) -> Asked:
         """Return queries, each of which is words as `search_words` takes them; the errors are the same."""
+        from .words import names_in, word_outputs
+
         names = [names_in(words, self.encoder) for words in queries]
         outputs = np.array([word_outputs(classes, self.encoder) for classes in names]).reshape(-1, self.index.bits)
         return Asked(map(", ".join, names), QueryOutputs(list(range(len(names))), outputs, None))
@@ -361,6 +375,8 @@ class Searcher:
 
     def in_texts(self, texts: Sequence[str]) -> Asked:
         """Return queries by texts, as `search_text` takes them; the errors are the same."""
+        from .words import text_outputs
+
         return Asked(texts, QueryOutputs(list(range(len(texts))), *text_outputs(texts, self.encoder)))
 
     def rerank_in_texts(self, rerank_by: str | None) -> str | None:
@@ -427,19 +443,20 @@ class Searcher:
             return photos.outputs
         if isinstance(photos, VectorSource):
             return self._vector_outputs(photos, unreadable)
-        if self.encoder.vector_width:
+        encoder = self._ready or self.encoder
+        if encoder.vector_width:
             raise HashretError("this index is of vectors, not of photographs", hint="name vectors with --vector")
         full = rerank_by is not None and self.index.rerank_choice(rerank_by) in OF_FEATURES
-        if full and not self.encoder.fc_width:
-            raise HashretError(f"{self.encoder.meta['method']} has no features to re-rank by")
+        if full and not encoder.fc_width:
+            raise HashretError(f"{encoder.meta['method']} has no features to re-rank by")
         numbers: list[int] = []
         outputs = []
         for block in split_rows(range(len(photos)), _PHOTOS_AT_ONCE):
-            read = {number: read_query(photos[number], self.encoder, unreadable) for number in block}
+            read = {number: read_query(photos[number], encoder, unreadable) for number in block}
             images = {number: image for number, image in read.items() if image is not None}
             if images:
                 numbers += images
-                outputs.append(self.encoder.outputs(self.encoder.backbone(np.stack([*images.values()])), full))
+                outputs.append(encoder.outputs(encoder.backbone(np.stack([*images.values()])), full))
         if not numbers:
             return None
         features = np.concatenate([features for _, features in outputs]) if full else None
@@ -511,7 +528,15 @@ def _without(path: StrPath, hits: HitList, k: int) -> HitList:
     return HitList(others, hits.candidates, hits.ties_cut)
 
 
-def read_query(photo: StrPath, encoder: Encoder, unreadable: dict[str, str] | None = None) -> NDArray[np.uint8] | None:
+def _load_encoder(model: StrPath, device: str, precision: str, bits: int) -> Encoder:
+    from .models.checkpoint import load_encoder
+
+    return load_encoder(model, device, precision).shortened(bits)
+
+
+def read_query(
+    photo: StrPath, encoder: Described, unreadable: dict[str, str] | None = None
+) -> NDArray[np.uint8] | None:
     """Return one photograph as uint8 (3, size, size), as its encoder wants it.
 
     One that cannot be read is an error, or, where a dict ``unreadable`` is given, added to it with the reason, and

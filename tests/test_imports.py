@@ -121,7 +121,7 @@ def loaded_after(code):
         ("import hashret.bits, hashret.metrics, hashret.shards", {"torch", "torchvision", "faiss"}),
         ("import hashret.index, hashret.engines", {"torch", "torchvision", "pymilvus", "psycopg"}),
         ("import hashret.training.start, hashret.encoding", {"faiss", "torchvision"}),
-        ("import hashret.search", {"torchvision"}),
+        ("import hashret.search, hashret.rendering.pages", {"torch", "torchvision"}),
         ("import hashret.near_duplicates.groups, hashret.near_duplicates.moving", {"torch", "torchvision"}),
     ],
 )

@@ -76,7 +76,6 @@ def query(
              hashret query --vector queries.npy --json
              hashret query --words "bear, snow"
     """
-    from .. import explanation
     from ..rendering import pages, pictures
     from ..rendering.text import table
     from ..search import Searcher, expand, query
@@ -101,7 +100,11 @@ def query(
         pictures.grid(results, grid, pictured=not (words or text))
     if html:
         maps = maps and not (options["together"] or any(asked.values()))  # which are of a query's code
-        explained = explanation.explain_results(results, searcher.encoder) if maps else None
+        explained = None
+        if maps:
+            from ..explanation import explain_results  # and torch
+
+            explained = explain_results(results, searcher.encoder)
         pages.results_page(results, html, explained=explained, pictured=not (words or text))
 
 

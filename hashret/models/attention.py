@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-GATES = ("unit", "open", "half")
+from .backbone import GATES
 
 
 class ChannelGate(nn.Module):

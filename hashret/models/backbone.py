@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 RESIZES = ("squeeze", "crop", "pad")  # ways to make a square of a photograph, see `hashret.data.images.read_image`
+GATES = ("unit", "open", "half")  # how the gates of attention begin, see `hashret.models.attention.CBAM`
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of torchvision's ImageNet weights
 IMAGENET_STD = (0.229, 0.224, 0.225)
 _WIDEST = 512 * 7 * 7  # numbers of VGG16's feature map at 224 px, the most that the paper's head flattens

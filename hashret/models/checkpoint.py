@@ -10,69 +10,25 @@ import json
 import logging
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..bits import MAX_BITS, MIN_BITS
 from ..errors import HashretError
 from ..files import StrPath, atomic, partial_folder
-from ..names import from_json, to_json, utf8_path
+from ..names import to_json, utf8_path
 from ..precision import Precision
-from ..records import Misfit, checked, fields, list_of, number, one_of, or_none, table_of, text, whole
-from ..shards import LENGTHS, PROTOCOL
-from ..vectors import METRICS
-from .attention import GATES
-from .backbone import RESIZES
-from .backbones import refusal
-from .class_logits import KEY
 from .encoder import Encoder, pick_device, pick_precision
-from .heads import HEADS, head_config
+from .heads import head_config
+from .metadata import FORMAT, METADATA, read_meta
 from .network import HashNet
 
-FORMAT = 1
 _log = logging.getLogger("hashret")
-_METADATA = "hashret"
 
 
-def _registered(registry: Mapping[str, object], what: str) -> Callable[[object, str], None]:
-    """Return a check that a value is a name in a registry, which may have grown since this module was loaded."""
-
-    def check(value: object, place: str) -> None:
-        if not isinstance(value, str) or value not in registry:
-            raise Misfit(f"{place} is {value!r}, and the {what} that are registered here are {', '.join(registry)}")
-
-    return check
-
-
-def _backbone(value: object, place: str) -> None:
-    """Check that a backbone is one that a checkpoint may name."""
-    if reason := refusal(value):
-        raise Misfit(f"{place} {reason}")
-
-
-_HEAD = _registered(HEADS, "heads")
-_SIZE = whole(1, 2**20)
-_CLASS_LOGITS = table_of(list_of(text("([0-9a-f]{2})+", "no numbers"), 1), r"[1-9]\d*", "no length of code")
-_META = fields(
-    {
-        "bits": whole(MIN_BITS, MAX_BITS), "image_size": whole(1, 2**15), "arch": _backbone,
-        "classes": list_of(text()), "width": _SIZE, "attention": one_of(True, False), "fingerprint": text(),
-        "weights_fingerprint": text(), "method": text(),
-    },
-    {
-        "head": _HEAD, "gate": one_of(*GATES), "dropout": number(0, 1), "anchors": _SIZE,
-        "head_config": fields({"kind": _HEAD}), "classifier": one_of(True, False), "seed": whole(),
-        "resize": one_of(*RESIZES), "metric": one_of(*METRICS), "unit_length": one_of(True, False), "rerank_by": text(),
-        "lengths": LENGTHS, "multi_label": one_of(True, False), KEY: _CLASS_LOGITS,
-        "protocol": or_none(PROTOCOL), "data": text(), "heldout_map": or_none(number()), "best_epoch": whole(),
-    },
-)  # fmt: skip
-_OF_VECTORS = {"metric": None, "unit_length": None, "rerank_by": None}.keys()  # which encoders of vectors have
 # What of a head's options has no part in its fingerprint: the tensors say it, or other names of the metadata, or it
 # does not change a hash output.
 _TOLD = (
@@ -99,44 +55,13 @@ def save_checkpoint(
     with atomic(path) as partial, partial_folder(path) as folder:
         try:
             # In a folder, since safetensors writes to a temporary name of its own, which a kill leaves behind.
-            save_file(tensors, folder / "tensors", {_METADATA: to_json(written)})
+            save_file(tensors, folder / "tensors", {METADATA: to_json(written)})
         except SafetensorError as error:  # it wraps the system's "no space left"
             raise OSError(str(error)) from error
         os.replace(folder / "tensors", partial)
         if beside:
             beside(written)
     return written
-
-
-def read_meta(path: StrPath) -> dict[str, Any]:
-    """Return the metadata of a checkpoint, without loading its tensors.
-
-    Raises:
-        HashretError: no such file, damaged, not a hashret checkpoint, of a later format, or with a backbone or head
-            that is not registered.
-    """
-    path = Path(path)
-    if not path.is_file():
-        hint = "train one with hashret train, or name one with --model"
-        raise HashretError(f"no checkpoint at {path}", hint=hint)
-    try:
-        with utf8_path(path) as name, safe_open(name, "pt") as file:
-            stored = (file.metadata() or {}).get(_METADATA)
-    except (SafetensorError, OSError) as error:
-        raise HashretError(f"the checkpoint {path} is damaged: {error}") from None
-    if stored is None:
-        raise HashretError(f"{path} is a safetensors file, but not a hashret checkpoint")
-    try:
-        meta: dict[str, Any] = from_json(stored)
-    except ValueError as error:
-        raise HashretError(f"the checkpoint {path} is damaged: {error}") from None
-    checked(meta, fields({}, {"format": whole()}), f"the checkpoint {path}")
-    if meta.get("format", 0) > FORMAT:
-        raise HashretError(f"{path} was written by a later hashret (format {meta['format']})", hint="upgrade")
-    checked(meta, _META, f"the checkpoint {path}")
-    if meta["arch"].startswith("vectors:") != (meta.keys() >= _OF_VECTORS):
-        raise HashretError(f"the checkpoint {path} is damaged: {', '.join(_OF_VECTORS)} go with {meta['arch']}")
-    return meta
 
 
 def build_network(meta: Mapping[str, Any]) -> HashNet:
@@ -191,7 +116,7 @@ def load_encoder(
         device = "cpu"  # where alone the same codes come out
     found = pick_device(device) if isinstance(device, str) else device
     if "metric" not in meta:  # an encoder of vectors has no backbone
-        precision = pick_precision(precision, runtime, found, net.architecture)
+        precision = pick_precision(precision, runtime, found, net.architecture, head=net.head)
     encoder = Encoder(net, meta, found, precision)
     _log.debug(
         "encoder %s: %s, %d bits, %s on %s", path, meta["method"], encoder.bits, encoder.compute_dtype, encoder.device

@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,13 +19,16 @@ from ..renamed import old_attributes
 from ..vectors import Vectors, are_unit, as_float32, scaled, unusable
 from .backbones import Backbone
 from .heads import Head, PrefixHead
+from .metadata import Described
 from .network import HashNet
+from .openvino_runtime import has_openvino, head_outputs
 
 _PIXELS_A_THREAD = 2**17  # on a CPU, small batches keep the activations in the caches: 5 images of 224 px on two cores
 _IMAGES_AT_ONCE = 256  # on a GPU
 # The head runs on so many rows always, padded, since a product's rounding depends on its shape. Beside OpenVINO it is
 # one thread's work: OpenMP's threads would keep the processors from those of OpenVINO while they wait for one another.
 _ROWS_AT_ONCE = {"torch": 32, "openvino": 8}
+_LARGEST_WHOLE = 2**23  # parameters of a head that OpenVINO runs, which reads all of them for each row
 
 if TYPE_CHECKING:
     from .openvino_runtime import OpenVINONetwork
@@ -56,27 +57,28 @@ def pick_compute_dtype(device: torch.device | str) -> str:
     return "bfloat16" if fast else "float32"
 
 
-@cache
-def has_openvino() -> bool:
-    """Whether OpenVINO is installed; asked once."""
-    return find_spec("openvino") is not None
-
-
 def pick_precision(
-    given: str | None, runtime: str, device: torch.device, architecture: Backbone, trained: bool = False
+    given: str | None,
+    runtime: str,
+    device: torch.device,
+    architecture: Backbone,
+    trained: bool = False,
+    *,
+    head: Head | None = None,
 ) -> str:
-    """Return what a backbone computes in, one of `hashret.precision.PRECISIONS`.
+    """Return what a network computes in, one of `hashret.precision.PRECISIONS`.
 
     Args:
         given: a number format, or a whole precision; None for the format that is fast on the device.
         runtime: one of `hashret.precision.RUNTIMES`; "auto" for what a given precision says, else for OpenVINO where
             the backbone gains by it, OpenVINO is installed, and the device is a CPU.
         trained: whether stages of the backbone train, which torch alone can do.
+        head: which OpenVINO runs as well, unless a whole precision says otherwise, where it can and is not too large.
 
     Raises:
         HashretError: no such precision or runtime, or OpenVINO where it cannot be used.
     """
-    number_format, own = Precision.of(given or pick_compute_dtype(device))
+    number_format, own, whole = Precision.of(given or pick_compute_dtype(device))
     possible = device.type == "cpu" and not trained
     if runtime == "auto":
         fast = given is None and architecture.openvino and possible and has_openvino()
@@ -87,7 +89,9 @@ def pick_precision(
         if trained:
             raise HashretError("OpenVINO trains no backbones", hint="take --runtime torch")
         raise HashretError(f"OpenVINO computes on the CPU, not on {device.type}", hint="take --device cpu")
-    return str(Precision(number_format, runtime))
+    if own == "torch" and head is not None:
+        whole = head.openvino and sum(parameter.numel() for parameter in head.parameters()) <= _LARGEST_WHOLE
+    return str(Precision(number_format, runtime, whole))
 
 
 class FrozenBackbone:
@@ -101,6 +105,9 @@ class FrozenBackbone:
         architecture: what the layers are.
         compute_dtype: one of `hashret.precision.PRECISIONS`; None for the number format that is fast on the device.
 
+    Attributes:
+        compute_dtype: the same, of the backbone alone.
+
     Raises:
         HashretError: no such precision.
     """
@@ -113,8 +120,8 @@ class FrozenBackbone:
         compute_dtype: str | None = None,
     ) -> None:
         self.architecture, self.device = architecture, torch.device(device)
-        self.compute_dtype = compute_dtype or pick_compute_dtype(self.device)
-        self.number_format, self.runtime = Precision.of(self.compute_dtype)
+        precision = Precision.of(compute_dtype or pick_compute_dtype(self.device))
+        self.compute_dtype, self.number_format, self.runtime = precision.of_backbone, *precision[:2]
         self._networks: dict[int, OpenVINONetwork] = {}  # by the size of the images
         self.layers = layers.eval().requires_grad_(False)
         self._dtype = torch.float32  # of which OpenVINO's network is made; torch then only explains the encoder
@@ -135,10 +142,11 @@ class FrozenBackbone:
     def _by_openvino(self, images: Tensor) -> Tensor:
         size = int(images.shape[-1])
         if size not in self._networks:
-            from .openvino_runtime import OpenVINONetwork
+            from .openvino_convert import openvino_backbone
 
-            self._networks[size] = OpenVINONetwork(self.layers, self.architecture, size, self.number_format)
-        return torch.from_numpy(self._networks[size](images.numpy()))
+            self._networks[size] = openvino_backbone(self.layers, self.architecture, size, self.number_format)
+        [feature_maps] = self._networks[size](images.numpy())
+        return torch.from_numpy(feature_maps)
 
     def _feature_maps(self, images: Tensor) -> Tensor:
         n = len(images)
@@ -150,15 +158,14 @@ class FrozenBackbone:
 
 
 @old_attributes
-class Encoder:
+class Encoder(Described):
     """A trained network as a function: images or their feature maps -> hash outputs.
 
     Attributes:
-        meta: the checkpoint's metadata (bits, image_size, classes, fingerprint ...).
         device: where the network computes.
         backbone: images -> feature maps, a `FrozenBackbone`.
         head: feature maps -> logits.
-        compute_dtype: number format of the backbone; a database and its queries must agree on it.
+        compute_dtype: one of `hashret.precision.PRECISIONS`, on which a database and its queries must agree.
     """
 
     def __init__(
@@ -173,7 +180,10 @@ class Encoder:
         if "metric" in meta:
             compute_dtype = "float32"  # on any machine, since there is no backbone that would be slow in it
         self.backbone = FrozenBackbone(net.backbone, net.architecture, self.device, compute_dtype)
-        self.compute_dtype = self.backbone.compute_dtype
+        self.compute_dtype = compute_dtype or self.backbone.compute_dtype
+        self._head_networks: list[OpenVINONetwork] | None = None  # one or, before it is needed, none
+        if Precision.of(self.compute_dtype).whole:
+            self._head_networks = []
         self._said: set[str] = set()
         self.head: Head = net.head.eval().requires_grad_(False).to(self.device)
 
@@ -190,34 +200,9 @@ class Encoder:
         return shorter
 
     @property
-    def bits(self) -> int:
-        """Length of the codes."""
-        return int(self.meta["bits"])
-
-    @property
-    def image_size(self) -> int:
-        """Pixels a side of the images."""
-        return int(self.meta["image_size"])
-
-    @property
-    def resize(self) -> str:
-        """How photographs become squares of that size, see `hashret.data.images.read_image`."""
-        return str(self.meta.get("resize", "squeeze"))
-
-    @property
-    def fingerprint(self) -> str:
-        """What tells this encoder from any other that gives other codes."""
-        return str(self.meta["fingerprint"])
-
-    @property
     def fc_width(self) -> int | None:
         """Length of the features that the hash layer reads; None where no fully connected layers come before it."""
         return self.head.fc_width
-
-    @property
-    def vector_width(self) -> int | None:
-        """Numbers of a vector, where vectors are encoded; None where photographs are."""
-        return self.backbone.architecture.channels if "metric" in self.meta else None
 
     def check_vectors(self, vectors: Vectors) -> None:
         """Raise HashretError unless such vectors (n, width) are what the encoder was made for; warn where it may be.
@@ -265,6 +250,9 @@ class Encoder:
         Returns:
             float32 (n, bits) in [0, 1]; and float32 (n, fc_width), or None.
         """
+        if self._head_networks is not None and len(feature_maps):
+            maps = feature_maps.numpy() if isinstance(feature_maps, Tensor) else feature_maps
+            return head_outputs(self._head_network(self._head_networks), maps, self.bits, keep_fc_features)
         hash_outputs = torch.empty(len(feature_maps), self.bits)
         fc_features = torch.empty(len(feature_maps), self.fc_width or 0) if keep_fc_features else None
         with _threads(1 if self.backbone.runtime == "openvino" else torch.get_num_threads()):
@@ -274,6 +262,17 @@ class Encoder:
                 if fc_features is not None:
                     fc_features[start : start + n] = output.fc_features[:n].cpu()
         return hash_outputs.numpy(), None if fc_features is None else fc_features.numpy()
+
+    def _head_network(self, made: list[OpenVINONetwork]) -> OpenVINONetwork:
+        """Return the head as OpenVINO runs it, which encoders for several lengths of code share."""
+        if not made:
+            from .openvino_convert import backbone_folder, openvino_head
+
+            architecture, size = self.backbone.architecture, self.image_size
+            folder = backbone_folder(self.backbone.layers, architecture, size)
+            head = self.head.head if isinstance(self.head, PrefixHead) else self.head
+            made.append(openvino_head(head, architecture.map_shape(size), self.fingerprint, folder))
+        return made[0]
 
     def padded(self, feature_maps: npt.NDArray[np.floating] | Tensor) -> Iterator[tuple[int, int, Tensor]]:
         """Yield what the head reads at once: first row, number of rows, and float32 (m, c, h, w), zero behind them.

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from ..bits import check_bits
 from ..errors import HashretError
-from ..registry import Registry
 from ..renamed import old_attributes
 from .attention import CBAM
+from .metadata import HEADS
 
 POOLED = 1280  # channels of the convolution before the mean over the cells, as of EfficientNet's last layer
 HeadType = TypeVar("HeadType", bound="type[Head]")
@@ -60,6 +60,7 @@ class Head(nn.Module):
     Attributes:
         kind: name of the head, which methods and checkpoints refer to.
         options: names of what the constructor takes beside the four sizes.
+        openvino: whether OpenVINO can run such a head.
         attention: layers that leave the shape of the feature map as it is.
         fc_width: length of `HeadOutput.fc_features`; None where there are none.
         config: the kind and options of this head, from which `make_head` makes another like it.
@@ -67,6 +68,7 @@ class Head(nn.Module):
 
     kind: ClassVar[str]
     options: ClassVar[tuple[str, ...]] = ()
+    openvino: ClassVar[bool] = False
 
     def __init__(self, **options: Any) -> None:
         super().__init__()
@@ -84,9 +86,6 @@ class Head(nn.Module):
     def read(self, attended: Tensor) -> HeadOutput:
         """Compute the output from the feature map (n, channels, side, side) that has passed the attention."""
         raise NotImplementedError
-
-
-HEADS: Registry[type[Head]] = Registry("head")
 
 
 def register(head: HeadType) -> HeadType:
@@ -142,7 +141,6 @@ class Standardize(nn.Module):
         return standard
 
 
-@register
 class HashHead(Head):
     """The paper's head: CBAM, two fully connected layers, hash layer, classifier.
 
@@ -166,6 +164,7 @@ class HashHead(Head):
     """
 
     kind = "fc"
+    openvino = True
     options: ClassVar[tuple[str, ...]] = (
         "width", "attention", "gate", "dropout", "centred", "pooled", "straight_through", "lengths",
     )  # fmt: skip
@@ -231,7 +230,6 @@ class HashHead(Head):
         return logits / 2 + ((logits >= 0).to(logits.dtype) - logits / 2).detach()
 
 
-@register
 class SlicedHead(HashHead):
     """`HashHead` with DNNH's divide-and-encode module for a hash layer: ``slice_width`` features for each bit.
 
@@ -274,6 +272,7 @@ class ShallowHead(Head):
     """
 
     options: ClassVar[tuple[str, ...]] = ("unit",)
+    openvino = True
 
     def __init__(self, unit: bool = True, **options: Any) -> None:
         super().__init__(**options if unit else {"unit": False, **options})
@@ -284,7 +283,6 @@ class ShallowHead(Head):
         return descriptor(feature_map) if self.unit else feature_map.float().mean(dim=(2, 3))
 
 
-@register
 class ProjectionHead(ShallowHead):
     """Linear bits of the `descriptor`: logits = (descriptor - mean) @ weight, both set by a method's ``fit``.
 
@@ -304,7 +302,6 @@ class ProjectionHead(ShallowHead):
         return HeadOutput((x - self.mean) @ self.weight, None, x)
 
 
-@register
 class KernelHead(ShallowHead):
     """Bits of RBF kernels on anchors: logits = (exp(-|x - anchor|^2 / (2 sigma)) - mean) @ weight, x the `descriptor`.
 
@@ -335,7 +332,6 @@ class KernelHead(ShallowHead):
         return HeadOutput(self.kernel(self.descriptor(attended)) @ self.weight, None)
 
 
-@register
 class PerceptronHead(ShallowHead):
     """Bits of the `descriptor` by a hidden layer and a hash layer, or by the latter alone.
 

@@ -1,7 +1,8 @@
-"""Backbones on a CPU by OpenVINO, which runs EfficientNet-Lite0 about four times as fast as torch does, VGG16 twice.
+"""Networks on a CPU by OpenVINO, which runs EfficientNet-Lite0 about four times as fast as torch does, VGG16 twice.
 
 A converted network is kept in hashret's cache folder, by what it computes, so that no later process converts it again.
-The feature map of a photograph is the same alone and in any batch, and by any number of threads, bit for bit.
+A process that finds one does without torch, which nothing here imports. What a network gives for a photograph is the
+same alone and in any batch, and by any number of threads, bit for bit.
 """
 
 from __future__ import annotations
@@ -9,97 +10,85 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 import threading
-import warnings
-from contextlib import suppress
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor, nn
 
+from ..bits import HashOutputs
 from ..errors import HashretError
-from ..files import default_cache, discard, is_writable, partial_folder
+from ..files import default_cache, discard, partial_folder, read_json, write_json
+from ..names import to_json
+from ..records import fields, or_none, text, whole
+from ..vectors import Vectors
 
-if TYPE_CHECKING:
-    from .backbone import Backbone
-
-_ALONE = 8  # images that are computed by all threads together
-_BLOCK = 4  # of more images, by each thread: few, whose activations stay in the processor's caches
-_CONVERSION = 1  # counts up when networks come to be converted otherwise, so that they are converted anew
+_CONVERSION = 2  # counts up when networks come to be converted otherwise, so that they are converted anew
 _HINTS = {"bfloat16": "bf16", "float32": "f32"}
+_NETWORK, _WEIGHTS, _RECORD = "network.xml", "network.bin", "network.json"
+_OF_HEAD = {"backbone": text("[0-9a-f]{20}", "no name of a folder"), "fc_width": or_none(whole(1))}
+_CHECK = fields({"sha256": text(), "said": fields({}, _OF_HEAD)})
 
 
-class _WholeNetwork(nn.Module):
-    """Normalisation and layers: uint8 (n, 3, s, s) -> feature maps, float16 as the feature cache keeps them."""
-
-    def __init__(self, layers: nn.Module, architecture: Backbone) -> None:
-        super().__init__()
-        self.layers, self.architecture = layers, architecture
-
-    def forward(self, images: Tensor) -> Tensor:
-        feature_maps: Tensor = self.layers(self.architecture.normalize(images))
-        return feature_maps.half()
+@cache
+def has_openvino() -> bool:
+    """Whether OpenVINO is installed; asked once."""
+    return find_spec("openvino") is not None
 
 
 class OpenVINONetwork:
-    """A backbone that OpenVINO runs: uint8 (n, 3, s, s) -> float16 feature maps.
+    """A network that OpenVINO runs: an array (n, ...) -> a list of its outputs, arrays (n, ...).
 
-    Up to 8 images are computed by all threads together, which answers one soonest. Of more, each thread computes four
-    at a time of its own, since threads that wait for one another at each layer get less done, and a network that is
-    made for one shape is a tenth faster. The numbers are the same.
+    Up to ``together`` rows are computed by all threads together, which answers one soonest. Of more, each thread
+    computes ``block`` rows at a time of its own, since threads that wait for one another at each layer get less done,
+    and a network that is made for one shape is a tenth faster.
 
     Args:
-        layers: of the backbone, float32.
-        architecture: what the layers are.
-        image_size: pixels a side.
-        number_format: one of `hashret.precision.FORMATS`.
+        name: of the network, for messages.
+        network: as `kept` and `keep` return it.
+        number_format: in which it computes, one of `hashret.precision.FORMATS`.
+        together, block: numbers of rows. Where one network must give the same numbers in either way, that has to be
+            seen; with ``block`` 1 and ``together`` 0 each row is computed by the same steps, whatever the network.
 
     Raises:
-        HashretError: OpenVINO is not installed, or cannot run these layers.
+        HashretError: OpenVINO cannot run it, when it is first called.
     """
 
-    def __init__(self, layers: nn.Module, architecture: Backbone, image_size: int, number_format: str) -> None:
-        try:
-            import openvino
-        except ImportError:
-            raise HashretError(
-                "OpenVINO is not installed, by which these photographs are encoded",
-                hint="pip install 'hashret[openvino]', or encode all of them again with --runtime torch",
-            ) from None
-        self.layers, self.architecture, self.image_size = layers, architecture, image_size
-        self.threads = torch.get_num_threads()
+    def __init__(self, name: str, network: Any, number_format: str, *, together: int, block: int) -> None:
+        self.name, self.network, self.together, self.block = name, network, together, block
+        self.threads = _threads()
         self._settings = {
             "INFERENCE_PRECISION_HINT": _HINTS[number_format],
             "INFERENCE_NUM_THREADS": self.threads,
         }
-        key = [openvino.__version__, architecture.name, architecture.fingerprint(layers), image_size]
-        key += [architecture.mean, architecture.std, _CONVERSION]
-        self._folder = default_cache() / "openvino" / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:20]
-        self._compiled: dict[int | None, Any] = {}  # by images of a block, None for any number
+        self._compiled: dict[int | None, Any] = {}  # by rows of a block, None for any number
         self._lock = threading.Lock()
         self._queues = threading.local()  # as a queue answers one thread at a time
 
-    def __call__(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float16]:
-        """Return the feature maps of at least one image, in an array of its own."""
-        n = len(images)
-        rows = n if n <= _ALONE else _BLOCK
-        blocks = [np.ascontiguousarray(images[start : start + rows]) for start in range(0, n, rows)]
+    def __call__(self, x: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+        """Return the outputs for the rows of an array, of which there is one at least, in arrays of their own."""
+        n = len(x)
+        block = None if n <= self.together else self.block
+        rows = block or n
+        blocks = [np.ascontiguousarray(x[start : start + rows]) for start in range(0, n, rows)]
         if len(blocks[-1]) < rows:
-            blocks[-1] = np.concatenate([blocks[-1], np.zeros((-n % rows, *images.shape[1:]), np.uint8)])
-        feature_maps = np.empty((n, *self.architecture.map_shape(self.image_size)), np.float16)
+            blocks[-1] = np.concatenate([blocks[-1], np.zeros((-n % rows, *x.shape[1:]), x.dtype)])
+        outputs: list[list[npt.NDArray[Any]]] = [[] for _ in blocks]
 
-        def keep(request: Any, start: int) -> None:
-            feature_maps[start : start + rows] = request.get_output_tensor(0).data[: n - start]
+        def take(request: Any, number: int) -> None:
+            outputs[number] += [np.array(tensor.data[: n - number * rows]) for tensor in request.output_tensors]
 
-        queue = self._queue(None if n <= _ALONE else _BLOCK)
-        queue.set_callback(keep)
-        for number, block in enumerate(blocks):
-            queue.start_async([block], number * rows, share_inputs=True)
+        queue = self._queue(block)
+        queue.set_callback(take)
+        for number, part in enumerate(blocks):
+            queue.start_async([part], number, share_inputs=True)
         queue.wait_all()
-        return feature_maps
+        return [np.concatenate(parts) for parts in zip(*outputs, strict=True)]
 
     def _queue(self, block: int | None) -> Any:
         """Return this thread's requests to the network for such a block, of a thread; None: for any number, of all."""
@@ -114,58 +103,127 @@ class OpenVINONetwork:
         return queues[block]
 
     def _compile(self, block: int | None) -> Any:
-        settings = self._settings | {"NUM_STREAMS": self.threads if block else 1}
+        import openvino
+
+        core, network = openvino.Core(), self.network
         try:
-            compiled = _kept(self._folder, block, settings)
-            if compiled is None:
-                network = _converted(self.layers, self.architecture, self.image_size, self._folder)
-                compiled = _compiled(network, block, settings)
+            if block:
+                network = network.clone()
+                network.reshape({0: [block, *network.inputs[0].partial_shape.get_max_shape()[1:]]})
+            return core.compile_model(network, "CPU", self._settings | {"NUM_STREAMS": self.threads if block else 1})
         except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1]
-            name = self.architecture.name
-            raise HashretError(f"OpenVINO cannot run {name}: {reason}", hint="take --runtime torch") from None
-        return compiled
+            raise cannot_run(self.name, error) from None
 
 
-def _kept(folder: Path, block: int | None, settings: dict[str, Any]) -> Any:
-    """Return the network that an earlier process converted, ready to run; None where there is none that can be read.
+def cannot_run(name: str, error: Exception) -> HashretError:
+    """Return the error to raise for what OpenVINO said of a network."""
+    reason = str(error).strip().splitlines()[-1]
+    return HashretError(f"OpenVINO cannot run {name}: {reason}", hint="take --runtime torch")
 
-    OpenVINO keeps beside it what it made of it for this processor, which halves the time.
+
+def backbone_network(name: str, network: Any, number_format: str) -> OpenVINONetwork:
+    """Return a backbone: uint8 (n, 3, s, s) -> float16 feature maps."""
+    return OpenVINONetwork(name, network, number_format, together=8, block=4)  # whose activations stay in the caches
+
+
+def head_network(name: str, network: Any) -> OpenVINONetwork:
+    """Return a head: float32 feature maps -> hash outputs and, where there are such, what the hash layer reads."""
+    return OpenVINONetwork(f"the head {name}", network, "float32", together=0, block=1)
+
+
+def head_outputs(
+    head: OpenVINONetwork, feature_maps: npt.ArrayLike, bits: int, keep_fc_features: bool
+) -> tuple[HashOutputs, Vectors | None]:
+    """Return what `hashret.models.encoder.Encoder.outputs` does, by a head that OpenVINO runs."""
+    hash_outputs, *fc_features = head(np.asarray(feature_maps, np.float32))
+    return np.ascontiguousarray(hash_outputs[:, :bits]), fc_features[0] if keep_fc_features else None
+
+
+def folder_of(*key: Any) -> Path:
+    """Return the folder in which the network is kept that a key, of what JSON takes, tells from any other.
+
+    Raises:
+        HashretError: OpenVINO is not installed.
     """
-    if not (folder / "network.xml").exists():
-        return None
-    if is_writable(folder):
-        settings = settings | {"CACHE_DIR": str(folder)}
     try:
-        return _compiled(folder / "network.xml", block, settings)
-    except RuntimeError:
+        import openvino
+    except ImportError:
+        raise HashretError(
+            "OpenVINO is not installed, by which these photographs are encoded",
+            hint="pip install 'hashret[openvino]', or encode all of them again with --runtime torch",
+        ) from None
+    digest = hashlib.sha256(json.dumps([_CONVERSION, openvino.__version__, *key]).encode())
+    return default_cache() / "openvino" / digest.hexdigest()[:20]
+
+
+def head_folder(fingerprint: str) -> Path:
+    """Return the folder in which the head of the encoder of a fingerprint is kept; raises as `folder_of`."""
+    return folder_of("head", fingerprint)
+
+
+def kept(folder: Path) -> tuple[Any, dict[str, Any]] | None:
+    """Return the network that `keep` left in a folder, and what was said of it.
+
+    Returns:
+        None where there is none, or not as it was written.
+    """
+    try:
+        record = read_json(folder / _RECORD, "network", _CHECK)
+        files = _files(folder)
+    except (OSError, HashretError):
         return None
+    return (_read(files), record["said"]) if record["sha256"] == _sha256(files, record["said"]) else None
 
 
-def _compiled(network: Any, block: int | None, settings: dict[str, Any]) -> Any:
-    """Compile a network, or what is at a path, for any number of images or for so many."""
-    import openvino
+def keep(network: Any, folder: Path, said: dict[str, Any]) -> Any:
+    """Keep a converted network in a folder, with what is said of it, and return it as it is read again.
 
-    core = openvino.Core()
-    if block:
-        network = core.read_model(network) if isinstance(network, Path) else network.clone()
-        network.reshape({0: [block, *network.inputs[0].partial_shape.get_max_shape()[1:]]})
-    return core.compile_model(network, "CPU", settings)
-
-
-def _converted(layers: nn.Module, architecture: Backbone, image_size: int, folder: Path) -> Any:
-    """Convert a network, and keep it in a folder where that can be written."""
-    import openvino
-
-    shape = [-1, 3, image_size, image_size]
-    example = torch.zeros(2, 3, image_size, image_size, dtype=torch.uint8)
-    with warnings.catch_warnings(action="ignore"):  # of the tracer, about sizes that are fixed here
-        network = openvino.convert_model(
-            _WholeNetwork(layers, architecture).eval(), example_input=example, input=[openvino.PartialShape(shape)]
-        )
-    with suppress(OSError, RuntimeError, HashretError):  # a cache that cannot be written: each process converts anew
+    That one is to be run in this process, too, since the network that was converted may round otherwise. It is returned
+    also where the cache cannot be written, so that each process converts anew.
+    """
+    try:
         discard(folder)  # which could not be read
         with partial_folder(folder) as partial:
-            openvino.save_model(network, partial / "network.xml", compress_to_fp16=False)
+            files = _saved(network, partial)
+            write_json(partial / _RECORD, {"sha256": _sha256(files, said), "said": said})
             os.rename(partial, folder)
-    return network
+    except (OSError, RuntimeError, HashretError):
+        with TemporaryDirectory() as temporary:
+            files = _saved(network, Path(temporary))
+    return _read(files)
+
+
+def _saved(network: Any, folder: Path) -> list[bytes]:
+    import openvino
+
+    openvino.save_model(network, folder / _NETWORK, compress_to_fp16=False)
+    return _files(folder)
+
+
+def _files(folder: Path) -> list[bytes]:
+    return [(folder / name).read_bytes() for name in (_NETWORK, _WEIGHTS)]
+
+
+def _read(files: list[bytes]) -> Any:
+    import openvino
+
+    network, weights = files
+    return openvino.Core().read_model(network, weights)
+
+
+def _sha256(files: list[bytes], said: dict[str, Any]) -> str:
+    digest = hashlib.sha256(to_json(said).encode())
+    for file in files:
+        digest.update(file)
+    return digest.hexdigest()
+
+
+def _threads() -> int:
+    """Return the number of threads to compute with, that of torch where that is loaded."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        return int(torch.get_num_threads())
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    if given.isdigit() and int(given):
+        return int(given)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -157,7 +157,7 @@ def _record(folder: Path) -> Record | None:
 
 def _record_of(checkpoint: Path) -> Record | None:
     """Return the record beside a checkpoint, or, where that is of another training, the checkpoint's metadata."""
-    from ..models.checkpoint import read_meta
+    from ..models.metadata import read_meta
 
     file = checkpoint.with_suffix(".json")
     meta: Record | None = read_meta(checkpoint) if checkpoint.exists() else None

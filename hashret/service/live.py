@@ -13,8 +13,9 @@ from ..engines.collection import Collection
 from ..errors import HashretError
 from ..files import StrPath
 from ..index import Database
-from ..models.checkpoint import load_encoder, read_meta
+from ..models.checkpoint import load_encoder
 from ..models.encoder import Encoder
+from ..models.metadata import read_meta
 from ..names import shown as shown_line
 from ..opening import open_database
 

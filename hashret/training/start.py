@@ -18,8 +18,7 @@ from ..errors import HashretError, warn
 from ..files import StrPath
 from ..methods import AUTO, WITH_LABELS, WITHOUT_LABELS, get_method
 from ..methods.method import Method
-from ..models.attention import GATES
-from ..models.backbone import RESIZES
+from ..models.backbone import GATES, RESIZES
 from ..models.backbones import get_backbone
 from ..models.encoder import pick_device, pick_precision
 from ..models.heads import POOLED, head_config

@@ -1,5 +1,9 @@
 """Backbones run by OpenVINO: near to torch's, the same alone and in any batch, and recorded where codes are."""
 
+import json
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -11,11 +15,14 @@ import hashret
 from hashret import precision
 from hashret.errors import HashretError
 from hashret.models import encoder as encoders
-from hashret.models import openvino_runtime
+from hashret.models import openvino_convert, openvino_runtime, ready
 from hashret.models.backbone import Backbone
 from hashret.models.backbones import BACKBONES, get_backbone
 from hashret.models.checkpoint import load_encoder
-from hashret.models.encoder import FrozenBackbone, pick_precision
+from hashret.models.encoder import Encoder, FrozenBackbone, pick_precision
+from hashret.models.heads import PerceptronHead, ProjectionHead
+from hashret.models.network import HashNet
+from hashret.models.ready import ready_encoder
 
 pytest.importorskip("openvino")
 
@@ -54,18 +61,139 @@ def test_feature_maps_are_those_of_torch_in_any_batch(architecture, number_forma
 
 
 def test_a_converted_network_is_kept(architecture, tmp_path, monkeypatch):
-    maps = FrozenBackbone(make_layers(), architecture, "cpu", "float32/openvino")(pixels())
+    def maps():
+        return FrozenBackbone(make_layers(), architecture, "cpu", "float32/openvino")(pixels())
+
+    first = maps()
     [folder] = (tmp_path / "cache/openvino").iterdir()
-    monkeypatch.setattr(openvino_runtime, "_converted", None)
-    assert torch.equal(FrozenBackbone(make_layers(), architecture, "cpu", "float32/openvino")(pixels()), maps)
-    monkeypatch.undo()
-    monkeypatch.setenv("HASHRET_CACHE", str(tmp_path / "cache"))
-    (folder / "network.xml").write_text("no network")
-    assert torch.equal(FrozenBackbone(make_layers(), architecture, "cpu", "float32/openvino")(pixels()), maps)
-    assert "no network" not in (folder / "network.xml").read_text()
+    with monkeypatch.context() as patch:
+        patch.setattr(openvino_convert, "keep", None)  # which a network that is converted goes through
+        assert torch.equal(maps(), first)
+    for name in ("network.xml", "network.bin", "network.json"):
+        damage(folder / name)
+        assert openvino_runtime.kept(folder) is None
+        assert torch.equal(maps(), first)
+        assert openvino_runtime.kept(folder)
     (tmp_path / "file").touch()
     monkeypatch.setenv("HASHRET_CACHE", str(tmp_path / "file"))
-    assert torch.equal(FrozenBackbone(make_layers(), architecture, "cpu", "float32/openvino")(pixels()), maps)
+    assert torch.equal(maps(), first)
+
+
+def damage(path):
+    """Change one byte in the middle of a file."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+HEADS = [
+    {"kind": "projection"}, {"kind": "kernel", "anchors": 3}, {"kind": "perceptron", "hidden": 40, "centred": True},
+    {"kind": "perceptron", "hidden": 0}, {"kind": "fc", "width": 40}, {"kind": "sliced", "width": 40},
+    {"kind": "fc", "width": 40, "attention": False, "centred": True, "pooled": 24, "lengths": [16, 48]},
+]  # fmt: skip
+
+
+def make_encoder(architecture, config, fingerprint="of this head"):
+    torch.manual_seed(1)
+    options = dict(config)
+    net = HashNet(48, 3, 32, architecture.name, head=options.pop("kind"), **options)
+    for parameter in net.head.parameters():
+        if not parameter.any():  # as of heads that are fitted
+            nn.init.normal_(parameter, std=0.3)
+    meta = {"bits": 48, "lengths": config.get("lengths") or [48], "image_size": 32, "arch": architecture.name}
+    meta |= {"method": "none", "fingerprint": fingerprint, "classes": ["a", "b", "c"]}
+    return Encoder(net, meta, "cpu", "float32/openvino-whole")
+
+
+@pytest.mark.parametrize("config", HEADS, ids=lambda config: "-".join(map(str, config.values())))
+def test_heads_are_those_of_torch_in_any_batch_and_process(architecture, config, monkeypatch):
+    encoder, images = make_encoder(architecture, config), pixels()
+    maps = encoder.backbone(images)
+    outputs, features = encoder.outputs(maps, encoder.fc_width is not None)
+    with torch.inference_mode():
+        expected = encoder.head(maps.float())
+    assert np.abs(outputs - expected.hash_outputs.numpy()).max() < 1e-5
+    assert (features is None) == (expected.fc_features is None)
+    if features is not None:
+        assert np.abs(features - expected.fc_features.numpy()).max() < 1e-4
+    threads = torch.get_num_threads()
+    for count in (1, 2, 3):
+        monkeypatch.setattr(openvino_runtime, "_threads", lambda count=count: count)
+        ready = ready_encoder(encoder.meta, "float32/openvino-whole", 48)
+        for n in (1, 2, 7, 33):
+            alone = ready.outputs(ready.backbone(images[-n:]), encoder.fc_width is not None)
+            assert np.array_equal(alone[0], outputs[-n:])
+            assert features is None or np.array_equal(alone[1], features[-n:])
+    assert (ready.bits, ready.fc_width, ready.image_size) == (48, encoder.fc_width, 32)
+    assert torch.get_num_threads() == threads
+    if "lengths" in config:
+        shorter = ready_encoder(encoder.meta, "float32/openvino-whole", 16)
+        assert np.array_equal(shorter.outputs(maps)[0], outputs[:, :16])
+        assert np.array_equal(encoder.shortened(16).outputs(maps)[0], outputs[:, :16])
+
+
+def test_an_encoder_is_ready_only_where_its_networks_are_whole(architecture, tmp_path, monkeypatch):
+    word = "float32/openvino-whole"
+    encoder = make_encoder(architecture, HEADS[0])
+    assert ready_encoder(encoder.meta, word, 48) is None
+    encoder.hash_outputs(pixels(2))
+    assert ready_encoder(encoder.meta, word, 48)
+    assert ready_encoder(encoder.meta | {"fingerprint": "another"}, word, 48) is None
+    assert ready_encoder(encoder.meta, "float32/openvino", 48) is None
+    assert ready_encoder(encoder.meta, "float32", 48) is None
+    for folder in (tmp_path / "cache/openvino").iterdir():
+        kept = (folder / "network.bin").read_bytes()
+        damage(folder / "network.bin")
+        assert ready_encoder(encoder.meta, word, 48) is None
+        (folder / "network.bin").write_bytes(kept)
+        assert ready_encoder(encoder.meta, word, 48)
+    monkeypatch.setattr(ready, "has_openvino", lambda: False)
+    assert ready_encoder(encoder.meta, word, 48) is None
+
+
+QUERY = """
+import json, sys
+from hashret.cli import main
+try:
+    main(["query", "--index", "index-auto", "--json", "-k", "3", *sys.argv[1:]])
+finally:
+    print(json.dumps("torch" in sys.modules))
+"""
+
+
+def query(*arguments):
+    done = subprocess.run([sys.executable, "-c", QUERY, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    *answers, loaded = map(json.loads, done.stdout.splitlines())
+    return answers, loaded
+
+
+def test_a_query_whose_networks_are_kept_imports_no_torch(tmp_path, monkeypatch):
+    """The encoder is one of EfficientNet-Lite0, since other processes do not know of the backbone above."""
+    monkeypatch.setenv("HASHRET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    photos = sorted(make_photos(tmp_path / "photos", 12, 0).rglob("*.png"))
+    save_file(lite0_layers().state_dict(), "start.safetensors")
+    options = {"backbone": "efficientnet_lite0", "image_size": 64, "weights": "start.safetensors"}
+    hashret.train("photos", method="itq", bits=8, **options)
+    hashret.encode("photos", out="codes-auto")
+    hashret.build_index("codes-auto", out="index-auto")
+    named = [str(photo) for photo in photos[:3]]
+    answers, loaded = query(*named)
+    assert not loaded
+    assert [answer["hits"][0]["hamming"] for answer in answers] == [0, 0, 0]
+    assert [answer["hits"][0]["euclidean"] for answer in answers] == [0, 0, 0]
+    searcher = hashret.Searcher("index-auto")
+    found = [hits.as_dict()["hits"] for hits in searcher.search_many(named, k=3)]
+    assert json.loads(json.dumps(found)) == [answer["hits"] for answer in answers]
+    assert searcher._encoder is None
+    loaded_searcher = hashret.Searcher("index-auto", searcher.encoder)
+    assert np.array_equal(loaded_searcher.encode(named), searcher.encode(named))
+    assert query("--html", "page.html", named[0]) == (answers[:1], True)  # with maps, which torch makes
+    for path in (tmp_path / "cache/openvino").glob("*/network.bin"):
+        damage(path)
+    assert query(*named) == (answers, True)
+    assert query(*named) == (answers, False)  # since that has kept them anew
 
 
 def test_the_runtime_goes_from_the_shards_to_the_query(architecture, tmp_path, monkeypatch):
@@ -73,7 +201,7 @@ def test_the_runtime_goes_from_the_shards_to_the_query(architecture, tmp_path, m
     monkeypatch.chdir(tmp_path)
     save_file(make_layers().state_dict(), "start.safetensors")
     hashret.train("photos", method="itq", bits=8, backbone=architecture.name, weights="start.safetensors")
-    for runtime, recorded in (("auto", "/openvino"), ("torch", "")):
+    for runtime, recorded in (("auto", "/openvino-whole"), ("torch", "")):
         hashret.encode("photos", out=f"codes-{runtime}", runtime=runtime, precision=None)
         hashret.build_index(f"codes-{runtime}", out=f"index-{runtime}")
         meta = hashret.open_index(f"index-{runtime}").meta
@@ -82,11 +210,20 @@ def test_the_runtime_goes_from_the_shards_to_the_query(architecture, tmp_path, m
         assert searcher.encoder.backbone.runtime == ("openvino" if recorded else "torch")
         for photo in sorted(photos.rglob("*.png"))[:3]:
             assert searcher.search(photo, k=1)[0].hamming == 0
-    with pytest.raises(HashretError, match=r"codes-torch was encoded in .*, and codes-auto in .*/openvino"):
+    with pytest.raises(HashretError, match=r"codes-torch was encoded in .*, and codes-auto in .*/openvino-whole"):
         hashret.build_index(["codes-auto", "codes-torch"], out="both")
     added = make_photos(tmp_path / "more", 2, 0)
     hashret.add("index-auto", added)
     assert len(hashret.open_index("index-auto")) > 12
+    # As an index was built before heads were run by OpenVINO, too.
+    word = f"{encoders.pick_compute_dtype('cpu')}/openvino"
+    hashret.encode("photos", out="codes-old", precision=word)
+    hashret.build_index("codes-old", out="index-old")
+    assert hashret.open_index("index-old").meta["precision"] == word
+    searcher = hashret.Searcher("index-old")
+    assert searcher.encoder.compute_dtype == word
+    for photo in sorted(photos.rglob("*.png"))[:3]:
+        assert searcher.search(photo, k=1)[0].euclidean == 0
 
 
 def test_precisions_are_chosen(architecture, monkeypatch):
@@ -99,6 +236,16 @@ def test_precisions_are_chosen(architecture, monkeypatch):
     assert pick_precision("bfloat16/openvino", "auto", cpu, architecture) == "bfloat16/openvino"
     assert pick_precision("float32", "openvino", cpu, get_backbone("vgg11")) == "float32/openvino"
     assert pick_precision("float32/openvino", "torch", cpu, architecture) == "float32"
+    head = ProjectionHead(8, 0, 16, 2)
+    assert pick_precision(None, "auto", cpu, architecture, head=head) == f"{fast}/openvino-whole"
+    assert pick_precision("float32", "openvino", cpu, architecture, head=head) == "float32/openvino-whole"
+    assert pick_precision("bfloat16", "auto", cpu, architecture, head=head) == "bfloat16"
+    assert pick_precision("bfloat16/openvino", "auto", cpu, architecture, head=head) == "bfloat16/openvino"
+    assert pick_precision("bfloat16/openvino-whole", "auto", cpu, architecture) == "bfloat16/openvino-whole"
+    assert pick_precision("float32/openvino-whole", "torch", cpu, architecture, head=head) == "float32"
+    with torch.device("meta"):
+        large = PerceptronHead(8, 0, 2048, 2, hidden=2**13)
+    assert pick_precision(None, "auto", cpu, architecture, head=large) == f"{fast}/openvino"
     with pytest.raises(HashretError, match="no runtime 'onnx'; there are auto, torch, openvino"):
         pick_precision(None, "onnx", cpu, architecture)
     with pytest.raises(HashretError, match="no precision 'float8'; there are bfloat16, float32, bfloat16/openvino"):
@@ -119,15 +266,21 @@ def test_an_index_of_openvino_says_what_is_missing(architecture, monkeypatch):
     assert "hashret[openvino]" in raised.value.hint
 
 
-def test_lite0_is_near_to_torch():
+def lite0_layers():
+    """EfficientNet-Lite0 with random weights, which let nothing through before their outputs are normalised."""
+    torch.manual_seed(0)
     layers = BACKBONES["efficientnet_lite0"].build().eval()
-    architecture, images = get_backbone("efficientnet_lite0"), pixels(3, 64)
-    for module in layers.modules():  # random weights let nothing through before their outputs are normalised
+    for module in layers.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
     with torch.inference_mode():
-        layers.train()(architecture.normalize(torch.from_numpy(images)))
-        layers.eval()
+        layers.train()(get_backbone("efficientnet_lite0").normalize(torch.from_numpy(pixels(3, 64))))
+    return layers.eval()
+
+
+def test_lite0_is_near_to_torch():
+    layers, architecture, images = lite0_layers(), get_backbone("efficientnet_lite0"), pixels(3, 64)
+    with torch.inference_mode():
         expected = layers(architecture.normalize(torch.from_numpy(images)))
     maps = FrozenBackbone(layers, architecture, "cpu", "float32/openvino")(images)
     assert (maps.float() - expected).abs().max() < 1e-2 * expected.abs().max()
