@@ -94,8 +94,9 @@ def speed():
                 )
     for result in startup:
         medians, ratio = result["medians"], result["query_to_imports_wall"]
+        network = f"{result['arch']}, {result['precision']}, " if "arch" in result else ""
         lines.append(
-            f"| `hashret query` of one photograph, checkpoint of {result['checkpoint_mb']} MB "
+            f"| `hashret query` of one photograph, {network}checkpoint of {result['checkpoint_mb']} MB "
             f"| {medians['hashret query']['wall_s']:.1f} s "
             f"| `import torch, faiss`: {medians['import torch, faiss']['wall_s']:.1f} s "
             f"| {ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f}) | {result['commit']} |"

@@ -3,14 +3,15 @@
     python -m benchmarks.run.startup --work runs/64 --photo photo.jpg
     python -m benchmarks.run.startup --work runs/64 --photo photo.jpg --against ../before
 
---work is a folder in which benchmarks/run/full_run.py has run: it holds the checkpoint and the index. --against is a
-checkout of another commit, whose query of the same index is timed in the same rounds. Rounds alternate; seconds are CPU
-time of the process with its children, and wall time.
+--work is a folder in which benchmarks/run/full_run.py has run, or any other that holds the checkpoint, its record and
+the index. --against is a checkout of another commit, whose query of the same index is timed in the same rounds. Rounds
+alternate, behind one that fills caches; seconds are CPU time of the process with its children, and wall time.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import subprocess
@@ -56,6 +57,9 @@ def main():
 
     checkpoint = (options.work / "model.safetensors").stat().st_size
     result = {"rounds": options.rounds, "checkpoint_mb": round(checkpoint / 1e6), "medians": medians}
+    record, index = (json.loads((options.work / name).read_text()) for name in ("model.json", "index/index.json"))
+    result |= {name: record[name] for name in ("arch", "method", "bits", "image_size", "seed")}
+    result |= {"precision": index["precision"], "photographs": index["count"]}
     result["query_to_imports_wall"] = ratio("hashret query", "import torch, faiss")
     if options.against:
         head = subprocess.check_output(["git", "-C", options.against, "rev-parse", "--short", "HEAD"], text=True)
@@ -74,6 +78,7 @@ def median(values):
 def run(command, folder, package):
     """(CPU seconds, wall seconds) of a command that imports the package of a checkout."""
     environment = os.environ | {"PYTHONPATH": str(package)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # users have the bytecode
     before, started = os.times(), time.perf_counter()
     subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL, env=environment)
     after = os.times()
