@@ -1,8 +1,11 @@
 """Load on the service: uploads by 1, 8 and 32 clients at once, against a handler without batching, in one run.
 
     python -m benchmarks.run.service_load --work runs/64
+    python -m benchmarks.run.service_load --work runs/lite0 --photos corel5k/images --width 640 --clients 1 8
 
-The folder is one of `benchmarks/run/full_run.py`: a real CIFAR-10 encoder and index. Three servers hold them: `hashret
+The folder is one of `benchmarks/run/full_run.py`, a real CIFAR-10 encoder and index, or any other that holds a
+checkpoint, its record and the index. With --width, photographs are enlarged to so many pixels and saved as JPEG, so
+that an upload is of a usual size. The result goes by the name of the folder. Three servers hold them: `hashret
 serve`; the same with --batch 1; and "naive", a FastAPI handler that decodes, encodes and searches in the framework's
 thread pool, as one would write it first. Rounds alternate between them while the others are idle; clients post test
 photographs over connections that stay open. Every answer must be the one that the naive handler gives.
@@ -12,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import http.client
+import io
 import json
 import subprocess
 import sys
@@ -20,6 +24,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from benchmarks.lib import common
 
@@ -55,17 +60,21 @@ HITS = 20
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder of benchmarks/run/full_run.py")
-    parser.add_argument("--photos", type=Path, help="CIFAR-10 as class folders; default: --work/../cifar10")
+    parser.add_argument("--photos", type=Path, help="folder of photographs; default: --work/../cifar10/test")
+    parser.add_argument("--width", type=int, help="of the photographs, in pixels")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=6, help="of a round of a server")
-    parser.add_argument("--name", default="service_load")
+    parser.add_argument("--name", help="of the result; default: service_load_FOLDER")
     parser.add_argument("--results", type=Path, default=common.RESULTS)
     options = parser.parse_args()
-    folder = (options.photos or options.work.parent / "cifar10") / "test"
-    photos = [path.read_bytes() for path in sorted(folder.rglob("*.png"))[::13]]
-    record = json.loads((options.work / "model.json").read_text())
-    result = {"image_size": record["image_size"], "method": record["method"], "bits": record["bits"], "seed": 0}
+    folder = options.photos or options.work.parent / "cifar10" / "test"
+    paths = sorted(path for path in folder.rglob("*") if path.suffix in (".png", ".jpg", ".jpeg"))[::13]
+    photos = [enlarged(path, options.width) if options.width else path.read_bytes() for path in paths]
+    record, index = (json.loads((options.work / name).read_text()) for name in ("model.json", "index/index.json"))
+    result = {name: record[name] for name in ("image_size", "method", "bits", "arch")} | {"seed": 0}
+    result |= {"precision": index["precision"], "indexed": index["count"], "width": options.width}
+    result |= {"upload_kb": round(float(np.median([len(photo) for photo in photos])) / 1000, 1)}
     result |= {"photographs": len(photos), "rounds": options.rounds, "seconds": options.seconds, "cells": []}
     servers = {name: start(arguments, options.work) for name, arguments in SERVERS.items()}
     try:
@@ -77,7 +86,15 @@ def main():
     finally:
         for process, _ in servers.values():
             process.terminate()
-    common.save(options.name, result, options.results)
+    common.save(options.name or f"service_load_{options.work.name}", result, options.results)
+
+
+def enlarged(path, width):
+    """A photograph of so many pixels across, as the bytes of a JPEG file."""
+    picture, file = Image.open(path).convert("RGB"), io.BytesIO()
+    size = width, round(width * picture.height / picture.width)
+    picture.resize(size, Image.Resampling.BICUBIC).save(file, "JPEG", quality=92)
+    return file.getvalue()
 
 
 def start(arguments, work):
@@ -91,7 +108,7 @@ def start(arguments, work):
 
 
 def post(connection, photo):
-    connection.request("POST", f"/api/query?k={HITS}", photo, {"content-type": "image/png"})
+    connection.request("POST", f"/api/query?k={HITS}", photo, {"content-type": "image/*"})
     response = connection.getresponse()
     return response.status, response.read()
 
