@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import threading
+from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,6 +30,7 @@ from ..records import fields, or_none, text, whole
 from ..vectors import Vectors
 
 _CONVERSION = 2  # counts up when networks come to be converted otherwise, so that they are converted anew
+_BLOCKS = (1, 2, 4)  # images, of which few at a time have activations that stay in the processor's caches
 _HINTS = {"bfloat16": "bf16", "float32": "f32"}
 _NETWORK, _WEIGHTS, _RECORD = "network.xml", "network.bin", "network.json"
 _OF_HEAD = {"backbone": text("[0-9a-f]{20}", "no name of a folder"), "fc_width": or_none(whole(1))}
@@ -41,40 +43,52 @@ def has_openvino() -> bool:
     return find_spec("openvino") is not None
 
 
+@cache
+def _core() -> Any:
+    """Return the one core of this process, which goes on to its end.
+
+    A core that runs networks on a CPU with AMX gives the thread another stack for signals, and at its own end the stack
+    that it found: with several cores that may be one which is no longer there, and the next signal ends the process.
+    """
+    import openvino
+
+    return openvino.Core()
+
+
 class OpenVINONetwork:
     """A network that OpenVINO runs: an array (n, ...) -> a list of its outputs, arrays (n, ...).
 
-    Up to ``together`` rows are computed by all threads together, which answers one soonest. Of more, each thread
-    computes ``block`` rows at a time of its own, since threads that wait for one another at each layer get less done,
-    and a network that is made for one shape is a tenth faster.
+    Each thread computes blocks of rows of its own, since threads that wait for one another at each layer get less done.
+    Of few rows the blocks are smaller, so that all threads have some. A network is made for each size of block, which
+    is faster than one for any number of rows.
 
     Args:
         name: of the network, for messages.
         network: as `kept` and `keep` return it.
         number_format: in which it computes, one of `hashret.precision.FORMATS`.
-        together, block: numbers of rows. Where one network must give the same numbers in either way, that has to be
-            seen; with ``block`` 1 and ``together`` 0 each row is computed by the same steps, whatever the network.
+        blocks: sizes of block, ascending. With blocks of 1 alone, each row is computed by the same steps, whatever the
+            network; with others, it has to be seen that they give the same numbers.
+        together: whether all threads compute a row that comes alone, which answers it soonest.
 
     Raises:
         HashretError: OpenVINO cannot run it, when it is first called.
     """
 
-    def __init__(self, name: str, network: Any, number_format: str, *, together: int, block: int) -> None:
-        self.name, self.network, self.together, self.block = name, network, together, block
+    def __init__(self, name: str, network: Any, number_format: str, blocks: Sequence[int], *, together: bool) -> None:
+        self.name, self.network, self.blocks, self.together = name, network, blocks, together
         self.threads = _threads()
         self._settings = {
             "INFERENCE_PRECISION_HINT": _HINTS[number_format],
             "INFERENCE_NUM_THREADS": self.threads,
         }
-        self._compiled: dict[int | None, Any] = {}  # by rows of a block, None for any number
+        self._compiled: dict[tuple[int, int], Any] = {}  # by rows of a block and blocks at a time
         self._lock = threading.Lock()
         self._queues = threading.local()  # as a queue answers one thread at a time
 
     def __call__(self, x: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
         """Return the outputs for the rows of an array, of which there is one at least, in arrays of their own."""
         n = len(x)
-        block = None if n <= self.together else self.block
-        rows = block or n
+        rows = next((rows for rows in self.blocks if n <= rows * self.threads), self.blocks[-1])
         blocks = [np.ascontiguousarray(x[start : start + rows]) for start in range(0, n, rows)]
         if len(blocks[-1]) < rows:
             blocks[-1] = np.concatenate([blocks[-1], np.zeros((-n % rows, *x.shape[1:]), x.dtype)])
@@ -83,34 +97,30 @@ class OpenVINONetwork:
         def take(request: Any, number: int) -> None:
             outputs[number] += [np.array(tensor.data[: n - number * rows]) for tensor in request.output_tensors]
 
-        queue = self._queue(block)
+        queue = self._queue(rows, 1 if n == 1 and self.together else self.threads)
         queue.set_callback(take)
         for number, part in enumerate(blocks):
             queue.start_async([part], number, share_inputs=True)
         queue.wait_all()
         return [np.concatenate(parts) for parts in zip(*outputs, strict=True)]
 
-    def _queue(self, block: int | None) -> Any:
-        """Return this thread's requests to the network for such a block, of a thread; None: for any number, of all."""
+    def _queue(self, rows: int, streams: int) -> Any:
+        """Return this thread's requests to the network for so many rows, which computes so many blocks at a time."""
         from openvino import AsyncInferQueue
 
-        queues: dict[int | None, Any] = self._queues.__dict__.setdefault("by_block", {})
-        if block not in queues:
+        kind, queues = (rows, streams), self._queues.__dict__.setdefault("by_kind", {})
+        if kind not in queues:
             with self._lock:
-                if block not in self._compiled:
-                    self._compiled[block] = self._compile(block)
-            queues[block] = AsyncInferQueue(self._compiled[block], self.threads if block else 1)
-        return queues[block]
+                if kind not in self._compiled:
+                    self._compiled[kind] = self._compile(rows, streams)
+            queues[kind] = AsyncInferQueue(self._compiled[kind], streams)
+        return queues[kind]
 
-    def _compile(self, block: int | None) -> Any:
-        import openvino
-
-        core, network = openvino.Core(), self.network
+    def _compile(self, rows: int, streams: int) -> Any:
+        network = self.network.clone()
         try:
-            if block:
-                network = network.clone()
-                network.reshape({0: [block, *network.inputs[0].partial_shape.get_max_shape()[1:]]})
-            return core.compile_model(network, "CPU", self._settings | {"NUM_STREAMS": self.threads if block else 1})
+            network.reshape({0: [rows, *network.inputs[0].partial_shape.get_max_shape()[1:]]})
+            return _core().compile_model(network, "CPU", self._settings | {"NUM_STREAMS": streams})
         except RuntimeError as error:
             raise cannot_run(self.name, error) from None
 
@@ -123,12 +133,12 @@ def cannot_run(name: str, error: Exception) -> HashretError:
 
 def backbone_network(name: str, network: Any, number_format: str) -> OpenVINONetwork:
     """Return a backbone: uint8 (n, 3, s, s) -> float16 feature maps."""
-    return OpenVINONetwork(name, network, number_format, together=8, block=4)  # whose activations stay in the caches
+    return OpenVINONetwork(name, network, number_format, _BLOCKS, together=True)
 
 
 def head_network(name: str, network: Any) -> OpenVINONetwork:
     """Return a head: float32 feature maps -> hash outputs and, where there are such, what the hash layer reads."""
-    return OpenVINONetwork(f"the head {name}", network, "float32", together=0, block=1)
+    return OpenVINONetwork(f"the head {name}", network, "float32", [1], together=False)
 
 
 def head_outputs(
@@ -205,10 +215,8 @@ def _files(folder: Path) -> list[bytes]:
 
 
 def _read(files: list[bytes]) -> Any:
-    import openvino
-
     network, weights = files
-    return openvino.Core().read_model(network, weights)
+    return _core().read_model(network, weights)
 
 
 def _sha256(files: list[bytes], said: dict[str, Any]) -> str:

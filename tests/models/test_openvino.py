@@ -1,6 +1,7 @@
 """Backbones run by OpenVINO: near to torch's, the same alone and in any batch, and recorded where codes are."""
 
 import json
+import signal
 import subprocess
 import sys
 
@@ -291,3 +292,29 @@ def test_lite0_is_near_to_torch():
 def test_load_encoder_takes_the_cpu_for_an_index_of_openvino(model, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert load_encoder(model, "auto", "float32/openvino").device.type == "cpu"
+
+
+SIGNALLED = """
+import gc, signal
+import numpy as np, openvino
+from openvino import opset13
+from hashret.models.openvino_runtime import OpenVINONetwork
+signal.signal(signal.SIGCHLD, lambda *_: None)
+x = opset13.parameter([-1, 64], np.float32)
+model = openvino.Model([opset13.matmul(x, np.ones((64, 64), np.float32), False, False)], [x])
+networks = [OpenVINONetwork("product", model, "bfloat16", [1], together=True) for _ in range(3)]
+for network in networks:
+    network(np.ones((1, 64), np.float32))
+del network
+while networks:
+    networks.pop(0)
+    gc.collect()
+    signal.raise_signal(signal.SIGCHLD)
+print("alive")
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGCHLD"), reason="there is no SIGCHLD here")
+def test_a_process_takes_signals_when_networks_are_gone():
+    done = subprocess.run([sys.executable, "-c", SIGNALLED], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr
