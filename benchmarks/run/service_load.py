@@ -45,7 +45,9 @@ async def query(request: Request, k: int = 20):
     hits = await run_in_threadpool(searcher.search, io.BytesIO(data), k)
     return {"hits": [hit.as_dict() for hit in hits]}
 
-listening = socket.create_server(("127.0.0.1", 0))
+listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # else asyncio leaves Nagle's delay
+listening.bind(("127.0.0.1", 0))
+listening.listen(128)
 print(f"photographs at http://127.0.0.1:{listening.getsockname()[1]};", flush=True)
 uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listening])
 """

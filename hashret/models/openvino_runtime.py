@@ -66,7 +66,7 @@ class OpenVINONetwork:
         name: of the network, for messages.
         network: as `kept` and `keep` return it.
         number_format: in which it computes, one of `hashret.precision.FORMATS`.
-        blocks: sizes of block, ascending. With blocks of 1 alone, each row is computed by the same steps, whatever the
+        blocks: sizes of block, from 1 on. With blocks of 1 alone, each row is computed by the same steps, whatever the
             network; with others, it has to be seen that they give the same numbers.
         together: whether all threads compute a row that comes alone, which answers it soonest.
 
@@ -89,19 +89,24 @@ class OpenVINONetwork:
         """Return the outputs for the rows of an array, of which there is one at least, in arrays of their own."""
         n = len(x)
         rows = next((rows for rows in self.blocks if n <= rows * self.threads), self.blocks[-1])
-        blocks = [np.ascontiguousarray(x[start : start + rows]) for start in range(0, n, rows)]
-        if len(blocks[-1]) < rows:
-            blocks[-1] = np.concatenate([blocks[-1], np.zeros((-n % rows, *x.shape[1:]), x.dtype)])
+        sizes = [rows] * (n // rows)
+        for smaller in reversed(self.blocks):  # of which one is 1
+            sizes += [smaller] * ((n - sum(sizes)) // smaller)
+        ends = np.cumsum(sizes).tolist()
+        blocks = [np.ascontiguousarray(x[end - size : end]) for size, end in zip(sizes, ends, strict=True)]
         outputs: list[list[npt.NDArray[Any]]] = [[] for _ in blocks]
 
         def take(request: Any, number: int) -> None:
-            outputs[number] += [np.array(tensor.data[: n - number * rows]) for tensor in request.output_tensors]
+            outputs[number] += [np.array(tensor.data) for tensor in request.output_tensors]
 
-        queue = self._queue(rows, 1 if n == 1 and self.together else self.threads)
-        queue.set_callback(take)
-        for number, part in enumerate(blocks):
-            queue.start_async([part], number, share_inputs=True)
-        queue.wait_all()
+        streams = 1 if n == 1 and self.together else self.threads
+        queues = {size: self._queue(size, streams) for size in set(sizes)}
+        for queue in queues.values():
+            queue.set_callback(take)
+        for number, block in enumerate(blocks):
+            queues[len(block)].start_async([block], number, share_inputs=True)
+        for queue in queues.values():
+            queue.wait_all()
         return [np.concatenate(parts) for parts in zip(*outputs, strict=True)]
 
     def _queue(self, rows: int, streams: int) -> Any:
