@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import time
 from dataclasses import dataclass, field, replace
@@ -78,7 +79,7 @@ class Service:
     decoding: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_DECODING))
 
 
-def the_service(request: Request) -> Service:
+async def the_service(request: Request) -> Service:  # as FastAPI gives a plain function to another thread
     """Return the `Service` of the application."""
     service: Service = request.app.state.service
     return service
@@ -88,9 +89,15 @@ Id = Annotated[int, Path(ge=0, le=2**63 - 1)]
 Shared = Annotated[Service, Depends(the_service)]
 
 
-def with_exact_label(request: Request, parameters: Annotated[SearchParameters, Depends()]) -> SearchParameters:
+async def with_exact_label(request: Request, **given: Any) -> SearchParameters:
     """Return the parameters with the label by the bytes of the address: a class may have a name that is not UTF-8."""
-    return replace(parameters, label=dict(exact_parameters(request)).get("label"))
+    return SearchParameters(**given | {"label": dict(exact_parameters(request)).get("label")})
+
+
+# FastAPI takes parameters as the signature has them.
+_request = inspect.Parameter("request", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=Request)
+_searched = inspect.signature(SearchParameters, eval_str=True).parameters.values()
+vars(with_exact_label)["__signature__"] = inspect.Signature([_request, *_searched])
 
 
 def exact_parameters(request: Request) -> list[tuple[str, str]]:
