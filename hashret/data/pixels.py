@@ -77,12 +77,14 @@ def _by_strips(image: Picture, convert: Callable[[Picture], Picture], mode: str 
     """Return a new image of what ``convert`` makes of each strip."""
     from PIL import Image
 
-    whole = Image.new(mode, image.size)
+    whole: Picture | None = None
     for top, strip in strips(image):
         converted = convert(strip)
         if converted.size == image.size:
             return converted
+        whole = whole or Image.new(mode, image.size)
         whole.paste(converted, (0, top))
+    assert whole is not None
     return whole
 
 
