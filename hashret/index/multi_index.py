@@ -94,12 +94,26 @@ def _bits_at(code: Codes, bits: Int, first: Int, length: Int) -> np.uint64:
     return value
 
 
+@_inlined
+def _rotated(code: Codes, bits: Int, first: Int) -> np.uint64:
+    """Return a packed code of at most 64 bits so turned that bit ``first`` is the highest of the result."""
+    value, width = np.uint64(0), (bits + 7) >> 3
+    for byte in range(width):
+        value |= np.uint64(code[byte]) << np.uint64(56 - 8 * byte)
+    value = value >> np.uint64(64 - bits) << np.uint64(64 - bits)
+    return (value << np.uint64(first)) | (value >> np.uint64(bits - first)) if first else value
+
+
 @_compiled
 def _count_buckets(codes: Codes, bits: Int, offset: Int, length: Int, starts: NDArray[np.uint32]) -> None:
     """Count the codes of each bucket of a table: codes uint8 (m, w) -> where each begins, starts (2^length + 1,)."""
     starts[:] = 0
     for number in range(len(codes)):
-        starts[np.int64(_bits_at(codes[number], bits, offset, length)) + 1] += np.uint32(1)
+        if bits <= 64:
+            bucket = np.int64(_rotated(codes[number], bits, offset) >> np.uint64(64 - length))
+        else:
+            bucket = np.int64(_bits_at(codes[number], bits, offset, length))
+        starts[bucket + 1] += np.uint32(1)
     for bucket in range(1, len(starts)):
         starts[bucket] += starts[bucket - 1]
 
@@ -109,14 +123,23 @@ def _fill_buckets(
     codes: Codes, bits: Int, offset: Int, length: Int, places: NDArray[np.uint32], first: Int, last: Int,
     numbers: NDArray[np.uint32], rest: NDArray[Any], rest_length: Int,
 ) -> None:  # fmt: skip
-    """Put the codes of the buckets from ``first`` to ``last`` side by side; ``places`` is where each begins in them."""
+    """Put the codes of the buckets from ``first`` to ``last`` side by side; ``places`` is where each begins in them.
+
+    Codes of up to 64 bits are taken as one word, which is several times as fast as byte by byte.
+    """
     for number in range(len(codes)):
-        bucket = np.int64(_bits_at(codes[number], bits, offset, length))
+        if bits <= 64:
+            word = _rotated(codes[number], bits, offset)
+            bucket = np.int64(word >> np.uint64(64 - length))
+            further = (word << np.uint64(length)) >> np.uint64(64 - rest_length) if rest_length else np.uint64(0)
+        else:
+            bucket = np.int64(_bits_at(codes[number], bits, offset, length))
+            further = _bits_at(codes[number], bits, offset + length, rest_length)
         if first <= bucket < last:
             place = places[bucket - first]
             places[bucket - first] = place + np.uint32(1)
             numbers[place] = number
-            rest[place] = _bits_at(codes[number], bits, offset + length, rest_length)
+            rest[place] = further
 
 
 class Buckets(NamedTuple):
