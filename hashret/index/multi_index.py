@@ -114,8 +114,8 @@ def _count_buckets(codes: Codes, bits: Int, offset: Int, length: Int, starts: ND
         else:
             bucket = np.int64(_bits_at(codes[number], bits, offset, length))
         starts[bucket + 1] += np.uint32(1)
-    for bucket in range(1, len(starts)):
-        starts[bucket] += starts[bucket - 1]
+    for number in range(1, len(starts)):
+        starts[number] += starts[number - 1]
 
 
 @_compiled
