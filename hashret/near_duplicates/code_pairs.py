@@ -6,6 +6,9 @@ Manku, Jain & Das Sarma, "Detecting near-duplicates for web crawling", WWW 2007.
 substrings of Norouzi, Punjani & Fleet, "Fast exact search in Hamming space with multi-index hashing", TPAMI 2014; with
 more blocks there is more to sort and less to compare. A sample of the codes tells which B costs least, or whether faiss
 compares all codes faster: where codes are few, short or crowded, or the radius is large.
+
+The tables of `hashret.index.multi_index` answer one query at a time. Asked for each code in turn, on a million uniform
+or clumped codes of 48 bits, they took longer than the blocks wherever both were measured, and find each pair twice.
 """
 
 from __future__ import annotations
