@@ -18,7 +18,8 @@ from ..index import Database, Index, Item, open_index, rerank
 from ..index.calibration import Calibration
 from ..index.paths import is_named, path_matches, readings
 from ..vectors import Vectors
-from .engine import ALL, Engine, Filter, Rows, concatenated, connect
+from .codes import CodeTable, connect_codes, record_of
+from .engine import ALL, Engine, Filter, Nearest, Rows, concatenated, connect
 from .exporting import FORMAT, described, digest
 from .names import parse
 
@@ -43,8 +44,16 @@ def open_collection(name: str, values: StrPath | None = None) -> Collection:
         if beside and digest(beside) != record["source"]:
             raise HashretError(f"{values} is not, or no longer, the index that {engine.address} was exported from")
         engine.open(record)
+        table = None
+        if record["format"] > 1:
+            codes = connect_codes(engine.address)
+            unless_opened.callback(codes.close)
+            if codes.description() != described(record):
+                raise HashretError(f"{codes.address} was dropped or replaced", hint="run hashret export again")
+            codes.open(record_of(record))
+            table = CodeTable(codes, bool(record["values"]))
         unless_opened.pop_all()
-        return Collection(engine, beside)
+        return Collection(engine, beside, table)
 
 
 def _checked(engine: Engine, record: dict[str, Any] | None) -> dict[str, Any]:
@@ -66,11 +75,14 @@ class Collection(Database):
     Args:
         engine: that holds it, opened.
         beside: the `hashret.index.Index` it was exported from, to take the hash outputs for the re-rank from.
+        codes: its distinct codes; None of a collection that an earlier hashret wrote, whose photographs are searched.
     """
 
-    def __init__(self, engine: Engine, beside: Index | None = None) -> None:
-        self.engine, self.meta, self.beside = engine, engine.record, beside
+    def __init__(self, engine: Engine, beside: Index | None = None, codes: CodeTable | None = None) -> None:
+        self.engine, self.meta, self.beside, self.codes = engine, engine.record, beside, codes
         weakref.finalize(self, engine.close)
+        if codes is not None:
+            weakref.finalize(self, codes.engine.close)
 
     def __len__(self) -> int:
         return int(self.meta["count"])
@@ -97,7 +109,10 @@ class Collection(Database):
         if not k or not len(codes):
             return np.zeros((len(codes), k), np.int32), np.zeros((len(codes), k), np.int64)
         _, first, inverse = np.unique(codes, axis=0, return_index=True, return_inverse=True)
-        answers = self.engine.search(codes[first], k, _where(among))
+        if self.codes is not None and among is None:
+            answers: Sequence[Nearest] = self.codes.nearest(codes[first], k)
+        else:
+            answers = self.engine.search(codes[first], k, _where(among))
         least = min(len(ids) for _, ids in answers)
         if least < k:
             raise self.engine.wrong(f"it answered with {least} photographs where {k} are nearest")
@@ -120,8 +135,13 @@ class Collection(Database):
             raise HashretError("an engine keeps no features", hint="name the index that was exported with --values")
         if rerank_by != "asymmetric" and not self.has_hash_outputs:
             raise HashretError("this collection keeps no values", hint="take --rerank-by asymmetric")
-        distinct, numbers = np.unique(positions, return_inverse=True)
         field = "codes" if rerank_by == "asymmetric" else "hash_outputs"
+        latest = None if self.codes is None else self.codes.latest()
+        if latest is not None:
+            numbers = np.minimum(np.searchsorted(latest.ids, positions), len(latest.ids) - 1)
+            if np.array_equal(latest.ids[numbers], positions):
+                return rerank.rerank(queries, getattr(latest, field), numbers, rerank_by)
+        distinct, numbers = np.unique(positions, return_inverse=True)
         compared = getattr(self.engine.fetch(distinct, field), field)
         return rerank.rerank(queries, compared, numbers.reshape(positions.shape), rerank_by)
 

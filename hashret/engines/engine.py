@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,6 +97,14 @@ class Rows:
         return Rows(self.ids[numbers], *(taken(getattr(self, field)) for field in STORED))
 
 
+class RowsFound(NamedTuple):
+    """What a query has found: ``distances`` int32 and ``ids`` int64 (n,) by (distance, id), and n ``paths``."""
+
+    distances: Distances
+    ids: Positions
+    paths: list[str]
+
+
 @old_attributes
 class Engine(ABC):
     """A collection in an engine.
@@ -163,6 +171,22 @@ class Engine(ABC):
     @abstractmethod
     def search(self, codes: Codes, k: int, where: Filter = ALL) -> Sequence[Nearest]:
         """Return for each query, packed (nq, w), the k nearest; fewer only where there are no more."""
+
+    def search_with_paths(self, codes: Codes, k: int) -> Sequence[RowsFound]:
+        """Return `search_and_fetch`, in one request where the engine can do that.
+
+        Then it may leave out the farthest of the k where others are as far, down to none.
+        """
+        return self.search_and_fetch(codes, k)
+
+    def search_and_fetch(self, codes: Codes, k: int) -> Sequence[RowsFound]:
+        """Return for each query the k nearest with their paths; k are there. Raises EngineError if fewer are found."""
+        nearest = self.search(codes, k)
+        if (least := min(len(ids) for _, ids in nearest)) < k:
+            raise self.wrong(f"it answered with {least} codes where {k} are nearest")
+        distinct = np.unique([ids for _, ids in nearest])
+        paths = dict(zip(distinct.tolist(), self.fetch(distinct, "paths").paths or (), strict=True))
+        return [RowsFound(D, ids, [paths[id] for id in ids.tolist()]) for D, ids in nearest]
 
     @abstractmethod
     def within(self, code: NDArray[np.uint8], radius: int, where: Filter = ALL) -> Nearest:

@@ -1,6 +1,6 @@
 """`hashret export`: an index into an engine, a batch at a time.
 
-Beside the collection the engine keeps a record: what `index.json` says, whether the collection is ``complete``, and
+The photographs are one collection, the distinct codes another beside it, see `hashret.engines.codes`. And the engine keeps a record: what `index.json` says, whether the collection is ``complete``, and
 ``source``, a digest of the files it came from. The record says complete last of all, once the engine has counted as
 many photographs as the index has, so that what a killed export left is never taken for a whole collection. The same
 export run again finds what is there by its counts, and goes on.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,11 +23,13 @@ from ..index import Index, open_index
 from ..progress import Progress, takes_quiet
 from ..renamed import old_attributes
 from ..results import Result
+from .codes import Chunks, CodeTable, address_of, record_of
 from .engine import Engine, Filter, Rows, connect
 from .names import EngineAddress, parse
 
-FORMAT = 1
+FORMAT = 2  # 1 had no codes beside the photographs
 _BATCH = 5000
+_OURS = "hashret "  # begins the description of a collection
 _KEPT = (
     "bits", "encoder", "precision", "image_size", "rerank_by", "classes", "protocol", "count", "generation", "next_id",
 )  # fmt: skip
@@ -77,25 +79,44 @@ def export(
             hint="encode its vectors without ids",
         )
     address = parse(to, collection)
-    with contextlib.closing(connect(address, create=True)) as engine:
+    codes_address = address_of(address)
+    with (
+        contextlib.closing(connect(address, create=True)) as engine,
+        contextlib.closing(connect(codes_address, create=True)) as codes,
+    ):
         record = _record(local, approximate)
         earlier, description = engine.read_record(), engine.description()
         _check(address, earlier, description, record, overwrite)
+        codes_description = codes.description()
+        if codes_description is not None and not codes_description.startswith(_OURS):
+            raise HashretError(f"{codes_address} exists already and is no collection of hashret's; name another")
         same = earlier is not None and _same(earlier, record)
-        if earlier is not None and same and earlier["complete"] and description is not None:
+        whole = description is not None and description == codes_description
+        if earlier is not None and same and earlier["complete"] and whole:
             return Export(str(address), len(local), 0, earlier["recall"])
-        if earlier is not None and description is not None and not same:
+        if earlier is not None and not (same and whole):
             engine.save_record(earlier | {"complete": False})
+        resumed, codes_resumed = same and description is not None, same and codes_description == described(record)
+        if not codes_resumed or not resumed:
+            codes.drop()
+        if not resumed:
             engine.drop()
+        chunks = Chunks(local)
+        record["code_rows"] = len(chunks)
         engine.save_record(record)
         engine.create(record, described(record))
-        written = _write(engine, local, description is not None and same)
-        engine.finish()
-        if (count := engine.count()) != len(local):
-            raise engine.wrong(f"it counts {count:,} photographs of {len(local):,}")
-        record["recall"] = _recall(engine, local) if approximate else None
+        codes.create(record_of(record), described(record))
+        progress = Progress("export", len(local), "photographs")
+        written = _write(engine, batches(local, _BATCH), resumed, progress)
+        progress.close()
+        _write(codes, chunks.batches(_BATCH), codes_resumed and resumed)
+        for one, there in ((engine, len(local)), (codes, len(chunks))):
+            one.finish()
+            if (count := one.count()) != there:
+                raise one.wrong(f"it counts {count:,} rows of {there:,}")
+        record["recall"] = _recall(codes, local) if approximate else None
         engine.save_record(record | {"complete": True})
-        return Export(str(address), count, written, record["recall"])
+        return Export(str(address), len(local), written, record["recall"])
 
 
 def digest(index: Index) -> str:
@@ -106,7 +127,7 @@ def digest(index: Index) -> str:
 
 def described(record: dict[str, Any]) -> str:
     """Return the description of a collection, by which hashret knows its own."""
-    return f"hashret {record['source']}"
+    return f"{_OURS}{record['source']}"
 
 
 def _record(index: Index, approximate: bool) -> dict[str, Any]:
@@ -138,20 +159,19 @@ def _check(
         raise HashretError(f"{address} exists already and is no collection of hashret's; name another")
     if not overwrite and not _same(earlier, record):
         state = "" if earlier["complete"] else "part of "
-        raise HashretError(
-            f"{address} holds {state}another export", hint="add --overwrite to replace it, or name another"
-        )
+        what = "an export by an earlier hashret" if earlier["format"] < FORMAT else "another export"
+        raise HashretError(f"{address} holds {state}{what}", hint="add --overwrite to replace it, or name another")
 
 
-def _write(engine: Engine, index: Index, resumed: bool) -> int:
-    """Write what the engine does not have, and return how many photographs that were."""
-    written, progress = 0, Progress("export", len(index), "photographs")
-    for rows in batches(index, _BATCH):
+def _write(engine: Engine, blocks: Iterable[Rows], resumed: bool, progress: Progress | None = None) -> int:
+    """Write what the engine does not have, and return how many rows that were."""
+    written = 0
+    for rows in blocks:
         if not resumed or engine.count(Filter(span=(int(rows.ids[0]), int(rows.ids[-1])))) != len(rows):
             engine.write(rows)
             written += len(rows)
-        progress.add(len(rows))
-    progress.close()
+        if progress:
+            progress.add(len(rows))
     return written
 
 
@@ -164,12 +184,13 @@ def batches(index: Index, size: int) -> Iterator[Rows]:
         yield Rows(index.ids[positions], index.codes_at(positions), outputs, labels, paths)
 
 
-def _recall(engine: Engine, index: Index) -> float:
+def _recall(codes_engine: Engine, index: Index) -> float:
     """Return the fraction of the nearest codes that the engine's index finds; of those at one distance, any do."""
     codes = index.codes_at(index.sample(_QUERIES))
     D, _ = index.nearest(codes, _NEAREST)
     right = 0
-    for exact, (approximate, _) in zip(D, engine.search(codes, D.shape[1]), strict=True):
+    table = CodeTable(codes_engine, index.has_hash_outputs)
+    for exact, (approximate, _) in zip(D, table.nearest(codes, D.shape[1]), strict=True):
         counts = [np.bincount(distances, minlength=index.bits + 1) for distances in (exact, approximate)]
         right += int(np.minimum(*counts).sum())
     return right / D.size

@@ -25,7 +25,19 @@ from pymilvus import DataType, MilvusClient, MilvusException
 
 from ..bits import Codes, Distances, Positions, code_width
 from ..errors import HashretError
-from .engine import ALL, CONNECT_SECONDS, SECONDS, STORED, Engine, EngineError, Filter, Nearest, Rows, Unreachable
+from .engine import (
+    ALL,
+    CONNECT_SECONDS,
+    SECONDS,
+    STORED,
+    Engine,
+    EngineError,
+    Filter,
+    Nearest,
+    Rows,
+    RowsFound,
+    Unreachable,
+)
 from .names import EngineAddress
 from .text import from_text, literally, sql_pattern, to_text
 
@@ -201,12 +213,25 @@ class Milvus(Engine):
     def search(self, codes: Codes, k: int, where: Filter = ALL) -> Sequence[Nearest]:
         if self.record["approximate"]:
             lists = _lists(self.record)
-            answers = self._search(codes, k, where, nprobe=max(1, lists // _PROBED))
+            answers = self._search(codes, k, where, nprobe=_probed(self.record))
             if min(len(ids) for _, ids in answers) < k:  # too few in the lists that were looked into
                 answers = self._search(codes, k, where, nprobe=lists)
             return answers
         answers = self._search(codes, min(k + 1, _MOST), where)
         return [self._settled(code, k, where, *answer) for code, answer in zip(codes, answers, strict=True)]
+
+    def search_with_paths(self, codes: Codes, k: int) -> Sequence[RowsFound]:
+        probes = {"nprobe": _probed(self.record)} if self.record["approximate"] else {}
+        found = []
+        for hits in self._hits(codes, k, ALL, ["path"], **probes):
+            D, ids = np.array(hits.distances, np.int32), np.array(hits.ids, np.int64)
+            if len(ids) < k:  # in the lists that were looked into
+                return self.search_and_fetch(codes, k)
+            order = np.lexsort((ids, D))
+            order = order[: len(D) if self.record["approximate"] else int((D < D.max()).sum())]  # see _settled
+            paths = [from_text(hits[number]["entity"]["path"]) for number in order.tolist()]
+            found.append(RowsFound(D[order], ids[order], paths))
+        return found
 
     def _settled(self, code: NDArray[np.uint8], k: int, where: Filter, D: Distances, ids: Positions) -> Nearest:
         """Return the k nearest with the least ids among the farthest: Milvus leaves open which of these it takes.
@@ -239,14 +264,19 @@ class Milvus(Engine):
 
     def _search(self, codes: Codes, limit: int, where: Filter, **params: Any) -> list[Nearest]:
         """Return for each query up to ``limit`` D int32 and ids int64, by (distance, id)."""
+        answers = self._hits(codes, limit, where, [], **params)
+        return [_sorted(np.array(hits.distances, np.int32), np.array(hits.ids, np.int64)) for hits in answers]
+
+    def _hits(self, codes: Codes, limit: int, where: Filter, fields: list[str], **params: Any) -> list[Any]:
+        """Return for each query up to ``limit`` of the client's hits, with some fields."""
         step, answers = max(1, _ANSWERS_AT_ONCE // limit), []
         for start in range(0, len(codes), step):
             answers += self._ask(
                 "search", self.name, [code.tobytes() for code in codes[start : start + step]], anns_field="code",
-                limit=limit, filter=_expression(where, self.record),
+                limit=limit, filter=_expression(where, self.record), output_fields=fields,
                 search_params={"metric_type": "HAMMING", "params": params},
             )  # fmt: skip
-        return [_sorted(np.array(hits.distances, np.int32), np.array(hits.ids, np.int64)) for hits in answers]
+        return answers
 
     def read(self, where: Filter, fields: Sequence[str]) -> Rows:
         names, expression = ["id", *(STORED[field] for field in fields)], _expression(where, self.record)
@@ -287,6 +317,11 @@ class Milvus(Engine):
 def _lists(record: dict[str, Any]) -> int:
     """Return the number of lists of the approximate index."""
     return max(1, min(65_536, int(4 * record["count"] ** 0.5)))
+
+
+def _probed(record: dict[str, Any]) -> int:
+    """Return how many of them a search looks into."""
+    return max(1, _lists(record) // _PROBED)
 
 
 def _expression(where: Filter, record: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ of their own. What is written goes by COPY, a transaction a batch.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import socket
 import threading
 from collections import deque
@@ -25,7 +26,19 @@ from psycopg.types.json import Jsonb
 
 from ..bits import Codes, code_width, unpack
 from ..errors import HashretError
-from .engine import ALL, CONNECT_SECONDS, SECONDS, STORED, Engine, EngineError, Filter, Nearest, Rows, Unreachable
+from .engine import (
+    ALL,
+    CONNECT_SECONDS,
+    SECONDS,
+    STORED,
+    Engine,
+    EngineError,
+    Filter,
+    Nearest,
+    Rows,
+    RowsFound,
+    Unreachable,
+)
 from .names import EngineAddress
 from .text import from_text, literally, sql_pattern, to_text
 
@@ -35,7 +48,8 @@ _RECORDS = "hashret_collections"
 _TYPES = ("int8", "bit", "vector", "text[]", "text")  # of the id and these
 _LOST = ("08", "57P", "53300")  # SQLSTATEs of connections that break, or find no address
 _QUERIES_AT_ONCE = 100
-_MOST_SEARCHED = 1000  # of pgvector's hnsw.ef_search
+_LEAST_SEARCHED, _MOST_SEARCHED = 200, 1000  # of pgvector's hnsw.ef_search
+_NOTHING = sql.SQL("")
 
 
 def open_engine(address: EngineAddress, create: bool = False, seconds: float = SECONDS) -> Postgres:
@@ -131,7 +145,7 @@ class Postgres(Engine):
         return zip(rows.ids.tolist(), bits, values, classes, map(to_text, paths), strict=True)
 
     def finish(self) -> None:
-        index = sql.Identifier(f"{self.address.collection[:50]}_hamming")
+        index = sql.Identifier(f"{self.address.collection[-55:]}_hamming")
         query = sql.SQL("CREATE INDEX IF NOT EXISTS {} ON {} USING hnsw (code bit_hamming_ops)")
 
         def finish(connection: Connection) -> None:
@@ -152,22 +166,35 @@ class Postgres(Engine):
         return "[" not in pattern
 
     def search(self, codes: Codes, k: int, where: Filter = ALL) -> Sequence[Nearest]:
+        return [nearest for nearest, _ in self._search(codes, k, where)]
+
+    def search_with_paths(self, codes: Codes, k: int) -> Sequence[RowsFound]:
+        found = [RowsFound(*nearest, paths) for nearest, paths in self._search(codes, k, ALL, sql.SQL(", path"))]
+        return found if min(len(one.ids) for one in found) == k else self.search_and_fetch(codes, k)
+
+    def _search(
+        self, codes: Codes, k: int, where: Filter, more: sql.SQL = _NOTHING
+    ) -> Sequence[tuple[Nearest, list[str]]]:
+        """Return for each query the k nearest, and their paths if these are ``more`` of the columns."""
         answers, approximate = [], self.record["approximate"]
         for start in range(0, len(codes), _QUERIES_AT_ONCE):
             block = codes[start : start + _QUERIES_AT_ONCE]
-            nearest = self._search(block, k, where, approximate)
-            if approximate and min(len(ids) for _, ids in nearest) < k:
-                nearest = self._search(block, k, where, False)  # the index gave up before it had found so many
+            nearest = self._search_block(block, k, where, more, approximate)
+            if approximate and min(len(ids) for (_, ids), _ in nearest) < k:
+                # The index gave up before it had found so many.
+                nearest = self._search_block(block, k, where, more, False)
             answers += nearest
         return answers
 
-    def _search(self, codes: Codes, k: int, where: Filter, approximate: bool) -> list[Nearest]:
+    def _search_block(
+        self, codes: Codes, k: int, where: Filter, more: sql.SQL, approximate: bool
+    ) -> list[tuple[Nearest, list[str]]]:
         condition, values = self._condition(where)
         query = sql.SQL(
-            "SELECT query, id, distance FROM unnest(%s::text[]::{bit}[]) WITH ORDINALITY AS queries (wanted, query), "
-            "LATERAL (SELECT id, (code <~> wanted)::bigint AS distance FROM {table} WHERE {condition} "
+            "SELECT query, id, distance{more} FROM unnest(%s::text[]::{bit}[]) WITH ORDINALITY AS queries (wanted, "
+            "query), LATERAL (SELECT id, (code <~> wanted)::bigint AS distance{more} FROM {table} WHERE {condition} "
             "ORDER BY code <~> wanted, id LIMIT %s) AS found ORDER BY query, distance, id"
-        ).format(bit=self._bit, table=self.table, condition=condition)
+        ).format(bit=self._bit, table=self.table, condition=condition, more=more)
         values = [self._bit_texts(codes), *values, k]
 
         def search(connection: Connection) -> list[Any]:
@@ -176,14 +203,19 @@ class Postgres(Engine):
             with connection.transaction():
                 if approximate:
                     connection.execute("SET LOCAL hnsw.iterative_scan = strict_order")
-                    connection.execute(f"SET LOCAL hnsw.ef_search = {max(40, min(_MOST_SEARCHED, 2 * k))}")
+                    connection.execute(f"SET LOCAL hnsw.ef_search = {max(_LEAST_SEARCHED, min(_MOST_SEARCHED, 2 * k))}")
                 else:
                     connection.execute("SET LOCAL enable_indexscan = off")
                 return connection.execute(query, values, binary=True).fetchall()
 
-        hits = np.array(self.run(search), np.int64).reshape(-1, 3)
-        ends = np.searchsorted(hits[:, 0], np.arange(1, len(codes)), "right")
-        return [(own[:, 2].astype(np.int32), own[:, 1]) for own in np.split(hits, ends)]
+        rows = self.run(search)
+        hits = np.array([row[:3] for row in rows], np.int64).reshape(-1, 3)
+        paths = [from_text(row[3]) for row in rows] if more is not _NOTHING else []
+        ends = np.searchsorted(hits[:, 0], np.arange(len(codes) + 1), "right").tolist()
+        return [
+            ((hits[start:end, 2].astype(np.int32), hits[start:end, 1]), paths[start:end])
+            for start, end in itertools.pairwise(ends)
+        ]
 
     def within(self, code: NDArray[np.uint8], radius: int, where: Filter = ALL) -> Nearest:
         condition, values = self._condition(where)

@@ -23,6 +23,8 @@ def to_text(path: str) -> str:
 
 def from_text(text: str) -> str:
     """Return the path of which `to_text` made a text."""
+    if text.isascii():  # long texts are
+        return text
     return _PRIVATE.sub(lambda match: bytes(ord(c) - _FIRST for c in match[0]).decode("utf-8", "surrogateescape"), text)
 
 

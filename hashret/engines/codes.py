@@ -1,0 +1,210 @@
+"""The distinct codes of a collection, in a collection of their own beside it: what an unfiltered search looks into.
+
+Trained codes repeat: among 50,000 photographs there may be a few thousand codes, and an engine that holds one row a
+photograph compares and sorts copies, of which its approximate index is full, too. Here a row is a code with up to some
+hundred photographs of it, chunks of the code by ascending id. It is stored as any photograph is: its id is the least id
+of its photographs, and its path a text of their ids and hash outputs, so that one request gives the re-rank what it
+compares.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import threading
+from base64 import b64decode, b64encode
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..bits import Codes, HashOutputs, Positions, code_width
+from ..errors import HashretError
+from ..index import Index
+from .engine import Engine, Nearest, Rows, RowsFound, connect
+from .names import EngineAddress
+
+SUFFIX = "__codes"  # of the collection's name
+_MOST_NAME = 63 - len(SUFFIX)
+_BYTES = 48_000  # of a row, at most, which are 64,000 letters; Milvus keeps 65,535
+_LEAST_ROWS = 6  # asked for
+_REMEMBERED = 33  # queries, whose number of rows is that of the next
+
+
+def address_of(address: EngineAddress) -> EngineAddress:
+    """Return the address of the codes of a collection. Raises HashretError where its name is too long for that."""
+    if len(address.collection) > _MOST_NAME:
+        raise HashretError(
+            f"{address.collection} is longer than the {_MOST_NAME} letters that an export's name may have"
+        )
+    return replace(address, collection=address.collection + SUFFIX)
+
+
+def connect_codes(address: EngineAddress, **options: Any) -> Engine:
+    """Return the `Engine` of the codes of a collection."""
+    return connect(address_of(address), **options)
+
+
+def record_of(record: dict[str, Any]) -> dict[str, Any]:
+    """Return the record of the codes of a collection, which follows from that of the collection."""
+    return record | {"values": False, "labels": None, "classes": [], "count": record["code_rows"]}
+
+
+def photographs_a_row(bits: int, values: bool) -> int:
+    """Return how many photographs of a code stand in one row."""
+    return max(1, min(512, _BYTES // _bytes_of(bits, values)))
+
+
+def _bytes_of(bits: int, values: bool) -> int:
+    """Return how many bytes of a row a photograph takes."""
+    return 8 + 4 * bits * values
+
+
+class Chunks:
+    """The photographs of an opened index by code, in chunks that are a row each, the rows by their least id.
+
+    Attributes:
+        order: int64 (n,), positions of the photographs, chunk by chunk.
+        starts: int64 (rows + 1,), where in ``order`` each chunk begins, and the end.
+    """
+
+    def __init__(self, index: Index) -> None:
+        self.index, most = index, photographs_a_row(index.bits, index.has_hash_outputs)
+        blocks = [*index.blocks(2**20)]
+        positions = np.concatenate(blocks) if blocks else np.empty(0, np.int64)
+        codes = index.codes_at(positions)
+        order = np.lexsort(codes.T[::-1])  # stable: ids ascend within a code
+        sorted_codes, n = codes[order], len(order)
+        new = np.ones(n, bool)
+        new[1:] = (sorted_codes[1:] != sorted_codes[:-1]).any(axis=1)
+        runs = np.flatnonzero(new)
+        place = np.arange(n) - np.repeat(runs, np.diff(np.append(runs, n)))
+        starts = np.flatnonzero(place % most == 0)
+        counts = np.diff(np.append(starts, n))
+        by_id = np.argsort(order[starts])
+        first, counts = starts[by_id], counts[by_id]
+        self.starts = np.concatenate([[0], np.cumsum(counts)])
+        self.order = positions[order[np.repeat(first - self.starts[:-1], counts) + np.arange(n)]]
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def batches(self, size: int) -> Iterator[Rows]:
+        """Yield the rows by id, of about ``size`` photographs at a time."""
+        index, last = self.index, 0
+        while last < len(self):
+            first = last
+            last = max(first + 1, int(np.searchsorted(self.starts, self.starts[first] + size, "right")) - 1)
+            starts = self.starts[first : last + 1]
+            positions = self.order[starts[0] : starts[-1]]
+            starts = starts - starts[0]
+            codes, ids = index.codes_at(positions[starts[:-1]]), index.ids[positions].astype("<i8")
+            outputs = np.asarray(index.hash_outputs[positions], "<f4") if index.has_hash_outputs else None
+            texts = []
+            for code, start, end in zip(codes, starts[:-1].tolist(), starts[1:].tolist(), strict=True):
+                packed = code.tobytes() + ids[start:end].tobytes()
+                texts.append(b64encode(packed + (b"" if outputs is None else outputs[start:end].tobytes())).decode())
+            yield Rows(ids[starts[:-1]].astype(np.int64), codes, None, [()] * len(codes), texts)
+
+
+class Photographs(NamedTuple):
+    """Photographs that a search has found: ``ids`` int64 (n,) ascend, packed ``codes`` (n, w), ``hash_outputs``."""
+
+    ids: Positions
+    codes: Codes
+    hash_outputs: HashOutputs | None
+
+
+class CodeTable:
+    """The codes of a collection, searched for photographs.
+
+    Args:
+        engine: of the codes, opened or created.
+    """
+
+    def __init__(self, engine: Engine, values: bool) -> None:
+        self.engine, self.bits, self.values = engine, int(engine.record["bits"]), values
+        self._rows_a_photograph = deque([1 / photographs_a_row(self.bits, values)], _REMEMBERED)
+        self._latest = threading.local()
+
+    def nearest(self, codes: Codes, k: int) -> list[Nearest]:
+        """Return for each query, packed (nq, w), the k nearest photographs by (distance, id); k are there.
+
+        Rows are asked for until what is nearer than all the others are k photographs, at the most k rows.
+        """
+        answers: dict[int, Nearest] = {}
+        seen: dict[int, tuple[Positions, Codes, HashOutputs | None]] = {}
+        left, total = np.arange(len(codes)), int(self.engine.record["count"])
+        rows = max(_LEAST_ROWS, math.ceil(k * statistics.median(self._rows_a_photograph)))
+        while len(left):
+            every = rows >= min(k, total)
+            if every:
+                found = self.engine.search_and_fetch(codes[left], min(k, total))
+            else:
+                found = self.engine.search_with_paths(codes[left], rows)
+            for query, one in zip(left.tolist(), found, strict=True):
+                for id, text in zip(one.ids.tolist(), one.paths, strict=True):
+                    if id not in seen:
+                        seen[id] = self._unpacked(id, text)
+                answer, used = _photographs(one, [seen[id][0] for id in one.ids.tolist()], every)
+                if len(answer[0]) >= k:
+                    answers[query] = answer[0][:k], answer[1][:k]
+                    needed = int(
+                        (used[:k].max() if len(one.ids) == rows else (one.distances <= answer[0][k - 1]).sum())
+                    )
+                    self._rows_a_photograph.append(1.1 * (needed + 2) / k)
+                elif every:
+                    raise self.engine.wrong(f"it answered with {len(answer[0])} photographs where {k} are nearest")
+            left = np.array([query for query in left.tolist() if query not in answers], np.int64)
+            rows *= 4
+        self._latest.rows = list(seen.values())
+        return [answers[query] for query in range(len(codes))]
+
+    def latest(self) -> Photographs | None:
+        """Return the photographs that this thread's latest search came across, None before one."""
+        rows = getattr(self._latest, "rows", None)
+        if not rows:
+            return None
+        ids = np.concatenate([row[0] for row in rows])
+        order = np.argsort(ids)
+        codes = np.repeat(np.concatenate([row[1] for row in rows]), [len(row[0]) for row in rows], axis=0)
+        outputs = np.concatenate([row[2] for row in rows])[order] if self.values else None
+        return Photographs(ids[order], codes[order], outputs)
+
+    def _unpacked(self, id: int, text: str) -> tuple[Positions, Codes, HashOutputs | None]:
+        """Return ids (n,), code (1, w) and hash outputs (n, bits) of a row."""
+        try:
+            packed, width = b64decode(text), code_width(self.bits)
+            count, rest = divmod(len(packed) - width, _bytes_of(self.bits, self.values))
+            ids = np.frombuffer(packed, "<i8", count, width).astype(np.int64, copy=False)
+        except ValueError:
+            count, rest = 0, 0
+        if count < 1 or rest or ids[0] != id:
+            raise self.engine.wrong(f"the row {id} of its codes cannot be read")
+        code = np.frombuffer(packed, np.uint8, width)[None]
+        outputs = np.frombuffer(packed, "<f4", count * self.bits, width + 8 * count) if self.values else None
+        return ids, code, None if outputs is None else outputs.reshape(count, self.bits)
+
+
+def _photographs(rows: RowsFound, ids: list[Positions], every: bool) -> tuple[Nearest, NDArray[np.int64]]:
+    """Return the photographs of the nearest rows, by (distance, id), and the number of the row of each.
+
+    Args:
+        rows: by (distance, id).
+        ids: of the photographs of each row.
+        every: whether there are no other rows that matter; else those photographs are left out that one of a row that
+            was not found might come before.
+    """
+    if not len(rows.ids):
+        return (np.empty(0, np.int32), np.empty(0, np.int64)), np.empty(0, np.int64)
+    counts = [len(one) for one in ids]
+    numbers, together = np.repeat(np.arange(len(ids)), counts), np.concatenate(ids)
+    D = rows.distances[numbers]
+    order = np.lexsort((together, D))
+    if not every:
+        last = (D < rows.distances[-1]) | ((D == rows.distances[-1]) & (together <= rows.ids[-1]))
+        order = order[: int(last.sum())]
+    return (D[order], together[order]), numbers[order]
