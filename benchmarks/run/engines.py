@@ -5,7 +5,8 @@
 Milvus Lite and a PostgreSQL of its own keep their files below --work; --milvus and --postgres name others that run.
 In each round every contender answers the same queries, in turn: one query and a batch of 32, by the Hamming stage alone
 (nearest 100) and by the whole path of an encoded query: 1,000 candidates, re-rank, ids and paths of ten hits. The
-values that the re-rank compares are asked of the engine, or taken from the index beside it.
+values that the re-rank compares are asked of the engine, or taken from the index beside it. "one row a photograph" is
+the same collection searched without its table of distinct codes, which is how one of format 1 is searched.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ def main():
     }
     folder = open_database(options.index, "cpu").warm()
     result = {
-        "items": len(folder), "bits": folder.bits, "nearest": NEAREST, "k": K, "candidates": CANDIDATES,
+        "items": len(folder), "distinct_codes": len(np.unique(folder.codes(), axis=0)),
+        "bits": folder.bits, "nearest": NEAREST, "k": K, "candidates": CANDIDATES,
         "rounds": BATCHES, "engines": {name: importlib.metadata.version(name) for name in PACKAGES},
         "export": {name: exported(options.index, *where) for name, where in names.items()},
     }  # fmt: skip
@@ -57,6 +59,8 @@ def main():
     for name, (where, _) in names.items():
         contenders[name] = open_database(where)
         contenders[f"{name}, values beside"] = open_database(where, values=options.index)
+        contenders[f"{name}, one row a photograph"] = before = open_database(where)
+        before.codes = None
     queries = ShardFolder(options.codes).load()
     result |= measured(contenders, queries.codes, queries.hash_outputs)
     common.save("engines", result | {"seed": 0}, options.results)

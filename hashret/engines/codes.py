@@ -152,9 +152,7 @@ class CodeTable:
                 answer, used = _photographs(one, [seen[id][0] for id in one.ids.tolist()], every)
                 if len(answer[0]) >= k:
                     answers[query] = answer[0][:k], answer[1][:k]
-                    needed = int(
-                        (used[:k].max() if len(one.ids) == rows else (one.distances <= answer[0][k - 1]).sum())
-                    )
+                    needed = int(used[:k].max() if len(one.ids) == rows else (one.distances <= answer[0][k - 1]).sum())
                     self._rows_a_photograph.append(1.1 * (needed + 2) / k)
                 elif every:
                     raise self.engine.wrong(f"it answered with {len(answer[0])} photographs where {k} are nearest")
@@ -205,6 +203,6 @@ def _photographs(rows: RowsFound, ids: list[Positions], every: bool) -> tuple[Ne
     D = rows.distances[numbers]
     order = np.lexsort((together, D))
     if not every:
-        last = (D < rows.distances[-1]) | ((D == rows.distances[-1]) & (together <= rows.ids[-1]))
+        last = (rows.distances[-1] > D) | ((rows.distances[-1] == D) & (together <= rows.ids[-1]))
         order = order[: int(last.sum())]
     return (D[order], together[order]), numbers[order]

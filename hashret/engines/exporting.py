@@ -1,9 +1,10 @@
 """`hashret export`: an index into an engine, a batch at a time.
 
-The photographs are one collection, the distinct codes another beside it, see `hashret.engines.codes`. And the engine keeps a record: what `index.json` says, whether the collection is ``complete``, and
-``source``, a digest of the files it came from. The record says complete last of all, once the engine has counted as
-many photographs as the index has, so that what a killed export left is never taken for a whole collection. The same
-export run again finds what is there by its counts, and goes on.
+The photographs are one collection, the distinct codes another beside it, see `hashret.engines.codes`. The engine also
+keeps a record: what `index.json` says, whether the collection is ``complete``, and ``source``, a digest of the files it
+came from. The record says complete last of all, once the engine has counted as many photographs and codes as the index
+has, so that what a killed export left is never taken for a whole collection. The same export run again finds what is
+there by its counts, and goes on.
 """
 
 from __future__ import annotations

@@ -228,7 +228,7 @@ class Milvus(Engine):
             if len(ids) < k:  # in the lists that were looked into
                 return self.search_and_fetch(codes, k)
             order = np.lexsort((ids, D))
-            order = order[: len(D) if self.record["approximate"] else int((D < D.max()).sum())]  # see _settled
+            order = order[: len(D) if self.record["approximate"] else int((D.max() > D).sum())]  # see _settled
             paths = [from_text(hits[number]["entity"]["path"]) for number in order.tolist()]
             found.append(RowsFound(D[order], ids[order], paths))
         return found
