@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bits import Codes, HashOutputs, Positions, code_width
+from ..bits import Codes, Distances, HashOutputs, Positions, code_width
 from ..errors import HashretError
 from ..index import Index
 from .engine import Engine, Nearest, Rows, RowsFound, connect
@@ -50,7 +50,9 @@ def connect_codes(address: EngineAddress, **options: Any) -> Engine:
 
 def record_of(record: dict[str, Any]) -> dict[str, Any]:
     """Return the record of the codes of a collection, which follows from that of the collection."""
-    return record | {"values": False, "labels": None, "classes": [], "count": record["code_rows"]}
+    return record | {
+        "values": False, "labels": None, "classes": [], "count": record["code_rows"], "packed": True
+    }  # fmt: skip
 
 
 def photographs_a_row(bits: int, values: bool) -> int:
@@ -105,9 +107,19 @@ class Chunks:
             outputs = np.asarray(index.hash_outputs[positions], "<f4") if index.has_hash_outputs else None
             texts = []
             for code, start, end in zip(codes, starts[:-1].tolist(), starts[1:].tolist(), strict=True):
-                packed = code.tobytes() + ids[start:end].tobytes()
-                texts.append(b64encode(packed + (b"" if outputs is None else outputs[start:end].tobytes())).decode())
+                parts = [code.tobytes() + ids[start:end].tobytes()]
+                if outputs is not None:
+                    parts.append(outputs[start:end].tobytes())
+                texts.append(" ".join(b64encode(part).decode() for part in parts))
             yield Rows(ids[starts[:-1]].astype(np.int64), codes, None, [()] * len(codes), texts)
+
+
+class Row(NamedTuple):
+    """A row as it is found: a packed ``code`` (w,), the ``ids`` of n photographs, and their hash outputs as text."""
+
+    code: NDArray[np.uint8]
+    ids: Positions
+    outputs: str
 
 
 class Photographs(NamedTuple):
@@ -123,6 +135,7 @@ class CodeTable:
 
     Args:
         engine: of the codes, opened or created.
+        values: whether the rows have hash outputs.
     """
 
     def __init__(self, engine: Engine, values: bool) -> None:
@@ -133,62 +146,64 @@ class CodeTable:
     def nearest(self, codes: Codes, k: int) -> list[Nearest]:
         """Return for each query, packed (nq, w), the k nearest photographs by (distance, id); k are there.
 
-        Rows are asked for until what is nearer than all the others are k photographs, at the most k rows.
+        Rows are asked for until k photographs are nearer than all that may be in other rows, at the most k rows.
         """
         answers: dict[int, Nearest] = {}
-        seen: dict[int, tuple[Positions, Codes, HashOutputs | None]] = {}
+        seen: dict[int, Row] = {}
+        used: set[int] = set()
         left, total = np.arange(len(codes)), int(self.engine.record["count"])
         rows = max(_LEAST_ROWS, math.ceil(k * statistics.median(self._rows_a_photograph)))
         while len(left):
             every = rows >= min(k, total)
-            if every:
-                found = self.engine.search_and_fetch(codes[left], min(k, total))
-            else:
-                found = self.engine.search_with_paths(codes[left], rows)
+            search = self.engine.search_and_fetch if every else self.engine.search_with_paths
+            found = search(codes[left], min(k, total, rows))
             for query, one in zip(left.tolist(), found, strict=True):
-                for id, text in zip(one.ids.tolist(), one.paths, strict=True):
+                own = one.ids.tolist()
+                for id, text in zip(own, one.paths, strict=True):
                     if id not in seen:
                         seen[id] = self._unpacked(id, text)
-                answer, used = _photographs(one, [seen[id][0] for id in one.ids.tolist()], every)
-                if len(answer[0]) >= k:
-                    answers[query] = answer[0][:k], answer[1][:k]
-                    needed = int(used[:k].max() if len(one.ids) == rows else (one.distances <= answer[0][k - 1]).sum())
-                    self._rows_a_photograph.append(1.1 * (needed + 2) / k)
+                D, ids, numbers = _photographs(one, [seen[id].ids for id in own], every)
+                if len(D) >= k:
+                    answers[query] = D[:k], ids[:k]
+                    used.update(own[number] for number in np.unique(numbers[:k]).tolist())
+                    tied = len(own) < rows  # what is as far as the farthest was left out, so all that tie are needed
+                    needed = int((one.distances <= D[k - 1]).sum() if tied else numbers[:k].max() + 1)
+                    self._rows_a_photograph.append(1.1 * (needed + 1) / k)
                 elif every:
-                    raise self.engine.wrong(f"it answered with {len(answer[0])} photographs where {k} are nearest")
+                    raise self.engine.wrong(f"it answered with {len(D)} photographs where {k} are nearest")
             left = np.array([query for query in left.tolist() if query not in answers], np.int64)
             rows *= 4
-        self._latest.rows = list(seen.values())
+        self._latest.rows = [seen[id] for id in used]
         return [answers[query] for query in range(len(codes))]
 
     def latest(self) -> Photographs | None:
-        """Return the photographs that this thread's latest search came across, None before one."""
-        rows = getattr(self._latest, "rows", None)
+        """Return the photographs in the rows that gave this thread's latest answers, None before one."""
+        rows: list[Row] = getattr(self._latest, "rows", [])
         if not rows:
             return None
-        ids = np.concatenate([row[0] for row in rows])
+        ids = np.concatenate([row.ids for row in rows])
         order = np.argsort(ids)
-        codes = np.repeat(np.concatenate([row[1] for row in rows]), [len(row[0]) for row in rows], axis=0)
-        outputs = np.concatenate([row[2] for row in rows])[order] if self.values else None
-        return Photographs(ids[order], codes[order], outputs)
+        codes = np.repeat([row.code for row in rows], [len(row.ids) for row in rows], axis=0)
+        outputs = None
+        if self.values:
+            outputs = np.frombuffer(b"".join(b64decode(row.outputs) for row in rows), "<f4").reshape(-1, self.bits)
+        return Photographs(ids[order], codes[order], None if outputs is None else outputs[order])
 
-    def _unpacked(self, id: int, text: str) -> tuple[Positions, Codes, HashOutputs | None]:
-        """Return ids (n,), code (1, w) and hash outputs (n, bits) of a row."""
+    def _unpacked(self, id: int, text: str) -> Row:
+        first, _, outputs = text.partition(" ")
+        width = code_width(self.bits)
         try:
-            packed, width = b64decode(text), code_width(self.bits)
-            count, rest = divmod(len(packed) - width, _bytes_of(self.bits, self.values))
-            ids = np.frombuffer(packed, "<i8", count, width).astype(np.int64, copy=False)
+            packed = b64decode(first)
+            ids = np.frombuffer(packed, "<i8", offset=width).astype(np.int64, copy=False)
         except ValueError:
-            count, rest = 0, 0
-        if count < 1 or rest or ids[0] != id:
-            raise self.engine.wrong(f"the row {id} of its codes cannot be read")
-        code = np.frombuffer(packed, np.uint8, width)[None]
-        outputs = np.frombuffer(packed, "<f4", count * self.bits, width + 8 * count) if self.values else None
-        return ids, code, None if outputs is None else outputs.reshape(count, self.bits)
+            ids = np.empty(0, np.int64)
+        if not len(ids) or ids[0] != id or len(outputs) != self.values * 4 * math.ceil(4 * self.bits * len(ids) / 3):
+            raise self.engine.wrong(f"the photographs of its code {id} cannot be read")
+        return Row(np.frombuffer(packed, np.uint8, width), ids, outputs)
 
 
-def _photographs(rows: RowsFound, ids: list[Positions], every: bool) -> tuple[Nearest, NDArray[np.int64]]:
-    """Return the photographs of the nearest rows, by (distance, id), and the number of the row of each.
+def _photographs(rows: RowsFound, ids: list[Positions], every: bool) -> tuple[Distances, Positions, NDArray[np.int64]]:
+    """Return distances and ids of the photographs of the nearest rows, by (distance, id), and each one's row's number.
 
     Args:
         rows: by (distance, id).
@@ -197,12 +212,12 @@ def _photographs(rows: RowsFound, ids: list[Positions], every: bool) -> tuple[Ne
             was not found might come before.
     """
     if not len(rows.ids):
-        return (np.empty(0, np.int32), np.empty(0, np.int64)), np.empty(0, np.int64)
+        return np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.int64)
     counts = [len(one) for one in ids]
     numbers, together = np.repeat(np.arange(len(ids)), counts), np.concatenate(ids)
     D = rows.distances[numbers]
     order = np.lexsort((together, D))
     if not every:
-        last = (rows.distances[-1] > D) | ((rows.distances[-1] == D) & (together <= rows.ids[-1]))
-        order = order[: int(last.sum())]
-    return (D[order], together[order]), numbers[order]
+        farthest = rows.distances[-1]
+        order = order[: np.count_nonzero((farthest > D) | ((farthest == D) & (together <= rows.ids[-1])))]
+    return D[order], together[order], numbers[order]

@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -48,6 +49,7 @@ _RECORDS = "hashret_collections"
 _TYPES = ("int8", "bit", "vector", "text[]", "text")  # of the id and these
 _LOST = ("08", "57P", "53300")  # SQLSTATEs of connections that break, or find no address
 _QUERIES_AT_ONCE = 100
+_WATCH_SECONDS = 0.2  # between two looks at what is late
 _LEAST_SEARCHED, _MOST_SEARCHED = 200, 1000  # of pgvector's hnsw.ef_search
 _NOTHING = sql.SQL("")
 
@@ -102,6 +104,7 @@ class Postgres(Engine):
             "values vector({bits}), labels text[] NOT NULL, path text NOT NULL)"
         )
         comment = sql.SQL("COMMENT ON TABLE {table} IS {description}")
+        aside = sql.SQL("ALTER TABLE {table} ALTER path SET STORAGE EXTERNAL, SET (toast_tuple_target = 128)")
         names = {"table": self.table, "bits": sql.Literal(record["bits"]), "description": sql.Literal(description)}
 
         def create(connection: Connection) -> None:
@@ -112,6 +115,8 @@ class Postgres(Engine):
             with connection.transaction():
                 connection.execute(query.format(**names))
                 connection.execute(comment.format(**names))
+                if record.get("packed"):  # long texts, which stand aside as they are, so that the codes are dense
+                    connection.execute(aside.format(**names))
 
         self.run(create)
         self.open(record)
@@ -284,7 +289,7 @@ class Postgres(Engine):
 
     def _run_once(self, work: Callable[[Connection], T], seconds: float | None) -> T:
         try:
-            with self._connection() as connection, _deadline(connection, seconds):
+            with self._connection() as connection, _deadlines.within(connection, seconds):
                 return work(connection)
         except psycopg.errors.QueryCanceled:
             raise EngineError(f"{self.address} did not answer within {self.seconds:g} seconds") from None
@@ -310,32 +315,54 @@ class Postgres(Engine):
                 self.free.append(connection)
 
 
-@contextlib.contextmanager
-def _deadline(connection: Connection, seconds: float | None) -> Iterator[None]:
-    """Break the connection where the block takes longer: the server's own limit needs a server that answers."""
-    if seconds is None:
-        yield
-        return
-    late = threading.Event()
+class _Deadlines:
+    """Breaks connections whose requests take too long: the server's own limit needs a server that answers.
 
-    def end() -> None:
-        late.set()
-        broken = socket.socket(fileno=connection.pgconn.socket)
-        with contextlib.suppress(OSError):
-            broken.shutdown(socket.SHUT_RDWR)
-        broken.detach()
+    One thread watches over all, and ends where there is nothing to watch: a timer's thread for each request takes as
+    long to start as a short request.
+    """
 
-    timer = threading.Timer(seconds + 1, end)
-    timer.start()
-    try:
-        yield
-    except psycopg.OperationalError:
-        if late.is_set():
-            raise psycopg.errors.QueryCanceled from None
-        raise
-    finally:
-        timer.cancel()
-        timer.join()
+    def __init__(self) -> None:
+        self.due: dict[Connection, float] = {}
+        self.changing, self.thread = threading.Lock(), threading.Thread()
+
+    @contextlib.contextmanager
+    def within(self, connection: Connection, seconds: float | None) -> Iterator[None]:
+        """Break the connection, and raise QueryCanceled, where the block takes longer."""
+        if seconds is None:
+            yield
+            return
+        with self.changing:
+            self.due[connection] = time.monotonic() + seconds + 1
+            if not self.thread.is_alive():
+                self.thread = threading.Thread(target=self._watch, daemon=True)
+                self.thread.start()
+        try:
+            yield
+        except psycopg.OperationalError:
+            if connection not in self.due:
+                raise psycopg.errors.QueryCanceled from None
+            raise
+        finally:
+            with self.changing:
+                self.due.pop(connection, None)
+
+    def _watch(self) -> None:
+        while True:
+            time.sleep(_WATCH_SECONDS)
+            with self.changing:
+                if not self.due:
+                    self.thread = threading.Thread()  # this one ends
+                    return
+                for connection in [one for one, due in self.due.items() if due < time.monotonic()]:
+                    del self.due[connection]
+                    broken = socket.socket(fileno=connection.pgconn.socket)
+                    with contextlib.suppress(OSError):
+                        broken.shutdown(socket.SHUT_RDWR)
+                    broken.detach()
+
+
+_deadlines = _Deadlines()
 
 
 def _packing_cursor(connection: Connection) -> Any:
