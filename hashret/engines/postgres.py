@@ -104,7 +104,7 @@ class Postgres(Engine):
             "values vector({bits}), labels text[] NOT NULL, path text NOT NULL)"
         )
         comment = sql.SQL("COMMENT ON TABLE {table} IS {description}")
-        aside = sql.SQL("ALTER TABLE {table} ALTER path SET STORAGE EXTERNAL, SET (toast_tuple_target = 128)")
+        aside = sql.SQL("ALTER TABLE {table} ALTER path SET STORAGE EXTERNAL")
         names = {"table": self.table, "bits": sql.Literal(record["bits"]), "description": sql.Literal(description)}
 
         def create(connection: Connection) -> None:
@@ -115,7 +115,7 @@ class Postgres(Engine):
             with connection.transaction():
                 connection.execute(query.format(**names))
                 connection.execute(comment.format(**names))
-                if record.get("packed"):  # long texts, which stand aside as they are, so that the codes are dense
+                if record.get("packed"):  # long texts, which no compression would make shorter
                     connection.execute(aside.format(**names))
 
         self.run(create)

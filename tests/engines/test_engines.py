@@ -319,6 +319,66 @@ def test_any_path_comes_back_from_text(raw):
     assert not any(ord(letter) < 32 for letter in text)
 
 
+@pytest.mark.parametrize("kind", ENGINES)
+@pytest.mark.parametrize("size", [1, 3])
+def test_codes_of_many_photographs_are_several_rows(kind, size, request, tmp_path, monkeypatch):
+    """Of three photographs or one in each, and rows are asked for a few at a time."""
+    monkeypatch.setattr("hashret.engines.codes._BYTES", size * (8 + 4 * 24))
+    monkeypatch.setattr("hashret.engines.codes._LEAST_ROWS", 1)
+    index = make_index(tmp_path, 24)
+    name, plain = f"{request.getfixturevalue(kind)}#chunks{size}", Plain(index)
+    export(index, name, overwrite=True)
+    folder, database = open_database(index, "cpu"), open_database(name)
+    assert max(np.unique(plain.codes, axis=0, return_counts=True)[1]) > 2 * size
+    assert 202 / size <= database.meta["code_rows"] < (203 if size == 1 else 160)
+    values = plain.queries()
+    for k in (1, 4, 30, 60, 201, 202):
+        check_nearest(database, plain, k)
+        for one in range(3):  # asked alone, with what the queries before it needed
+            own = slice(one, one + 1)
+            wanted, found = (at.search(pack(binarize(values[own])), values[own], 1, k) for at in (folder, database))
+            assert np.array_equal(found.positions, ids_of(folder, wanted.positions))
+            assert np.array_equal(found.euclidean, wanted.euclidean)
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+def test_a_collection_without_codes_is_read_and_replaced(kind, request, tmp_path):
+    """An earlier hashret wrote format 1, which had none."""
+    index, name = make_index(tmp_path, 24), f"{request.getfixturevalue(kind)}#earlier"
+    export(index, name, overwrite=True)
+    engine, codes = connect(parse(name)), connect(parse(f"{name}__codes"))
+    codes.drop()
+    with pytest.raises(HashretError, match="earlier__codes was dropped or replaced; run hashret export again"):
+        open_database(name)
+    record = {key: value for key, value in engine.read_record().items() if key != "code_rows"}
+    engine.save_record(record | {"format": 1})
+    database, plain = open_database(name), Plain(index)
+    check_nearest(database, plain, 30)
+    wanted = open_index(index, "cpu").search(plain.codes[:3], plain.values[:3], 5)
+    found = database.search(plain.codes[:3], plain.values[:3], 5)
+    assert np.array_equal(found.euclidean, wanted.euclidean)
+    with pytest.raises(HashretError, match="earlier holds an export by an earlier hashret; add --overwrite"):
+        export(index, name)
+    assert export(index, name, overwrite=True).written == 202
+    assert open_database(name).codes is not None
+    codes.drop()
+    assert export(index, name).written == 0  # the photographs are there, and the codes written again
+    check_nearest(open_database(name), plain, 30)
+    for one in (engine, codes):
+        one.close()
+
+
+def test_names_of_the_codes(postgres, tmp_path):
+    index = make_index(tmp_path, 24)
+    with pytest.raises(HashretError, match="longer than the 56 letters that an export's name may have"):
+        export(index, f"{postgres}#" + "a" * 57)
+    engine = connect(parse(f"{postgres}#b"))
+    engine.run(lambda connection: connection.execute("CREATE TABLE b__codes (a int)"))
+    with pytest.raises(HashretError, match="b__codes exists already and is no collection of hashret's"):
+        export(index, f"{postgres}#b", overwrite=True)
+    engine.close()
+
+
 # What others may keep under a collection's name, made by the engine's own client.
 THEIRS = {
     "milvus": lambda engine: engine.client.create_collection("theirs", dimension=4),
@@ -370,7 +430,10 @@ def test_a_killed_export_is_refused_and_goes_on(place, tmp_path, monkeypatch):
     """Killed at several points, one after the other: what was written stays, and the same export writes the rest."""
     monkeypatch.setattr(exporting, "_BATCH", 50)
     index = make_index(tmp_path, 24)
-    stages = [([("create", 1), ("write", 1), ("write", 3)], 102), ([("finish", 1), ("save_record", 2)], 0)]
+    stages = [
+        ([("create", 1), ("create", 2), ("write", 1), ("write", 3)], 102),
+        ([("write", 7), ("finish", 1), ("finish", 2), ("save_record", 2)], 0),  # 5 writes are of photographs
+    ]
     if place.startswith("milvus"):  # which takes seconds to start
         stages = [([("write", 3)], 102)]
     for points, left in stages:

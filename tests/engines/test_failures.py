@@ -252,7 +252,7 @@ def test_milvus_answers_with_fewer(behind):
         return found.SerializeToString()
 
     proxy.fault = fault
-    with pytest.raises(EngineError, match="in disorder: it answered with 3 photographs where 5 are nearest"):
+    with pytest.raises(EngineError, match=r"in disorder: it answered with 3 codes where 5 are nearest"):
         database.nearest(CODES, 5)
 
 
@@ -263,7 +263,7 @@ def test_postgres_through_the_proxy(through, index):
     D, rows = database.nearest(CODES, 30)
     assert rows.tolist() == [ids[:30].tolist()] * 2
     assert D[0].tolist() == wanted[:30].tolist()
-    assert proxy.connections == 1
+    assert proxy.connections == 2  # to the photographs and to the codes
 
 
 def test_postgres_breaks_the_connection_for_a_moment(through):
@@ -332,9 +332,9 @@ def test_postgres_has_no_such_database_or_password(postgres):
 
 GONE = [3, 4, 5]
 DELETE = {
-    "milvus": lambda engine: engine.client.delete("tampered", ids=GONE),
-    "postgres": lambda engine: engine.run(
-        lambda connection: connection.execute("DELETE FROM tampered WHERE id = ANY (%s)", [GONE])
+    "milvus": lambda engine, ids: engine.client.delete(engine.address.collection, ids=ids),
+    "postgres": lambda engine, ids: engine.run(
+        lambda connection: connection.execute(f"DELETE FROM {engine.address.collection} WHERE id = ANY (%s)", [ids])
     ),
 }
 
@@ -345,9 +345,12 @@ def test_photographs_removed_behind_our_back(kind, request, index):
     export(index, name, overwrite=True)
     database = open_database(name)
     engine = database.engine
-    DELETE[kind](engine)
+    everything = database.select(path="*")
+    DELETE[kind](engine, GONE)
+    DELETE[kind](database.codes.engine, [0])
     for question in (
         lambda: database.nearest(CODES, 202),
+        lambda: database.nearest(CODES, 202, everything),
         lambda: database.items([2, 3]),
         lambda: database.reranked(np.zeros((1, 24), np.float32), np.array([[1, 4]])),
         lambda: database.everything(),
