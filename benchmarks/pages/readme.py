@@ -141,26 +141,29 @@ def engines():
         "postgres, hnsw": "the same with `--approximate`, HNSW",
     }
     lines = table_head(
-        ["held by", "export", "one query, p50, p99", "with `--values`", "32 at once, p50", "with `--values`",
-         "nearest 100 found"]
+        ["held by", "export", "one query, p50, p99", "with `--values`", "a row each", "32 at once, p50",
+         "with `--values`", "a row each", "nearest 100 found"]
     )  # fmt: skip
     for result in results:
         one, many = (result["milliseconds"][f"whole, {size}"] for size in (1, 32))
         found = result["found_within_the_last_distance"]["nearest, 1"]
         for name, shown in names.items():
-            export, one_beside, many_beside = "", "", ""
+            export, one_beside, many_beside, one_before, many_before = "", "", "", "", ""
             if name in result["export"]:
                 export = f"{result['export'][name]['seconds']:.1f} s"
                 one_beside, many_beside = (
                     f"{three(cells[f'{name}, values beside']['p50'])} ms" for cells in (one, many)
                 )
             both = f"{three(one[name]['p50'])}, {three(one[name]['p99'])} ms"
-            cells = [shown, export, both, one_beside, f"{three(many[name]['p50'])} ms", many_beside]
+            many_at_once = f"{three(many[name]['p50'])} ms"
+            cells = [shown, export, both, one_beside, one_before, many_at_once, many_beside, many_before]
             lines.append(row([*cells, f"{100 * found[name]:.3g}%"]))
     return (
         "\n".join(lines)
-        + f"\n\n{results[0]['items']:,} codes of a trained encoder, 1,000 candidates, re-ranked by their "
-        "values, ids and paths of ten; one client on the engine's own machine. Made by `benchmarks/run/engines.py`. "
+        + f"\n\n{results[0]['items']:,} photographs and {results[0]['distinct_codes']:,} codes of a trained encoder, "
+        "1,000 candidates, re-ranked by their values, ids and paths of ten; one client on the engine's own machine. "
+        "*A row each*: the same queries in the same minutes over one row a photograph, as an export by an earlier "
+        "hashret is searched. Made by `benchmarks/run/engines.py`. "
         f"{made_on(results)}"
     )
 
