@@ -30,6 +30,7 @@ from .names import EngineAddress
 SUFFIX = "__codes"  # of the collection's name
 _MOST_NAME = 63 - len(SUFFIX)
 _BYTES = 48_000  # of a row, at most, which are 64,000 letters; Milvus keeps 65,535
+_MOST_PHOTOGRAPHS = 128  # of a row: a search reads up to one row more than it needs
 _LEAST_ROWS = 6  # asked for
 _REMEMBERED = 33  # queries, whose number of rows is that of the next
 
@@ -57,7 +58,7 @@ def record_of(record: dict[str, Any]) -> dict[str, Any]:
 
 def photographs_a_row(bits: int, values: bool) -> int:
     """Return how many photographs of a code stand in one row."""
-    return max(1, min(512, _BYTES // _bytes_of(bits, values)))
+    return max(1, min(_MOST_PHOTOGRAPHS, _BYTES // _bytes_of(bits, values)))
 
 
 def _bytes_of(bits: int, values: bool) -> int:
@@ -168,7 +169,7 @@ class CodeTable:
                     used.update(own[number] for number in np.unique(numbers[:k]).tolist())
                     tied = len(own) < rows  # what is as far as the farthest was left out, so all that tie are needed
                     needed = int((one.distances <= D[k - 1]).sum() if tied else numbers[:k].max() + 1)
-                    self._rows_a_photograph.append(1.1 * (needed + 1) / k)
+                    self._rows_a_photograph.append((needed + 1) / k)
                 elif every:
                     raise self.engine.wrong(f"it answered with {len(D)} photographs where {k} are nearest")
             left = np.array([query for query in left.tolist() if query not in answers], np.int64)

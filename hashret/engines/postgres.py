@@ -196,9 +196,9 @@ class Postgres(Engine):
     ) -> list[tuple[Nearest, list[str]]]:
         condition, values = self._condition(where)
         query = sql.SQL(
-            "SELECT query, id, distance{more} FROM unnest(%s::text[]::{bit}[]) WITH ORDINALITY AS queries (wanted, "
-            "query), LATERAL (SELECT id, (code <~> wanted)::bigint AS distance{more} FROM {table} WHERE {condition} "
-            "ORDER BY code <~> wanted, id LIMIT %s) AS found ORDER BY query, distance, id"
+            "SELECT query, id, distance::bigint{more} FROM unnest(%s::text[]::{bit}[]) WITH ORDINALITY AS queries "
+            "(wanted, query), LATERAL (SELECT id, code <~> wanted AS distance{more} FROM {table} WHERE {condition} "
+            "ORDER BY code <~> wanted, id LIMIT %s) AS found ORDER BY query, found.distance, id"
         ).format(bit=self._bit, table=self.table, condition=condition, more=more)
         values = [self._bit_texts(codes), *values, k]
 
