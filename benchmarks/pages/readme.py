@@ -154,6 +154,9 @@ def engines():
                 one_beside, many_beside = (
                     f"{three(cells[f'{name}, values beside']['p50'])} ms" for cells in (one, many)
                 )
+                one_before, many_before = (
+                    f"{three(cells[f'{name}, one row a photograph']['p50'])} ms" for cells in (one, many)
+                )
             both = f"{three(one[name]['p50'])}, {three(one[name]['p99'])} ms"
             many_at_once = f"{three(many[name]['p50'])} ms"
             cells = [shown, export, both, one_beside, one_before, many_at_once, many_beside, many_before]
