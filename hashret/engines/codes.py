@@ -56,14 +56,14 @@ def record_of(record: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def photographs_a_row(bits: int, values: bool) -> int:
+def photographs_a_row(bits: int, has_hash_outputs: bool) -> int:
     """Return how many photographs of a code stand in one row."""
-    return max(1, min(_MOST_PHOTOGRAPHS, _BYTES // _bytes_of(bits, values)))
+    return max(1, min(_MOST_PHOTOGRAPHS, _BYTES // _bytes_of(bits, has_hash_outputs)))
 
 
-def _bytes_of(bits: int, values: bool) -> int:
+def _bytes_of(bits: int, has_hash_outputs: bool) -> int:
     """Return how many bytes of a row a photograph takes."""
-    return 8 + 4 * bits * values
+    return 8 + 4 * bits * has_hash_outputs
 
 
 class Chunks:
@@ -136,12 +136,12 @@ class CodeTable:
 
     Args:
         engine: of the codes, opened or created.
-        values: whether the rows have hash outputs.
+        has_hash_outputs: whether the rows have those of their photographs.
     """
 
-    def __init__(self, engine: Engine, values: bool) -> None:
-        self.engine, self.bits, self.values = engine, int(engine.record["bits"]), values
-        self._rows_a_photograph = deque([1 / photographs_a_row(self.bits, values)], _REMEMBERED)
+    def __init__(self, engine: Engine, has_hash_outputs: bool) -> None:
+        self.engine, self.bits, self.has_hash_outputs = engine, int(engine.record["bits"]), has_hash_outputs
+        self._rows_a_photograph = deque([1 / photographs_a_row(self.bits, has_hash_outputs)], _REMEMBERED)
         self._latest = threading.local()
 
     def nearest(self, codes: Codes, k: int) -> list[Nearest]:
@@ -186,7 +186,7 @@ class CodeTable:
         order = np.argsort(ids)
         codes = np.repeat([row.code for row in rows], [len(row.ids) for row in rows], axis=0)
         outputs = None
-        if self.values:
+        if self.has_hash_outputs:
             outputs = np.frombuffer(b"".join(b64decode(row.outputs) for row in rows), "<f4").reshape(-1, self.bits)
         return Photographs(ids[order], codes[order], None if outputs is None else outputs[order])
 
@@ -198,7 +198,8 @@ class CodeTable:
             ids = np.frombuffer(packed, "<i8", offset=width).astype(np.int64, copy=False)
         except ValueError:
             ids = np.empty(0, np.int64)
-        if not len(ids) or ids[0] != id or len(outputs) != self.values * 4 * math.ceil(4 * self.bits * len(ids) / 3):
+        length = self.has_hash_outputs * 4 * math.ceil(4 * self.bits * len(ids) / 3)  # of the base64
+        if not len(ids) or ids[0] != id or len(outputs) != length:
             raise self.engine.wrong(f"the photographs of its code {id} cannot be read")
         return Row(np.frombuffer(packed, np.uint8, width), ids, outputs)
 
