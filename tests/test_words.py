@@ -73,7 +73,7 @@ FOR_USERS = {
 PLAIN = {
     "data.levels.Levels.see(values)",
     "data.levels.Levels.to_bytes(values)",
-    "engines.codes.CodeTable.__init__(engine)",
+    "engines.codes.CodeSearch.__init__(engine)",
     "engines.collection.Collection.__init__(engine)",
     "engines.engine.Engine.write(rows)",
     "engines.milvus.Milvus.write(rows)",

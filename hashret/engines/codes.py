@@ -21,10 +21,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bits import Codes, Distances, HashOutputs, Positions, code_width
+from ..bits import Codes, Distances, Positions, code_width, pad, padded_width
 from ..errors import HashretError
 from ..index import Index
-from .engine import Engine, Nearest, Rows, RowsFound, connect
+from ..index.distinct import Grouping
+from .engine import Engine, Nearest, Rows, RowsFound
 from .names import EngineAddress
 
 SUFFIX = "__codes"  # of the collection's name
@@ -32,6 +33,7 @@ _MOST_NAME = 63 - len(SUFFIX)
 _BYTES = 48_000  # of a row, at most, which are 64,000 letters; Milvus keeps 65,535
 _MOST_PHOTOGRAPHS = 128  # of a row: a search reads up to one row more than it needs
 _LEAST_ROWS = 6  # asked for
+_GROUPED_AT_ONCE = 2**20  # photographs whose codes are read together
 _REMEMBERED = 33  # queries, whose number of rows is that of the next
 
 
@@ -42,11 +44,6 @@ def address_of(address: EngineAddress) -> EngineAddress:
             f"{address.collection} is longer than the {_MOST_NAME} letters that an export's name may have"
         )
     return replace(address, collection=address.collection + SUFFIX)
-
-
-def connect_codes(address: EngineAddress, **options: Any) -> Engine:
-    """Return the `Engine` of the codes of a collection."""
-    return connect(address_of(address), **options)
 
 
 def record_of(record: dict[str, Any]) -> dict[str, Any]:
@@ -76,15 +73,15 @@ class Chunks:
 
     def __init__(self, index: Index) -> None:
         self.index, most = index, photographs_a_row(index.bits, index.has_hash_outputs)
-        blocks = [*index.blocks(2**20)]
-        positions = np.concatenate(blocks) if blocks else np.empty(0, np.int64)
-        codes = index.codes_at(positions)
-        order = np.lexsort(codes.T[::-1])  # stable: ids ascend within a code
-        sorted_codes, n = codes[order], len(order)
-        new = np.ones(n, bool)
-        new[1:] = (sorted_codes[1:] != sorted_codes[:-1]).any(axis=1)
-        runs = np.flatnonzero(new)
-        place = np.arange(n) - np.repeat(runs, np.diff(np.append(runs, n)))
+        grouping, blocks = Grouping(True), [np.empty(0, np.int64)]
+        for block in index.blocks(_GROUPED_AT_ONCE):
+            grouping.add(pad(index.codes_at(block), padded_width(index.bits)))
+            blocks.append(block)
+        runs, order = np.zeros(1, np.int64), np.empty(0, np.int32)
+        if grouping.count:
+            runs, order = grouping.table().lists()  # ids ascend within a code
+        positions, n = np.concatenate(blocks), len(order)
+        place = np.arange(n) - np.repeat(runs[:-1], np.diff(runs))
         starts = np.flatnonzero(place % most == 0)
         counts = np.diff(np.append(starts, n))
         by_id = np.argsort(order[starts])
@@ -123,15 +120,7 @@ class Row(NamedTuple):
     outputs: str
 
 
-class Photographs(NamedTuple):
-    """Photographs that a search has found: ``ids`` int64 (n,) ascend, packed ``codes`` (n, w), ``hash_outputs``."""
-
-    ids: Positions
-    codes: Codes
-    hash_outputs: HashOutputs | None
-
-
-class CodeTable:
+class CodeSearch:
     """The codes of a collection, searched for photographs.
 
     Args:
@@ -177,18 +166,24 @@ class CodeTable:
         self._latest.rows = [seen[id] for id in used]
         return [answers[query] for query in range(len(codes))]
 
-    def latest(self) -> Photographs | None:
-        """Return the photographs in the rows that gave this thread's latest answers, None before one."""
+    def brought(self, ids: Positions, field: str) -> tuple[Any, Positions] | None:
+        """Return the "codes" or "hash_outputs" of the photographs in the rows of this thread's latest answers.
+
+        Returns:
+            These, (n, ...), and where in them each of the ``ids`` is, in their shape; None where one is not there.
+        """
         rows: list[Row] = getattr(self._latest, "rows", [])
         if not rows:
             return None
-        ids = np.concatenate([row.ids for row in rows])
-        order = np.argsort(ids)
-        codes = np.repeat([row.code for row in rows], [len(row.ids) for row in rows], axis=0)
-        outputs = None
-        if self.has_hash_outputs:
-            outputs = np.frombuffer(b"".join(b64decode(row.outputs) for row in rows), "<f4").reshape(-1, self.bits)
-        return Photographs(ids[order], codes[order], None if outputs is None else outputs[order])
+        known = np.concatenate([row.ids for row in rows])
+        order = np.argsort(known)
+        numbers = order[np.minimum(np.searchsorted(known, ids, sorter=order), len(known) - 1)]
+        if not np.array_equal(known[numbers], ids):
+            return None
+        if field == "codes":
+            return np.repeat([row.code for row in rows], [len(row.ids) for row in rows], axis=0), numbers
+        outputs = b"".join(b64decode(row.outputs) for row in rows)
+        return np.frombuffer(outputs, "<f4").reshape(-1, self.bits), numbers
 
     def _unpacked(self, id: int, text: str) -> Row:
         first, _, outputs = text.partition(" ")

@@ -18,7 +18,7 @@ from ..index import Database, Index, Item, open_index, rerank
 from ..index.calibration import Calibration
 from ..index.paths import is_named, path_matches, readings
 from ..vectors import Vectors
-from .codes import CodeTable, connect_codes, record_of
+from .codes import CodeSearch, address_of, record_of
 from .engine import ALL, Engine, Filter, Nearest, Rows, concatenated, connect
 from .exporting import FORMAT, described, digest
 from .names import parse
@@ -44,16 +44,15 @@ def open_collection(name: str, values: StrPath | None = None) -> Collection:
         if beside and digest(beside) != record["source"]:
             raise HashretError(f"{values} is not, or no longer, the index that {engine.address} was exported from")
         engine.open(record)
-        table = None
+        search = None
         if record["format"] > 1:
-            codes = connect_codes(engine.address)
+            codes = connect(address_of(engine.address))
             unless_opened.callback(codes.close)
-            if codes.description() != described(record):
-                raise HashretError(f"{codes.address} was dropped or replaced", hint="run hashret export again")
+            _check_is_there(codes, record)
             codes.open(record_of(record))
-            table = CodeTable(codes, bool(record["values"]))
+            search = CodeSearch(codes, bool(record["values"]))
         unless_opened.pop_all()
-        return Collection(engine, beside, table)
+        return Collection(engine, beside, search)
 
 
 def _checked(engine: Engine, record: dict[str, Any] | None) -> dict[str, Any]:
@@ -64,9 +63,13 @@ def _checked(engine: Engine, record: dict[str, Any] | None) -> dict[str, Any]:
         raise HashretError(f"{engine.address} was written by a later hashret (format {record['format']}); upgrade")
     if not record["complete"]:
         raise HashretError(f"{engine.address} is not complete", hint="run the same hashret export again to go on")
+    _check_is_there(engine, record)
+    return record
+
+
+def _check_is_there(engine: Engine, record: dict[str, Any]) -> None:
     if engine.description() != described(record):
         raise HashretError(f"{engine.address} was dropped or replaced", hint="run hashret export again")
-    return record
 
 
 class Collection(Database):
@@ -78,7 +81,7 @@ class Collection(Database):
         codes: its distinct codes; None of a collection that an earlier hashret wrote, whose photographs are searched.
     """
 
-    def __init__(self, engine: Engine, beside: Index | None = None, codes: CodeTable | None = None) -> None:
+    def __init__(self, engine: Engine, beside: Index | None = None, codes: CodeSearch | None = None) -> None:
         self.engine, self.meta, self.beside, self.codes = engine, engine.record, beside, codes
         weakref.finalize(self, engine.close)
         if codes is not None:
@@ -136,11 +139,9 @@ class Collection(Database):
         if rerank_by != "asymmetric" and not self.has_hash_outputs:
             raise HashretError("this collection keeps no values", hint="take --rerank-by asymmetric")
         field = "codes" if rerank_by == "asymmetric" else "hash_outputs"
-        latest = None if self.codes is None else self.codes.latest()
-        if latest is not None:
-            numbers = np.minimum(np.searchsorted(latest.ids, positions), len(latest.ids) - 1)
-            if np.array_equal(latest.ids[numbers], positions):
-                return rerank.rerank(queries, getattr(latest, field), numbers, rerank_by)
+        brought = None if self.codes is None else self.codes.brought(positions, field)
+        if brought is not None:
+            return rerank.rerank(queries, *brought, rerank_by)
         distinct, numbers = np.unique(positions, return_inverse=True)
         compared = getattr(self.engine.fetch(distinct, field), field)
         return rerank.rerank(queries, compared, numbers.reshape(positions.shape), rerank_by)

@@ -24,7 +24,7 @@ from ..index import Index, open_index
 from ..progress import Progress, takes_quiet
 from ..renamed import old_attributes
 from ..results import Result
-from .codes import Chunks, CodeTable, address_of, record_of
+from .codes import Chunks, CodeSearch, address_of, record_of
 from .engine import Engine, Filter, Rows, connect
 from .names import EngineAddress, parse
 
@@ -190,8 +190,8 @@ def _recall(codes_engine: Engine, index: Index) -> float:
     codes = index.codes_at(index.sample(_QUERIES))
     D, _ = index.nearest(codes, _NEAREST)
     right = 0
-    table = CodeTable(codes_engine, index.has_hash_outputs)
-    for exact, (approximate, _) in zip(D, table.nearest(codes, D.shape[1]), strict=True):
+    search = CodeSearch(codes_engine, index.has_hash_outputs)
+    for exact, (approximate, _) in zip(D, search.nearest(codes, D.shape[1]), strict=True):
         counts = [np.bincount(distances, minlength=index.bits + 1) for distances in (exact, approximate)]
         right += int(np.minimum(*counts).sum())
     return right / D.size

@@ -51,7 +51,6 @@ _LOST = ("08", "57P", "53300")  # SQLSTATEs of connections that break, or find n
 _QUERIES_AT_ONCE = 100
 _WATCH_SECONDS = 0.2  # between two looks at what is late
 _LEAST_SEARCHED, _MOST_SEARCHED = 200, 1000  # of pgvector's hnsw.ef_search
-_NOTHING = sql.SQL("")
 
 
 def open_engine(address: EngineAddress, create: bool = False, seconds: float = SECONDS) -> Postgres:
@@ -174,27 +173,28 @@ class Postgres(Engine):
         return [nearest for nearest, _ in self._search(codes, k, where)]
 
     def search_with_paths(self, codes: Codes, k: int) -> Sequence[RowsFound]:
-        found = [RowsFound(*nearest, paths) for nearest, paths in self._search(codes, k, ALL, sql.SQL(", path"))]
+        found = [RowsFound(*nearest, paths) for nearest, paths in self._search(codes, k, ALL, with_paths=True)]
         return found if min(len(one.ids) for one in found) == k else self.search_and_fetch(codes, k)
 
     def _search(
-        self, codes: Codes, k: int, where: Filter, more: sql.SQL = _NOTHING
+        self, codes: Codes, k: int, where: Filter, *, with_paths: bool = False
     ) -> Sequence[tuple[Nearest, list[str]]]:
-        """Return for each query the k nearest, and their paths if these are ``more`` of the columns."""
+        """Return for each query the k nearest, and their paths if these are asked for, else none."""
         answers, approximate = [], self.record["approximate"]
         for start in range(0, len(codes), _QUERIES_AT_ONCE):
             block = codes[start : start + _QUERIES_AT_ONCE]
-            nearest = self._search_block(block, k, where, more, approximate)
+            nearest = self._search_block(block, k, where, with_paths, approximate)
             if approximate and min(len(ids) for (_, ids), _ in nearest) < k:
                 # The index gave up before it had found so many.
-                nearest = self._search_block(block, k, where, more, False)
+                nearest = self._search_block(block, k, where, with_paths, False)
             answers += nearest
         return answers
 
     def _search_block(
-        self, codes: Codes, k: int, where: Filter, more: sql.SQL, approximate: bool
+        self, codes: Codes, k: int, where: Filter, with_paths: bool, approximate: bool
     ) -> list[tuple[Nearest, list[str]]]:
         condition, values = self._condition(where)
+        more = sql.SQL(", path" if with_paths else "")
         query = sql.SQL(
             "SELECT query, id, distance::bigint{more} FROM unnest(%s::text[]::{bit}[]) WITH ORDINALITY AS queries "
             "(wanted, query), LATERAL (SELECT id, code <~> wanted AS distance{more} FROM {table} WHERE {condition} "
@@ -215,7 +215,7 @@ class Postgres(Engine):
 
         rows = self.run(search)
         hits = np.array([row[:3] for row in rows], np.int64).reshape(-1, 3)
-        paths = [from_text(row[3]) for row in rows] if more is not _NOTHING else []
+        paths = [from_text(row[3]) for row in rows] if with_paths else []
         ends = np.searchsorted(hits[:, 0], np.arange(len(codes) + 1), "right").tolist()
         return [
             ((hits[start:end, 2].astype(np.int32), hits[start:end, 1]), paths[start:end])
