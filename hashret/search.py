@@ -381,17 +381,13 @@ class Searcher:
 
     def rerank_in_texts(self, rerank_by: str | None) -> str | None:
         """Return what the re-rank compares with a text: ``rerank_by`` itself, or what "auto" stands for."""
-        if rerank_by == AUTO:
-            return "cosine" if self.index.has_fc_features else self.rerank_in_words(rerank_by)
-        return rerank_by
+        return self.index.rerank_choice_in_texts() if rerank_by == AUTO else rerank_by
 
     def rerank_in_words(self, rerank_by: str | None) -> str | None:
         """Return what the re-rank compares with a query in words: ``rerank_by`` itself, or what "auto" stands for."""
         if rerank_by in OF_FEATURES:
             raise HashretError(f"words have no features to re-rank by {rerank_by}", hint="take directions")
-        if rerank_by == AUTO:
-            return "directions" if self.index.has_hash_outputs else "asymmetric"
-        return rerank_by
+        return self.index.rerank_choice_in_words() if rerank_by == AUTO else rerank_by
 
     def search_codes(self, codes: npt.ArrayLike, k: int = 10, *, among: Any = None) -> list[HitList]:
         """Answer packed codes, (n, w) or one (w,), by Hamming distance.

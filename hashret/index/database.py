@@ -10,7 +10,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -151,6 +151,14 @@ class Database(ABC):
         if choice in OF_FEATURES and not self.has_fc_features:
             return DEFAULT if self.has_hash_outputs else "asymmetric"
         return choice
+
+    def rerank_choice_in_words(self) -> Literal["directions", "asymmetric"]:
+        """Return what "auto" stands for where words are asked for, of which there are logits and no features."""
+        return "directions" if self.has_hash_outputs else "asymmetric"
+
+    def rerank_choice_in_texts(self) -> Literal["cosine", "directions", "asymmetric"]:
+        """Return what "auto" stands for where a text is asked for: embeddings compare best, where they are kept."""
+        return "cosine" if self.has_fc_features else self.rerank_choice_in_words()
 
     @abstractmethod
     def nearest(self, codes: Codes, k: int, among: Any = None) -> tuple[Distances, Positions]:

@@ -8,7 +8,7 @@ import os
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path as Folder
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
 import numpy as np
@@ -196,7 +196,7 @@ async def query_by_words(
     names = names_in(exact[0] if len(exact) == 1 else exact, snapshot.encoder)
     hash_outputs = await run_in_threadpool(word_outputs, names, snapshot.encoder)
     if parameters.rerank_by == AUTO:
-        parameters = replace(parameters, rerank_by=_in_words(snapshot))
+        parameters = replace(parameters, rerank_by=snapshot.index.rerank_choice_in_words())
     return await _search(service, snapshot, hash_outputs, parameters, name=", ".join(names))
 
 
@@ -215,7 +215,7 @@ async def query_by_text(
     milliseconds = {"encode": since(started)}
     vector = None if features is None else features[0]
     if parameters.rerank_by == AUTO:
-        parameters = replace(parameters, rerank_by="cosine" if snapshot.index.has_fc_features else _in_words(snapshot))
+        parameters = replace(parameters, rerank_by=snapshot.index.rerank_choice_in_texts())
     return await _search(
         service, snapshot, hash_outputs[0], parameters, name=text, vector=vector, milliseconds=milliseconds
     )
@@ -339,11 +339,6 @@ async def _search(
     answered = await run_in_threadpool(answer, snapshot, code, hash_outputs, parameters, rerank, **query)
     service.metrics.query(answered.query.milliseconds)
     return answered
-
-
-def _in_words(snapshot: Snapshot) -> Literal["directions", "asymmetric"]:
-    """Return what the re-rank compares with a query in words, as `hashret.Searcher.rerank_in_words` does."""
-    return "directions" if snapshot.index.has_hash_outputs else "asymmetric"
 
 
 def _found(index: Database, id: int) -> tuple[Any, Item]:
