@@ -2,6 +2,8 @@
 
 import multiprocessing
 import os
+import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -9,6 +11,9 @@ import sys
 import time
 
 import torch
+from click.testing import CliRunner
+
+from hashret.cli import main
 
 
 def start(code, **environment):
@@ -22,6 +27,22 @@ def start(code, **environment):
         stderr=subprocess.STDOUT,
         text=True,
     )
+
+
+def run_page(page, folder, monkeypatch):
+    """Run the examples of a page in docs/, one after the other: -> names of its Python, and what its commands print."""
+    monkeypatch.chdir(folder)
+    names, said = {}, []
+    for language, block in re.findall(r"```(python|sh)\n(.*?)```", page, re.S):
+        if language == "python":
+            exec(block, names)
+            continue
+        for line in block.splitlines():
+            _, *arguments = shlex.split(line, comments=True)
+            done = CliRunner().invoke(main, arguments, catch_exceptions=False)
+            assert done.exit_code == 0, (line, done.output)
+            said.append(done.stdout)
+    return names, said
 
 
 def torchrun(*arguments, processes=2, launcher="torch.distributed.run -m hashret"):

@@ -2,13 +2,11 @@
 
 import json
 import re
-import shlex
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from helpers import run_page
 
-from hashret.cli import main
 from hashret.methods import METHODS
 
 PAGE = (Path(__file__).parents[1] / "docs" / "words.md").read_text(encoding="utf-8")
@@ -16,17 +14,7 @@ PAGE = (Path(__file__).parents[1] / "docs" / "words.md").read_text(encoding="utf
 
 def test_the_examples_run(tmp_path, monkeypatch, capsys):
     pytest.importorskip("sklearn")
-    monkeypatch.chdir(tmp_path)
-    names, said = {}, []
-    for language, block in re.findall(r"```(python|sh)\n(.*?)```", PAGE, re.S):
-        if language == "python":
-            exec(block, names)
-            continue
-        for line in block.splitlines():
-            _, *arguments = shlex.split(line)
-            done = CliRunner().invoke(main, arguments, catch_exceptions=False)
-            assert done.exit_code == 0, (line, done.output)
-            said.append(done.stdout)
+    _, said = run_page(PAGE, tmp_path, monkeypatch)
     assert said[-2].count(" seven ") == 5
     both, nine = (json.loads(line) for line in said[-1].splitlines())
     assert (both["query"], nine["query"]) == ("three, eight", "nine")
