@@ -1,29 +1,37 @@
 #!/usr/bin/env bash
 # AM-VGGH, VGGH and the other methods on CIFAR-10 at 224 px on a GPU, what matters most first: over frozen
-# convolutions, whose features are computed once, and beside these one training of all layers.
-# usage: benchmarks/run/gpu_tables.sh CIFAR10_FOLDER WEIGHTS WORK_FOLDER RESULTS_FOLDER
-# JOBS says how many runs share the GPU, by default 6. Run it again to go on. The results come as JSON, and all of
-# them in RESULTS_FOLDER/tables.tgz.
+# convolutions, whose features are computed once, and beside these trainings of all layers.
+# usage: benchmarks/run/gpu_tables.sh CIFAR10_FOLDER WORK_FOLDER RESULTS_FOLDER
+# The weights are those of HASHRET_SHARED. JOBS says how many runs over frozen convolutions share the GPU, by default
+# 7, WORKERS how many processes decode for the trainings of all layers, by default 6. Run it again to go on: what has
+# its JSON in RESULTS_FOLDER is not run again. All JSON come in RESULTS_FOLDER/tables.tgz, too.
 set -eu
-cifar=$1 weights=$2 work=$3 results=$4
+cifar=$1 work=$2 results=$3
 top=$(cd "$(dirname "$0")/../.." && pwd)
 export PYTHONPATH="$top${PYTHONPATH:+:$PYTHONPATH}"
 mkdir -p "$results"
 trap 'kill $(jobs -p) 2>/dev/null || true; tar -C "$results" -czf "$results/tables.tgz" --exclude tables.tgz .' EXIT
 tables() {
-  "${PYTHON:-python}" -m benchmarks.run.tables --data "$cifar" --weights "$weights" --work "$work" --results "$results" \
-    --image-size 224 --width 4096 --batch-size 256 "$@"
+  "${PYTHON:-python}" -m benchmarks.run.tables --data "$cifar" --work "$work" --results "$results" --image-size 224 \
+    --batch-size 256 "$@"
 }
-frozen() { tables --jobs "${JOBS:-6}" "$@"; }
-tables --protocol cifar10-1 --methods am-vggh+ --bits 48 --seeds 0 --epochs 20 --finetune all --workers 5 &
-frozen --protocol cifar10-2 --methods am-vggh vggh am-vggh+ vggh+ --seeds 0 --epochs 10
-frozen --protocol cifar10-1 --methods am-vggh vggh am-vggh+ vggh+ --seeds 0 --epochs 20
-frozen --protocol cifar10-2 --methods dpsh dnnh cnnh+ itq lsh --seeds 0 --epochs 10
-frozen --protocol cifar10-1 --methods dpsh dnnh cnnh+ cnnh itq lsh --seeds 0 --epochs 20
-frozen --protocol cifar10-1 --methods am-vggh vggh am-vggh+ vggh+ --seeds 0 1 2 --epochs 20
-frozen --protocol cifar10-2 --methods am-vggh vggh am-vggh+ vggh+ --seeds 0 1 2 --epochs 10
-frozen --protocol cifar10-2 --methods cnnh ksh --seeds 0 --epochs 10
-frozen --protocol cifar10-1 --methods ksh --seeds 0 --epochs 20
+frozen() { tables --width 4096 --jobs "${JOBS:-7}" "$@"; }
+tuned() { tables --bits 48 --seeds 0 --finetune all --workers "${WORKERS:-6}" "$@"; }
+whole_networks() {
+  tuned --width 4096 --protocol cifar10-1 --methods am-vggh+ --epochs 20
+  tuned --backbone efficientnet_lite0 --protocol cifar10-1 --methods csq --epochs 20
+  tuned --width 4096 --protocol cifar10-2 --methods am-vggh+ --epochs 5
+  tuned --backbone efficientnet_lite0 --protocol cifar10-2 --methods csq --epochs 6
+  tuned --width 4096 --protocol cifar10-1 --methods vggh+ am-vggh vggh --epochs 20
+}
+own=(am-vggh vggh am-vggh+ vggh+)
+trained=(dpsh dnnh cnnh+)
+frozen --protocol cifar10-2 --methods itq --bits 12 --seeds 0 # which computes the features of all photographs
+whole_networks &
+frozen --protocol cifar10-2 --methods "${own[@]}" "${trained[@]}" --seeds 0 --epochs 10
+frozen --protocol cifar10-1 --methods "${own[@]}" "${trained[@]}" --seeds 0 --epochs 20
+frozen --protocol cifar10-1 --methods "${own[@]}" --seeds 0 1 2 --epochs 20
+frozen --protocol cifar10-2 --methods "${own[@]}" --seeds 0 1 2 --epochs 10
+frozen --protocol cifar10-1 --methods itq lsh cnnh ksh --seeds 0 --epochs 20
+frozen --protocol cifar10-2 --methods itq lsh cnnh ksh --seeds 0 --epochs 10
 wait
-tables --protocol cifar10-1 --methods vggh vggh+ am-vggh --bits 48 --seeds 0 --epochs 20 --finetune all --workers 12
-tables --protocol cifar10-2 --methods am-vggh+ vggh --bits 48 --seeds 0 --epochs 8 --finetune all --workers 12

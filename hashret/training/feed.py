@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -25,6 +26,7 @@ from ..models.heads import Head, descriptor
 from ..models.network import HashNet
 
 _MAPS_AT_ONCE = 512
+_SHARE_OF_GPU = 4  # feature maps are kept on a GPU where they take at most this fraction of what is free there
 
 
 class Feed(Protocol):
@@ -80,6 +82,7 @@ class FeatureFeed:
         )
         whole = module is None or isinstance(module, Head)  # else the shape is that between two stages
         self.feature_maps = feature_cache.open(architecture.map_shape(image_size) if whole else None)
+        self.on_device: Tensor | None = None  # all feature maps, float16
 
     def readable(self) -> Positions:
         """Return the source rows whose photographs could be read."""
@@ -89,6 +92,7 @@ class FeatureFeed:
         self, batches_of_rows: Sequence[Positions], seed: tuple[int, int]
     ) -> Iterator[tuple[Positions, Tensor]]:
         """Yield each batch of source rows with its feature maps, float32 (n, c, h, w)."""
+        self._load()
         for source_rows in batches_of_rows:
             yield source_rows, self._read(source_rows)
 
@@ -107,7 +111,20 @@ class FeatureFeed:
         """Return what the shallow methods hash, see `descriptor`: float32 (n, c)."""
         return torch.cat([descriptor(self._read(block)) for block in split_rows(source_rows, _MAPS_AT_ONCE)])
 
+    def _load(self) -> None:
+        """Copy all feature maps to a GPU where they fit: reading a batch from the cache takes longer than a step."""
+        if self.on_device is not None or self.device.type != "cuda":
+            return
+        shape = (len(self.state), *self.feature_maps.maps.shape[1:])
+        if 2 * math.prod(shape) <= torch.cuda.mem_get_info(self.device)[0] // _SHARE_OF_GPU:
+            maps = torch.empty(shape, dtype=torch.float16, device=self.device)
+            for block in split_rows(np.arange(len(maps)), _MAPS_AT_ONCE):
+                maps[block[0] : block[-1] + 1] = torch.from_numpy(self.feature_maps[block]).to(self.device)
+            self.on_device = maps
+
     def _read(self, source_rows: Positions) -> Tensor:
+        if self.on_device is not None:
+            return self.on_device[torch.from_numpy(source_rows).to(self.device)].float()
         return torch.from_numpy(self.feature_maps[source_rows]).to(self.device).float()
 
 

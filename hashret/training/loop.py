@@ -51,6 +51,9 @@ from .vector_feed import VectorFeed
 
 _HELD_OUT_DATABASE = 5000  # train images that the held-out ones are searched among
 _CHECKED = 1000  # train images whose codes are examined where none is held out
+# A large state takes seconds to write: those of 120 million weights as long as an epoch on a GPU.
+_LARGE_STATE = 2**29  # bytes; a smaller one is written at the end of every epoch
+_STATE_EVERY = 60  # seconds from one large state to the next, which is what a kill costs at most
 _OF_CLASS, _OF_CLASSES = 100, 10_000  # train images of one class, and of all, that say what a class is like
 _SAME = 1e-6  # spread of descriptors of unit length up to which photographs are all the same
 
@@ -91,6 +94,8 @@ class TrainingRun:
         self.epochs: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {}  # the line of the best epoch
         self.codes: dict[str, Any] | None = None  # the `code_figures` of that epoch
+        self.best_net: dict[str, Tensor] | None = None  # the network of that epoch, where it is not on disk
+        self.saved = 0.0  # when the state was last written, as of `time.monotonic`
         self.shard = BatchShard()
 
     def claim(self, source: Source, resume: bool, overwrite: bool) -> None:
@@ -246,6 +251,7 @@ class TrainingRun:
             for one in method.family():
                 one.begin(known, rows)
         parallel = self.shard.parallel(module)
+        self.saved = time.monotonic()
         for epoch in range(len(self.epochs) + 1, s.epochs + 1):
             begun = time.monotonic()
             for one in method.family():
@@ -377,6 +383,8 @@ class TrainingRun:
     ) -> None:
         """Keep the best epoch with the figures of its codes and, where there is one, the state to resume from."""
         self.epochs.append(line)
+        large = 3 * _bytes(net) >= _LARGE_STATE
+        due = state is None or not large or time.monotonic() - self.saved >= _STATE_EVERY
         if is_main():
             step = "fitted: " if line["loss"] is None else f"epoch {line['epoch']}: loss {line['loss']:.4f}, "
             held = f"held-out mAP {line['heldout_map']:.4f}, " if "heldout_map" in line else ""
@@ -384,10 +392,17 @@ class TrainingRun:
         if not self.best or line.get("heldout_map", 0) >= self.best.get("heldout_map", 0):
             self.best, self.codes = line, codes
             if is_main():
-                _save(self.state_folder / "best.pt", {"net": net.state_dict()})
-        if state and is_main():
-            run = {"settings": self.settings.as_record(), "epochs": self.epochs, "best": self.best, "codes": self.codes}
-            _save(self.state_folder / "state.pt", state | run)
+                self.best_net = net.state_dict()
+                if not due:  # the network trains on before this is written
+                    self.best_net = {name: tensor.to("cpu", copy=True) for name, tensor in self.best_net.items()}
+        if is_main() and due:
+            if self.best_net is not None:
+                _save(self.state_folder / "best.pt", {"net": self.best_net})
+                self.best_net = None
+            if state:
+                run = {"settings": self.settings.as_record(), "epochs": self.epochs, "best": self.best}
+                _save(self.state_folder / "state.pt", state | run | {"codes": self.codes})
+            self.saved = time.monotonic()
 
     def _load_state(self, source: Source) -> dict[str, Any]:
         """Return the state of the unfinished run.
@@ -421,7 +436,8 @@ class TrainingRun:
         """Write checkpoint and record of the best epoch, and clear the state away."""
         s = self.settings
         if is_main():
-            best = _load(self.state_folder / "best.pt")
+            best = _load(self.state_folder / "best.pt") if self.best_net is None else {"net": self.best_net}
+            self.best_net = None
             try:
                 net.load_state_dict(best.get("net", best))  # which stood alone once
             except (RuntimeError, TypeError, AttributeError) as error:

@@ -17,7 +17,7 @@ from hashret.distributed import rank
 from hashret.errors import HashretError
 from hashret.models.backbones import get_backbone
 from hashret.models.checkpoint import load_encoder, read_meta
-from hashret.training import loop
+from hashret.training import feed, loop
 from hashret.training.feed import Augment, FeatureFeed
 from hashret.training.start import train
 
@@ -119,6 +119,28 @@ def test_a_killed_training_resumes_to_the_same_encoder(photos, head, tmp_path, f
     assert not state.parent.exists()
     with pytest.raises(HashretError, match="complete"):
         train(photos, out, **options | {"resume": True})
+
+
+def test_a_large_state_is_written_now_and_then_and_changes_nothing(photos, head, tmp_path, monkeypatch):
+    fingerprint = train(photos, tmp_path / "small.safetensors", **head).fingerprint
+    monkeypatch.setattr(loop, "_LARGE_STATE", 0)
+    save, saved = loop._save, []
+    monkeypatch.setattr(loop, "_save", lambda path, content: (saved.append(path.name), save(path, content)))
+    for seconds, expected in ((60, []), (0, ["best.pt", "state.pt"])):
+        monkeypatch.setattr(loop, "_STATE_EVERY", seconds)
+        saved.clear()
+        assert train(photos, tmp_path / "large.safetensors", overwrite=True, **head).fingerprint == fingerprint
+        assert saved[:2] == expected
+        assert saved.count("state.pt") == (0 if seconds else head["epochs"])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here")
+def test_feature_maps_on_a_gpu_train_the_same_encoder(photos, head, tmp_path, monkeypatch):
+    options = head | {"device": "cuda"}
+    train(photos, tmp_path / "held.safetensors", **options)
+    monkeypatch.setattr(feed, "_SHARE_OF_GPU", 2**40)
+    train(photos, tmp_path / "read.safetensors", **options)
+    assert_alike(tmp_path / "held.safetensors", tmp_path / "read.safetensors")
 
 
 def test_existing_checkpoints_are_kept(photos, head, tmp_path):
