@@ -66,6 +66,7 @@ def test_imports_run_one_way(path):
     name = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
     if name == "__init__":
         return
+    assert name in LEVEL, f"{name} has no place in LAYERS, which say what it may import and what may import it"
     allowed = {other for other, level in LEVEL.items() if level < LEVEL[name]} | {name, "__init__"}
     assert {module.split(".")[0] for module in imported(path)} <= allowed
 

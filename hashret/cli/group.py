@@ -13,12 +13,24 @@ import click
 from .. import __version__
 from ..distributed import SaidElsewhereError, is_main
 from ..errors import HashretError
+from ..registry import load_plugins
 from .options import talk
 from .output import say
 
 
 class _Group(click.Group):
-    """Prints a mistake of the user as one line and exits with 2."""
+    """Prints a mistake of the user as one line and exits with 2; plugins may add verbs to it."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a verb, of a plugin where hashret itself has none of that name."""
+        if cmd_name not in self.commands:
+            load_plugins()
+        return super().get_command(ctx, cmd_name)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the verbs, with those of the plugins."""
+        load_plugins()
+        return super().list_commands(ctx)
 
     def main(self, *args: Any, **options: Any) -> Any:
         """Run the command line, and exit with its status."""
