@@ -85,6 +85,8 @@ COLUMNS = [
     Column("ids", "ids", (("<i8", ()),)),
     Column("paths", "paths", (("|S", ()),)),  # utf-8 of fixed length
     Column("labels", "labels", (("<i8", ()), ("|u1", (None,))), optional=True),  # class numbers, or a flag a class
+    # The sha256 of the file, by which `hashret sync` knows a photograph that was moved; zeros where it is unknown.
+    Column("digests", "digests", (("|u1", (32,)),), optional=True),
     # What the hash layer reads, or, where vectors are encoded, these as they came.
     Column("fc_features", "features", tuple((kind, (None,)) for kind in STORED_TYPES), optional=True),
 ]

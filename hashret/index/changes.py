@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,8 @@ from ..files import (
     write_json,
 )  # fmt: skip
 from ..labels import united
-from ..results import WasDict, WasInt, WasTuple
-from ..shards import ShardFolder, decode_path
+from ..results import Result, WasDict, WasInt, WasTuple
+from ..shards import Array, ShardFolder, decode_path, encode_paths
 from .arrays import damaged
 from .blocks import ROWS_AT_ONCE
 from .folder import (
@@ -44,7 +44,9 @@ from .folder import (
     SEGMENT,
     SHARED,
     Index,
+    place_name,
     read_meta,
+    root_of,
     segment_file,
     segment_name,
     write_shards,
@@ -53,11 +55,14 @@ from .given import ENCODER, CodeFile, is_code_file
 from .gone import gone_positions
 from .hamming import compile_for
 from .opening import open_index
+from .paths import cut, stored_path, whole_path
 from .segment import Segment, SegmentWriter, check_files, describe, save_array
 
 _TOLD_BY = frozenset({"ids.npy", "paths.bin", "path_ends.npy"})  # by which photographs to remove or add are told
 _OUTPUTS = frozenset({"hash_outputs"})  # what an index that is built without values leaves out
 _Folders = StrPath | Iterable[StrPath]  # one folder, or several
+_LOOKED_FOR = 1000  # photographs that are looked for where an index is told of another folder
+Block = tuple[Mapping[str, Array], Sequence[str]]  # columns but for the ids, by name, and whole paths
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,15 @@ class Compacted(WasTuple):
     count: int
     bytes_before: int
     bytes_after: int
+
+
+@dataclass(frozen=True)
+class Relocated(Result):
+    """What `relocate` did: the paths of ``count`` photographs, which started at ``before``, now start at ``root``."""
+
+    count: int
+    before: str
+    root: str
 
 
 def build_index(
@@ -215,7 +229,7 @@ def append(index: StrPath, codes: _Folders, *, new_only: bool = False) -> int:
         classes = united(meta["classes"], *(shards.manifest["classes"] for shards in folders))
         without = frozenset() if "values.npy" in meta["segments"][0]["files"] else _OUTPUTS
         with _new_segment(folder, meta["bits"], without) as writer:
-            next_id = write_shards(writer, folders, classes, meta["next_id"], known)
+            next_id = write_shards(writer, folders, classes, meta["next_id"], known, root_of(folder, meta))
             if not len(writer):
                 return 0
             generation = _next_generation(folder)
@@ -257,16 +271,133 @@ def remove(
             leaving |= gone_positions(opened, yes)
         if not leaving.any():
             return Removed(0)
-        segments, generation = [], _next_generation(folder)
-        for number, segment in enumerate(opened.segments):
-            new = leaving[opened.offsets[number] : opened.offsets[number + 1]]
-            if new.any():
-                rows = np.union1d(segment.removed, np.flatnonzero(new)).astype(np.int64)
-                segments += [_with_removed(folder, segment, rows, generation)]
-            else:
-                segments += [segment.meta]
-        _switch(folder, meta, segments, meta["next_id"], generation)
+        generation = _next_generation(folder)
+        _switch(folder, meta, _without(opened, leaving, folder, generation), meta["next_id"], generation)
         return Removed(int(leaving.sum()))
+
+
+def _without(opened: Index, leaving: NDArray[np.bool_], folder: Path, generation: int) -> list[dict[str, Any]]:
+    """Return what `index.json` says of the segments once the photographs at some positions are removed."""
+    segments = []
+    for number, segment in enumerate(opened.segments):
+        new = leaving[opened.offsets[number] : opened.offsets[number + 1]]
+        if new.any():
+            rows = np.union1d(segment.removed, np.flatnonzero(new)).astype(np.int64)
+            segments += [_with_removed(folder, segment, rows, generation)]
+        else:
+            segments += [segment.meta]
+    return segments
+
+
+def create(folder: StrPath, about: Mapping[str, Any], blocks: Iterable[Block]) -> int:
+    """Write a new index of blocks of photographs, each with the same columns, and return how many there are.
+
+    Args:
+        folder: of the index; what is in it that is not an index's stays.
+        about: what `index.json` says beside counts and segments, with ``bits`` and ``classes``.
+        blocks: of photographs.
+
+    Raises:
+        HashretError: an index is there, or no photographs.
+    """
+    out = Path(folder)
+    try:
+        with locked(out), _new_segment(out, about["bits"]) as writer:
+            if (out / "index.json").exists():
+                raise HashretError(f"an index was made at {out} meanwhile", hint="try again")
+            next_id = _write_blocks(writer, blocks, 0, root_of(out, about))
+            if not len(writer):
+                raise HashretError(f"no photographs for the index {out}")
+            segment = _finished(writer)
+            compile_for(segment["codes"])
+            generation = _next_generation(out)
+            segment = _placed(segment, writer, out, generation)
+            counts = {"count": segment["count"], "generation": generation, "next_id": next_id, "segments": [segment]}
+            write_json(out / "index.json", {"format": FORMAT, **about, "protocol": None, **counts})
+            return int(segment["count"])
+    except (OSError, RuntimeError) as error:  # the latter from faiss
+        raise HashretError(f"cannot write the index {out}: {_reason(error)}") from error
+
+
+def exchange(
+    index: StrPath,
+    leaving: NDArray[np.bool_],
+    blocks: Iterable[Block],
+    *,
+    generation: int,
+    about: Mapping[str, Any] | None = None,
+) -> bool:
+    """Remove photographs from an index and add others, in one step.
+
+    Args:
+        index: folder.
+        leaving: which positions leave, bool (n,).
+        blocks: of photographs to add, each with the same columns; they get new ids.
+        generation: of the index that ``leaving`` is of.
+        about: what `index.json` is to say otherwise.
+
+    Returns:
+        Whether that was done; False where another process has changed the index since.
+    """
+    with _changing(index) as (folder, meta):
+        if meta["generation"] != generation:
+            return False
+        opened, number = _opened(folder), _next_generation(folder)
+        with _new_segment(folder, meta["bits"]) as writer:
+            next_id = _write_blocks(writer, blocks, meta["next_id"], root_of(folder, meta))
+            added = [_placed(_finished(writer), writer, folder, number)] if len(writer) else []
+        segments = _without(opened, leaving, folder, number)
+        there = [one for one in segments if one["count"] > one.get("removed_count", 0)] + added
+        _switch(folder, meta | dict(about or {}), there or segments, next_id, number)
+        return True
+
+
+def _write_blocks(writer: SegmentWriter, blocks: Iterable[Block], next_id: int, root: str | None) -> int:
+    """Write blocks of photographs to a segment and return the next id."""
+    for columns, paths in blocks:
+        ids = np.arange(next_id, next_id + len(paths))
+        writer.add({**columns, "ids": ids}, cut(encode_paths([stored_path(path, root) for path in paths])))
+        next_id += len(paths)
+    return next_id
+
+
+def relocate(index: StrPath, root: StrPath) -> Relocated:
+    """Tell an index that the photographs lie below another folder now, or that it may be moved along with them.
+
+    An index that keeps whole paths is written anew: paths are then kept from the folder that all its photographs have
+    in common, in whose place ``root`` steps.
+
+    Args:
+        index: folder of an index.
+        root: folder of the photographs.
+
+    Raises:
+        HashretError: no photograph of the index is there.
+    """
+    with _changing(index) as (folder, meta):
+        opened, whole = _opened(folder), os.path.abspath(root)
+        before = opened.root or _common_folder(opened)
+        paths = [opened.path(position) for position in np.flatnonzero(opened.alive).tolist()]
+        below = [stored_path(path, before) for path in paths if path != stored_path(path, before)]
+        if below and not any(os.path.lexists(whole_path(path, whole)) for path in below[:_LOOKED_FOR]):
+            raise HashretError(f"none of the photographs of {index} is below {root}, as {below[0]}")
+        segments, generation = meta["segments"], _next_generation(folder)
+        if not opened.root:
+            with _new_segment(folder, meta["bits"]) as writer:
+                _copy(opened, writer, before)
+                segments = [_placed(_finished(writer), writer, folder, generation)]
+        _switch(folder, meta | {"root": place_name(folder, whole)}, segments, meta["next_id"], generation)
+        return Relocated(len(below), before, whole)
+
+
+def _common_folder(index: Index) -> str:
+    """Return the folder that all photographs of an index have in common."""
+    folders = set[str]().union(*(segment.paths.folders() for segment in index.segments))
+    whole = [folder for folder in folders if folder.startswith("/")]
+    common = os.path.commonpath(whole) if whole else "/"
+    if common == "/":
+        raise HashretError("the photographs of this index have no folder in common that could be moved")
+    return common
 
 
 def compact(index: StrPath) -> Compacted:
@@ -286,9 +417,10 @@ def compact(index: StrPath) -> Compacted:
         return Compacted(merged["count"], before, _bytes([merged]))
 
 
-def _copy(index: Index, writer: SegmentWriter) -> None:
-    """Write the photographs of an index that were not removed to a segment."""
-    common = set.intersection(*(set(segment.columns) for segment in index.segments)) - {"labels"}
+def _copy(index: Index, writer: SegmentWriter, root: str | None = None) -> None:
+    """Write the photographs of an index that were not removed to a segment; paths below a ``root`` from there on."""
+    common = common_columns(index)
+    has_digests = any("digests" in segment.columns for segment in index.segments)
     labels = index.labels
     for segment, offset in zip(index.segments, index.offsets, strict=False):
         codes, alive = segment.stage.codes(), np.flatnonzero(segment.alive)
@@ -297,7 +429,23 @@ def _copy(index: Index, writer: SegmentWriter) -> None:
             columns = {"codes": codes[rows]} | {name: segment.columns[name][rows] for name in common}
             if labels is not None:
                 columns["labels"] = labels[rows + offset]
-            writer.add(columns, segment.paths.cut_at(rows))
+            if has_digests:
+                columns["digests"] = digests_of(segment, rows)
+            paths = segment.paths.cut_at(rows)
+            if root:
+                paths = cut(encode_paths([stored_path(segment.paths[row], root) for row in rows.tolist()]))
+            writer.add(columns, paths)
+
+
+def common_columns(index: Index) -> set[str]:
+    """Return the columns that all segments of an index have, but for labels and digests, which can be filled in."""
+    return set.intersection(*(set(segment.columns) for segment in index.segments)) - {"labels", "digests"}
+
+
+def digests_of(segment: Segment, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Return the digests at rows of a segment, uint8 (m, 32), zeros where it has none."""
+    digests = segment.columns.get("digests")
+    return np.zeros((len(rows), 32), np.uint8) if digests is None else np.asarray(digests[rows])
 
 
 def write_shortened(index: Index, out: StrPath, bits: int) -> None:

@@ -7,9 +7,10 @@ A process that has the index open keeps its memory-mapped files.
 
 from __future__ import annotations
 
+import os
 import re
 from bisect import bisect_right
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -25,7 +26,7 @@ from ..labels import renumbered
 from ..precision import PRECISIONS
 from ..records import checked, fields, list_of, one_of, or_none, table_of, text, whole
 from ..renamed import forwarding, old_attributes
-from ..shards import LENGTHS, PROTOCOL, ShardFolder, unknown_column, unknown_columns
+from ..shards import LENGTHS, PROTOCOL, ShardFolder, decode_path, encode_paths, unknown_column, unknown_columns
 from ..vectors import Vectors
 from . import rerank
 from .background import BackgroundCheck
@@ -34,7 +35,7 @@ from .database import Database, Item
 from .distinct import damaged_table
 from .given import CodeFile
 from .hamming import HammingStage
-from .paths import cut, file_key, folder_key, path_matches, readings
+from .paths import cut, file_key, folder_key, path_matches, readings, stored_path
 from .rows import Rows, concatenated
 from .segment import MAX_ITEMS, Segment, SegmentWriter, row_columns
 
@@ -62,7 +63,8 @@ _META = fields(
         "image_size": whole(1, 2**15), "classes": list_of(text()), "count": whole(), "generation": whole(1),
         "next_id": whole(0, 2**63 - 1), "segments": list_of(_SEGMENT, 1),
     },
-    {"protocol": or_none(PROTOCOL), "rerank_by": or_none(one_of(*rerank.CHOICES)), "lengths": LENGTHS},
+    {"protocol": or_none(PROTOCOL), "rerank_by": or_none(one_of(*rerank.CHOICES)), "lengths": LENGTHS,
+     "root": text(), "model": text(), "exclude": list_of(text()), "include": list_of(text())},
 )  # fmt: skip
 
 
@@ -90,6 +92,11 @@ class Index(Database):
 
     def __len__(self) -> int:
         return sum(segment.count for segment in self.segments)
+
+    @property
+    def root(self) -> str | None:
+        """The folder that paths of photographs are kept from, whole; None where all are kept whole."""
+        return None if self.folder is None else root_of(self.folder, self.meta)
 
     @property
     def checked(self) -> str:
@@ -439,6 +446,7 @@ def write_shards(
     classes: Sequence[str],
     first_id: int = 0,
     known: Collection[str] = frozenset(),
+    root: str | None = None,
 ) -> int:
     """Copy shards into a segment and return the next id.
 
@@ -451,6 +459,7 @@ def write_shards(
         classes: the labels become numbers in this list.
         first_id: ids count on from it.
         known: paths of photographs that are left out.
+        root: from which paths are kept, see `hashret.index.paths.stored_path`.
 
     Raises:
         HashretError: ids that the user gave are not above those before them.
@@ -478,9 +487,34 @@ def write_shards(
             if labelled:
                 labels = np.full(len(shard), -1) if shard.labels is None else shard.labels
                 written["labels"] = renumbered(labels, names, classes, several)
-            writer.add(written, cut(shard.paths))
+            paths = shard.paths
+            if root:
+                paths = encode_paths([stored_path(decode_path(path), root) for path in paths])
+            writer.add(written, cut(paths))
         first_id = next_id
     return first_id
+
+
+def root_of(folder: StrPath, meta: Mapping[str, Any]) -> str | None:
+    """Return the folder that an index keeps paths from, whole; None where it keeps whole paths.
+
+    What `index.json` says of it starts at the folder of the index, so that both can be moved together.
+    """
+    return named_place(folder, meta["root"]) if "root" in meta else None
+
+
+def named_place(folder: StrPath, place: str) -> str:
+    """Return the whole path of a place as `index.json` names it, see `place_name`."""
+    return os.path.normpath(os.path.join(os.path.abspath(folder), place))
+
+
+def place_name(folder: StrPath, place: StrPath) -> str:
+    """Return how `index.json` names a file or a folder: from the index on where that lies in it, or it beside the
+    index, so that they are likely to be moved together; else by its whole path.
+    """
+    index, whole = os.path.abspath(folder), os.path.abspath(place)
+    common = os.path.commonpath([index, whole])
+    return os.path.relpath(whole, index) if common in (whole, os.path.dirname(index)) and common != "/" else whole
 
 
 def segment_file() -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..bits import Positions
 from ..data.references import kind_of, status, whole_reference
 from ..errors import HashretError
 from .folder import Index
@@ -41,34 +42,70 @@ def gone_positions(index: Index, yes: bool = False) -> NDArray[np.bool_]:
     if (states == _PRESENT).all():
         return np.zeros(index.offsets[-1], bool)
     folders = [os.path.dirname(path) for path in paths]
-    living = _living({folder for folder, state in zip(folders, states, strict=True) if state == _PRESENT})
-    since = np.array([_written(segment) for segment in index.segments])
-    since = since[np.searchsorted(index.offsets, positions, side="right") - 1]
-    lets_go: dict[tuple[str, float], bool] = {}
-    gone = np.zeros(len(positions), bool)
-    for number in np.flatnonzero(states == _MISSING):
-        if kind_of(paths[number]):  # it says itself when a photograph is gone, see ReferenceKind
-            gone[number] = True
-            continue
-        asked = folders[number], since[number]
-        if asked not in lets_go:
-            lets_go[asked] = _lets_go(*asked, living)
-        gone[number] = lets_go[asked]
+    there = {folder for folder, state in zip(folders, states, strict=True) if state == _PRESENT}
+    gone = _gone(index, positions, paths, states == _MISSING, there)
     kept = [folders[number] for number in np.flatnonzero((states != _PRESENT) & ~gone)]
     if kept:
-        text = f"{len(kept):,} photographs are out of reach, as their folders are not there: {_counted(kept)}"
+        text = out_of_reach(kept)
         if len(kept) == len(positions):
             raise HashretError(f"{text}; is a disk missing?")
         warnings.warn(f"{text}; they stay in the index (is a disk missing?)", stacklevel=3)
-    if not yes and gone.sum() > max(_FEW, _FRACTION * len(positions)):
+    if not yes and is_large(gone.sum(), len(positions)):
         raise HashretError(
-            f"the files of {gone.sum():,} of {len(positions):,} photographs are gone from "
-            f"{_counted([folders[number] for number in np.flatnonzero(gone)])}",
+            large_share([folders[number] for number in np.flatnonzero(gone)], len(positions)),
             hint="add --yes to remove so many",
         )
     mask = np.zeros(index.offsets[-1], bool)
     mask[positions[gone]] = True
     return mask
+
+
+def missing_are_gone(index: Index, positions: Positions, there: Collection[str]) -> NDArray[np.bool_]:
+    """Return which photographs at some positions, none of which was found, are gone, bool (n,), as `gone_positions`.
+
+    Args:
+        index: an opened index.
+        positions: of the photographs, int64 (n,).
+        there: folders in which there are photographs.
+    """
+    paths = [whole_reference(index.path(position)) for position in positions.tolist()]
+    missing = np.array([_state(path) == _MISSING for path in paths], bool)
+    return _gone(index, positions, paths, missing, there)
+
+
+def out_of_reach(folders: Sequence[str]) -> str:
+    """Say in one line that the photographs in some folders, one for each of them, are out of reach."""
+    return f"{len(folders):,} photographs are out of reach, as their folders are not there: {_counted(folders)}"
+
+
+def is_large(gone: int, total: int) -> bool:
+    """Whether so many photographs of an index are more than may go without being asked for."""
+    return bool(gone > max(_FEW, _FRACTION * total))
+
+
+def large_share(folders: Sequence[str], total: int) -> str:
+    """Say in one line that photographs of some folders, one for each of them, are gone."""
+    return f"the files of {len(folders):,} of {total:,} photographs are gone from {_counted(folders)}"
+
+
+def _gone(
+    index: Index, positions: Positions, paths: Sequence[str], missing: NDArray[np.bool_], there: Collection[str]
+) -> NDArray[np.bool_]:
+    """Return which of the ``missing`` photographs are gone, bool (n,): the others are out of reach."""
+    living = _living(there)
+    since = np.array([_written(segment) for segment in index.segments])
+    since = since[np.searchsorted(index.offsets, positions, side="right") - 1]
+    lets_go: dict[tuple[str, float], bool] = {}
+    gone = np.zeros(len(positions), bool)
+    for number in np.flatnonzero(missing):
+        if kind_of(paths[number]):  # it says itself when a photograph is gone, see ReferenceKind
+            gone[number] = True
+            continue
+        asked = os.path.dirname(paths[number]), since[number]
+        if asked not in lets_go:
+            lets_go[asked] = _lets_go(*asked, living)
+        gone[number] = lets_go[asked]
+    return gone
 
 
 def _state(path: str) -> int:

@@ -9,7 +9,7 @@ from ..errors import HashretError
 from ..files import StrPath
 from ..renamed import old_keywords
 from .arrays import damaged
-from .folder import Index, read_meta
+from .folder import Index, read_meta, root_of
 from .hamming import gpus
 from .segment import Segment, check_files
 
@@ -76,7 +76,7 @@ def _open_segment(folder: Path, meta: dict[str, Any], segment: dict[str, Any], v
     changed = check_files(folder / segment["name"], segment["files"], verify)
     if changed:
         raise HashretError(f"the index {folder} is damaged: {changed} has changed; build it again")
-    opened = Segment(folder / segment["name"], segment, meta["bits"], backend)
+    opened = Segment(folder / segment["name"], segment, meta["bits"], backend, root_of(folder, meta))
     if opened.labels is not None and opened.labels.shape[1:] > (len(meta["classes"]),):
         raise damaged(folder, "labels.npy", "has more classes than index.json")
     return opened

@@ -16,6 +16,7 @@ from .blocks import ROWS_AT_ONCE
 from .distinct import damaged_table
 
 _LONGEST = 2**16  # bytes of a path; Linux has them to 4,096
+_BELOW = "./"  # how a path begins that starts at the root which the index names
 _TAIL = 16  # bytes from the end of a path that are compared first: paths of photographs begin with the same folders
 
 
@@ -26,14 +27,30 @@ def cut(paths: NDArray[np.bytes_]) -> tuple[NDArray[np.uint8], NDArray[np.int64]
     return raw[np.arange(paths.itemsize) < lengths[:, None]], lengths
 
 
+def stored_path(path: str, root: str | None) -> str:
+    """Return a path as an index keeps it: one below its root begins with "./", and others are whole."""
+    return _BELOW + path[len(_slashed(root)) :] if root and path.startswith(_slashed(root)) else path
+
+
+def whole_path(path: str, root: str | None) -> str:
+    """Return the whole path of one as `stored_path` has it."""
+    return _slashed(root) + path.removeprefix(_BELOW) if root and path.startswith(_BELOW) else path
+
+
+def _slashed(root: str) -> str:
+    return root.rstrip("/") + "/"
+
+
 class Paths:
     """The paths of a segment, ``raw`` uint8 and ``ends`` int64 (n,), memory maps mostly; ``paths[row]`` is text.
 
-    ``ends`` are compared with ``raw`` when they are used: of the paths asked for, or once all, where all are looked at.
+    What is given and asked for are whole paths. Where the index names a ``root``, those below it are kept from there
+    on, see `stored_path`. ``ends`` are compared with ``raw`` when they are used: of the paths asked for, or once all,
+    where all are looked at.
     """
 
-    def __init__(self, raw: NDArray[np.uint8], ends: NDArray[np.int64]) -> None:
-        self.raw, self._ends, self._are_checked = raw, ends, False
+    def __init__(self, raw: NDArray[np.uint8], ends: NDArray[np.int64], root: str | None = None) -> None:
+        self.raw, self._ends, self.root, self._are_checked = raw, ends, root, False
 
     def __getitem__(self, row: int) -> str:
         start, end = int(self._ends[row - 1]) if row else 0, int(self._ends[row])
@@ -42,7 +59,7 @@ class Paths:
         path = decode_path(self.raw[start:end])
         if "\0" in path:  # which no file is called, and the system refuses in its own way
             raise damaged_table("paths.bin")
-        return path
+        return whole_path(path, self.root)
 
     @property
     def last(self) -> int:
@@ -75,12 +92,13 @@ class Paths:
             for end in ends:
                 folders.add(raw[begin - first : max(begin - first, raw.rfind(b"/", begin - first, end - first))])
                 begin = end
-        return set(map(decode_path, folders))
+        return {whole_path(f"{decode_path(folder)}/", self.root).rstrip("/") for folder in folders}
 
     def find(self, paths: Iterable[str]) -> list[tuple[int, str]]:
         """Return the rows that have one of some paths, and the path of each, in order."""
         asked: set[str] = set(paths)
-        encoded = np.array([path.encode("utf-8", "surrogateescape") for path in asked], "S")
+        stored = asked | {stored_path(path, self.root) for path in asked}
+        encoded = np.array([path.encode("utf-8", "surrogateescape") for path in stored], "S")
         sought, hits = np.unique(_keys(*cut(encoded))), []
         for start in range(0, len(self.ends) if asked else 0, ROWS_AT_ONCE):
             ends = np.asarray(self.ends[start : start + ROWS_AT_ONCE])
@@ -93,6 +111,15 @@ class Paths:
 
     def named(self, text: str) -> NDArray[np.int64]:
         """Return the rows that have this very path, or one that ends with it from some folder on: int64, ascending."""
+        rows = self._ending(text, False)
+        for place, letter in enumerate(text if self.root else ""):  # where the root ends within the text
+            above = text[:place]
+            if letter == "/" and self.root and (above == self.root or (above and self.root.endswith(f"/{above}"))):
+                rows = np.union1d(rows, self._ending(_BELOW + text[place + 1 :], True))
+        return rows
+
+    def _ending(self, text: str, alone: bool) -> NDArray[np.int64]:
+        """Return the rows that are kept as this very text or, unless ``alone``, end with it from some folder on."""
         end, ends = text.encode("utf-8", "surrogateescape"), np.asarray(self.ends)
         starts = np.concatenate([[0], ends[:-1]]).astype(np.int64)
         rows = np.flatnonzero(ends - starts >= max(1, len(end)))
@@ -100,6 +127,8 @@ class Paths:
             rows = rows[self.raw[ends[rows] - back] == end[-back]]
         first = ends[rows] - len(end)
         whole = first == starts[rows]
+        if alone:
+            return rows[whole]
         return rows[whole | (self.raw[np.where(whole, starts[rows], first - 1)] == ord("/"))] if end else rows[:0]
 
 

@@ -123,6 +123,7 @@ class Segment:
         meta: what `index.json` says of it.
         bits: length of the codes.
         backend: of the Hamming stage, see `HammingStage`.
+        root: where paths start that are not kept whole, see `hashret.index.paths.stored_path`.
 
     Attributes:
         columns: memory maps of the `hashret.shards.COLUMNS` that the segment has, by name, but for codes and paths;
@@ -132,7 +133,9 @@ class Segment:
         stage: the `HammingStage` over the codes.
     """
 
-    def __init__(self, folder: Path, meta: dict[str, Any], bits: int, backend: str = "auto") -> None:
+    def __init__(
+        self, folder: Path, meta: dict[str, Any], bits: int, backend: str = "auto", root: str | None = None
+    ) -> None:
         self.folder, self.meta, self.bits = folder, meta, bits
         n, m, width = meta["count"], meta["codes"], padded_width(bits)
         mapped = {column.name: self._map(f"{column.stored}.npy", *column.kinds_of(n, bits)) for column in row_columns()}
@@ -144,7 +147,7 @@ class Segment:
         ends = np.asarray(self._map("path_ends.npy", ("<i8", (n,))))
         if not (folder / _PATHS).stat().st_size:  # which cannot be mapped
             raise damaged(folder.parent, _PATHS, "is empty")
-        self.paths = Paths(np.asarray(np.memmap(folder / _PATHS, np.uint8, "r")), ends)
+        self.paths = Paths(np.asarray(np.memmap(folder / _PATHS, np.uint8, "r")), ends, root)
         removed = self._map(meta[_REMOVED], ("<i8", (None,))) if meta.get(_REMOVED) else None
         self.removed: NDArray[np.int64] = np.empty(0, np.int64) if removed is None else removed
         self._check_flat(m, width)
