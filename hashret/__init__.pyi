@@ -20,10 +20,17 @@ from .index import (
     build_index as build_index,
     compact as compact,
     open_index as open_index,
+    relocate as relocate,
     remove as remove,
 )
 from .index.calibration import Calibration as Calibration
-from .index.changes import BuiltIndex as BuiltIndex, Compacted as Compacted, Removed as Removed
+from .index.changes import (
+    BuiltIndex as BuiltIndex,
+    Compacted as Compacted,
+    Relocated as Relocated,
+    Removed as Removed,
+)
+from .mirror.syncing import SyncReport as SyncReport, sync as sync
 from .models.attribution import Attribution as Attribution
 from .models.checkpoint import load_encoder as load_encoder
 from .models.encoder import Encoder as Encoder

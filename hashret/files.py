@@ -14,7 +14,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -311,6 +311,38 @@ def _lock(folder: StrPath, wait: bool) -> int | None:
         finally:
             if descriptor not in _locks:
                 os.close(descriptor)
+
+
+@contextmanager
+def turn(path: StrPath, line: str, wait_for: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock of a file, which is made where it is missing and says who holds it.
+
+    Args:
+        path: of the file, in a folder that is there.
+        line: what the file says while it is locked.
+        wait_for: called with the line of the process that is waited for.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    import fcntl
+
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    _locks.add(descriptor)  # so that processes that are forked do not hold it
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            wait_for(os.pread(descriptor, 1000, 0).decode("utf-8", "replace").strip())
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError:
+            warn_once(_warned, f"the disk of {path} has no locks; let one hashret at a time write there")
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{line}\n".encode(errors="replace"), 0)
+        yield
+        os.ftruncate(descriptor, 0)
+    finally:
+        _unlock(descriptor)
 
 
 def _unlock(descriptor: int | None) -> None:

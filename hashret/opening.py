@@ -3,15 +3,49 @@
 from __future__ import annotations
 
 import logging
+import os
+from contextlib import suppress
+from pathlib import Path
 
 from .engines.kinds import KINDS
 from .engines.names import is_engine
 from .errors import HashretError
 from .files import StrPath
-from .index import Database, open_index
+from .index import Database, Index, open_index
+from .index.folder import named_place
+from .index.folder import read_meta as read_index_meta
+from .models.metadata import read_meta
+from .places import MODEL
 from .renamed import old_keywords
 
 _log = logging.getLogger("hashret")
+
+
+def find_model(model: StrPath | None = None, index: StrPath | Database | None = None) -> StrPath:
+    """Return the checkpoint that is meant.
+
+    Args:
+        model: as the user names it; None for what HASHRET_MODEL names, the one that the index remembers, or
+            ``model.safetensors`` beside the index or in the working folder, of which one that the index was built by
+            comes first.
+        index: folder of the index, or an opened one; None without one.
+    """
+    if model is not None or os.environ.get("HASHRET_MODEL"):
+        return model if model is not None else os.environ["HASHRET_MODEL"]
+    folder = index.folder if isinstance(index, Index) else None if isinstance(index, Database) else index
+    known: list[Path] = []
+    encoder = None
+    if folder is not None and (Path(folder) / "index.json").is_file():
+        meta = index.meta if isinstance(index, Index) else read_index_meta(folder)
+        encoder = meta["encoder"]
+        known = [Path(named_place(folder, meta["model"]))] if "model" in meta else []
+        known.append(Path(os.path.abspath(folder)).with_name(MODEL))
+    there = [path for path in (*known, Path(MODEL)) if path.is_file()]
+    for path in there if len(there) > 1 else ():
+        with suppress(HashretError):
+            if read_meta(path)["fingerprint"] == encoder:
+                return path
+    return there[0] if there else Path(MODEL)
 
 
 @old_keywords

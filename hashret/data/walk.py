@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from ..errors import HashretError, warn
 from ..files import StrPath
+from ..places import OWN_FOLDER
 from .formats import is_image_name, reason_passed_over
 
 # Folders in which other programs keep previews, what was thrown away, and earlier states; compared without case.
@@ -109,6 +110,7 @@ class _Walk:
             self.entered.add(identity)
             self.real[path] = real
             inside = _is_any(os.path.basename(os.path.normpath(os.path.join(self.root, path))), _LIBRARIES)
+            entries.pop(OWN_FOLDER, None)  # in which hashret keeps the index of a folder
             for name in sorted(entries, reverse=True):  # so that the first name is the first to be entered
                 if self.look(path + name, entries[name], entries, inside):
                     waiting.append((f"{path}{name}/", os.path.join(real, name)))

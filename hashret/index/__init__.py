@@ -14,10 +14,13 @@ from .folder import Index, Selection
 from .opening import open_index
 
 if TYPE_CHECKING:
-    from .changes import append, build_index, compact, remove
+    from .changes import append, build_index, compact, relocate, remove
 
-__all__ = ["Database", "Hits", "Index", "Item", "Selection", "append", "build_index", "compact", "open_index", "remove"]
+__all__ = [
+    "Database", "Hits", "Index", "Item", "Selection", "append", "build_index", "compact", "open_index", "relocate",
+    "remove",
+]  # fmt: skip
 
 __getattr__, _, _ = lazy_loader.attach(
-    __name__, submod_attrs={"changes": ["append", "build_index", "compact", "remove"]}
+    __name__, submod_attrs={"changes": ["append", "build_index", "compact", "relocate", "remove"]}
 )

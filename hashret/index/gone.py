@@ -97,7 +97,7 @@ def _gone(
     since = since[np.searchsorted(index.offsets, positions, side="right") - 1]
     lets_go: dict[tuple[str, float], bool] = {}
     gone = np.zeros(len(positions), bool)
-    for number in np.flatnonzero(missing):
+    for number in np.flatnonzero(missing).tolist():
         if kind_of(paths[number]):  # it says itself when a photograph is gone, see ReferenceKind
             gone[number] = True
             continue

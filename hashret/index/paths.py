@@ -127,9 +127,8 @@ class Paths:
             rows = rows[self.raw[ends[rows] - back] == end[-back]]
         first = ends[rows] - len(end)
         whole = first == starts[rows]
-        if alone:
-            return rows[whole]
-        return rows[whole | (self.raw[np.where(whole, starts[rows], first - 1)] == ord("/"))] if end else rows[:0]
+        fits = whole if alone else whole | (self.raw[np.where(whole, starts[rows], first - 1)] == ord("/"))
+        return rows[fits] if end else rows[:0]
 
 
 def is_named(path: str, text: str) -> bool:

@@ -1,0 +1,42 @@
+"""Where an index and its encoder are looked for when nobody names them.
+
+`hashret sync PHOTOS` keeps both in a folder ``.hashret`` among the photographs, and whatever searches finds them from
+any folder below, as git finds its repository.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from .files import StrPath
+
+OWN_FOLDER = ".hashret"  # in a folder of photographs, never itself taken for photographs
+INDEX, MODEL = "index", "model.safetensors"
+
+
+def own_index(photos: StrPath) -> Path:
+    """Return where the index of a folder of photographs lies, unless the user names another place."""
+    return Path(photos) / OWN_FOLDER / INDEX
+
+
+def find_index(index: StrPath | None = None) -> StrPath:
+    """Return the index that is meant.
+
+    Args:
+        index: as the user names it: an index, an engine's collection, or a folder of photographs with an index of its
+            own. None for what HASHRET_INDEX names, ``index`` in the working folder, or that of the first folder of
+            photographs from there upwards that has one.
+    """
+    if index is None:
+        named: StrPath = os.environ.get("HASHRET_INDEX", "")
+        if named or _is_index(Path(INDEX)):
+            return named or INDEX
+        here = Path.cwd()
+        return next((own_index(folder) for folder in (here, *here.parents) if _is_index(own_index(folder))), INDEX)
+    own = own_index(index)
+    return own if not _is_index(Path(index)) and _is_index(own) else index
+
+
+def _is_index(folder: Path) -> bool:
+    return (folder / "index.json").is_file()
