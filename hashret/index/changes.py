@@ -44,7 +44,7 @@ from .folder import (
     SEGMENT,
     SHARED,
     Index,
-    place_name,
+    location_name,
     read_meta,
     root_of,
     segment_file,
@@ -386,7 +386,7 @@ def relocate(index: StrPath, root: StrPath) -> Relocated:
             with _new_segment(folder, meta["bits"]) as writer:
                 _copy(opened, writer, before)
                 segments = [_placed(_finished(writer), writer, folder, generation)]
-        _switch(folder, meta | {"root": place_name(folder, whole)}, segments, meta["next_id"], generation)
+        _switch(folder, meta | {"root": location_name(folder, whole)}, segments, meta["next_id"], generation)
         return Relocated(len(below), before, whole)
 
 
@@ -430,7 +430,7 @@ def _copy(index: Index, writer: SegmentWriter, root: str | None = None) -> None:
             if labels is not None:
                 columns["labels"] = labels[rows + offset]
             if has_digests:
-                columns["digests"] = digests_of(segment, rows)
+                columns["digests"] = digests_at(segment, rows)
             paths = segment.paths.cut_at(rows)
             if root:
                 paths = cut(encode_paths([stored_path(segment.paths[row], root) for row in rows.tolist()]))
@@ -442,10 +442,10 @@ def common_columns(index: Index) -> set[str]:
     return set.intersection(*(set(segment.columns) for segment in index.segments)) - {"labels", "digests"}
 
 
-def digests_of(segment: Segment, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Return the digests at rows of a segment, uint8 (m, 32), zeros where it has none."""
+def digests_at(segment: Segment, positions: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Return the digests at positions in a segment, uint8 (m, 32), zeros where it has none."""
     digests = segment.columns.get("digests")
-    return np.zeros((len(rows), 32), np.uint8) if digests is None else np.asarray(digests[rows])
+    return np.zeros((len(positions), 32), np.uint8) if digests is None else np.asarray(digests[positions])
 
 
 def write_shortened(index: Index, out: StrPath, bits: int) -> None:

@@ -500,19 +500,19 @@ def root_of(folder: StrPath, meta: Mapping[str, Any]) -> str | None:
 
     What `index.json` says of it starts at the folder of the index, so that both can be moved together.
     """
-    return named_place(folder, meta["root"]) if "root" in meta else None
+    return named_location(folder, meta["root"]) if "root" in meta else None
 
 
-def named_place(folder: StrPath, place: str) -> str:
-    """Return the whole path of a place as `index.json` names it, see `place_name`."""
-    return os.path.normpath(os.path.join(os.path.abspath(folder), place))
+def named_location(folder: StrPath, path: str) -> str:
+    """Return the whole path of a file or a folder as `index.json` names it, see `location_name`."""
+    return os.path.normpath(os.path.join(os.path.abspath(folder), path))
 
 
-def place_name(folder: StrPath, place: StrPath) -> str:
+def location_name(folder: StrPath, path: StrPath) -> str:
     """Return how `index.json` names a file or a folder: from the index on where that lies in it, or it beside the
     index, so that they are likely to be moved together; else by its whole path.
     """
-    index, whole = os.path.abspath(folder), os.path.abspath(place)
+    index, whole = os.path.abspath(folder), os.path.abspath(path)
     common = os.path.commonpath([index, whole])
     return os.path.relpath(whole, index) if common in (whole, os.path.dirname(index)) and common != "/" else whole
 

@@ -60,17 +60,17 @@ def gone_positions(index: Index, yes: bool = False) -> NDArray[np.bool_]:
     return mask
 
 
-def missing_are_gone(index: Index, positions: Positions, there: Collection[str]) -> NDArray[np.bool_]:
+def missing_are_gone(index: Index, positions: Positions, folders: Collection[str]) -> NDArray[np.bool_]:
     """Return which photographs at some positions, none of which was found, are gone, bool (n,), as `gone_positions`.
 
     Args:
         index: an opened index.
         positions: of the photographs, int64 (n,).
-        there: folders in which there are photographs.
+        folders: those in which there are photographs.
     """
     paths = [whole_reference(index.path(position)) for position in positions.tolist()]
     missing = np.array([_state(path) == _MISSING for path in paths], bool)
-    return _gone(index, positions, paths, missing, there)
+    return _gone(index, positions, paths, missing, folders)
 
 
 def out_of_reach(folders: Sequence[str]) -> str:

@@ -23,16 +23,16 @@ class Pending:
     Args:
         index: folder of the index.
         encoder: fingerprint of the encoder; shards of others do not count.
-        precision: number format of the shards that count; None for that of the first.
+        compute_dtype: number format of the shards that count; None for that of the first.
 
     Attributes:
-        precision: that number format, None where there are no shards.
+        compute_dtype: that number format, None where there are no shards.
         manifest: what `codes.json` says of shards that count.
         found: digest -> (shard, row, path below the root) of each photograph.
     """
 
-    def __init__(self, index: Path, encoder: str, precision: str | None, root: str) -> None:
-        self.folder, self.encoder, self.precision, self.root = index / FOLDER, encoder, precision, root
+    def __init__(self, index: Path, encoder: str, compute_dtype: str | None, root: str) -> None:
+        self.folder, self.encoder, self.compute_dtype, self.root = index / FOLDER, encoder, compute_dtype, root
         self.found: dict[str, tuple[Path, int, str]] = {}
         self.manifest: dict[str, Any] = {}
         for folder in sorted(self.folder.iterdir()) if self.folder.is_dir() else ():
@@ -42,9 +42,11 @@ class Pending:
     def read(self, folder: Path) -> None:
         """Take up what is whole of a folder of shards."""
         manifest = read_manifest(folder)
-        if manifest["encoder"] != self.encoder or manifest["precision"] != (self.precision or manifest["precision"]):
+        if manifest["encoder"] != self.encoder or manifest["precision"] != (
+            self.compute_dtype or manifest["precision"]
+        ):
             return
-        self.precision, self.manifest = manifest["precision"], manifest
+        self.compute_dtype, self.manifest = manifest["precision"], manifest
         start = self.root.rstrip("/") + "/"
         for path in sorted(folder.glob("codes-*.h5")):
             shard, _ = read_shard(path)

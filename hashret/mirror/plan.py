@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..bits import Positions
 from ..data.walk import LINKED_TO_NOTHING, PassedOver
 from ..index import Index
-from ..index.changes import digests_of
+from ..index.changes import digests_at
 from ..index.gone import is_large, missing_are_gone
 from .photographs import Memory, Seen
 
@@ -35,7 +35,7 @@ class Plan:
         leaving: positions that leave the index, int64 (n,).
         copies: photographs whose code the index has, by the position that has it.
         taken: photographs whose code is among those that were encoded, by their digest.
-        wanted: photographs to encode, one for each content.
+        to_encode: photographs to encode, one for each content.
     """
 
     unchanged: int = 0
@@ -49,7 +49,7 @@ class Plan:
     leaving: Positions = field(default_factory=lambda: np.zeros(0, np.int64))
     copies: dict[str, int] = field(default_factory=dict)
     taken: dict[str, str] = field(default_factory=dict)
-    wanted: list[str] = field(default_factory=list)
+    to_encode: list[str] = field(default_factory=list)
 
     @property
     def needed(self) -> int:
@@ -57,7 +57,7 @@ class Plan:
         return len(self.copies) + len(self.taken)
 
 
-class Rows:
+class Indexed:
     """The photographs of an index below its root.
 
     Attributes:
@@ -73,7 +73,7 @@ class Rows:
         start = root.rstrip("/") + "/"
         for segment, offset in zip(index.segments, index.offsets, strict=False) if index else ():
             alive = np.flatnonzero(segment.alive)
-            digests = digests_of(segment, alive)
+            digests = digests_at(segment, alive)
             known = np.any(digests, axis=1).tolist()
             for row, digest, is_known in zip(alive.tolist(), digests, known, strict=True):
                 path = segment.paths[row]
@@ -86,7 +86,7 @@ class Rows:
 
 
 def make_plan(
-    rows: Rows,
+    indexed: Indexed,
     files: Mapping[str, Seen],
     unreadable: Mapping[str, str],
     passed_over: Sequence[PassedOver],
@@ -97,7 +97,7 @@ def make_plan(
     """Compare an index with a folder.
 
     Args:
-        rows: of the index.
+        indexed: the photographs of the index.
         files: the photographs of the folder.
         unreadable: photographs of it that cannot be looked at, with the reason; their rows stay.
         passed_over: what lies in the folder and is left out.
@@ -109,16 +109,16 @@ def make_plan(
     positions: dict[str, list[int]] = defaultdict(list)
     having: dict[str, int] = {}  # digest -> a position that has it
     lost: dict[str, list[int]] = defaultdict(list)  # digest -> positions whose path is no longer there
-    for position, path in rows.paths.items():
+    for position, path in indexed.paths.items():
         positions[path].append(position)
-        having.setdefault(rows.digests[position], position)
+        having.setdefault(indexed.digests[position], position)
         if path not in files and path not in unreadable:
-            lost[rows.digests[position]].append(position)
+            lost[indexed.digests[position]].append(position)
     having.pop("", None)
     wanted = set[str]()
     for path, seen in files.items():
         here = positions.get(path, [])
-        same = [position for position in here if rows.digests[position] == seen.digest]
+        same = [position for position in here if indexed.digests[position] == seen.digest]
         leaving.update(set(here) - set(same[:1]))
         if same:
             plan.unchanged += 1
@@ -130,7 +130,7 @@ def make_plan(
             plan.changed.append(path)
         elif lost.get(seen.digest):
             position = lost[seen.digest].pop(0)
-            plan.moved.append((path, rows.paths[position]))
+            plan.moved.append((path, indexed.paths[position]))
             leaving.add(position)
         else:
             plan.new.append(path)
@@ -140,12 +140,12 @@ def make_plan(
             plan.taken[path] = seen.digest
         elif seen.digest not in wanted:
             wanted.add(seen.digest)
-            plan.wanted.append(path)
+            plan.to_encode.append(path)
     missing = np.array(sorted(position for found in lost.values() for position in found), np.int64)
-    gone = _gone(rows, missing, files, passed_over)
-    plan.away = [rows.paths[position] for position in missing[~gone].tolist()]
-    names = [rows.paths[position] for position in missing[gone].tolist()]
-    if yes or not is_large(len(names), len(rows)):
+    gone = _gone(indexed, missing, files, passed_over)
+    plan.away = [indexed.paths[position] for position in missing[~gone].tolist()]
+    names = [indexed.paths[position] for position in missing[gone].tolist()]
+    if yes or not is_large(len(names), len(indexed)):
         plan.gone = names
         leaving.update(missing[gone].tolist())
     else:
@@ -155,16 +155,16 @@ def make_plan(
 
 
 def _gone(
-    rows: Rows, missing: Positions, files: Mapping[str, Seen], passed_over: Sequence[PassedOver]
+    indexed: Indexed, missing: Positions, files: Mapping[str, Seen], passed_over: Sequence[PassedOver]
 ) -> NDArray[np.bool_]:
     """Return which photographs that were not found are gone, bool (n,); the others are out of reach."""
-    if not len(missing) or rows.index is None:
+    if not len(missing) or indexed.index is None:
         return np.zeros(len(missing), bool)
-    there = {os.path.dirname(os.path.join(rows.root, path)) for path in files}
-    gone = missing_are_gone(rows.index, missing, there)
+    there = {os.path.dirname(os.path.join(indexed.root, path)) for path in files}
+    gone = missing_are_gone(indexed.index, missing, there)
     reasons = {item.path: item.reason for item in passed_over}
     for number, position in enumerate(missing.tolist()):
-        path = rows.paths[position]
+        path = indexed.paths[position]
         above = [path, *(path[:end] for end, letter in enumerate(path) if letter == "/")]
         why = next((reasons[part] for part in above if part in reasons), None)
         if why is not None:  # the file may be there, and is left out

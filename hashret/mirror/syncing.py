@@ -22,7 +22,7 @@ from ..files import StrPath, make_folder, turn
 from ..index import Index, open_index
 from ..index.blocks import ROWS_AT_ONCE
 from ..index.changes import Block, common_columns, compact, create, exchange
-from ..index.folder import SHARED, place_name
+from ..index.folder import SHARED, location_name
 from ..index.gone import large_share, out_of_reach
 from ..models.metadata import read_meta
 from ..opening import find_model
@@ -32,7 +32,7 @@ from ..results import Result
 from ..shards import Array
 from .pending import Pending
 from .photographs import Memory, Seen, look
-from .plan import Plan, Rows, make_plan
+from .plan import Indexed, Plan, make_plan
 
 _LOCK = "sync.lock"
 _TO_TRAIN = 5000  # photographs that an encoder is trained on
@@ -172,12 +172,12 @@ class _Sync:
             raise HashretError(f"no images in {self.root}" + (f"; {summary(passed_over)}" if passed_over else ""))
         memory = Memory.load(self.folder)
         files, unreadable = look(self.root, paths, memory.files)
-        rows = Rows(opened, self.root)
+        indexed = Indexed(opened, self.root)
         model = Path(find_model(self.model, opened) if opened or self.model else self.folder.with_name(MODEL))
         if self.dry_run:
-            plan = make_plan(rows, files, unreadable, passed_over, memory, (), yes)
+            plan = make_plan(indexed, files, unreadable, passed_over, memory, (), yes)
             plan.taken = {path: files[path].digest for path in plan.new + plan.changed if path not in plan.copies}
-            return self._report(plan, model, passed_over, len(plan.wanted), rows)
+            return self._report(plan, model, passed_over, len(plan.to_encode), indexed)
         before = dict(memory.files)
         self._save(memory, files)
         if opened is None and not model.exists():
@@ -190,18 +190,18 @@ class _Sync:
         pending = Pending(self.folder, fingerprint, opened.meta["precision"] if opened else None, self.root)
         self._save(memory, {path: before[path] for _, _, path in pending.found.values() if path in before} | files)
         for left in reversed(range(_ROUNDS + 1)):
-            plan = make_plan(rows, files, unreadable, passed_over, memory, pending.sure(before, files), yes)
-            if not plan.wanted or not left:
+            plan = make_plan(indexed, files, unreadable, passed_over, memory, pending.sure(before, files), yes)
+            if not plan.to_encode or not left:
                 break
-            before |= {path: files[path] for path in plan.wanted}
-            failed = self._encode(pending, model, plan.wanted, files, opened)
-            again, cannot = look(self.root, plan.wanted, files)
+            before |= {path: files[path] for path in plan.to_encode}
+            failed = self._encode(pending, model, plan.to_encode, files, opened)
+            again, cannot = look(self.root, plan.to_encode, files)
             files = {path: seen for path, seen in files.items() if path not in cannot} | again
             unreadable |= cannot
             for path, reason in failed.items():
                 if path in again and again[path].digest == before[path].digest:
                     memory.unreadable[again[path].digest] = reason
-        if opened is not None and rows.paths and not files and len(plan.away) == len(rows):
+        if opened is not None and indexed.paths and not files and len(plan.away) == len(indexed):
             raise HashretError(f"{out_of_reach(self._folders(plan.away))}; is a disk missing?")
         if not self._write(opened, plan, files, pending, model):
             return None
@@ -210,7 +210,7 @@ class _Sync:
             seen.digest: memory.unreadable[seen.digest] for seen in files.values() if seen.digest in memory.unreadable
         }
         self._save(memory, files)
-        return self._report(plan, model, passed_over, self.encoded, rows)
+        return self._report(plan, model, passed_over, self.encoded, indexed)
 
     def _open(self) -> Index | None:
         """Open the index; None where there is none."""
@@ -272,7 +272,7 @@ class _Sync:
         digests = np.array([list(bytes.fromhex(files[path].digest)) for path in paths], np.uint8)
         source, folder = self._source(paths, digests=digests), pending.new_folder()
         report = encode(
-            source, model, folder, shard_size=_SHARD, device=self.device, precision=pending.precision,
+            source, model, folder, shard_size=_SHARD, device=self.device, precision=pending.compute_dtype,
             features=opened is not None and opened.has_fc_features, workers=self.workers,
             cache=self._cache() if self.trained else folder / "none",
         )  # fmt: skip
@@ -292,11 +292,11 @@ class _Sync:
                 raise HashretError(f"cannot read {os.path.join(self.root, path)}: {reason}, nor any other photograph")
             manifest = pending.manifest
             about = {name: manifest[name] for name in (*SHARED, "lengths") if name in manifest}
-            about |= {"classes": [], "root": place_name(self.folder, self.root)}
-            about |= {"model": place_name(self.folder, model), **self.patterns}
+            about |= {"classes": [], "root": location_name(self.folder, self.root)}
+            about |= {"model": location_name(self.folder, model), **self.patterns}
             create(self.folder, about, self._blocks(opened, plan, files, pending))
             return True
-        news = {"model": place_name(self.folder, model), **self.patterns}
+        news = {"model": location_name(self.folder, model), **self.patterns}
         news = {name: value for name, value in news.items() if opened.meta.get(name, []) != value}
         if not (len(plan.leaving) or plan.needed or news):
             return True
@@ -345,7 +345,7 @@ class _Sync:
         return [os.path.dirname(os.path.join(self.root, path)) for path in paths]
 
     def _report(
-        self, plan: Plan, model: Path, passed_over: Sequence[PassedOver], encoded: int, rows: Rows
+        self, plan: Plan, model: Path, passed_over: Sequence[PassedOver], encoded: int, indexed: Indexed
     ) -> SyncReport:
         """Say what was done, and warn of what was not."""
         warn_passed_over(self.root, passed_over)
@@ -354,12 +354,12 @@ class _Sync:
         if plan.away:
             warn(f"{out_of_reach(self._folders(plan.away))}; they stay in the index (is a disk missing?)")
         if plan.held:
-            warn(f"{large_share(self._folders(plan.held), len(rows))}; they stay in the index until --yes is given")
+            warn(f"{large_share(self._folders(plan.held), len(indexed))}; they stay in the index until --yes is given")
         unreadable = tuple(
             {"path": os.path.join(self.root, path), "reason": reason} for path, reason in plan.unreadable.items()
         )
         return SyncReport(
-            index=str(self.folder), model=str(model), photographs=len(rows) - len(plan.leaving) + plan.needed,
+            index=str(self.folder), model=str(model), photographs=len(indexed) - len(plan.leaving) + plan.needed,
             unchanged=plan.unchanged, new=len(plan.new), changed=len(plan.changed), moved=len(plan.moved),
             gone=len(plan.gone), held=len(plan.held), out_of_reach=len(plan.away), encoded=encoded,
             unreadable=unreadable, passed_over=tuple(passed_over), trained=self.trained, dry_run=self.dry_run,

@@ -60,6 +60,9 @@ def built_anew(photos, model, tmp_path):
     return held_by(tmp_path / "anew")
 
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* passed over:UserWarning", "ignore:--include:UserWarning")
+
+
 def counts(report):
     names = ("unchanged", "new", "changed", "moved", "gone", "encoded", "photographs")
     return {name: getattr(report, name) for name in names if getattr(report, name)}
