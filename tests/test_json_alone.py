@@ -17,6 +17,7 @@ VERBS = {
     "report": "report . --queries codes-test --out r.html --json",
     "info": "info index --json",
     "cache list": "cache list --json",
+    "sync": "sync photos --index own/index --model model.safetensors --workers 0 --json",
 }
 
 
