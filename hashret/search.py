@@ -8,7 +8,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar, cast
 
@@ -80,6 +80,7 @@ class Hit(Result):
         hamming: distance in bits.
         euclidean: distance; None without re-rank.
         labels: the same class names one by one.
+        columns: the number or text of the photograph in each column that others have added to the shards, by name.
     """
 
     rank: int
@@ -89,6 +90,11 @@ class Hit(Result):
     hamming: int
     euclidean: float | None
     labels: tuple[str, ...] = ()
+    columns: dict[str, Any] = field(default_factory=dict, hash=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON has them, ``columns`` only where there are any."""
+        return {name: value for name, value in super().as_dict().items() if name != "columns" or value}
 
 
 class HitList(list[Hit]):
@@ -503,9 +509,10 @@ class Searcher:
 
 
 def _hits(items: Sequence[Item], hamming: Sequence[int], euclidean: Sequence[float], first: int = 1) -> list[Hit]:
+    distances = [None if math.isnan(distance) else distance for distance in euclidean]
     return [
-        Hit(rank, item.id, item.path, item.label, bits, None if math.isnan(distance) else distance, item.labels)
-        for rank, (item, bits, distance) in enumerate(zip(items, hamming, euclidean, strict=True), first)
+        Hit(rank, item.id, item.path, item.label, bits, distance, item.labels, dict(item.columns))
+        for rank, (item, bits, distance) in enumerate(zip(items, hamming, distances, strict=True), first)
     ]
 
 

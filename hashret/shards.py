@@ -69,6 +69,11 @@ class Column:
     kinds: tuple[tuple[str, tuple[int | str | None, ...]], ...]
     optional: bool = False
 
+    @property
+    def is_added(self) -> bool:
+        """Whether it is one of `Shard.others`, beside those that a shard has by name."""
+        return self.name not in Shard.__dataclass_fields__
+
     def kinds_of(self, count: int, bits: int) -> list[Kind]:
         """Return the dtypes and whole shapes that ``count`` rows of an encoder of ``bits`` bits may have."""
         lengths = {"bits": bits, "bytes": code_width(bits)}

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -77,7 +78,8 @@ class Item(NamedTuple):
     """A photograph.
 
     ``id``, ``path``, ``label`` (class names with spaces between, "" where unknown), ``code``, packed uint8 (w,), where
-    that was asked for, and ``labels``, the same class names one by one.
+    that was asked for, ``labels``, the same class names one by one, and ``columns``, the number or text that it has in
+    each column that others have added to `hashret.shards.COLUMNS`.
     """
 
     id: int
@@ -85,11 +87,19 @@ class Item(NamedTuple):
     label: str
     code: NDArray[np.uint8] | None = None
     labels: tuple[str, ...] = ()
+    columns: Mapping[str, Any] = MappingProxyType({})
 
     @classmethod
-    def of(cls, id: int, path: str, labels: tuple[str, ...], code: NDArray[np.uint8] | None = None) -> Item:
+    def of(
+        cls,
+        id: int,
+        path: str,
+        labels: tuple[str, ...],
+        code: NDArray[np.uint8] | None = None,
+        columns: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Item:
         """Return a photograph by the names of its classes."""
-        return cls(id, path, " ".join(labels), code, labels)
+        return cls(id, path, " ".join(labels), code, labels, columns)
 
 
 @old_attributes

@@ -26,7 +26,16 @@ from ..labels import renumbered
 from ..precision import PRECISIONS
 from ..records import checked, fields, list_of, one_of, or_none, table_of, text, whole
 from ..renamed import forwarding, old_attributes
-from ..shards import LENGTHS, PROTOCOL, ShardFolder, decode_path, encode_paths, unknown_column, unknown_columns
+from ..shards import (
+    COLUMNS,
+    LENGTHS,
+    PROTOCOL,
+    ShardFolder,
+    decode_path,
+    encode_paths,
+    unknown_column,
+    unknown_columns,
+)
 from ..vectors import Vectors
 from . import rerank
 from .background import BackgroundCheck
@@ -288,9 +297,21 @@ class Index(Database):
 
     def items(self, positions: Sequence[int], codes: bool = False) -> list[Item]:
         return [
-            Item.of(int(self.ids[one]), self.path(one), self.label_names(one), self.code(one) if codes else None)
+            Item.of(
+                int(self.ids[one]),
+                self.path(one),
+                self.label_names(one),
+                self.code(one) if codes else None,
+                {name: _plain(column[one]) for name, column in self._added_columns.items()},
+            )
             for one in positions
         ]
+
+    @cached_property
+    def _added_columns(self) -> dict[str, Any]:
+        """The columns beside those of every shard that have a number or a text a photograph, by name."""
+        columns = {column.name: self.column(column.name) for column in COLUMNS if column.is_added}
+        return {name: column for name, column in columns.items() if column is not None and len(column.shape) == 1}
 
     def sample(self, n: int, seed: int = 0) -> Positions:
         positions = np.flatnonzero(self.alive)
@@ -416,6 +437,11 @@ def _compared(segment: Segment, rerank_by: str) -> Rows:
     compared = segment.fc_features if rerank_by in rerank.OF_FEATURES else segment.hash_outputs
     assert compared is not None
     return compared
+
+
+def _plain(value: Any) -> Any:
+    """Return a number or a text of a column as Python has it, and JSON."""
+    return decode_path(value) if isinstance(value, bytes) else value.item()
 
 
 class Selection:

@@ -50,7 +50,7 @@ def answer(
             rank=rank, id=item.id, path=item.path, label=item.label, labels=list(item.labels),
             hamming=int(hamming[column]), hamming_rank=column + 1,
             euclidean=float(euclidean[reranked_rank]) if rerank else None,
-            reranked_rank=reranked_rank + 1, code=item.code.tobytes().hex(),
+            reranked_rank=reranked_rank + 1, code=item.code.tobytes().hex(), columns=dict(item.columns),
         )  # fmt: skip
 
     return Answer(

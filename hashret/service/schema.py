@@ -44,6 +44,7 @@ class Hit(BaseModel):
     hamming_rank: int = Field(description="rank by Hamming distance alone")
     reranked_rank: int = Field(description="rank after the re-rank")
     code: str = Field(description="the code, packed, as hexadecimal digits")
+    columns: dict[str, Any] = Field({}, description="of the columns that were added to the shards, by name")
 
 
 class Maps(BaseModel):

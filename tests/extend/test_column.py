@@ -1,5 +1,6 @@
 """A column from outside the package, the time a photograph was taken: from the source to the index, past an engine."""
 
+import json
 import os
 import subprocess
 import sys
@@ -24,12 +25,14 @@ from hashret.shards import COLUMNS, Column, ShardFolder
 COLUMNS.append(Column("taken", "taken", (("<i8", ()),), optional=True))
 
 from extend.memory_engine import PHOTOGRAPHS
+from fastapi.testclient import TestClient
 from hashret.data import open_data
 from hashret.encoding import encode
 from hashret.engines import export, open_collection
 from hashret.engines.engine import STORED
 from hashret.index import append, build_index, compact, open_index, remove
 from hashret.search import query
+from hashret.service.app import create_app
 
 photos, model, folder = map(Path, sys.argv[1:])
 
@@ -57,15 +60,19 @@ compact(folder / "index")
 assert taken() == {id: value for id, value in wanted.items() if id not in (0, 40)}
 
 index, photo = open_index(folder / "index", "cpu"), photos / "test" / "red" / "00.png"
-[(_, hits)] = query([photo], index, model, k=3, device="cpu")
-positions = [index.find(hit.id)[0] for hit in hits]
-assert index.column("taken")[positions].tolist() == [wanted[hit.id] for hit in hits]
+[(_, ours)] = query([photo], index, model, k=3, device="cpu")
+positions = [index.find(hit.id)[0] for hit in ours]
+assert index.column("taken")[positions].tolist() == [wanted[hit.id] for hit in ours]
+assert [hit.as_dict()["columns"] for hit in ours] == [{"taken": wanted[hit.id]} for hit in ours]
+with TestClient(create_app(folder / "index", model, "cpu")) as client:
+    hits = client.get("/api/items/1/query").json()["hits"]
+assert [hit["columns"] for hit in hits] == [{"taken": wanted[hit["id"]]} for hit in hits]
 
 # An engine keeps what it searches and shows: the column stays behind, and answers are the same.
 export(folder / "index", "memory:here#taken")
 assert {len(photograph) for photograph in PHOTOGRAPHS["taken"].values()} == {len(STORED)}
 [(_, theirs)] = query([photo], "memory:here#taken", model, k=3, device="cpu")
-assert theirs == hits
+assert theirs == [replace(hit, columns={}) for hit in ours]
 beside = open_collection("memory:here#taken", folder / "index").beside
 assert beside.column("taken")[positions].tolist() == [wanted[hit.id] for hit in theirs]
 """
@@ -112,6 +119,9 @@ def test_a_plugin_adds_a_column_to_the_verbs_and_its_lack_is_said(photos, model,
         done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
     assert np.load(tmp_path / "index" / "000001" / "taken.npy").tolist() == list(range(12))
+    command = [sys.executable, "-m", "hashret", "query", photos / "test" / "red" / "00.png", "--model", model, "--json"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert all(hit["columns"] == {"taken": hit["id"]} for hit in json.loads(done.stdout)["hits"]), done.stderr
     for read in (shards.read_shard, open_index):
         file = tmp_path / ("index" if read is open_index else "codes/codes-00000.h5")
         with pytest.raises(
