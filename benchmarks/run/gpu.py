@@ -111,7 +111,7 @@ class HeldSegment(Segment):
 
     def __init__(self, stage, values):
         self.stage, self.hash_outputs, self.fc_features, self.meta = stage, values, None, {"count": len(stage)}
-        self.removed = np.empty(0, np.int64)
+        self.removed, self.columns = np.empty(0, np.int64), {"hash_outputs": values}
 
 
 def make_values(codes, bits, seed):

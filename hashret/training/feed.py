@@ -6,7 +6,7 @@ import copy
 import math
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
 import numpy as np
@@ -279,8 +279,7 @@ class Augment:
         if self.steps is None:
             return image
         state = int(np.random.SeedSequence((*self.seed, int(source_row))).generate_state(1)[0])
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(state)
+        with _seeded(state):
             augmented: Pixels = self.steps(torch.from_numpy(image)).numpy()
             return augmented
 
@@ -305,10 +304,20 @@ class Views:
 
     def __call__(self, source_row: int, image: Pixels) -> Pixels:
         seed = zlib.crc32(image.tobytes())  # of the photograph, whatever source it is in
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with _seeded(seed):
             pixels = torch.from_numpy(image)
             return torch.stack([pixels, *(self.steps(pixels) for _ in range(self.views))]).numpy()
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Draw what torch draws on the CPU from a seed. `torch.random.fork_rng` would look for GPUs each time."""
+    state = torch.default_generator.get_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.default_generator.set_state(state)
 
 
 def _inference(device: torch.device, compute_dtype: str) -> ExitStack:

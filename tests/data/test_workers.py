@@ -8,12 +8,16 @@ import time
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from conftest import make_photos
 from helpers import start
 
+from hashret.data import batches as batches_module
 from hashret.data import open_data
 from hashret.data.batches import batches
+from hashret.training.feed import Augment
 
 
 def decode_none_but_the_first(folder, row, image):
@@ -40,13 +44,32 @@ def wait_until(condition, limit=60):
     return False
 
 
+def test_a_process_that_uses_a_gpu_is_not_copied_and_decodes_the_same(tmp_path, monkeypatch):
+    make_photos(tmp_path / "photos", 2, 0)
+    (tmp_path / "photos" / "broken.png").touch()
+    source, rows = open_data(tmp_path / "photos"), [[0, 5], [6], [1, 2]]
+    plain = list(batches(source, 32, rows, 2))
+    augmented = list(batches(source, 32, rows, 2, Augment("crop-flip", 32, (0, 1))))
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    assert batches_module._context().get_start_method() == "forkserver"
+    for copied, others in (
+        (plain, batches(source, 32, rows, 2)),
+        (augmented, batches(source, 32, rows, 2, Augment("crop-flip", 32, (0, 1)))),
+    ):
+        for one, other in zip(copied, others, strict=True):
+            assert np.array_equal(one.images, other.images)
+            assert (one.rows.tolist(), one.skipped) == (other.rows.tolist(), other.skipped)
+
+
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes as Linux shows them")
-def test_decoding_processes_do_not_outlive_the_one_that_is_killed(tmp_path):
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_decoding_processes_do_not_outlive_the_one_that_is_killed(tmp_path, on_gpu):
     make_photos(tmp_path / "photos", 2, 0)
     (tmp_path / "pids").mkdir()
     tests = Path(__file__).parents[1]
     process = start(
         f"import sys; sys.path.insert(0, {str(tests)!r}); from data.test_workers import *; "
+        f"torch.cuda.is_initialized = lambda: {on_gpu}; "
         f"transform = partial(decode_none_but_the_first, Path({str(tmp_path / 'pids')!r})); "
         f"list(batches(open_data({str(tmp_path / 'photos')!r}), 32, [[1], [2], [3], [4]], 2, transform))"
     )

@@ -50,7 +50,7 @@ def prepare_imports():
     sklearn.datasets.load_digits = lambda: digits
 
     def alone(*arguments, num_workers=0, prefetch_factor=None, worker_init_fn=None, **options):
-        return loader(*arguments, **options)  # workers decode, and write nothing
+        return loader(*arguments, **options | {"multiprocessing_context": None})  # workers decode, and write nothing
 
     torch.utils.data.DataLoader = alone
     checks = {name: hashlib.md5(raw).hexdigest() for name, raw in cases.cifar_files().items()}
