@@ -1,4 +1,4 @@
-"""`hashret info`: what a checkpoint, a folder of shards or photographs, an index or a collection in an engine is."""
+"""`hashret info`: what a checkpoint, a folder of shards, a data source, an index or a collection in an engine is."""
 
 from __future__ import annotations
 
@@ -35,12 +35,13 @@ class Description(WasDict):
         return {"kind": self.kind, **self.facts}
 
 
-def info(path: StrPath, verify: bool | None = None) -> Description:
-    """Describe a checkpoint, shards, an index, a collection or photographs.
+def info(path: StrPath, verify: bool | None = None, *, split: str | None = None) -> Description:
+    """Describe a checkpoint, shards, an index, a collection, photographs or another data source.
 
     Args:
-        path: file or folder, or the address of a collection.
+        path: file or folder, the address of a collection, or a data source as of `hashret.data.open_data`.
         verify: compare the files of an index with their checksums, see `hashret.index.open_index`.
+        split: of a data source, see there.
 
     Raises:
         HashretError: nothing there, or none of these.
@@ -65,6 +66,11 @@ def info(path: StrPath, verify: bool | None = None) -> Description:
 
         if is_engine(name):
             return Description("collection", open_collection(str(name)).meta)
+        from .data.source import SOURCES
+
+        kind, colon, _ = str(name).partition(":")
+        if colon and kind in SOURCES:
+            return Description("photographs", _source(str(name), split))
         raise HashretError(f"no such file or folder: {path}")
     return Description("photographs", _photographs(path))
 
@@ -102,6 +108,15 @@ def _photographs(folder: Path) -> dict[str, Any]:
         raise HashretError(f"{folder} is neither a checkpoint, nor a folder of shards or photographs, nor an index")
     named = [{"path": os.path.join(folder, item.path), "reason": item.reason} for item in passed_over]
     return {"photographs": len(photographs), "passed_over": named}
+
+
+def _source(name: str, split: str | None) -> dict[str, Any]:
+    """Return how many photographs a data source has, of which classes, and what is passed over in it."""
+    from .data import open_data
+
+    source = open_data(name, split)
+    named = [{"path": item.path, "reason": item.reason} for item in source.files_passed_over()]
+    return {"photographs": len(source), "classes": list(source.classes), "passed_over": named}
 
 
 def _progress(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:

@@ -79,16 +79,18 @@ def report(as_json: bool, **options: Any) -> None:
 @click.argument("path")
 @click.option("--json", "as_json", is_flag=True, help="as JSON")
 @click.option("--verify", is_flag=True, help="compare all files of an index with their checksums, however large it is")
-def info(path: str, as_json: bool, verify: bool) -> None:
-    """Describe a checkpoint, a folder of shards, a shard, an index, and say what of it was checked; or name what is
-    passed over in a folder of photographs.
+@shared.SPLIT
+def info(path: str, as_json: bool, verify: bool, split: str | None) -> None:
+    """Describe a checkpoint, a folder of shards, a shard, an index, and say what of it was checked; or count the
+    photographs of a folder or another data source, and name what is passed over in it.
 
     \b
     Example: hashret info index
+             hashret info list:photos.txt
     """
     from ..description import info
 
-    found = info(path, verify or None).as_dict()
+    found = info(path, verify or None, split=split).as_dict()
     if as_json:
         click.echo(to_json(found, indent=2))
         return

@@ -37,13 +37,14 @@ class Unreachable(EngineError):
 
 @dataclass(frozen=True)
 class Filter:
-    """Which photographs; what is None does not count.
+    """Which photographs: those that all of these fit that are not None.
 
     Attributes:
         labels: numbers of classes, of which a photograph must have one.
-        paths: patterns of the path, of which one must match, see `Engine.matches`, or one of ``names``.
+        paths: patterns of the path or of its end from some folder on, as of `hashret.index.paths.path_matches`: one of
+            them must match, or one of ``names``. None are asked for that `Engine.matches` refuses.
         names: paths, or ends of paths from some folder on, that are taken as they are, see
-            `hashret.index.paths.is_named`.
+            `hashret.index.paths.is_named`. There are some only where ``paths`` is not None, which may then be empty.
         ids: of the photographs.
         span: first and last id.
     """
@@ -110,7 +111,8 @@ class Engine(ABC):
     """A collection in an engine.
 
     Every request ends within ``seconds`` or raises `EngineError`, and may be repeated: what it writes, it writes again
-    with the same outcome.
+    with the same outcome. Requests come from several threads, at once, and `close` from any. Paths may hold bytes that
+    no text of an engine holds, see `hashret.engines.text`.
 
     Attributes:
         address: the `hashret.engines.names.EngineAddress` of the collection.

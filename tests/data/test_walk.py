@@ -220,6 +220,8 @@ def test_info_names_what_is_passed_over(mixed, tmp_path):
         "photographs": 9,
         "passed_over": [{"path": str(mixed / path), "reason": reason} for path, reason in walk(mixed)[1]],
     }
+    named = json.loads(run(main, ["info", f"folder:{mixed}", "--json"]).stdout)
+    assert (named["photographs"], len(named["passed_over"])) == (9, 4)
     lines = run(main, ["info", str(mixed)]).stdout.splitlines()
     assert lines[0] == f"{mixed / '@eaDir'}: {OTHER_PROGRAM}"
     assert len(lines) == 6

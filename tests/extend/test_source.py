@@ -110,6 +110,13 @@ def test_evaluate_encodes_a_tar_file_as_queries(place):
     assert figures["hamming"]["map"] > 0.9
 
 
+def test_info_counts_members_by_the_name_of_the_source(place):
+    described = hashret.info(f"tar:{place / 'queries.tar'}").as_dict()
+    assert described == {
+        "kind": "photographs", "photographs": 9, "classes": ["blue", "green", "red"], "passed_over": []
+    }  # fmt: skip
+
+
 def test_explain_draws_members(place, tmp_path):
     photo = f"{place}/queries.tar::green/00.png"
     [one] = hashret.explain(
