@@ -41,7 +41,8 @@ from .metrics import (
     precision_within,
     recall_within,
 )
-from .opening import open_database
+from .opening import find_model, open_database
+from .places import find_index
 from .progress import Progress, takes_quiet
 from .renamed import forwarding, old_attributes, old_keywords
 from .results import Result, WasDict
@@ -139,9 +140,9 @@ class Evaluation(WasDict):
 @takes_quiet
 def evaluate(
     queries: StrPath | Source | npt.NDArray[np.number],
-    index: StrPath = "index",
+    index: StrPath | None = None,
     *,
-    model: StrPath = "model.safetensors",
+    model: StrPath | None = None,
     split: str | None = None,
     candidates: int = 1000,
     rerank_by: str = AUTO,
@@ -166,7 +167,7 @@ def evaluate(
     Args:
         queries: folder of shards, or a data source (see `hashret.data.open_data`) to be encoded by ``model``, or an
             open source, or an array of vectors.
-        index: folder of an index, or a collection in an engine.
+        index, model: see `hashret.Searcher`.
         split, exclude, include: of the data source.
         rerank_by: what the re-rank compares, see `hashret.index.rerank`; "auto" is "directions", or as
             vectors that need no labels were encoded.
@@ -187,6 +188,7 @@ def evaluate(
     if out:
         check_writable(out)
         _check_replaced(out)
+    index = find_index(index)
     evaluation_set = open_evaluation_set(
         queries, index, model, split, device, rerank_by=rerank_by, values=values, exclude=exclude, include=include
     )
@@ -316,8 +318,8 @@ class Scores:
 @old_keywords
 def open_evaluation_set(
     queries: StrPath | Source | npt.NDArray[np.number],
-    index: StrPath = "index",
-    model: StrPath = "model.safetensors",
+    index: StrPath | None = None,
+    model: StrPath | None = None,
     subset: str | None = None,
     device: str = "auto",
     *,
@@ -327,9 +329,10 @@ def open_evaluation_set(
     include: Sequence[str] = (),
 ) -> EvaluationSet:
     """Open queries and index for `score`; arguments and errors are those of `evaluate`, its ``split`` the subset."""
+    index = find_index(index)
     database = open_database(index, device, values)
     asked_for = queries if isinstance(queries, str | os.PathLike) else "what is asked for"
-    manifest, query = _load_queries(queries, model, subset, database, device, exclude, include)
+    manifest, query = _load_queries(queries, find_model(model, database), subset, database, device, exclude, include)
     if manifest["encoder"] != database.meta["encoder"]:
         raise HashretError(f"{asked_for} and {shown(index)} were encoded by different encoders")
     if manifest["precision"] != database.meta["precision"]:

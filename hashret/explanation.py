@@ -18,6 +18,8 @@ from .models.attribution import Attribution, attribute
 from .models.checkpoint import load_encoder
 from .models.encoder import Encoder
 from .names import shown_path
+from .opening import find_model
+from .places import find_index
 from .progress import Progress, takes_quiet
 from .rendering import heatmaps
 from .rendering.pictures import (
@@ -67,7 +69,7 @@ class Explanation(Result):
 @takes_quiet
 def explain(
     photos: Sequence[StrPath],
-    model: StrPath = "model.safetensors",
+    model: StrPath | None = None,
     out: StrPath = "explain.png",
     *,
     index: StrPath | None = None,
@@ -86,7 +88,8 @@ def explain(
 
     Args:
         photos: image files; a folder stands for all images below it.
-        model, device: see `hashret.models.checkpoint.load_encoder`.
+        model: checkpoint; None for the one of `hashret.opening.find_model`.
+        device: see `hashret.models.checkpoint.load_encoder`.
         out: PNG to write.
         index: folder of an index; the encoder then computes in the number format that the index was made in.
         k: hits a photograph.
@@ -104,7 +107,7 @@ def explain(
         hint = f"name photographs and hits for {MOST} at most"
         raise HashretError(f"{lines:,} rows are too many for a picture", hint=hint)
     searcher = Searcher(index, model, device) if index else None
-    encoder = searcher.encoder if searcher else load_encoder(model, device)
+    encoder = searcher.encoder if searcher else load_encoder(find_model(model, find_index()), device)
     progress = Progress("explaining", lines)
     attributions = _attributions(encoder, files, progress, unreadable=unreadable)
     readable = [(file, one) for file, one in zip(files, attributions, strict=True) if one is not None]

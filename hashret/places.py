@@ -28,14 +28,12 @@ def find_index(index: StrPath | None = None) -> StrPath:
             own. None for what HASHRET_INDEX names, ``index`` in the working folder, or that of the first folder of
             photographs from there upwards that has one.
     """
-    if index is None:
-        named: StrPath = os.environ.get("HASHRET_INDEX", "")
-        if named or _is_index(Path(INDEX)):
-            return named or INDEX
-        here = Path.cwd()
-        return next((own_index(folder) for folder in (here, *here.parents) if _is_index(own_index(folder))), INDEX)
-    own = own_index(index)
-    return own if not _is_index(Path(index)) and _is_index(own) else index
+    named = os.environ.get("HASHRET_INDEX", "") if index is None else index
+    if named:
+        return own_index(named) if not _is_index(Path(named)) and _is_index(own_index(named)) else named
+    here = Path.cwd()
+    found = (own_index(folder) for folder in (here, *here.parents) if _is_index(own_index(folder)))
+    return INDEX if _is_index(Path(INDEX)) else next(found, INDEX)
 
 
 def _is_index(folder: Path) -> bool:

@@ -36,7 +36,8 @@ from .index.rerank import AUTO, OF_FEATURES
 from .models.metadata import Described, read_meta
 from .models.ready import ready_encoder
 from .names import to_json
-from .opening import open_database
+from .opening import find_model, open_database
+from .places import find_index
 from .progress import takes_quiet
 from .renamed import old_keywords
 from .results import Result
@@ -139,8 +140,8 @@ class Searcher:
 
     Args:
         index: folder of an index, see `hashret build-index`, a collection in an engine, see `hashret export`, or an
-            opened `hashret.index.Database`.
-        model: checkpoint of the encoder, or the loaded `Encoder`.
+            opened `hashret.index.Database`; None for the one that `hashret.places.find_index` finds.
+        model: checkpoint of the encoder, or the loaded `Encoder`; None for the one of `hashret.opening.find_model`.
         device: "auto", "cpu" or "cuda", for both; see `hashret.index.resident.Resident` for how a GPU searches.
         backend: of the Hamming stage, see `hashret.index.hamming.HammingStage`.
         values: with a collection, folder of the index that it was exported from, to take hash outputs for the re-rank
@@ -156,8 +157,8 @@ class Searcher:
     @old_keywords
     def __init__(
         self,
-        index: StrPath | Database = "index",
-        model: StrPath | Encoder = "model.safetensors",
+        index: StrPath | Database | None = None,
+        model: StrPath | Encoder | None = None,
         device: str = "auto",
         *,
         backend: str = "auto",
@@ -166,12 +167,15 @@ class Searcher:
         if isinstance(index, Database):
             self.index = on_device(index, device) if isinstance(index, Index) else index
         else:
+            index = find_index(index)
             self.index = open_database(index, device, values, backend=backend)
         self._encoder: Encoder | None = None
         self._load: Callable[[], Encoder] | None = None  # the encoder, where it is not loaded
         self._ready: ReadyEncoder | None = None  # what encodes photographs in its place, without torch
         if self.index.meta["encoder"] == ENCODER:
             return
+        if not isinstance(model, Described):
+            model = find_model(model, self.index)
         meta = model.meta if isinstance(model, Described) else read_meta(model)
         if meta["fingerprint"] != self.index.meta["encoder"]:
             raise HashretError(
@@ -574,8 +578,8 @@ class QueryAnswer(NamedTuple):
 
 def query(
     photos: Iterable[StrPath] = (),
-    index: StrPath | Database = "index",
-    model: StrPath | Encoder = "model.safetensors",
+    index: StrPath | Database | None = None,
+    model: StrPath | Encoder | None = None,
     *,
     k: int = 10,
     candidates: int | None = None,
@@ -708,7 +712,7 @@ def warn_unreadable(unreadable: dict[str, str]) -> None:
 def add(
     index: StrPath,
     photos: StrPath | Iterable[StrPath] | Source | npt.NDArray[np.number],
-    model: StrPath = "model.safetensors",
+    model: StrPath | None = None,
     *,
     split: str | None = None,
     again: bool = False,
@@ -740,6 +744,7 @@ def add(
     names = [photos] if isinstance(photos, str) else photos if isinstance(photos, list | tuple) else []
     if names and all(map(is_code_file, names)):
         return EncodeReport(append(index, [str(name) for name in names], new_only=not again), 0, 0.0)
+    model = find_model(model, opened)
     if read_meta(model)["fingerprint"] != opened.meta["encoder"]:
         raise HashretError(
             f"the index {index} was built by another encoder than {model}", hint="name its own with --model"

@@ -21,6 +21,7 @@ def own_cache(tmp_path_factory, monkeypatch):
     """No test reads or leaves feature caches of the user."""
     monkeypatch.setenv("HASHRET_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.delenv("HASHRET_INDEX", raising=False)
+    monkeypatch.delenv("HASHRET_MODEL", raising=False)
     monkeypatch.delenv("HASHRET_MAX_PIXELS", raising=False)
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @main.command()
-@click.argument("index")
+@click.argument("index", required=False)
 @click.option("--radius", type=click.IntRange(0), help="bits that codes may differ in; default: a sixth of them")
 @click.option("--by", default="pixels", show_default=True, help="pixels, features, directions, values or codes")
 @click.option(
@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 @click.option("--yes", is_flag=True, help="with --move-to: move them")
 @shared.MAX_PIXELS
 @shared.talk
-def duplicates(index: str, as_json: bool, html: str | None, move_to: str | None, yes: bool, **options: Any) -> None:
+def duplicates(
+    index: str | None, as_json: bool, html: str | None, move_to: str | None, yes: bool, **options: Any
+) -> None:
     """Find groups of near-duplicates in INDEX, and suggest which photograph of each to keep.
 
     Photographs whose codes differ in at most --radius bits are compared by --by, and are a pair within --distance. Of
@@ -58,12 +60,14 @@ def duplicates(index: str, as_json: bool, html: str | None, move_to: str | None,
              hashret duplicates index --move-to aside --yes && hashret remove index --gone --yes
     """
     from ..near_duplicates.groups import duplicates
+    from ..places import find_index
     from ..rendering import pages, pictures
     from ..rendering.text import duplicates_table
 
     pictures.check_suffix(html, ".html")
     if yes and not move_to:
         raise HashretError("--yes goes with --move-to FOLDER")
+    index = str(find_index(index))
     groups = duplicates(index, **options)
     if as_json:
         for group in groups.as_dict()["groups"]:

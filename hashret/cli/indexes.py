@@ -36,7 +36,7 @@ def build_index(**options: Any) -> None:
 @main.command()
 @click.argument("index")
 @click.argument("photos", nargs=-1, required=True)
-@shared.MODEL
+@shared.MODEL_OF_INDEX
 @shared.SPLIT
 @shared.EXCLUDE
 @shared.INCLUDE

@@ -129,10 +129,16 @@ def by_name(_context: click.Context, option: click.Parameter, texts: tuple[str, 
     return {name: value for name, _, value in pairs}
 
 
-MODEL = click.option("--model", default="model.safetensors", show_default=True, help="checkpoint of the encoder")
+MODEL = click.option(
+    "--model", default="model.safetensors", show_default=True, envvar="HASHRET_MODEL", help="checkpoint of the encoder"
+)
+MODEL_OF_INDEX = click.option(
+    "--model", help="checkpoint of the encoder; default: HASHRET_MODEL, the one beside the index, or model.safetensors"
+)
 INDEX = click.option(
-    "--index", cls=ListedOption, names=engines, default="index", show_default=True, envvar="HASHRET_INDEX",
-    help="index folder, or a collection, ENGINE#NAME, of an engine: {}",
+    "--index", cls=ListedOption, names=engines,
+    help="index folder, or a collection, ENGINE#NAME, of an engine: {}; default: HASHRET_INDEX, index, or what hashret "
+    "sync made in this folder or one above",
 )  # fmt: skip
 VALUES = click.option("--values", metavar="INDEX", help="with a collection: take values from the index it is a copy of")
 DEVICE = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)

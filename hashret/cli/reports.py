@@ -16,7 +16,7 @@ from .output import say
 @main.command()
 @click.argument("queries")
 @shared.INDEX
-@shared.MODEL
+@shared.MODEL_OF_INDEX
 @shared.SPLIT
 @shared.EXCLUDE
 @shared.INCLUDE

@@ -18,7 +18,7 @@ from .output import say
 @main.command()
 @click.argument("photos", nargs=-1)
 @shared.INDEX
-@shared.MODEL
+@shared.MODEL_OF_INDEX
 @click.option("--vector", "vectors", metavar="FILE", help="find what is nearest to these vectors instead: FILE[::NAME]")
 @click.option("--words", multiple=True, metavar="NAMES", help="find what has all of these classes: 'bear, snow'")
 @click.option("--text", multiple=True, help="find what this text says, of an encoder on a backbone clip:NAME")
@@ -52,8 +52,8 @@ from .output import say
 @shared.talk
 def query(
     photos: tuple[str, ...],
-    index: str,
-    model: str,
+    index: str | None,
+    model: str | None,
     device: str,
     values: str | None,
     exclude: tuple[str, ...],
@@ -110,7 +110,7 @@ def query(
 
 @main.command()
 @click.argument("photos", nargs=-1)
-@shared.MODEL
+@shared.MODEL_OF_INDEX
 @click.option("--out", default="explain.png", show_default=True, help="picture to write")
 @click.option("--index", help="draw the hits of this index, too")
 @click.option("-k", type=shared.POSITIVE, default=3, show_default=True, help="hits a photograph, with --index")
@@ -161,8 +161,8 @@ def _photos(photos: Iterable[str], null: bool) -> list[str]:
 
 
 @main.command()
-@click.argument("index", default="index")
-@click.option("--model", help="checkpoint of the encoder; default: model.safetensors where there is one")
+@click.argument("index", required=False)
+@shared.MODEL_OF_INDEX
 @shared.VALUES
 @click.option("--host", default="127.0.0.1", show_default=True, help="address to listen at; 0.0.0.0 for all")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 for a free one")
@@ -173,6 +173,8 @@ def _photos(photos: Iterable[str], null: bool) -> list[str]:
 @shared.talk
 def serve(**options: Any) -> None:
     """Serve INDEX, a folder or a collection, to browsers and programs on this machine: a page, a JSON API, metrics.
+
+    INDEX is by default what HASHRET_INDEX names, index, or what hashret sync made in this folder or one above.
 
     \b
     Example: hashret serve index --model model.safetensors

@@ -26,6 +26,7 @@ from ..errors import HashretError, warn
 from ..files import StrPath, identity
 from ..index import Index, open_index
 from ..index.folder import read_meta
+from ..places import find_index
 from ..progress import Progress, takes_quiet
 from ..results import Result, ResultList
 from .components import Distances, components, linked_codes, stars
@@ -95,7 +96,7 @@ class Duplicates(ResultList[list[Photograph]]):
 
 @takes_quiet
 def duplicates(
-    index: StrPath = "index", *, radius: int | None = None, by: str = "pixels", distance: float | None = None
+    index: StrPath | None = None, *, radius: int | None = None, by: str = "pixels", distance: float | None = None
 ) -> Duplicates:
     """Find groups of near-duplicates in an index.
 
@@ -108,7 +109,7 @@ def duplicates(
     file are one photograph.
 
     Args:
-        index: folder of an index.
+        index: folder of an index; None for the one that `hashret.places.find_index` finds.
         radius: bits in which two codes may differ; None for a sixth of them.
         by: what the distance is of, see `hashret.near_duplicates.distances.vectors`.
         distance: up to which two photographs are duplicates; None for that of
@@ -117,7 +118,7 @@ def duplicates(
     Raises:
         HashretError: no index, one that does not keep what is compared, or none of whose photographs can be read.
     """
-    opened = open_index(index, "cpu")
+    opened = open_index(find_index(index), "cpu")
     radius, distance = _criterion(opened.bits, radius, by, distance)
     reach = radius if distance is None else distance
     codes, positions = opened.codes(), np.flatnonzero(opened.alive)

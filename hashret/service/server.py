@@ -8,8 +8,11 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..engines import is_engine
 from ..errors import HashretError
 from ..files import StrPath
+from ..opening import find_model
+from ..places import find_index
 from ..progress import is_quiet, takes_quiet
 
 if TYPE_CHECKING:
@@ -20,7 +23,7 @@ _BACKLOG = 128
 
 @takes_quiet
 def serve(
-    index: StrPath = "index",
+    index: StrPath | None = None,
     model: StrPath | None = None,
     *,
     values: StrPath | None = None,
@@ -34,10 +37,11 @@ def serve(
     """Serve an index until Ctrl-C.
 
     Args:
-        index: folder of an index, or a collection in an engine. A newer one in its place is served as soon as it is
+        index: folder of an index, or a collection in an engine; None for the one that `hashret.places.find_index`
+            finds. A newer one in its place is served as soon as it is
             there.
-        model: checkpoint of the encoder. None takes model.safetensors; where there is none, only indexed photographs
-            can be searched by.
+        model: checkpoint of the encoder. None takes the one of `hashret.opening.find_model`; where there is none, only
+            indexed photographs can be searched by.
         values: see `hashret.Searcher`.
         host: address to listen at.
         port: port to listen at; 0 takes a free one.
@@ -56,7 +60,8 @@ def serve(
         from .connections import settings
     except ImportError as error:
         raise HashretError(f"serving needs {error.name}", hint="pip install 'hashret[serve]'") from None
-    default = Path("model.safetensors")
+    index = find_index(index)
+    default = Path(find_model(None, None if is_engine(index) else index))
     if model is None and default.is_file():
         model = default
     hosts = ("*",) if not _is_loopback(host) else ("localhost", "127.0.0.1", host)
@@ -95,7 +100,7 @@ def _greet(app: FastAPI, host: str, port: int, model: StrPath | None) -> None:
         flush=True,
     )
     if model is None:
-        print("note: no model.safetensors here, so nothing can be uploaded; name the encoder with --model", flush=True)
+        print("note: no encoder is there, so nothing can be uploaded; name the encoder with --model", flush=True)
     if not _is_loopback(host):
         print("note: whoever reaches this machine can search, and see every indexed photograph", flush=True)
 
