@@ -3,8 +3,8 @@
 Trained codes repeat: among 50,000 photographs there may be a few thousand codes, and an engine that holds one row a
 photograph compares and sorts copies, of which its approximate index is full, too. Here a row is a code with up to some
 hundred photographs of it, chunks of the code by ascending id. It is stored as any photograph is: its id is the least id
-of its photographs, and its path a text of their ids and hash outputs, so that one request gives the re-rank what it
-compares.
+of its photographs, and its path holds their ids and hash outputs, so that one request gives the re-rank what it
+compares: as bytes where the engine takes them, else as base64.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ def address_of(address: EngineAddress) -> EngineAddress:
 def record_of(record: dict[str, Any]) -> dict[str, Any]:
     """Return the record of the codes of a collection, which follows from that of the collection."""
     return record | {
-        "values": False, "labels": None, "classes": [], "count": record["code_rows"], "packed": True
+        "values": False, "labels": None, "classes": [], "count": record["code_rows"], "packed": True,
+        "binary": record.get("binary_codes", False),
     }  # fmt: skip
 
 
@@ -92,8 +93,8 @@ class Chunks:
     def __len__(self) -> int:
         return len(self.starts) - 1
 
-    def batches(self, size: int) -> Iterator[Rows]:
-        """Yield the rows by id, of about ``size`` photographs at a time."""
+    def batches(self, size: int, binary: bool) -> Iterator[Rows]:
+        """Yield the rows by id, of about ``size`` photographs at a time, whose paths are bytes or base64."""
         index, last = self.index, 0
         while last < len(self):
             first = last
@@ -103,21 +104,23 @@ class Chunks:
             starts = starts - starts[0]
             codes, ids = index.codes_at(positions[starts[:-1]]), index.ids[positions].astype("<i8")
             outputs = np.asarray(index.hash_outputs[positions], "<f4") if index.has_hash_outputs else None
-            texts = []
+            contents: list[Any] = []
             for code, start, end in zip(codes, starts[:-1].tolist(), starts[1:].tolist(), strict=True):
                 parts = [code.tobytes() + ids[start:end].tobytes()]
                 if outputs is not None:
                     parts.append(outputs[start:end].tobytes())
-                texts.append(" ".join(b64encode(part).decode() for part in parts))
-            yield Rows(ids[starts[:-1]].astype(np.int64), codes, None, [()] * len(codes), texts)
+                contents.append(b"".join(parts) if binary else " ".join(b64encode(part).decode() for part in parts))
+            yield Rows(ids[starts[:-1]].astype(np.int64), codes, None, [()] * len(codes), contents)
 
 
 class Row(NamedTuple):
-    """A row as it is found: a packed ``code`` (w,), the ``ids`` of n photographs, and their hash outputs as text."""
+    """A row as it is found: a packed ``code`` (w,), the ``ids`` of n photographs, and their hash outputs, as bytes or
+    base64.
+    """
 
     code: NDArray[np.uint8]
     ids: Positions
-    outputs: str
+    outputs: bytes | str
 
 
 class CodeSearch:
@@ -149,9 +152,9 @@ class CodeSearch:
             found = search(codes[left], min(k, total, rows))
             for query, one in zip(left.tolist(), found, strict=True):
                 own = one.ids.tolist()
-                for id, text in zip(own, one.paths, strict=True):
+                for id, content in zip(own, one.paths, strict=True):
                     if id not in seen:
-                        seen[id] = self._unpacked(id, text)
+                        seen[id] = self._unpacked(id, content)
                 D, ids, numbers = _photographs(one, [seen[id].ids for id in own], every)
                 if len(D) >= k:
                     answers[query] = D[:k], ids[:k]
@@ -182,18 +185,23 @@ class CodeSearch:
             return None
         if field == "codes":
             return np.repeat([row.code for row in rows], [len(row.ids) for row in rows], axis=0), numbers
-        outputs = b"".join(b64decode(row.outputs) for row in rows)
+        outputs = b"".join(b64decode(one) if isinstance(one, str) else one for one in (row.outputs for row in rows))
         return np.frombuffer(outputs, "<f4").reshape(-1, self.bits), numbers
 
-    def _unpacked(self, id: int, text: str) -> Row:
-        first, _, outputs = text.partition(" ")
-        width = code_width(self.bits)
+    def _unpacked(self, id: int, content: str | bytes) -> Row:
+        width, outputs = code_width(self.bits), content[:0]
         try:
-            packed = b64decode(first)
+            if isinstance(content, bytes):
+                count = (len(content) - width) // _bytes_of(self.bits, self.has_hash_outputs)
+                packed, outputs = content[: width + 8 * count], content[width + 8 * count :]
+                length = self.has_hash_outputs * 4 * self.bits * count
+            else:
+                first, _, outputs = content.partition(" ")
+                packed = b64decode(first)
+                length = self.has_hash_outputs * 4 * math.ceil(4 * self.bits * (len(packed) - width) / 8 / 3)
             ids = np.frombuffer(packed, "<i8", offset=width).astype(np.int64, copy=False)
         except ValueError:
-            ids = np.empty(0, np.int64)
-        length = self.has_hash_outputs * 4 * math.ceil(4 * self.bits * len(ids) / 3)  # of the base64
+            ids, length = np.empty(0, np.int64), 0
         if not len(ids) or ids[0] != id or len(outputs) != length:
             raise self.engine.wrong(f"the photographs of its code {id} cannot be read")
         return Row(np.frombuffer(packed, np.uint8, width), ids, outputs)

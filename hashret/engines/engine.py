@@ -68,19 +68,19 @@ class Rows:
         codes: packed, uint8 (n, w).
         hash_outputs: float32 (n, bits).
         labels: a tuple of class numbers each.
-        paths: n strings.
+        paths: n strings, or bytes, see `Engine.takes_bytes`.
     """
 
     ids: Positions
     codes: Codes | None = None
     hash_outputs: HashOutputs | None = None
     labels: list[tuple[int, ...]] | None = None
-    paths: list[str] | None = None
+    paths: list[Any] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def stored(self) -> tuple[Codes, list[tuple[int, ...]], list[str]]:
+    def stored(self) -> tuple[Codes, list[tuple[int, ...]], list[Any]]:
         """Return codes, labels and paths, which photographs that are to be stored have."""
         assert self.codes is not None
         assert self.labels is not None
@@ -103,7 +103,7 @@ class RowsFound(NamedTuple):
 
     distances: Distances
     ids: Positions
-    paths: list[str]
+    paths: list[Any]
 
 
 @old_attributes
@@ -118,9 +118,11 @@ class Engine(ABC):
         address: the `hashret.engines.names.EngineAddress` of the collection.
         record: what hashret keeps about the collection, see `hashret.engines.exporting`, once it is opened or made.
         most: answers that a search can give, None for any number.
+        takes_bytes: whether the paths of a collection whose record says ``binary`` are bytes, and no strings.
     """
 
     most: int | None = None
+    takes_bytes = False
 
     def __init__(self, address: EngineAddress, seconds: float = SECONDS) -> None:
         self.address, self.seconds = address, seconds

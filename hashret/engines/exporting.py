@@ -103,14 +103,15 @@ def export(
         if not resumed:
             engine.drop()
         chunks = Chunks(local)
-        record["code_rows"] = len(chunks)
+        binary = earlier.get("binary_codes", False) if earlier and codes_resumed and resumed else codes.takes_bytes
+        record |= {"code_rows": len(chunks), "binary_codes": binary}
         engine.save_record(record)
         engine.create(record, described(record))
         codes.create(record_of(record), described(record))
         progress = Progress("export", len(local), "photographs")
         written = _write(engine, batches(local, _BATCH), resumed, progress)
         progress.close()
-        _write(codes, chunks.batches(_BATCH), codes_resumed and resumed)
+        _write(codes, chunks.batches(_BATCH, binary), codes_resumed and resumed)
         for one, there in ((engine, len(local)), (codes, len(chunks))):
             one.finish()
             if (count := one.count()) != there:

@@ -46,7 +46,7 @@ from .text import from_text, literally, sql_pattern, to_text
 T = TypeVar("T")
 Connection = psycopg.Connection[Any]
 _RECORDS = "hashret_collections"
-_TYPES = ("int8", "bit", "vector", "text[]", "text")  # of the id and these
+_TYPES = ("int8", "bit", "vector", "text[]")  # of the id, the code, the values and the labels
 _LOST = ("08", "57P", "53300")  # SQLSTATEs of connections that break, or find no address
 _QUERIES_AT_ONCE = 100
 _WATCH_SECONDS = 0.2  # between two looks at what is late
@@ -62,6 +62,8 @@ def open_engine(address: EngineAddress, create: bool = False, seconds: float = S
 
 class Postgres(Engine):
     """A table in a PostgreSQL database that has pgvector 0.8 or later."""
+
+    takes_bytes = True
 
     def __init__(self, address: EngineAddress, seconds: float = SECONDS) -> None:
         super().__init__(address, seconds)
@@ -100,11 +102,12 @@ class Postgres(Engine):
     def create(self, record: dict[str, Any], description: str) -> None:
         query = sql.SQL(
             "CREATE TABLE IF NOT EXISTS {table} (id bigint PRIMARY KEY, code bit({bits}) NOT NULL, "
-            "values vector({bits}), labels text[] NOT NULL, path text NOT NULL)"
+            "values vector({bits}), labels text[] NOT NULL, path {path} NOT NULL)"
         )
         comment = sql.SQL("COMMENT ON TABLE {table} IS {description}")
         aside = sql.SQL("ALTER TABLE {table} ALTER path SET STORAGE EXTERNAL")
         names = {"table": self.table, "bits": sql.Literal(record["bits"]), "description": sql.Literal(description)}
+        names["path"] = sql.SQL("bytea" if record.get("binary") else "text")
 
         def create(connection: Connection) -> None:
             try:
@@ -114,7 +117,7 @@ class Postgres(Engine):
             with connection.transaction():
                 connection.execute(query.format(**names))
                 connection.execute(comment.format(**names))
-                if record.get("packed"):  # long texts, which no compression would make shorter
+                if record.get("packed"):  # long values, which no compression would make shorter
                     connection.execute(aside.format(**names))
 
         self.run(create)
@@ -133,7 +136,7 @@ class Postgres(Engine):
             with connection.transaction():
                 connection.execute(remove, [int(rows.ids[0]), int(rows.ids[-1])])
                 with _packing_cursor(connection).copy(add) as copy:
-                    copy.set_types(_TYPES)
+                    copy.set_types([*_TYPES, "bytea" if self.record.get("binary") else "text"])
                     for row in self._columns_of(rows):
                         copy.write_row(row)
 
@@ -146,7 +149,8 @@ class Postgres(Engine):
         bits = (Bit.from_binary(length + code.tobytes()) for code in codes)  # packed as PostgreSQL has them
         values = [None] * len(rows) if rows.hash_outputs is None else rows.hash_outputs
         classes = ([names[number] for number in numbers] for numbers in labels)
-        return zip(rows.ids.tolist(), bits, values, classes, map(to_text, paths), strict=True)
+        kept = paths if self.record.get("binary") else map(to_text, paths)
+        return zip(rows.ids.tolist(), bits, values, classes, kept, strict=True)
 
     def finish(self) -> None:
         index = sql.Identifier(f"{self.address.collection[-55:]}_hamming")
@@ -178,7 +182,7 @@ class Postgres(Engine):
 
     def _search(
         self, codes: Codes, k: int, where: Filter, *, with_paths: bool = False
-    ) -> Sequence[tuple[Nearest, list[str]]]:
+    ) -> Sequence[tuple[Nearest, list[Any]]]:
         """Return for each query the k nearest, and their paths if these are asked for, else none."""
         answers, approximate = [], self.record["approximate"]
         for start in range(0, len(codes), _QUERIES_AT_ONCE):
@@ -192,7 +196,7 @@ class Postgres(Engine):
 
     def _search_block(
         self, codes: Codes, k: int, where: Filter, with_paths: bool, approximate: bool
-    ) -> list[tuple[Nearest, list[str]]]:
+    ) -> list[tuple[Nearest, list[Any]]]:
         condition, values = self._condition(where)
         more = sql.SQL(", path" if with_paths else "")
         query = sql.SQL(
@@ -215,7 +219,7 @@ class Postgres(Engine):
 
         rows = self.run(search)
         hits = np.array([row[:3] for row in rows], np.int64).reshape(-1, 3)
-        paths = [from_text(row[3]) for row in rows] if with_paths else []
+        paths = self._column("paths", [row[3] for row in rows]) if with_paths else []
         ends = np.searchsorted(hits[:, 0], np.arange(len(codes) + 1), "right").tolist()
         return [
             ((hits[start:end, 2].astype(np.int32), hits[start:end, 1]), paths[start:end])
@@ -249,7 +253,7 @@ class Postgres(Engine):
         if field == "hash_outputs":
             return np.frombuffer(b"".join(column), ">f4").reshape(-1, 1 + bits)[:, 1:].astype(np.float32)
         if field == "paths":
-            return [from_text(text) for text in column]
+            return list(column) if self.record.get("binary") else [from_text(text) for text in column]
         numbers = {to_text(name): number for number, name in enumerate(self.record["classes"])}
         return [tuple(numbers[name] for name in names) for names in column]
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from hashret.bits import binarize, hamming, pack
 from hashret.engines import export, exporting, kinds
-from hashret.engines.engine import connect
+from hashret.engines.engine import Filter, connect
 from hashret.engines.names import parse
+from hashret.engines.postgres import Postgres
 from hashret.engines.text import from_text, to_text
 from hashret.errors import HashretError
 from hashret.files import write_json
@@ -368,6 +369,31 @@ def test_a_collection_without_codes_is_read_and_replaced(kind, request, tmp_path
         one.close()
 
 
+def test_codes_that_stand_as_text_are_read_and_gone_on_with(postgres, tmp_path, monkeypatch):
+    """An earlier hashret gave PostgreSQL the rows of codes as text, as Milvus has them."""
+    index, name = make_index(tmp_path, 24), f"{postgres}#texts"
+    with monkeypatch.context() as earlier:
+        earlier.setattr(Postgres, "takes_bytes", False)
+        export(index, name)
+        database = open_database(name)
+        assert isinstance(database.codes.engine.read(Filter(), ("paths",)).paths[0], str)
+    plain, wanted = Plain(index), open_index(index, "cpu")
+    queries = plain.codes[:3], plain.values[:3]
+    for complete in (True, False):
+        database.engine.save_record(database.meta | {"complete": complete})
+        assert export(index, name).written == 0
+        found = open_database(name).search(*queries, 5)
+        assert np.array_equal(found.euclidean, wanted.search(*queries, 5).euclidean)
+    export(index, name, overwrite=True)
+    remove(index, plain.ids[:1])
+    export(index, name, overwrite=True)
+    database = open_database(name)
+    assert isinstance(database.codes.engine.read(Filter(), ("paths",)).paths[0], bytes)
+    assert np.array_equal(
+        database.search(*queries, 5).euclidean, open_index(index, "cpu").search(*queries, 5).euclidean
+    )
+
+
 def test_names_of_the_codes(postgres, tmp_path):
     index = make_index(tmp_path, 24)
     with pytest.raises(HashretError, match="longer than the 56 letters that an export's name may have"):
@@ -398,8 +424,9 @@ def place(request, tmp_path):
 KILLED = """
 import os, signal, sys
 from hashret.engines import export, exporting
-from hashret.engines.engine import connect
+from hashret.engines.engine import Filter, connect
 from hashret.engines.names import parse
+from hashret.engines.postgres import Postgres
 index, name, method, calls = sys.argv[1:]
 exporting._BATCH = 50
 engine = connect(parse(name), create=True)
