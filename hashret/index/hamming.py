@@ -40,7 +40,7 @@ _COMPARISONS_TO_COMPILE = 2**33
 _CODES_TO_COMPILE = 2**16  # of an index for which the scan is compiled when it is built
 # Nanoseconds that the scan takes of one core for a bit of a code: to compute, and to wait for memory, which the queries
 # of a tile share. Of the machine that those of `hashret.index.substrings` are of; only their ratios matter.
-_SCAN_BIT_NS, _SCAN_WAIT_NS, _SCAN_TILE = 0.005, 0.004, 16
+_SCAN_BIT_NS, _SCAN_WAIT_NS, _SCAN_TILE = 0.004, 0.003, 16
 _LONGEST_PAUSE = 64  # queries that go to the scan at once, where tables were of no use for the queries before
 _PYCACHE = Path(__file__).with_name("__pycache__")
 

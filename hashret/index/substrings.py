@@ -20,7 +20,7 @@ SHORT_REST, LONG_REST = 32, 64  # bits that stand beside a code's number
 BUCKET_NS = 30.0  # a bucket: two reads of memory that are hardly ever in a cache
 CODE_NS = {SHORT_REST: 0.6, LONG_REST: 1.5}  # a code of a bucket, by the bits beside its number
 LOOKUP_NS = 15.0  # a code whose bits are not all beside its number, looked up among the codes
-ANSWER_NS = 60.0  # an answer, beyond what it costs the scan, too
+ANSWER_NS = 120.0  # an answer and the codes read in vain before the k nearest are known, beyond what it costs the scan
 _EXPECTED_K = 100  # the answers a query for which the number of tables is chosen
 
 
