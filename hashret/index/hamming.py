@@ -145,8 +145,8 @@ class HammingStage:
         if len(missed):
             D[missed], I[missed] = scan.search(xq[missed], k, threads)
         useless = 2 * len(missed) > len(xq)
-        self._pauses[about] = min(2 * self._pauses.get(about, 0) + 1, _LONGEST_PAUSE) if useless else 0
-        self._waiting[about] = self._pauses[about]
+        pause = self._pauses.get(about, 0) if useless else 0  # none after the first that was missed
+        self._waiting[about], self._pauses[about] = pause, min(2 * pause + 1, _LONGEST_PAUSE) if useless else 0
         return D, I
 
     def _scan_ns(self, queries: int, threads: int) -> float:

@@ -97,7 +97,7 @@ def test_a_search_that_would_cost_more_than_the_scan_gives_up(monkeypatch):
     monkeypatch.setattr(stage._multi_index, "search", lambda xq, *rest: asked.append(len(xq)) or search(xq, *rest))
     for number in range(40):  # ever more queries go to the scan at once
         assert_same(stage.search(xq[number : number + 1], 10), brute_force(xq[number : number + 1], xb, 10))
-    assert sum(asked) == 5  # after pauses of 0, 1, 3, 7 and 15 queries
+    assert sum(asked) == 6  # after pauses of 0, 0, 1, 3, 7 and 15 queries
     assert next(stage.within(xq[:1], 20))[0] == 0
 
 
