@@ -9,6 +9,7 @@ each query by what they cost. `hashret.index.resident` searches on a GPU.
 from __future__ import annotations
 
 import os
+import time
 import warnings
 from collections.abc import Iterator
 from functools import cache
@@ -26,6 +27,7 @@ from ..errors import HashretError
 from ..files import default_cache, is_private, is_writable, temporary_cache
 from .distinct import CodeTable, as_keys, expand, expand_one
 from .rows import ItemCodes, Rows
+from .substrings import ANSWER_NS
 from .threads import at_most
 
 if TYPE_CHECKING:
@@ -41,6 +43,8 @@ _CODES_TO_COMPILE = 2**16  # of an index for which the scan is compiled when it 
 # Nanoseconds that the scan takes of one core for a bit of a code: to compute, and to wait for memory, which the queries
 # of a tile share. Of the machine that those of `hashret.index.substrings` are of; only their ratios matter.
 _SCAN_BIT_NS, _SCAN_WAIT_NS, _SCAN_TILE = 0.004, 0.003, 16
+_CORRECTION = 1.1  # factor by which an expected time follows a measured one, which something else may have disturbed
+_FORGOTTEN = 0.99
 _LONGEST_PAUSE = 64  # queries that go to the scan at once, where tables were of no use for the queries before
 _PYCACHE = Path(__file__).with_name("__pycache__")
 
@@ -78,6 +82,9 @@ class HammingStage:
         self._multi_index: MultiIndex | None = None  # made of the tables when the compiled code is loaded
         self._pauses: dict[int, int] = {}  # how many queries for about so many answers go to the scan at once,
         self._waiting: dict[int, int] = {}  # and how many of these are still to come
+        # Nanoseconds that single queries took for about so many answers: of the scan, and of the tables beyond buckets.
+        self._scan_took: dict[int, float] = {}
+        self._beyond_buckets: dict[int, float] = {}
         self._scan: Scan | None = None
         self._comparisons_until_load: int | None = None  # None until the first search; see `_compiled`
 
@@ -133,17 +140,27 @@ class HammingStage:
         """Answer by the tables what costs less so, and by the scan the rest.
 
         Queries for about as many answers as those for which the tables were of no use go to the scan at once, up to
-        64 in a row, so that hardly any time is lost where codes are long or lie far from the queries.
+        64 in a row, so that hardly any time is lost where codes are long or lie far from the queries. What a single
+        query took corrects what is expected of the next: how much an answer costs depends on how codes are distributed.
         """
         assert self._multi_index is not None
         about = k.bit_length()
         if self._waiting.get(about, 0) > 0:
             self._waiting[about] -= len(xq)
             return scan.search(xq, k, threads)
-        D, I, answered = self._multi_index.search(xq, k, self._scan_ns(len(xq), threads), threads)
-        missed = np.flatnonzero(~answered)
+        scan_ns, beyond, alone = self._scan_ns(len(xq), threads), ANSWER_NS * k, len(xq) == 1
+        if alone:
+            scan_ns, beyond = self._scan_took.get(about, scan_ns), self._beyond_buckets.get(about, beyond)
+        begun = time.perf_counter_ns()
+        D, I, costs = self._multi_index.search(xq, k, scan_ns - beyond, threads)
+        ended, missed = time.perf_counter_ns(), np.flatnonzero(costs < 0)
         if len(missed):
             D[missed], I[missed] = scan.search(xq[missed], k, threads)
+            if alone:
+                self._scan_took[about] = _corrected(scan_ns, time.perf_counter_ns() - ended)
+                self._beyond_buckets[about] = _FORGOTTEN * beyond  # so that tables are tried again
+        elif alone:
+            self._beyond_buckets[about] = _corrected(beyond, ended - begun - float(costs[0]))
         useless = 2 * len(missed) > len(xq)
         pause = self._pauses.get(about, 0) if useless else 0  # none after the first that was missed
         self._waiting[about], self._pauses[about] = pause, min(2 * pause + 1, _LONGEST_PAUSE) if useless else 0
@@ -264,6 +281,11 @@ def compile_for(codes: int) -> None:
 
 
 @cache
+def _corrected(expected: float, measured: float) -> float:
+    """Return what is expected after a measurement: a step towards it, so that single disturbed ones hardly count."""
+    return max(1.0, expected * _CORRECTION if measured > expected else expected / _CORRECTION)
+
+
 def load_scan() -> ModuleType | None:
     """Return `hashret.index.scan`, whose compiled code is kept in `_code_folder`.
 

@@ -41,7 +41,7 @@ from ..bits import Codes, Distances, Positions
 from .distinct import CodeTable, damaged_table
 from .keys import split_keys
 from .scan import _compiled, _expand, _fixed, _inlined, _list_length, _together
-from .substrings import ANSWER_NS, BUCKET_NS, CODE_NS, LOOKUP_NS, SHORT_REST, Layout, Tables
+from .substrings import BUCKET_NS, CODE_NS, LOOKUP_NS, SHORT_REST, Layout, Tables
 
 Int = Any  # whole numbers of numba,
 Flag = Any  # and its truth values
@@ -251,14 +251,14 @@ def _find(
     starts: NDArray[np.uint32], numbers: NDArray[np.uint32], rest: NDArray[Any], flips: NDArray[np.uint32],
     radii: Numbers, renumbered: NDArray[np.int32], item_starts: Numbers, last_item: Int, query: Codes, k: Int,
     farthest: Int, bucket_ns: Any, code_ns: Any, budget: Any, keys: NDArray[np.uint64], size: Numbers,
-    spare: NDArray[np.uint64],
+    spare: NDArray[np.uint64], costs: NDArray[np.float64],
 ) -> Int:  # fmt: skip
     """Find the codes of one query that may hold its k nearest items, and none beyond ``farthest`` bits.
 
     codes uint8 (m, w); starts (tables, buckets + 1), numbers and rest (tables, m); renumbered int32 (m,), the number of
     each code among those that may be found, negative for the others, or empty; item_starts (codes + 1,) of the codes as
     they are renumbered, or empty where each has one item; keys (room,), room > k: distance << 32 | number, ascending;
-    size (bits + 2,) and spare (room,), to work with.
+    size (bits + 2,) and spare (room,), to work with; costs (1,), set to the nanoseconds that the buckets were to take.
     Returns how many were found, or why that cannot be said.
     """
     tables, room, width = len(offsets), len(keys), len(query)
@@ -364,7 +364,9 @@ def _find(
             if tables * radius + j >= limit:
                 count = _drop_beyond(keys, count, limit)
                 _sort(keys, count, spare, number_bits)
+                costs[0] = spent
                 return count
+    costs[0] = spent
     count = _drop_beyond(keys, count, limit)
     _sort(keys, count, spare, number_bits)
     return count
@@ -375,9 +377,9 @@ def _search(
     codes: Codes, bits: Int, whole: Flag, offsets: Numbers, lengths: Numbers, masks: NDArray[np.uint64],
     starts: NDArray[np.uint32], numbers: NDArray[np.uint32], rest: NDArray[Any], flips: NDArray[np.uint32],
     radii: Numbers, renumbered: NDArray[np.int32], item_starts: Numbers, items: NDArray[np.int32], item_end: Int,
-    queries: Codes, bucket_ns: Any, code_ns: Any, budget: Any, D: Distances, I: Positions, answered: NDArray[np.bool_],
+    queries: Codes, bucket_ns: Any, code_ns: Any, budget: Any, D: Distances, I: Positions, costs: NDArray[np.float64],
 ) -> Flag:  # fmt: skip
-    """Answer queries uint8 (nq, w) within the budget: D int32, I int64 (nq, k), and answered (nq,), which these are.
+    """Answer queries uint8 (nq, w) within the budget: D int32, I int64 (nq, k), and costs (nq,), -1 of the others.
 
     Returns False where the tables, or the lists of items, cannot be those of the codes.
     """
@@ -392,11 +394,12 @@ def _search(
         found = _find(
             codes, bits, whole, offsets, lengths, masks, starts, numbers, rest, flips, radii, renumbered, item_starts,
             len(items), queries[q], k, bits, bucket_ns, code_ns, budget, keys, size, spare,
+            costs[q : q + 1],
         )  # fmt: skip
         if found == _DAMAGED:
             return False
-        answered[q] = found >= 0
         if found < 0:
+            costs[q] = -1.0
             continue
         size[:] = 0
         for at in range(found):
@@ -433,27 +436,28 @@ class MultiIndex:
 
     def search(
         self, xq: Codes, k: int, budget: float, threads: int = 1
-    ) -> tuple[Distances, Positions, NDArray[np.bool_]]:
-        """Find the k nearest items of those queries that cost no more than ``budget`` nanoseconds of one thread each.
+    ) -> tuple[Distances, Positions, NDArray[np.float64]]:
+        """Find the k nearest items of those queries whose buckets take no more than ``budget`` nanoseconds each.
 
         Args:
             xq: uint8 (nq, w), packed.
             k: at most the number of items.
 
         Returns:
-            D int32 and I int64 (nq, k), and bool (nq,), which queries were answered: the rows of others hold anything.
+            D int32 and I int64 (nq, k), and float64 (nq,), the nanoseconds of one thread that the buckets of each query
+            were to take: -1 for queries that were not answered, whose rows hold anything.
 
         Raises:
             HashretError: the tables, or the lists of items, are not those of the codes.
         """
-        nq, xq, left = len(xq), _fixed(np.ascontiguousarray(xq)), budget - ANSWER_NS * k
-        D, I, answered = np.empty((nq, k), np.int32), np.empty((nq, k), np.int64), np.zeros(nq, bool)
+        nq, xq = len(xq), _fixed(np.ascontiguousarray(xq))
+        D, I, costs = np.empty((nq, k), np.int32), np.empty((nq, k), np.int64), np.empty(nq)
 
         def answer(first: int, last: int) -> None:
             part = slice(first, last)
             if not _search(
-                *self._arrays, self._items, self.lists.item_end, xq[part], *self._costs, left, D[part], I[part],
-                answered[part],
+                *self._arrays, self._items, self.lists.item_end, xq[part], *self._costs, float(budget), D[part],
+                I[part], costs[part],
             ):  # fmt: skip
                 raise damaged_table("a table of substrings")
 
@@ -462,7 +466,7 @@ class MultiIndex:
             answer(0, nq)
         else:
             _together(answer, ends[:-1], ends[1:])
-        return D, I, answered
+        return D, I, costs
 
     def within(self, query: Codes, radius: int, budget: float) -> tuple[Distances, NDArray[np.int64]] | None:
         """Find the codes within a radius of one query, uint8 (w,): distances int32 and numbers int64, ascending.
@@ -476,6 +480,7 @@ class MultiIndex:
             found = _find(
                 *self._arrays, len(self._items), _fixed(np.ascontiguousarray(query)), everything,
                 min(radius, self.layout.bits), *self._costs, float(budget), keys, size, np.empty_like(keys),
+                np.empty(1),
             )  # fmt: skip
             if found == _DAMAGED:
                 raise damaged_table("a table of substrings")

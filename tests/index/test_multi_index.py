@@ -1,5 +1,7 @@
 """The tables over substrings answer as brute force does: whatever their number, among all codes or some of them."""
 
+from types import SimpleNamespace
+
 import faiss
 import numpy as np
 import pytest
@@ -47,8 +49,8 @@ def test_the_tables_answer_as_brute_force(layout, n, nq, k, flips, grouped, seed
     xb, xq = make_codes(n, layout.bits, seed, flips), make_codes(nq, layout.bits, seed + 1, flips)
     index = multi_index.MultiIndex(*make_tables(xb, layout.bits, layout, grouped))
     k = min(k, n)
-    D, I, answered = index.search(xq, k, ANY_COST)
-    assert answered.all()
+    D, I, costs = index.search(xq, k, ANY_COST)
+    assert (costs >= 0).all()
     assert_same((D, I), brute_force(xq, xb, k))
 
 
@@ -86,10 +88,12 @@ def test_a_search_that_would_cost_more_than_the_scan_gives_up(monkeypatch):
     xb, xq = make_codes(3000, 64, 0, 0.5), make_codes(40, 64, 1, 0.5)
     tables, table = make_tables(xb, 64)
     index = multi_index.MultiIndex(tables, table)
-    assert not index.search(xq, 10, 0.0)[2].any()
+    assert (index.search(xq, 10, 0.0)[2] < 0).all()
     assert index.within(xq[0], 30, 0.0) is None
-    some = index.search(xq, 10, 2e4)
-    assert_same((some[0][some[2]], some[1][some[2]]), brute_force(xq[some[2]], xb, 10))
+    D, I, costs = index.search(xq, 10, 2e4)
+    answered = costs >= 0
+    assert (costs[answered] <= 2e4).all()
+    assert_same((D[answered], I[answered]), brute_force(xq[answered], xb, 10))
 
     monkeypatch.setattr(HammingStage, "_scan_ns", lambda *_: 0.0)
     stage, asked = HammingStage(table, 64, "compiled", tables=tables).warm(), []
@@ -99,6 +103,36 @@ def test_a_search_that_would_cost_more_than_the_scan_gives_up(monkeypatch):
         assert_same(stage.search(xq[number : number + 1], 10), brute_force(xq[number : number + 1], xb, 10))
     assert sum(asked) == 6  # after pauses of 0, 0, 1, 3, 7 and 15 queries
     assert next(stage.within(xq[:1], 20))[0] == 0
+
+
+@pytest.mark.parametrize(("tables_ns", "scan_ns", "by_tables"), [(2e9, 1e9, False), (1e9, 2e9, True)])
+def test_measured_times_correct_which_way_a_query_goes(monkeypatch, tables_ns, scan_ns, by_tables):
+    xb, xq = make_codes(3000, 48, 0, 0.5), make_codes(300, 48, 1, 0.5)
+    tables, table = make_tables(xb, 48)
+    stage = HammingStage(table, 48, "compiled", tables=tables).warm()
+    monkeypatch.setattr(hamming, "time", SimpleNamespace(perf_counter_ns=lambda: clock))
+    monkeypatch.setattr(HammingStage, "_scan_ns", lambda *_: 1.5e9)
+    clock, ways, index, scan = 0.0, [], stage._multi_index, stage._scan
+    of_tables, of_scan = index.search, scan.search
+
+    def search_tables(*asked):
+        nonlocal clock
+        found = of_tables(*asked)
+        clock += tables_ns if found[2][0] >= 0 else 0
+        ways.append(found[2][0] >= 0)
+        return found
+
+    def search_scan(*asked):
+        nonlocal clock
+        clock += scan_ns
+        return of_scan(*asked)
+
+    monkeypatch.setattr(index, "search", search_tables)
+    monkeypatch.setattr(stage, "_scan", SimpleNamespace(search=search_scan))
+    for number in range(300):
+        assert_same(stage.search(xq[number : number + 1], 10), brute_force(xq[number : number + 1], xb, 10))
+    assert ways[0]
+    assert ways[-1] == by_tables
 
 
 def test_threads_share_the_queries(monkeypatch):
