@@ -15,6 +15,7 @@ from benchmarks.lib.markdown import made_on, row, table_head
 
 RESULTS = common.RESULTS / "exact"
 FUZZ = common.RESULTS / "exact_fuzz.json"
+BUILD = common.RESULTS / "index_build.json"
 OURS = {"hashret-faiss": "faiss, distinct codes", "hashret-scan": "compiled scan", "hashret-tables": "tables"}
 GROWTH = {"flat": "black", "hashret-scan": "tab:orange", "hashret-tables": "tab:green", "hashret": "tab:red"}
 NAMES = {"flat": "faiss IndexBinaryFlat", "hashret": "chosen", **OURS}
@@ -65,9 +66,22 @@ def section(runs, picture: str | None):
         f"In the worst cell the engine that was chosen took {100 * worst:.0f} % more than the best.",
         "\n".join(size),
     ]
+    if BUILD.exists():
+        parts.append(build_times(json.loads(BUILD.read_text(encoding="utf-8"))))
     if FUZZ.exists():
         parts.append(fuzz(json.loads(FUZZ.read_text(encoding="utf-8"))))
     return "\n\n".join([*parts, made_on(runs)])
+
+
+def build_times(result):
+    """What `run/index_build.py` found, in words."""
+    cells = [
+        f"of {cell['items']:,} uniform codes {np.median(cell['seconds']['with'][1:]):.2f} s with tables and "
+        f"{np.median(cell['seconds']['without'][1:]):.2f} s without ({cell['ratio']:.2f} times as long), and "
+        f"{cell['bytes_an_item']['with'] - cell['bytes_an_item']['without']:.1f} bytes an item more on disk"
+        for cell in result["cells"]
+    ]
+    return f"A whole index with its hash outputs is built, {'; '.join(cells)}. {made_on([result])}"
 
 
 def fuzz(result):
