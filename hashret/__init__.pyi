@@ -31,6 +31,7 @@ from .index.changes import (
     Removed as Removed,
 )
 from .mirror.syncing import SyncReport as SyncReport, sync as sync
+from .mirror.watching import watch as watch
 from .models.attribution import Attribution as Attribution
 from .models.checkpoint import load_encoder as load_encoder
 from .models.encoder import Encoder as Encoder

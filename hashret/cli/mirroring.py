@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from ..errors import HashretError
 from ..names import shown_path, to_json
 from . import options as shared
 from .group import main
@@ -23,12 +24,13 @@ from .output import say
 @shared.INCLUDE
 @click.option("--yes", is_flag=True, help="take out what is gone also where it is more than a tenth of the index")
 @click.option("--dry-run", is_flag=True, help="say what would be done, and do nothing")
+@click.option("--watch", is_flag=True, help="go on, and sync whenever something changes, until Ctrl-C")
 @shared.DEVICE
 @shared.WORKERS
 @click.option("--json", "as_json", is_flag=True, help="the report as a JSON object")
 @shared.MAX_PIXELS
 @shared.talk
-def sync(as_json: bool, **options: Any) -> None:
+def sync(photos: str, watch: bool, as_json: bool, **options: Any) -> None:
     """Make an index of the folder PHOTOS, or bring it up to date with what is new, changed, moved or gone.
 
     The first time an encoder that needs no labels is trained. Run it again whenever you like: only what is new or has
@@ -39,9 +41,12 @@ def sync(as_json: bool, **options: Any) -> None:
              cd ~/Pictures && hashret query photo.jpg
     """
     from ..mirror.syncing import sync
+    from ..mirror.watching import watch as syncs
 
-    report = sync(**options)
-    _print(report, as_json)
+    if watch and options["dry_run"]:
+        raise HashretError("--watch goes on doing what --dry-run does not do at all")
+    for report in syncs(photos, **options) if watch else [sync(photos, **options)]:
+        _print(report, as_json)
 
 
 def _print(report: Any, as_json: bool) -> None:

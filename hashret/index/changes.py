@@ -7,6 +7,7 @@ hashret's making stay as they are.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -342,13 +343,14 @@ def exchange(
     with _changing(index) as (folder, meta):
         if meta["generation"] != generation:
             return False
-        opened, number = _opened(folder), _next_generation(folder)
-        with _new_segment(folder, meta["bits"]) as writer:
-            next_id = _write_blocks(writer, blocks, meta["next_id"], root_of(folder, meta))
-            added = [_placed(_finished(writer), writer, folder, number)] if len(writer) else []
-        segments = _without(opened, leaving, folder, number)
-        there = [one for one in segments if one["count"] > one.get("removed_count", 0)] + added
-        _switch(folder, meta | dict(about or {}), there or segments, next_id, number)
+        opened, number, next_id = _opened(folder), _next_generation(folder), meta["next_id"]
+        segments, added, blocks = _without(opened, leaving, folder, number), [], iter(blocks)
+        for block in blocks:  # the first, if there are any
+            with _new_segment(folder, meta["bits"]) as writer:
+                next_id = _write_blocks(writer, itertools.chain([block], blocks), next_id, root_of(folder, meta))
+                added = [_placed(_finished(writer), writer, folder, number)]
+        kept = [one for one in segments if one["count"] > one.get("removed_count", 0)] + added
+        _switch(folder, meta | dict(about or {}), kept or segments, next_id, number)
         return True
 
 
