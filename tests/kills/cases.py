@@ -95,7 +95,8 @@ def tree(folder, dated=False):
     """Every file and folder below a folder with its digest, None for folders."""
     found = {}
     for path in sorted(Path(folder).rglob("*")):
-        history = path.name in ("index.json", "moved.jsonl")  # which say how often something was changed or tried
+        # What says how often something was changed or tried, or when a photograph that is copied for each run was made.
+        history = path.name in ("index.json", "moved.jsonl", "sync.json")
         found[str(path.relative_to(folder))] = contents(path, dated) if path.is_file() and not history else None
     orders = {}
     for path in found:
@@ -141,6 +142,18 @@ def index(name="index"):
         return photographs, values, [found.tolist() for found in opened.nearest(query, 5)], opened.meta["next_id"]
 
     return view
+
+
+def mirror():
+    """View of an index that mirrors a folder: the code and the values of each photograph, whatever their order."""
+    folder = Path("w/own/index")
+    if not (folder / "index.json").exists():
+        return None
+    from hashret.index import open_index
+
+    opened = open_index(folder, "cpu", verify=True)
+    rows = np.flatnonzero(opened.alive)
+    return {opened.path(row): (_digest(opened.code(row)), _digest(opened.hash_outputs[row])) for row in rows}
 
 
 def codes(name="codes", dated=False):
@@ -292,6 +305,15 @@ def changed_index():
     _hashret("add", "index", "photos/red/00.png", "--again")
 
 
+def changed_photos():
+    """A folder with an index of its own, in which photographs were renamed, removed, added and changed since."""
+    _hashret(*SYNC)
+    os.rename("photos/red/00.png", "photos/blue/moved.png")
+    os.unlink("photos/red/01.png")
+    shutil.copy("more/0.png", "photos/new.png")
+    shutil.copy("more/1.png", "photos/green/00.png")
+
+
 def copied_photos():
     """Two photographs saved once more, and an index of all."""
     for number, (name, to) in enumerate(
@@ -348,6 +370,7 @@ MOVE = ("duplicates", "index", "--radius", "16", "--move-to", "../aside", "--yes
 _BACK, _MOVED = ("restore", "../aside"), ("w/copies", "w/photos", "aside")
 _DEMO = ("demo", "--bits", "8", "--device", "cpu")
 _QUERY = ("query", "photos/red/00.png", "photos/blue/01.png", "-k", "2")
+SYNC = ("sync", "photos", "--index", "own/index", "--model", "model.safetensors", "--workers", "0")
 _ENCODE = ("encode", "photos", "--shard-size", "5")
 
 CASES = {
@@ -384,6 +407,8 @@ CASES = {
     "add": Case(("add", "index", "more"), index(), ("w/index", "tmp")),
     "remove": Case(("remove", "index", "--id", "3", "--id", "5"), index(), ("w/index",)),
     "compact": Case(("compact", "index"), index(), ("w/index",), changed_index),
+    "sync": Case(SYNC, mirror, ("w/own",)),
+    "sync of what has changed": Case(SYNC, mirror, ("w/own",), changed_photos),
     "duplicates --move-to": Case(MOVE, photographs(), _MOVED, copied_photos, each_in_one_place),
     "restore": Case(_BACK, photographs(), _MOVED, moved_photos, each_in_one_place),
     "duplicates --move-to another disk": Case(
