@@ -339,8 +339,11 @@ def turn(path: StrPath, line: str, wait_for: Callable[[str], None]) -> Iterator[
             warn_once(_warned, f"the disk of {path} has no locks; let one hashret at a time write there")
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{line}\n".encode(errors="replace"), 0)
+        os.fsync(descriptor)
+        flush(Path(path).parent)
         yield
         os.ftruncate(descriptor, 0)
+        os.fsync(descriptor)
     finally:
         _unlock(descriptor)
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import HashretError
+from ..files import make_folder
 from ..shards import Shard, read_manifest, read_shard
 from .photographs import Seen
 
@@ -67,7 +68,7 @@ class Pending:
 
     def new_folder(self) -> Path:
         """Return a name for another folder of shards."""
-        self.folder.mkdir(exist_ok=True)
+        make_folder(self.folder)
         numbers = [int(path.name) for path in self.folder.iterdir() if path.name.isdecimal()]
         return self.folder / f"{max(numbers, default=0) + 1:06d}"
 
