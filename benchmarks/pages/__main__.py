@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import damage, gpu, latency, readme, scale, tables, vectors, words
+from . import damage, gpu, latency, readme, scale, sync, tables, vectors, words
 
-for page in (readme, tables, latency, gpu, scale, damage, vectors, words):
+for page in (readme, tables, latency, gpu, scale, damage, sync, vectors, words):
     page.write()

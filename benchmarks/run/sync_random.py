@@ -2,12 +2,12 @@
 
     python -m benchmarks.run.sync_random --work runs/sync --rounds 1000
 
-Each round changes a folder of small pictures at random: some are added, edited, edited with size and time kept, renamed,
-copied, exchanged, deleted, spoiled; folders are renamed, and so is the root with the index in it. Then `hashret sync` runs
-in a process of its own, which in some rounds is killed after a random time, once or several times, with further changes
-between; in some, two run at once. After each round the index must have the paths, codes and hash outputs of one that is
-built anew, and no content may have been encoded that was in the index before the round. The encoder is untrained and
-tiny, so that a round takes half a second.
+Each round changes a folder of small pictures at random: some are added, edited, edited with size and time kept,
+renamed, copied, exchanged, deleted, spoiled; folders are renamed, and so is the root with the index in it. Then
+`hashret sync` runs in a process of its own, which in some rounds is killed after a random time, once or several times,
+with further changes between; in some, two run at once. After each round the index must have the paths, codes and hash
+outputs of one that is built anew, and no content may have been encoded that was in the index before the round. The
+encoder is untrained and tiny, so that a round takes a second.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def sync_once(root: Path, model: Path, log: Path) -> None:
     with hashret.quieted():
         report = hashret.sync(root, model=model, workers=0, device="cpu", yes=True)
     assert report.photographs == report.unchanged + report.new + report.changed + report.moved, report
-    assert not (report.held or report.out_of_reach), report
+    assert report.held == report.out_of_reach == 0, report
 
 
 def digest(path) -> str:
@@ -242,7 +242,7 @@ def run(work: Path, rounds: int, seed: int) -> dict[str, object]:
                 folder.change()
         begun = time.monotonic()
         pids = [forked(sync_once, folder.root, model, log) for _ in range(1 + (rng.random() < 0.05))]
-        assert not any([ended(pid) for pid in pids]), f"round {number}: sync failed"
+        assert {ended(pid) for pid in pids} == {0}, f"round {number}: sync failed"
         seconds.append(time.monotonic() - begun)
         figures["two at once"] += len(pids) > 1
         assert ended(forked(compare, folder.root, model, work, result)) == 0, f"round {number}: not as built anew"
@@ -258,8 +258,9 @@ def run(work: Path, rounds: int, seed: int) -> dict[str, object]:
         if number % 50 == 49:
             print(f"round {number + 1}: {dict(figures)}", flush=True)
     return {
-        "rounds": rounds, "seed": seed, "photographs": len(folder.files()), "changes": dict(sorted(folder.kinds.items())),
-        "shard": SHARD, **figures, "sync_seconds_median": round(float(np.median(seconds[1:])), 3),
+        "rounds": rounds, "seed": seed, "photographs": len(folder.files()), "shard": SHARD,
+        "changes": dict(sorted(folder.kinds.items())), **figures,
+        "sync_seconds_median": round(float(np.median(seconds[1:])), 3),
         "seconds": round(time.monotonic() - started),
     }  # fmt: skip
 

@@ -315,6 +315,7 @@ def create(folder: StrPath, about: Mapping[str, Any], blocks: Iterable[Block]) -
             segment = _placed(segment, writer, out, generation)
             counts = {"count": segment["count"], "generation": generation, "next_id": next_id, "segments": [segment]}
             write_json(out / "index.json", {"format": FORMAT, **about, "protocol": None, **counts})
+            _clean(out)  # of what a killed process left that wrote no index.json
             return int(segment["count"])
     except (OSError, RuntimeError) as error:  # the latter from faiss
         raise HashretError(f"cannot write the index {out}: {_reason(error)}") from error
