@@ -169,7 +169,7 @@ def test_a_folder_of_none_that_can_be_read_gets_no_index(tmp_path, model):
         hashret.sync(tmp_path / "missing", model=model)
 
 
-def test_a_disk_that_is_not_mounted_keeps_its_photographs(photos, run):
+def test_an_unmounted_disk_stays_in_the_index(photos, run):
     make_photos(photos / "disk", 4, seed=5)
     run()
     index = photos / ".hashret" / "index"
@@ -197,7 +197,7 @@ def test_an_index_elsewhere_is_not_emptied_with_the_folder(photos, run, tmp_path
     assert len(open_index(tmp_path / "index", "cpu")) == 18
 
 
-def test_a_large_share_goes_only_when_asked_for(photos, run):
+def test_a_large_part_goes_only_when_asked_for(photos, run):
     run()
     for folder in ("red", "blue"):
         for file in (photos / folder).iterdir():
