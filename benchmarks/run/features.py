@@ -20,7 +20,7 @@ import torch
 from benchmarks.lib import common
 from hashret.data import open_data
 from hashret.models.backbones import get_backbone
-from hashret.models.encoder import pick_compute_dtype, pick_device
+from hashret.models.encoder import pick_device, pick_precision
 from hashret.models.weights import load_backbone
 from hashret.training.feed import FeatureFeed
 
@@ -37,17 +37,17 @@ def main():
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     backbone, device = get_backbone(options.backbone), pick_device()
-    layers, dtype = load_backbone(options.weights, options.backbone), pick_compute_dtype(device)
+    layers, precision = load_backbone(options.weights, options.backbone), pick_precision(None, "auto", device, backbone)
     vectors = {}
     for name, subset in (("base", "database"), ("asked", "test")):
         source = open_data(options.data, subset)
         if subset == "test" and len(source) > QUERIES:
             source = source.subset(np.sort(np.random.default_rng(0).permutation(len(source))[:QUERIES]))
-        feed = FeatureFeed(source, layers, backbone, options.image_size, dtype, device, options.cache)
+        feed = FeatureFeed(source, layers, backbone, options.image_size, precision, device, options.cache)
         with torch.inference_mode():
             vectors[name] = feed.descriptors(feed.readable()).cpu().numpy()
     about = {"data": options.data.partition(":")[0], "backbone": options.backbone, "image_size": options.image_size}
-    about |= {"compute_dtype": dtype, "commit": common.commit()}
+    about |= {"compute_dtype": precision, "commit": common.commit()}
     np.savez(options.out, **vectors, **{name: np.array(value) for name, value in about.items()})
     print(f"-> {options.out}: base {vectors['base'].shape}, asked {vectors['asked'].shape}")
 

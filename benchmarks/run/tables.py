@@ -84,15 +84,16 @@ def fill_cache(options):
     """Compute the convolution features of all photographs with every core, before runs share the cores."""
     from hashret.data import open_data
     from hashret.models.backbones import get_backbone
-    from hashret.models.encoder import pick_compute_dtype, pick_device
+    from hashret.models.encoder import pick_device, pick_precision
     from hashret.models.weights import load_backbone
     from hashret.training.feed import FeatureFeed
 
     device, started = pick_device("auto"), time.perf_counter()
     layers, architecture = load_backbone(options.weights, options.backbone), get_backbone(options.backbone)
+    precision = pick_precision(None, "auto", device, architecture)  # that of the runs, which read what is cached here
     for part in ("train", "database", "test"):
         source = open_data(f"{options.protocol}:{options.data}", part)
-        FeatureFeed(source, layers, architecture, options.image_size, pick_compute_dtype(device), device)
+        FeatureFeed(source, layers, architecture, options.image_size, precision, device)
     print(f"convolution features: {time.perf_counter() - started:.0f} s", flush=True)
 
 
