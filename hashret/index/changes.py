@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bits import check_length, lengths_of
-from ..errors import HashretError
+from ..errors import HashretError, warn
 from ..files import (
     StrPath,
     check_output,
@@ -36,7 +36,7 @@ from ..files import (
 )  # fmt: skip
 from ..labels import united
 from ..results import Result, WasDict, WasInt, WasTuple
-from ..shards import Array, ShardFolder, decode_path, encode_paths
+from ..shards import COLUMNS, Array, ShardFolder, decode_path, encode_paths
 from .arrays import damaged
 from .blocks import ROWS_AT_ONCE
 from .folder import (
@@ -225,6 +225,7 @@ def append(index: StrPath, codes: _Folders, *, new_only: bool = False) -> int:
             fits = shards.manifest | ({"bits": meta["bits"]} if meta["bits"] in lengths_of(shards.manifest) else {})
             if any(fits.get(name) != meta.get(name) for name in SHARED):
                 raise HashretError(f"{shards.folder} was encoded by another encoder than the index {index}")
+            _check_columns(index, meta["segments"], shards)
         paths = [decode_path(path) for shards in folders for path in shards.paths()] if new_only else []
         known = _opened(folder).known_files(paths) if new_only else set()
         classes = united(meta["classes"], *(shards.manifest["classes"] for shards in folders))
@@ -237,6 +238,24 @@ def append(index: StrPath, codes: _Folders, *, new_only: bool = False) -> int:
             segment = _placed(_finished(writer), writer, folder, generation)
         _switch(folder, meta | {"classes": classes}, [*meta["segments"], segment], next_id, generation)
         return int(segment["count"])
+
+
+def _check_columns(index: StrPath, segments: Sequence[Mapping[str, Any]], shards: ShardFolder | CodeFile) -> None:
+    """Refuse shards without a column that others have added to the index, and say where they have no features.
+
+    A column that not all photographs have is given of none, and would be gone with the next `compact`.
+    """
+    if not shards.manifest["shards"]:
+        return
+    there = shards.optional_columns()
+    for column in COLUMNS:
+        missed = column.optional and column.name not in there
+        if missed and all(f"{column.stored}.npy" in segment["files"] for segment in segments):
+            line = f"the photographs of {shards.folder} have no {column.name}, as all of the index {index} have"
+            if column.is_added:
+                raise HashretError(line, hint="encode them with it")
+            if column.name == "fc_features":
+                warn(f"{line}: the index gives none any more")
 
 
 def _opened(folder: Path) -> Index:

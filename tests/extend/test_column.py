@@ -20,6 +20,8 @@ import sys
 from dataclasses import fields, replace
 from pathlib import Path
 import numpy as np
+import pytest
+from hashret.errors import HashretError
 from hashret.shards import COLUMNS, Column, ShardFolder
 
 COLUMNS.append(Column("taken", "taken", (("<i8", ()),), optional=True))
@@ -53,6 +55,9 @@ encoded("train", 100)
 encoded("test", 200)
 build_index(folder / "train", folder / "index")
 append(folder / "index", folder / "test")
+encode(open_data(photos, "test"), model, folder / "untaken", workers=0)
+with pytest.raises(HashretError, match="untaken have no taken, as all of the index .*index have; encode them with it"):
+    append(folder / "index", folder / "untaken")
 wanted = {id: 100 + id if id < 36 else 200 + id - 36 for id in range(48)}
 assert taken() == wanted
 remove(folder / "index", ids=[0, 40])
