@@ -1,0 +1,79 @@
+"""The documentation site: tools/docs builds it into build/docs, without a network.
+
+The source folder is the top of the checkout, so that pages link one another and files of the tree by the same relative
+paths here and wherever Markdown is shown.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(TOP))
+
+import hashret  # noqa: E402  (from this checkout)
+
+project = "hashret"
+author = "the authors of hashret"
+project_copyright = "MIT licence"
+version = release = hashret.__version__
+language = "en"
+smartquotes = False  # -- begins an option
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_click",
+    "sphinx_copybutton",
+    "sphinx_design",
+]
+root_doc = "docs/index"
+include_patterns = ["docs/*.md", "benchmarks/*.md", "*.md"]
+exclude_patterns = [".*", "build", "hashret", "tests", "tools", "shared", "**/results", "**/__pycache__"]
+source_suffix = {".md": "markdown"}
+
+# Pages link headings as GitHub names them, and files of the tree as downloads.
+myst_enable_extensions = ["colon_fence", "deflist", "attrs_inline"]
+myst_heading_anchors = 4
+
+# Docstrings are of Google's style; a name in backticks is linked where it is a public one.
+default_role = "py:obj"
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+napoleon_preprocess_types = True
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+python_maximum_signature_line_length = 100
+copybutton_prompt_text = r"\$ |>>> "
+copybutton_prompt_is_regexp = True
+
+suppress_warnings = ["ref.python"]  # attributes of results share names with those of other classes
+
+html_theme = "furo"
+html_title = f"hashret {release}"
+html_static_path = ["_static"]
+html_css_files = ["hashret.css"]
+templates_path = ["_templates"]
+html_additional_pages = {"index": "redirect.html"}  # from the top of the site to docs/index.html
+html_copy_source = False
+html_show_sourcelink = False
+
+
+def setup(app):
+    """Help is plain text: its asterisks mark nothing, and lines that stand as they are stay so."""
+    for part in ("description", "options", "arguments", "epilog"):
+        app.connect(f"sphinx-click-process-{part}", _as_plain)
+
+
+def _as_plain(app, context, lines):
+    plain = []
+    for line in lines:
+        if line.startswith("| "):
+            plain += [] if plain and plain[-1].startswith("    ") else ["::", ""]
+            plain.append(f"    {line[2:]}")
+        else:
+            plain.append(re.sub(r"(``.*?``)|\*", lambda found: found[1] or r"\*", line))
+    lines[:] = plain
