@@ -38,6 +38,7 @@ myst_enable_extensions = ["colon_fence", "deflist", "attrs_inline"]
 myst_heading_anchors = 4
 
 # Docstrings are of Google's style; a name in backticks is linked where it is a public one.
+highlight_language = "text"  # usage of the command line; code says what it is
 default_role = "py:obj"
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
