@@ -740,6 +740,7 @@ def add(
     from .index import append
 
     refuse_engine(index)
+    index = find_index(index)
     opened = open_index(index, "cpu")
     names = [photos] if isinstance(photos, str) else photos if isinstance(photos, list | tuple) else []
     if names and all(map(is_code_file, names)):

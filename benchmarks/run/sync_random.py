@@ -1,6 +1,6 @@
 """Whether `hashret sync` keeps an index equal to one built anew, whatever happens to the photographs and to itself.
 
-    python -m benchmarks.run.sync_random --work runs/sync --rounds 1000
+    python -m benchmarks.run.sync_random --work runs/sync --changes 1000
 
 Each round changes a folder of small pictures at random: some are added, edited, edited with size and time kept,
 renamed, copied, exchanged, deleted, spoiled; folders are renamed, and so is the root with the index in it. Then
@@ -211,10 +211,13 @@ def make_model(path: Path, seed: int) -> None:
     save_checkpoint(path, net, meta | {"weights_fingerprint": weights})
 
 
-def run(work: Path, rounds: int, seed: int) -> dict[str, object]:
-    """Do all rounds, and return the figures. Raises AssertionError where `sync` does what it must not."""
+def run(work: Path, changes: int, seed: int) -> dict[str, object]:
+    """Do rounds until there were so many changes, and return the figures.
+
+    Raises:
+        AssertionError: `sync` has done what it must not.
+    """
     from hashret import encoding  # noqa: F401  (and torch, so that no process has to import them again)
-    from hashret.index import changes  # noqa: F401
     from hashret.mirror import syncing  # noqa: F401
 
     shutil.rmtree(work, ignore_errors=True)
@@ -226,8 +229,9 @@ def run(work: Path, rounds: int, seed: int) -> dict[str, object]:
     had: set[str] = set()
     seconds: list[float] = [1.0]
     figures = collections.Counter[str]()
-    started = time.monotonic()
-    for number in range(rounds):
+    started, number = time.monotonic(), -1
+    while folder.kinds.total() < changes:
+        number += 1
         for _ in range(rng.integers(1, 6) if number else 0):
             folder.change()
         lost, log_before = 0, log.read_text().splitlines() if log.exists() else []
@@ -258,7 +262,7 @@ def run(work: Path, rounds: int, seed: int) -> dict[str, object]:
         if number % 50 == 49:
             print(f"round {number + 1}: {dict(figures)}", flush=True)
     return {
-        "rounds": rounds, "seed": seed, "photographs": len(folder.files()), "shard": SHARD,
+        "rounds": number + 1, "seed": seed, "photographs": len(folder.files()), "shard": SHARD,
         "changes": dict(sorted(folder.kinds.items())), **figures,
         "sync_seconds_median": round(float(np.median(seconds[1:])), 3),
         "seconds": round(time.monotonic() - started),
@@ -269,11 +273,11 @@ def main() -> None:
     """Run, and save the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder that is made and removed")
-    parser.add_argument("--rounds", type=int, default=1000)
+    parser.add_argument("--changes", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path, default=common.RESULTS)
     options = parser.parse_args()
-    figures = run(options.work, options.rounds, options.seed)
+    figures = run(options.work, options.changes, options.seed)
     shutil.rmtree(options.work)
     common.save("sync_random", figures, options.results)
 

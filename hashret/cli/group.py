@@ -89,7 +89,7 @@ def main(context: click.Context) -> None:
     hashret evaluate codes-test             + index/    -> mAP
 
     Each verb finds what the one before it left in the working folder. `hashret demo` does all of it on
-    handwritten digits.
+    handwritten digits, and `hashret sync FOLDER` all that a folder of photographs needs to be searched.
     """
     from .notes import LOGGER, notes
 

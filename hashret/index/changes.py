@@ -35,6 +35,7 @@ from ..files import (
     write_json,
 )  # fmt: skip
 from ..labels import united
+from ..places import find_index
 from ..results import Result, WasDict, WasInt, WasTuple
 from ..shards import COLUMNS, Array, ShardFolder, decode_path, encode_paths
 from .arrays import damaged
@@ -497,7 +498,7 @@ def _check_output(out: Path, overwrite: bool) -> None:
 @contextlib.contextmanager
 def _changing(index: StrPath) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Hold the index's lock: yields (folder, metadata); what no index.json names is removed before and after."""
-    folder = Path(index)
+    folder = Path(find_index(index))
     if not folder.is_dir():
         raise HashretError(f"no index at {folder}", hint="build one with hashret build-index")
     read_meta(folder)

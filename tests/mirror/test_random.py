@@ -11,7 +11,7 @@ TOP = Path(__file__).parents[2]
 
 def test_random_changes_and_kills(tmp_path):
     """It takes about ten seconds: each round encodes all photographs once more to compare."""
-    asked = ["--work", str(tmp_path / "work"), "--rounds", "8", "--seed", "5", "--results", str(tmp_path)]
+    asked = ["--work", str(tmp_path / "work"), "--changes", "15", "--seed", "5", "--results", str(tmp_path)]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.run.sync_random", *asked],
         cwd=TOP, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
