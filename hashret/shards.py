@@ -133,6 +133,7 @@ class Shard:
     labels: Labels | None = None
     skipped: tuple[dict[str, Any], ...] = ()
     fc_features: npt.NDArray[Any] | None = None
+    digests: npt.NDArray[np.uint8] | None = None
     others: Mapping[str, Array] = field(default_factory=dict)
 
     def __len__(self) -> int:

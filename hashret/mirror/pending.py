@@ -8,8 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..errors import HashretError
 from ..files import make_folder
 from ..shards import Shard, read_manifest, read_shard
@@ -51,8 +49,7 @@ class Pending:
         start = self.root.rstrip("/") + "/"
         for path in sorted(folder.glob("codes-*.h5")):
             shard, _ = read_shard(path)
-            digests = shard.others.get("digests", np.zeros((0, 32), np.uint8))
-            for row, digest in enumerate(digests):
+            for row, digest in enumerate([] if shard.digests is None else shard.digests):
                 name = bytes(shard.paths[row]).decode("utf-8", "surrogateescape").removeprefix(start)
                 self.found[digest.tobytes().hex()] = path, row, name
 
