@@ -202,7 +202,7 @@ def test_every_answer_of_the_service(place, at):
     from hashret.service.app import create_app
 
     every = sorted(str(path) for path in (place / "photos").rglob("*.png") if "broken" not in path.name)
-    with TestClient(create_app(place / at["INDEX"], place / at["MODEL"], "cpu")) as client:
+    with TestClient(create_app(place / at["INDEX"], place / at["MODEL"], "cpu", show_paths=True)) as client:
         assert client.get("/api/about").json()["classes"] == sorted(CLASSES)
         items = client.get("/api/items?n=100").json()
         assert sorted(item["path"] for item in items) == every

@@ -170,6 +170,7 @@ def _photos(photos: Iterable[str], null: bool) -> list[str]:
 @click.option("--max-upload", type=shared.POSITIVE, default=20, show_default=True, help="megabytes of an upload")
 @click.option("--max-pixels", type=shared.POSITIVE, default=50, show_default=True, help="megapixels of an upload")
 @click.option("--batch", type=shared.POSITIVE, default=32, show_default=True, help="uploads encoded together, at most")
+@click.option("--show-paths", is_flag=True, help="tell visitors whole paths, not from the folder of photographs on")
 @shared.talk
 def serve(**options: Any) -> None:
     """Serve INDEX, a folder or a collection, to browsers and programs on this machine: a page, a JSON API, metrics.

@@ -47,7 +47,8 @@ def answer(
         item, reranked_rank = items[column], int(reranked_ranks[column])
         assert item.code is not None
         return Hit(
-            rank=rank, id=item.id, path=item.path, label=item.label, labels=list(item.labels),
+            rank=rank, id=item.id, path=snapshot.path_for_visitors(item.path), label=item.label,
+            labels=list(item.labels),
             hamming=int(hamming[column]), hamming_rank=column + 1,
             euclidean=float(euclidean[reranked_rank]) if rerank else None,
             reranked_rank=reranked_rank + 1, code=item.code.tobytes().hex(), columns=dict(item.columns),

@@ -49,6 +49,7 @@ def create_app(
     max_pixels: int = 50_000_000,
     batch: int = 32,
     body_seconds: float = BODY_SECONDS,
+    show_paths: bool = False,
 ) -> FastAPI:
     """Return the application.
 
@@ -59,12 +60,13 @@ def create_app(
         max_pixels: most pixels of a photograph.
         batch: most photographs encoded together.
         body_seconds: time for the body of a request to arrive.
+        show_paths: tell visitors whole paths, and not those from the folder of photographs on.
 
     Raises:
         HashretError: the index cannot be opened, or was built by another encoder.
     """
     metrics = Metrics()
-    live = LiveIndex(index, model, device, values)
+    live = LiveIndex(index, model, device, values, show_paths=show_paths)
     batcher = Batcher(batch, on_batch=metrics.batches.observe)
     app = FastAPI(
         title="hashret",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from functools import lru_cache
 from pathlib import Path
@@ -12,7 +13,8 @@ from ..engines import EngineError, is_engine, shown
 from ..engines.collection import Collection
 from ..errors import HashretError
 from ..files import StrPath
-from ..index import Database
+from ..index import Database, Index
+from ..index.folder import root_of
 from ..models.checkpoint import load_encoder
 from ..models.encoder import Encoder
 from ..models.metadata import read_meta
@@ -31,11 +33,21 @@ class Snapshot:
     Attributes:
         index: the database.
         encoder: None where only indexed photographs can be searched by.
+        show_paths: whether visitors are told whole paths.
     """
 
-    def __init__(self, index: Database, encoder: Encoder | None) -> None:
-        self.index, self.encoder = index, encoder
+    def __init__(self, index: Database, encoder: Encoder | None, show_paths: bool) -> None:
+        self.index, self.encoder, self.show_paths = index, encoder, show_paths
+        self._root = root_of(index.folder, index.meta) if isinstance(index, Index) and index.folder else None
         self._select = lru_cache(_SELECTIONS)(lambda label: index.select(label=label))
+
+    def path_for_visitors(self, path: str) -> str:
+        """Return a path from the folder of photographs on, or else its file and folder: the rest is the server's."""
+        if self.show_paths:
+            return path
+        if self._root and path.startswith(inside := os.path.join(self._root, "")):
+            return path.removeprefix(inside)
+        return "/".join(path.split("/")[-2:])
 
     def among(self, label: str | None) -> Any:
         """Return the photographs of a label, kept for later requests; None, which means all, without a label.
@@ -54,6 +66,7 @@ class LiveIndex:
         model: checkpoint of its encoder, or None.
         device: "auto", "cpu" or "cuda".
         values: see `hashret.Searcher`.
+        show_paths: see `Snapshot`.
 
     Attributes:
         current: the `Snapshot` for new requests.
@@ -68,9 +81,16 @@ class LiveIndex:
     """
 
     def __init__(
-        self, index: StrPath, model: StrPath | None, device: str = "auto", values: StrPath | None = None
+        self,
+        index: StrPath,
+        model: StrPath | None,
+        device: str = "auto",
+        values: StrPath | None = None,
+        *,
+        show_paths: bool = False,
     ) -> None:
         self.index, self.model, self.device, self.values = index, model, device, values
+        self.show_paths = show_paths
         self.watch_seconds = _WATCH_ENGINE_SECONDS if is_engine(index) else _WATCH_SECONDS
         self.stale: str | None = None
         self.away: str | None = None
@@ -140,7 +160,7 @@ class LiveIndex:
     def _open(self, encoder: Encoder | None) -> Snapshot:
         index = open_database(self.index, self.device, self.values).warm()
         if self.model is None:
-            return Snapshot(index, None)
+            return Snapshot(index, None, self.show_paths)
         wanted = index.meta["encoder"]
         needed = wanted, index.meta["precision"], index.bits
         if encoder is None or (encoder.fingerprint, encoder.compute_dtype, encoder.bits) != needed:
@@ -150,4 +170,4 @@ class LiveIndex:
                     hint="name its own with --model",
                 )
             encoder = load_encoder(self.model, self.device, index.meta["precision"]).shortened(index.bits)
-        return Snapshot(index, encoder)
+        return Snapshot(index, encoder, self.show_paths)

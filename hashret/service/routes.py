@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import io
 import os
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path as Folder
 from typing import Annotated, Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 import numpy as np
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
-from fastapi.responses import HTMLResponse
+from fastapi.responses import FileResponse, HTMLResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.concurrency import run_in_threadpool
 
 from .. import __version__
 from ..bits import Codes, HashOutputs
 from ..data.images import UnreadableImage, read_image
-from ..data.references import is_there
+from ..data.references import is_there, open_reference
 from ..engines import EngineError
 from ..errors import HashretError
 from ..index import Database
@@ -235,8 +236,9 @@ async def query_by_item(id: Id, service: Shared, parameters: Parameters) -> sche
 @router.get("/api/items/{id}", responses=problems(404, 422))
 async def item(id: Id, service: Shared) -> schema.Item:
     """An indexed photograph."""
-    _, found = await run_in_threadpool(_found, service.live.current.index, id)
-    return _item(found)
+    snapshot = service.live.current
+    _, found = await run_in_threadpool(_found, snapshot.index, id)
+    return _item(snapshot, found)
 
 
 @router.get("/api/items", responses=problems(422))
@@ -244,9 +246,10 @@ async def items(
     service: Shared, n: Annotated[int, Query(ge=1, le=MAX_SAMPLE)] = 12, seed: Annotated[int, Query(ge=0)] = 0
 ) -> list[schema.Item]:
     """Some indexed photographs, drawn by the seed."""
-    index = service.live.current.index
+    snapshot = service.live.current
+    index = snapshot.index
     drawn = await run_in_threadpool(lambda: index.items(index.sample(n, seed).tolist(), codes=True))
-    return [_item(found) for found in drawn]
+    return [_item(snapshot, found) for found in drawn]
 
 
 @router.get(
@@ -264,6 +267,26 @@ async def picture(id: Id, service: Shared, size: int = 256) -> Response:
     except (UnreadableImage, OSError):
         raise _gone(id) from None
     return Response(data, media_type="image/webp", headers={"cache-control": "private, max-age=300"})
+
+
+@router.get(
+    "/api/items/{id}/file",
+    response_class=Response,
+    responses={200: {"content": {"application/octet-stream": {}}}, **problems(404, 422)},
+)
+async def download(id: Id, service: Shared) -> Response:
+    """The file of an indexed photograph as it is, to keep."""
+    _, found = await run_in_threadpool(_found, service.live.current.index, id)
+    name = quote(os.fsencode(os.path.basename(found.path)))
+    headers = {"content-disposition": f"attachment; filename*=UTF-8''{name}", "cache-control": "private"}
+    try:
+        await run_in_threadpool(thumbnail, found.path, min(SIZES))  # no other file that has come in its place
+        opened = await run_in_threadpool(open_reference, found.path)
+    except (UnreadableImage, OSError):
+        raise _gone(id) from None
+    if isinstance(opened, io.BytesIO):
+        return Response(opened.getvalue(), media_type="application/octet-stream", headers=headers)
+    return FileResponse(opened, media_type="application/octet-stream", headers=headers)
 
 
 @router.get("/api/items/{id}/maps", responses=problems(404, 422))
@@ -356,9 +379,9 @@ def _gone(id: int) -> Refused:
     return Refused(404, f"the file of photograph {id} is gone, or no longer an image")
 
 
-def _item(found: Item) -> schema.Item:
+def _item(snapshot: Snapshot, found: Item) -> schema.Item:
     assert found.code is not None
     return schema.Item(
-        id=found.id, path=found.path, label=found.label, labels=list(found.labels), code=found.code.tobytes().hex(),
-        there=is_there(found.path),
+        id=found.id, path=snapshot.path_for_visitors(found.path), label=found.label, labels=list(found.labels),
+        code=found.code.tobytes().hex(), there=is_there(found.path),
     )  # fmt: skip

@@ -33,6 +33,7 @@ def serve(
     max_upload: int = 20,
     max_pixels: int = 50,
     batch: int = 32,
+    show_paths: bool = False,
 ) -> None:
     """Serve an index until Ctrl-C.
 
@@ -49,6 +50,7 @@ def serve(
         max_upload: most megabytes of an upload.
         max_pixels: most megapixels of an upload.
         batch: most photographs encoded together.
+        show_paths: tell visitors whole paths, and not those from the folder of photographs on.
 
     Raises:
         HashretError: there is nothing to serve, the port is taken, or the extra ``serve`` is not installed.
@@ -67,7 +69,7 @@ def serve(
     hosts = ("*",) if not _is_loopback(host) else ("localhost", "127.0.0.1", host)
     app = create_app(
         index, model, device, values=values, hosts=hosts, max_upload=max_upload * 2**20, max_pixels=max_pixels * 10**6,
-        batch=batch,
+        batch=batch, show_paths=show_paths,
     )  # fmt: skip
     with contextlib.closing(_listen(host, port)) as listening:
         if not is_quiet():

@@ -114,7 +114,7 @@ def client(collection, model):
 
     from hashret.service.app import create_app
 
-    with TestClient(create_app(collection, model)) as found:
+    with TestClient(create_app(collection, model, show_paths=True)) as found:
         yield found
 
 

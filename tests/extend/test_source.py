@@ -133,7 +133,7 @@ def test_the_service_shows_members(place):
 
     from hashret.service.app import create_app
 
-    with TestClient(create_app(place / "index", place / "model.safetensors")) as client:
+    with TestClient(create_app(place / "index", place / "model.safetensors", show_paths=True)) as client:
         item = client.get("/api/items/0").json()
         assert (item["path"], item["there"]) == (f"{place}/photos.tar::blue/00.png", True)
         picture = client.get("/api/items/0/thumbnail")

@@ -14,6 +14,7 @@ import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from hashret import Searcher
 from hashret.data import read_image
 from hashret.encoding import encode
 from hashret.errors import HashretError
+from hashret.files import read_json, write_json
 from hashret.index import append, build_index, remove
 from hashret.models.attribution import attribute
 
@@ -40,7 +42,7 @@ from hashret.service.uploads import clean_name
 
 @pytest.fixture(scope="module")
 def client(index_folder, model):
-    with TestClient(create_app(index_folder, model, max_upload=200_000, max_pixels=100_000)) as found:
+    with TestClient(create_app(index_folder, model, max_upload=200_000, max_pixels=100_000, show_paths=True)) as found:
         seen = set()
         found.event_hooks["response"].append(lambda answer: seen.add(answer))
         yield found
@@ -253,6 +255,30 @@ def test_thumbnails(client, index_folder):
     assert shown.shape == true.shape
     assert np.abs(shown.mean(axis=(0, 1)) - true.mean(axis=(0, 1))).max() < 6
     assert client.get("/api/items/0/thumbnail?size=97").json() == {"error": "size is one of 96, 160, 256, 512, 1024"}
+
+
+def test_visitors_see_where_a_photograph_lies_below_the_folder_and_no_more(index_folder, client, tmp_path):
+    whole = client.get("/api/items/0").json()["path"]
+    with TestClient(create_app(index_folder, None)) as guarded:
+        assert guarded.get("/api/items/0").json()["path"] == "/".join(Path(whole).parts[-2:])
+        drawn = guarded.get("/api/items").json() + guarded.get("/api/items/0/query").json()["hits"]
+        assert not any(str(index_folder.parent) in item["path"] for item in drawn)
+    rooted = tmp_path / "rooted"
+    shutil.copytree(index_folder, rooted)
+    meta = read_json(rooted / "index.json", "index")
+    write_json(rooted / "index.json", meta | {"root": str(Path(whole).parents[2])})
+    with TestClient(create_app(rooted, None)) as guarded:
+        path = guarded.get("/api/items/0").json()["path"]
+        assert not path.startswith("/")
+        assert path in whole
+
+
+def test_the_file_of_a_photograph_can_be_kept(client):
+    item = client.get("/api/items/0").json()
+    found = client.get("/api/items/0/file")
+    assert found.content == Path(item["path"]).read_bytes()
+    assert found.headers["content-disposition"] == f"attachment; filename*=UTF-8''{Path(item['path']).name}"
+    assert client.get("/api/items/99999/file").status_code == 404
 
 
 def test_a_file_that_is_gone(own, tmp_path):
