@@ -52,6 +52,7 @@ FOR_USERS = {
     "evaluation.open_evaluation_set(values)",
     "index.changes.build_index(values)",
     "models.checkpoint.load_encoder(precision)",
+    "near_duplicates.groups.duplicates(split)",
     "opening.open_database(values)",
     "search.Searcher.__init__(values)",
     "search.add(split)",

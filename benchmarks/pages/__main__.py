@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import damage, gpu, latency, readme, scale, sync, tables, vectors, words
+from . import damage, duplicates, gpu, latency, readme, scale, sync, tables, vectors, words
 
-for page in (readme, tables, latency, gpu, scale, damage, sync, vectors, words):
+for page in (readme, tables, latency, gpu, scale, damage, duplicates, sync, vectors, words):
     page.write()

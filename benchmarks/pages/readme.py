@@ -30,7 +30,6 @@ def sections():
     """{name: Markdown} of each table."""
     return {
         "service": service(),
-        "duplicates": duplicates(),
         "engines": engines(),
         "retrieval": retrieval(),
         "tables": tables(),
@@ -203,25 +202,6 @@ def service():
         "acknowledgements of TCP, some 40 ms, which it no longer does in the others. Made by "
         f"`benchmarks/run/service_load.py`. {made_on(results)}"
     )
-
-
-def duplicates():
-    """What `hashret duplicates` finds of planted copies, by its default radius and distances."""
-    lines, shown = (
-        [],
-        [("am-vggh", "pixels", 6), ("am-vggh", "values", 0.3), ("itq", "pixels", 6), ("itq", "values", 0.3)],
-    )
-    results = load("planted_duplicates_cifar10_64px.json")
-    for result in results:
-        kinds = result["kinds"]
-        lines = [f"| codes | compared | {' | '.join(kinds)} | other pairs |", "| --- " * (len(kinds) + 3) + "|"]
-        for name, by, distance in shown:
-            model = next(model for model in result["models"] if model["model"] == name)
-            wanted = (by, distance, model["bits"] // 6)
-            pairs = next(p for p in model["pairs"] if (p["by"], p["distance"], p["radius"]) == wanted)
-            found = " | ".join(f"{100 * pairs['found'][kind]:.0f}%" for kind in kinds)
-            lines.append(f"| {name} | {by}, {distance} | {found} | {pairs['pairs_of_the_data']:,} |")
-    return "\n".join(lines) + f"\n\n{made_on(results)} Seed 0."
 
 
 def times(ms):

@@ -15,14 +15,13 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import shutil
 import time
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from benchmarks.lib import common
+from benchmarks.lib.planting import KINDS, plant
 from hashret import build_index, duplicates, encode, load_encoder, open_data, open_index
 from hashret.bits import hamming
 from hashret.index.distinct import group
@@ -41,46 +40,6 @@ REACH = {
 }
 
 
-def resized(*sides):
-    """Resized by each factor in turn."""
-
-    def change(image, path):
-        for side in sides:
-            image = image.resize([round(length * side) for length in image.size], Image.Resampling.BICUBIC)
-        image.save(path.with_suffix(".png"))
-
-    return change
-
-
-def recompressed(quality):
-    """Saved as a JPEG."""
-    return lambda image, path: image.save(path.with_suffix(".jpg"), quality=quality)
-
-
-def cropped(share):
-    """Without a share of the sides at each edge."""
-
-    def change(image, path):
-        left, top = (round(length * share) for length in image.size)
-        image.crop((left, top, image.width - left, image.height - top)).save(path.with_suffix(".png"))
-
-    return change
-
-
-KINDS = {
-    "exact": None,
-    "resized to 3/4": resized(0.75),
-    "resized to 3/2 and back": resized(1.5, 2 / 3),
-    "resized to 2": resized(2),
-    "JPEG 90": recompressed(90),
-    "JPEG 70": recompressed(70),
-    "JPEG 50": recompressed(50),
-    "cropped by 1/32": cropped(1 / 32),
-    "cropped by 1/16": cropped(1 / 16),
-    "mirrored": lambda image, path: ImageOps.mirror(image).save(path.with_suffix(".png")),
-}
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True)
@@ -93,29 +52,11 @@ def main():
     options = parser.parse_args()
     data = open_data(options.data, options.split)
     sources = np.sort(np.random.default_rng(options.seed).choice(len(data), options.sources, replace=False))
-    plant(data, sources, options.work / "planted")
+    plant(data, sources, options.work / "planted", KINDS)
     models = [measure(*model.split("=", 1), options) for model in options.model]
     result = {"data": options.data.split(":")[0], "photographs": len(data), "sources": len(sources)}
     result |= {"kinds": list(KINDS), "seed": options.seed, "models": models}
     common.save(f"planted_duplicates_{options.name}", result)
-
-
-def plant(data, sources, folder):
-    """Write a copy of each kind of each source, ``folder/KIND/ROW.*``, once."""
-    if (folder / "done").exists():
-        return
-    shutil.rmtree(folder, ignore_errors=True)
-    for kind, change in KINDS.items():
-        (folder / kind.replace("/", "-")).mkdir(parents=True)
-        for row in sources:
-            file = data.file(row)
-            path = folder / kind.replace("/", "-") / f"{row}{file.suffix}"
-            if change:
-                with Image.open(file) as image:
-                    change(image.convert("RGB"), path)
-            else:
-                shutil.copy(file, path)
-    (folder / "done").touch()
 
 
 def measure(name, model, options):

@@ -164,12 +164,20 @@ class FeatureCache:
         assert self.slots is not None
         return CachedRows(maps, self.slots[self.rows])
 
-    def fill(self, compute: ComputeMaps, workers: int | None = None, transform: Transform | None = None) -> States:
+    def fill(
+        self,
+        compute: ComputeMaps,
+        workers: int | None = None,
+        transform: Transform | None = None,
+        *,
+        what: str = "convolution features",
+    ) -> States:
         """Compute what is missing; several processes share the work. Returns `state`, complete.
 
         Args:
             compute: turns photographs, or what ``transform`` makes of them, (n, ...) uint8 into feature maps.
             workers, transform: see `hashret.data.batches.batches`.
+            what: the name of the work, for its progress.
 
         Raises:
             HashretError: the disk is full; what was computed stays.
@@ -184,7 +192,7 @@ class FeatureCache:
         barrier()  # all have seen the same state before one changes it
         mine = shared[rank() :: world()]
         total = sum(map(len, mine))
-        progress = Progress("convolution features", total)
+        progress = Progress(what, total)
         with self._reported(), self._opened(_FEATURES) as maps, self._opened(_STATE) as state:
             for batch in batches(self.whole, self.image_size, mine, workers, transform, resize=self.resize):
                 self._write(batch, compute, maps, state)

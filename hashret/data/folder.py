@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -44,14 +45,24 @@ def open_folder(
         root = root / subset
     elif present:
         raise HashretError(f"{root} is split into {', '.join(present)}", hint="say which with --split")
-    paths, passed_over = walk(root, exclude, include)
-    if not paths:
-        raise HashretError(f"no images in {root}" + (f"; {summary(passed_over)}" if passed_over else ""))
+    source = open_all(root, exclude, include)
     labels, number = None, {}
-    if all("/" in path for path in paths):
-        number = {name: i for i, name in enumerate(sorted({path.split("/", 1)[0] for path in paths}))}
-        labels = np.array([number[path.split("/", 1)[0]] for path in paths], np.int64)
-    return ImageSource(root, tuple(paths), labels, tuple(number), spec, passed_over=tuple(passed_over))
+    if all("/" in path for path in source.paths):
+        number = {name: i for i, name in enumerate(sorted({path.split("/", 1)[0] for path in source.paths}))}
+        labels = np.array([number[path.split("/", 1)[0]] for path in source.paths], np.int64)
+    return replace(source, labels=labels, classes=tuple(number), spec=spec)
+
+
+def open_all(folder: StrPath, exclude: Sequence[str] = (), include: Sequence[str] = ()) -> ImageSource:
+    """List all images below a folder, whatever the folders in it are called; they have no labels.
+
+    Raises:
+        HashretError: no image in it.
+    """
+    paths, passed_over = walk(folder, exclude, include)
+    if not paths:
+        raise HashretError(f"no images in {folder}" + (f"; {summary(passed_over)}" if passed_over else ""))
+    return ImageSource(Path(folder), tuple(paths), spec=f"folder:{folder}", passed_over=tuple(passed_over))
 
 
 register(

@@ -32,7 +32,7 @@ _SAMPLE = 2**14
 _TRIED = 6  # choices of blocks whose comparisons are counted in the sample
 _SORT, _COMPARE, _SCAN = 150, 5, 0.6  # ns a code of a table, a comparison in it, a comparison by faiss on one thread
 _PAIRS_AT_ONCE = 2**16
-_QUERIES, _BLOCK = 512, 2**14  # queries and codes of a call of faiss
+_QUERIES, _BLOCK = 2**11, 2**14  # queries and codes of a call of faiss
 _FACTORS = np.random.default_rng(0).integers(0, 2**63, 32, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
 
 
@@ -158,17 +158,28 @@ def _first_here(differences: Words, blocks: Words, choice: Sequence[int]) -> npt
 
 def _by_scan(codes: Codes, radius: int) -> Iterator[Pairs]:
     """Yield pairs by comparing all codes: each block of them with itself and with the codes before it."""
-    codes = pad(codes, padded_width(8 * codes.shape[1]))
     m = len(codes)
     progress = Progress("comparing codes", m * (m + 1) // 2, "pairs")
     for start in range(0, m, _BLOCK):
-        block = faiss.IndexBinaryFlat(8 * codes.shape[1])
-        block.add(codes[start : start + _BLOCK])
-        for first in range(0, start + block.ntotal, _QUERIES):
-            queries = codes[first : min(first + _QUERIES, start + block.ntotal)]
-            ends, D, J = block.range_search(queries, radius + 1)  # faiss finds distances less than
-            I, J = np.repeat(np.arange(first, first + len(queries)), np.diff(ends).astype(np.int64)), J + start
-            once = I < J
-            yield I[once], J[once], D[once].astype(np.int32)
-            progress.add(len(queries) * block.ntotal)
+        block, end = codes[start : start + _BLOCK], min(start + _BLOCK, m)
+        for I, J, D in pairs_between(codes[:end], block, radius):
+            once = start + J > I
+            yield I[once], J[once] + start, D[once]
+        progress.add(end * len(block))
     progress.close()
+
+
+def pairs_between(queries: Codes, codes: Codes, radius: int) -> Iterator[Pairs]:
+    """Yield all pairs of a query and a code within a radius, both packed, (q, w) and (m, w): I, J and their distances.
+
+    All of the queries are compared with all of the codes, by faiss.
+    """
+    width = padded_width(8 * codes.shape[1])
+    queries, codes = pad(queries, width), pad(codes, width)
+    for start in range(0, len(codes), _BLOCK):
+        block = faiss.IndexBinaryFlat(8 * width)
+        block.add(codes[start : start + _BLOCK])
+        for first in range(0, len(queries), _QUERIES):
+            ends, D, J = block.range_search(queries[first : first + _QUERIES], radius + 1)  # faiss: less than
+            I = np.repeat(np.arange(first, first + len(ends) - 1), np.diff(ends).astype(np.int64))
+            yield I, J + start, D.astype(np.int32)

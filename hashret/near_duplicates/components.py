@@ -15,29 +15,47 @@ from .near_pairs import by_code
 Distances = npt.NDArray[np.floating]
 
 
-def components(n: int, pairs: Iterable[tuple[Any, ...]]) -> Positions:
-    """Number the connected components of n items: items that pairs (I, J, ...) link get the same number, (n,)."""
-    root = np.arange(n)
-    for I, J, *_ in pairs:
+class Components:
+    """The connected components of n items, which grow as items are linked; each goes by its least item."""
+
+    def __init__(self, n: int) -> None:
+        self._root = np.arange(n)
+
+    def link(self, I: Positions, J: Positions) -> None:
+        """Link pairs of items, (p,) each."""
+        root = self._root
         while len(I):
-            a, b = _find(root, I), _find(root, J)
+            a, b = self.of(I), self.of(J)
             root[I], root[J] = a, b
             apart = a != b
             I, J, a, b = I[apart], J[apart], a[apart], b[apart]
             np.minimum.at(root, np.maximum(a, b), np.minimum(a, b))
-    return _find(root, root)
+
+    def of(self, items: Positions) -> Positions:
+        """Return the least known item of the component of each item."""
+        roots = self._root[items]
+        while not np.array_equal(above := self._root[roots], roots):
+            roots = above
+        return roots
+
+    def all(self) -> Positions:
+        """Return that of every item, (n,)."""
+        return self.of(self._root)
 
 
-def _find(root: Positions, items: Positions) -> Positions:
-    """Return the least known item of the component of each item."""
-    roots = root[items]
-    while not np.array_equal(above := root[roots], roots):
-        roots = above
-    return roots
+def components(n: int, pairs: Iterable[tuple[Any, ...]]) -> Positions:
+    """Number the connected components of n items: items that pairs (I, J, ...) link get the same number, (n,)."""
+    linked = Components(n)
+    for I, J, *_ in pairs:
+        linked.link(I, J)
+    return linked.all()
 
 
 def stars(
-    ranked: npt.ArrayLike, distances: Callable[[int, Positions], Distances], reach: float
+    ranked: npt.ArrayLike,
+    distances: Callable[[int, Positions], Distances],
+    reach: float,
+    best: Callable[[Positions], int] = lambda rest: 0,
 ) -> Iterator[tuple[int, Positions, Distances]]:
     """Cut a component into groups whose members are all within reach of the group's first.
 
@@ -47,13 +65,15 @@ def stars(
     Args:
         ranked: items of one component, (c,); an item that is to be kept rather than others stands before them.
         distances: function of an item and others, (p,), that returns the distances to them, (p,).
+        best: function of the rest that returns the position of its first, where that is not the one at the front.
 
     Yields:
         The first of a group, the others, and their distances.
     """
     rest = np.asarray(ranked)
     while len(rest) > 1:
-        first, others = int(rest[0]), rest[1:]
+        position = best(rest)
+        first, others = int(rest[position]), np.delete(rest, position)
         D = distances(first, others)
         near = reach >= D
         if near.any():

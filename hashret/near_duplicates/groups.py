@@ -1,8 +1,9 @@
-"""`hashret duplicates`: groups of photographs in an index that are copies of one another, or nearly so.
+"""`hashret duplicates`: groups of photographs that are copies of one another, or nearly so.
 
-The code of a trained encoder says what a photograph shows, not which photograph it is, and thousands of a class share
-one. A radius in bits only says which photographs to compare; a distance of `hashret.near_duplicates.distances` then
-decides. `benchmarks/run/planted_duplicates.py` measures what each distance finds, and what it wrongly takes for a copy.
+The photographs are those of an index (`indexed`) or of a folder or another data source (`photographs`). The code of a
+trained encoder says what a photograph shows, not which photograph it is, and thousands of a class share one. A radius
+in bits only says which photographs to compare; a distance then decides, see `distances` and `alignment`.
+`benchmarks/run/planted_duplicates.py` measures what each distance finds, and what it wrongly takes for a copy.
 
 The photographs that are compared are numbered; an ``item`` is such a number.
 """
@@ -13,29 +14,70 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
-from typing import Any
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from ..bits import Codes, Positions, hamming
+from ..bits import Positions
+from ..data import SOURCES, Source, VectorSource, open_data, warn_passed_over
+from ..data.folder import open_all
 from ..data.images import UnreadableImage, image_size
 from ..data.references import status
 from ..errors import HashretError, warn
 from ..files import StrPath, identity
-from ..index import Index, open_index
-from ..index.folder import read_meta
 from ..places import find_index
 from ..progress import Progress, takes_quiet
 from ..results import Result, ResultList
-from .components import Distances, components, linked_codes, stars
-from .distances import DISTANCES, Pages, check_by, is_enlarged, pages, same_pages, vectors
-from .near_pairs import Vectors, euclidean, near_pairs, with_neighbours
+from . import indexed, photographs
+from .components import Distances, stars
+from .distances import DISTANCES, Pages, pages, same_pages
 
-_FRACTION = 6  # a sixth of the bits may differ: most copies that were saved again differ in fewer
 _SIZES = 4  # sizes of smaller copies that a photograph may have been enlarged from
 _SINGLE: Pages = (1, None)  # of a photograph that is no animation and has one page
+
+
+class Compared(Protocol):
+    """Photographs among which groups are looked for, and what is known of pairs of them.
+
+    Attributes:
+        radius, by, distance: see `Duplicates`.
+        tells_copies_apart: whether `shows_no_more` has something to say.
+    """
+
+    radius: int
+    by: str
+    distance: float | None
+    tells_copies_apart: bool
+
+    def linked(self) -> Positions:
+        """Return a number for each item, (n,), the same for those that pairs link."""
+
+    def id(self, item: int) -> int:
+        """Return the id of an item."""
+
+    def path(self, item: int) -> str:
+        """Return the reference of an item, by which it is opened."""
+
+    def apart(self, first: int, others: Positions) -> Distances:
+        """Return how far others are from a first item, (m,): by codes alone in bits."""
+
+    def bits(self, first: int, others: Positions) -> npt.NDArray[np.int32]:
+        """Return how far the codes of others are from that of a first item, (m,)."""
+
+    def change(self, kept: int, copy: int) -> str:
+        """Return in words how a copy differs from the photograph to keep, "" where nothing is known of that."""
+
+    def is_toned(self, item: int) -> bool:
+        """Whether an item is known to be grey or of one colour."""
+
+    def shows_no_more(self, large: int, small: int) -> bool:
+        """Whether a photograph shows no more than a copy of it that has fewer pixels."""
+
+    def warn_of(self, copies: int) -> None:
+        """Warn where there are so many copies that they cannot be."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +85,13 @@ class Photograph(Result):
     """A photograph of a group.
 
     Attributes:
-        id, path: those in the index.
+        id, path: those in the index, or of a data source the row and the reference.
         keep: whether the photograph is the one to keep.
         hamming: distance of its code from that of the kept photograph, in bits.
         euclidean: distance from the kept photograph, None by codes alone.
         width, height: size in pixels, None where the file cannot be read.
         bytes: size of the file, None where the file cannot be read.
+        change: in words, how the photograph differs from the kept one, as "mirrored, cropped"; "" of one in an index.
     """
 
     id: int
@@ -59,6 +102,7 @@ class Photograph(Result):
     width: int | None
     height: int | None
     bytes: int | None
+    change: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,95 +140,98 @@ class Duplicates(ResultList[list[Photograph]]):
 
 @takes_quiet
 def duplicates(
-    index: StrPath | None = None, *, radius: int | None = None, by: str = "pixels", distance: float | None = None
+    index: StrPath | None = None,
+    *,
+    radius: int | None = None,
+    by: str | None = None,
+    distance: float | None = None,
+    split: str | None = None,
+    cache: StrPath | None = None,
+    workers: int | None = None,
+    exclude: Sequence[str] = (),
+    include: Sequence[str] = (),
 ) -> Duplicates:
-    """Find groups of near-duplicates in an index.
+    """Find groups of near-duplicates in an index, or among photographs of which there is none.
 
     Two photographs are a pair where their codes are within ``radius`` and they are within ``distance``; all such pairs
-    are found. The photograph to keep of those that pairs link is the one of most pixels, then of most bytes, then of
-    the lowest id. By pixels, a photograph that was enlarged from a smaller one of them (`is_enlarged`) comes behind
-    that. The others of its group are linked to it by pairs, and each is itself within ``distance`` of it (within
-    ``radius``, by codes alone). Animations and scans of several pages are linked by their first page, and are in one
-    group where all pages are duplicates (`same_pages`). A photograph is in one group at most, and several names of one
-    file are one photograph.
+    are found. The photograph to keep of those that pairs link is the one of most pixels, then, of photographs without
+    an index, one in colours, then of most bytes, then of the lowest id. By pixels or details, a photograph that was
+    enlarged from a smaller one of them (`hashret.near_duplicates.distances.is_enlarged`), or that has a border more,
+    comes behind that. The others of its group are each within ``distance`` of it themselves (by codes alone, within
+    ``radius``). Animations and scans of several pages are linked by their first page, and are in one group where all
+    pages are duplicates (`same_pages`). A photograph is in one group at most, and several names of one file are one
+    photograph.
 
     Args:
-        index: folder of an index; None for the one that `hashret.places.find_index` finds.
-        radius: bits in which two codes may differ; None for a sixth of them.
-        by: what the distance is of, see `hashret.near_duplicates.distances.vectors`.
+        index: folder of an index, or photographs: a folder, or another source as `hashret.data.open_data` takes it;
+            None for the index that `hashret.places.find_index` finds.
+        radius: bits in which two codes may differ; None for a sixth of those of an index, and of 64 for 10, or 4 by
+            codes alone, where there is none.
+        by: what the distance is of: in an index "pixels", the default, or as in
+            `hashret.near_duplicates.distances.vectors`; of photographs without one "details", the default, see
+            `hashret.near_duplicates.alignment`, or "codes".
         distance: up to which two photographs are duplicates; None for that of
-            `hashret.near_duplicates.distances.DISTANCES`.
+            `hashret.near_duplicates.distances.DISTANCES`, or 0.75 of details.
+        split, exclude, include: which photographs, see `hashret.data.open_data`.
+        cache: folder of feature caches, which keeps small pictures of photographs without an index.
+        workers: processes that decode these; None for one a core.
 
     Raises:
-        HashretError: no index, one that does not keep what is compared, or none of whose photographs can be read.
+        HashretError: no index and no photographs, an index that does not keep what is compared, or none of whose
+            photographs can be read.
     """
-    opened = open_index(find_index(index), "cpu")
-    radius, distance = _criterion(opened.bits, radius, by, distance)
-    reach = radius if distance is None else distance
-    codes, positions = opened.codes(), np.flatnonzero(opened.alive)
-    if by == "pixels":  # only photographs with something to be compared with are read
-        positions = positions[with_neighbours(codes[positions], radius)]
-    x = vectors(opened, positions, by)
-    if by == "pixels" and x is not None:
-        positions, x = _readable(opened, positions, x)
-    codes = codes[positions]
-    pairs = None if x is None else near_pairs(codes, radius, x, reach)
-    linked = linked_codes(codes, radius) if pairs is None else components(len(positions), pairs)
-    several_linked = _with_several(linked)
-    photographs, several_pages = _photographs(opened, positions, list(chain.from_iterable(several_linked)))
-    apart = partial(_apart, codes, x, several_pages, reach if by == "pixels" else DISTANCES["pixels"])
+    chosen = {"split": split, "cache": cache, "workers": workers, "exclude": exclude, "include": include}
+    compared = _compared(find_index() if index is None else index, radius, by, distance, chosen)
+    reach = compared.radius if compared.distance is None else compared.distance
+    several_linked = _with_several(compared.linked())
+    looked_at, several_pages = _photographs(compared, list(chain.from_iterable(several_linked)))
+    apart = partial(_apart, compared, several_pages, reach if compared.by == "pixels" else DISTANCES["pixels"])
     groups = []
     for items in several_linked:
-        ranked = sorted((item for item in items if item in photographs), key=lambda item: _rank(photographs[item]))
-        if by == "pixels":
-            ranked = _enlarged_last(
-                ranked, photographs, several_pages, lambda item, others: reach >= apart(item, others)
-            )
-        for first, others, D in stars(ranked, apart, reach):
-            groups.append(_group(photographs, codes, first, others, None if x is None else D))
-    copies = sum(len(group) - 1 for group in groups)
-    if by != "pixels" and 2 * copies > len(opened):
-        warn(
-            f"{copies:,} of {len(opened):,} photographs pass for copies of others: by its {by}, this encoder says what "
-            "a photograph shows, not which one it is; take --by pixels"
-        )
+        ranked = sorted(looked_at.keys() & set(items), key=lambda item: _rank(looked_at[item], compared.is_toned(item)))
+        detail = _Detail(ranked, looked_at, several_pages, compared, lambda *pair: reach >= apart(*pair))
+        for first, others, D in stars(ranked, apart, reach, detail.best):
+            groups.append(_group(looked_at, compared, first, others, D))
+    compared.warn_of(sum(len(group) - 1 for group in groups))
     groups.sort(key=lambda group: (-len(group), group[0].id))
-    return Duplicates(groups, radius, by, distance)
+    return Duplicates(groups, compared.radius, compared.by, compared.distance)
 
 
 def criterion(
-    index: StrPath = "index", radius: int | None = None, by: str = "pixels", distance: float | None = None
+    index: StrPath = "index", radius: int | None = None, by: str | None = None, distance: float | None = None
 ) -> str:
     """Return in words what `duplicates` takes for duplicates, without looking for any; its arguments and errors."""
-    radius, distance = _criterion(read_meta(index)["bits"], radius, by, distance)
-    return Duplicates([], radius, by, distance).criterion
+    of = photographs.criterion if is_source(index) else partial(indexed.index_criterion, index)
+    return Duplicates([], *of(radius, by, distance)).criterion
 
 
-def _criterion(bits: int, radius: int | None, by: str, distance: float | None) -> tuple[int, float | None]:
-    """Return the radius in bits, and the distance up to which two photographs are duplicates, None by codes alone."""
-    radius = bits // _FRACTION if radius is None else radius
-    if check_by(by) != "codes" and distance is None:
-        distance = DISTANCES[by]
-    elif by == "codes" and distance is not None:
-        raise HashretError("codes alone have no distance", hint="--distance goes with another --by than codes")
-    if radius < 0 or not 0 <= (distance or 0) < np.inf:
-        raise HashretError("the radius and the distance are numbers from 0 up")
-    return radius, distance
+def is_source(name: StrPath) -> bool:
+    """Whether a name is that of photographs, and not of an index: ``KIND:WHERE``, or a folder that holds no index."""
+    path, kind = Path(name), os.fspath(name).partition(":")
+    if not path.is_dir():
+        return bool(kind[1]) and kind[0] in SOURCES
+    return not any(map(os.path.lexists, (path / "index.json", path / "000000")))
 
 
-def _readable(index: Index, positions: Positions, x: Vectors) -> tuple[Positions, Vectors]:
-    """Leave out photographs that could not be read, and say so."""
-    readable = ~np.isnan(x).any(axis=1)
-    missing = positions[~readable]
-    if len(missing) and len(missing) == len(positions):
-        path = index.path(positions[0])
-        raise HashretError(f"none of the photographs can be read, as {path}", hint="take another --by")
-    if len(missing):
-        warn(
-            f"{len(missing):,} photographs cannot be read and are left out, as {index.path(missing[0])}; "
-            "hashret remove --gone takes those that are gone out of the index"
-        )
-    return positions[readable], x[readable]
+def _compared(
+    index: StrPath, radius: int | None, by: str | None, distance: float | None, chosen: dict[str, Any]
+) -> Compared:
+    """Open what is named; ``chosen`` says which photographs, of a source alone, and how they are read."""
+    if not is_source(index):
+        if given := [name for name, value in chosen.items() if value not in (None, ())]:
+            raise HashretError(f"{given[0]} goes with photographs, and {index} is an index, or is not there")
+        return indexed.IndexedPhotographs(index, radius, by, distance)
+    photographs.criterion(radius, by, distance)  # before many are read
+    exclude, include = chosen["exclude"], chosen["include"]
+    if Path(index).is_dir() and chosen["split"] is None:
+        source: Source = open_all(index, exclude, include)
+        warn_passed_over(source.root, source.files_passed_over())
+    else:
+        source = open_data(index, chosen["split"], exclude=exclude, include=include)
+    if isinstance(source, VectorSource):
+        raise HashretError(f"{index} has vectors, and no photographs", hint="build an index of them")
+    options = {name: chosen[name] for name in ("cache", "workers")}
+    return photographs.ComparedPhotographs(source, radius, by, distance, **options)
 
 
 def _with_several(linked: Positions) -> list[list[int]]:
@@ -195,16 +242,15 @@ def _with_several(linked: Positions) -> list[list[int]]:
 
 
 def _apart(
-    codes: Codes, x: Vectors | None, several_pages: dict[int, Pages], reach: float, first: int, others: Positions
+    compared: Compared, several_pages: dict[int, Pages], reach: float, first: int, others: Positions
 ) -> Distances:
-    """Return how far others are from a first item: Euclidean distances, or, without x, Hamming distances.
+    """Return how far others are from a first item, infinite where their frames or pages are not the same.
 
-    The distance is infinite where their frames or pages are not the same; ``several_pages`` has the items with some.
+    Args:
+        several_pages: the frames or pages of the items that have some.
+        reach: up to which two of them are duplicates.
     """
-    if x is None:
-        D: npt.NDArray[np.float32] = _bits(codes, first, others).astype(np.float32)
-    else:
-        D = euclidean(x, np.full(len(others), first), others)
+    D = compared.apart(first, others)
     if several_pages:
         own = several_pages.get(first, _SINGLE)
         same = [same_pages(own, several_pages.get(int(other), _SINGLE), reach) for other in others]
@@ -212,51 +258,74 @@ def _apart(
     return D
 
 
-def _bits(codes: Codes, first: int, others: Positions) -> npt.NDArray[np.int32]:
-    bits: npt.NDArray[np.int32] = hamming(codes[first : first + 1], codes[others])[0]
-    return bits
+class _Detail:
+    """Tells which of some copies shows most.
 
+    A photograph that shows no more than a smaller one, as it was enlarged from that, has the detail of that. The
+    smaller ones that are copies of it are compared: the largest of each size, and `_SIZES` sizes at most. Nothing is
+    compared before it has to be.
 
-def _enlarged_last(
-    ranked: Sequence[int],
-    photographs: dict[int, Photograph],
-    several_pages: dict[int, Pages],
-    is_near: Callable[[int, Positions], npt.NDArray[np.bool_]],
-) -> list[int]:
-    """Put each photograph that was enlarged from a smaller one behind that: items, the largest first -> the same.
-
-    The smaller ones that are copies of it are compared: the largest of each size, and `_SIZES` sizes at most.
+    Args:
+        ranked: items, the largest first.
     """
-    pixels = {item: (photographs[item].width or 0) * (photographs[item].height or 0) for item in ranked}
-    detail = dict(pixels)  # pixels of what a photograph was enlarged from
-    singles = np.array([item for item in ranked if item not in several_pages])
-    for number in reversed(range(len(singles))):
-        item, others = singles[number], singles[number + 1 :]
-        smaller = others[[0 < pixels[other] < pixels[item] for other in others]] if len(others) else others
-        sizes = {pixels[other]: other for other in reversed(smaller[is_near(item, smaller)])} if len(smaller) else {}
-        for other in sorted(sizes.values(), key=lambda other: -pixels[other])[:_SIZES]:
-            if is_enlarged(photographs[item].path, photographs[other].path):
-                detail[item] = min(detail[item], detail[other])
-    return sorted(ranked, key=lambda item: (-detail[item], detail[item] < pixels[item]))
+
+    def __init__(
+        self,
+        ranked: Sequence[int],
+        photographs: dict[int, Photograph],
+        several_pages: dict[int, Pages],
+        compared: Compared,
+        is_near: Callable[[int, Positions], npt.NDArray[np.bool_]],
+    ) -> None:
+        self.pixels = {item: (photographs[item].width or 0) * (photographs[item].height or 0) for item in ranked}
+        self.singles = [item for item in ranked if item not in several_pages] if compared.tells_copies_apart else []
+        self.compared, self.is_near = compared, is_near
+        self._known: dict[int, int] = {}
+
+    def best(self, rest: Positions) -> int:
+        """Return the position of the item that shows most, among those of which the largest come first."""
+        best, most = 0, (-1, False)
+        for position, item in enumerate(rest.tolist()):
+            if (self.pixels[item], True) <= most:
+                break
+            detail = self.pixels_of(item)
+            if (detail, detail == self.pixels[item]) > most:
+                best, most = position, (detail, detail == self.pixels[item])
+        return best
+
+    def pixels_of(self, item: int) -> int:
+        """Return the pixels of the smallest that shows as much as an item."""
+        if item not in self._known:
+            self._known[item] = self.pixels[item]
+            sizes: dict[int, list[int]] = {}
+            for other in self.singles if item in self.singles else ():
+                if 0 < self.pixels[other] < self.pixels[item]:
+                    sizes.setdefault(self.pixels[other], []).append(other)
+            near = (np.array(same)[self.is_near(item, np.array(same))] for same in sizes.values())
+            for other in islice((int(same[0]) for same in near if len(same)), _SIZES):
+                if self.compared.shows_no_more(item, other):
+                    self._known[item] = min(self._known[item], self.pixels_of(other))
+        return self._known[item]
 
 
 def _group(
-    photographs: dict[int, Photograph], codes: Codes, first: int, others: Positions, D: Distances | None
+    photographs: dict[int, Photograph], compared: Compared, first: int, others: Positions, D: Distances
 ) -> list[Photograph]:
     """Return the photograph to keep, and its copies, the nearest first."""
-    bits = _bits(codes, first, others).tolist()
-    far = [None] * len(others) if D is None else D.tolist()
     copies = [
-        replace(photographs[item], hamming=h, euclidean=d)
-        for item, h, d in zip(others.tolist(), bits, far, strict=True)
+        replace(
+            photographs[item],
+            hamming=bits,
+            euclidean=None if compared.distance is None else distance,
+            change=compared.change(first, item),
+        )
+        for item, bits, distance in zip(others.tolist(), compared.bits(first, others).tolist(), D.tolist(), strict=True)
     ]
     copies.sort(key=lambda copy: (copy.euclidean or 0, copy.hamming, copy.id))
-    return [replace(photographs[first], keep=True, euclidean=None if D is None else 0.0), *copies]
+    return [replace(photographs[first], keep=True, euclidean=None if compared.distance is None else 0.0), *copies]
 
 
-def _photographs(
-    index: Index, positions: Positions, items: Sequence[int]
-) -> tuple[dict[int, Photograph], dict[int, Pages]]:
+def _photographs(compared: Compared, items: Sequence[int]) -> tuple[dict[int, Photograph], dict[int, Pages]]:
     """Look at the files of some items.
 
     Returns:
@@ -268,9 +337,9 @@ def _photographs(
     files: dict[object, list[int]] = {}
     progress = Progress("looking at files", len(items), "photographs")
     for item in items:
-        path = index.path(positions[item])
+        path = compared.path(item)
         width, height, size, frames = _looked_at(path)
-        photographs[item] = Photograph(int(index.ids[positions[item]]), path, False, 0, None, width, height, size)
+        photographs[item] = Photograph(compared.id(item), path, False, 0, None, width, height, size)
         if frames[0] > 1:
             several_pages[item] = frames
         try:
@@ -289,8 +358,9 @@ def _photographs(
         same.sort(key=own_name_first)
         again += same[1:]
     if again:
+        where = "in the index" if isinstance(compared, indexed.IndexedPhotographs) else "there"
         warn(
-            f"{len(again):,} photographs are in the index more than once, or one file of several names, by a link or "
+            f"{len(again):,} photographs are {where} more than once, or one file of several names, by a link or "
             f"in a folder mounted twice, and are left out, as {photographs[again[0]].path}"
         )
     return {item: photographs[item] for item in photographs.keys() - set(again)}, several_pages
@@ -304,5 +374,6 @@ def _looked_at(path: str) -> tuple[int | None, int | None, int | None, Pages]:
         return None, None, None, _SINGLE
 
 
-def _rank(photograph: Photograph) -> tuple[int, int, int]:
-    return -(photograph.width or 0) * (photograph.height or 0), -(photograph.bytes or 0), photograph.id
+def _rank(photograph: Photograph, is_toned: bool) -> tuple[int, bool, int, int]:
+    pixels = (photograph.width or 0) * (photograph.height or 0)
+    return -pixels, is_toned, -(photograph.bytes or 0), photograph.id

@@ -27,12 +27,15 @@ def table(hits: Sequence[Hit]) -> str:
 
 def duplicates_table(groups: Sequence[Sequence[Photograph]]) -> str:
     """Return groups of duplicates, as `hashret.duplicates` finds them, as lines of text."""
-    lines: list[tuple[object, ...]] = [("group", "keep", "hamming", "euclidean", "pixels", "bytes", "id", "path")]
+    changes = any(photograph.change for group in groups for photograph in group)
+    head = ("group", "keep", "hamming", "euclidean", "pixels", "bytes", "id", *["change"] * changes, "path")
+    lines: list[tuple[object, ...]] = [head]
     for number, group in enumerate(groups, 1):
         for photograph in group:
             keep = "keep" if photograph.keep else ""
             euclidean = "-" if photograph.euclidean is None else f"{photograph.euclidean:.3g}"
-            file = (*size(photograph), photograph.id, shown_path(photograph.path))
+            change = [photograph.change or "-"] if changes else []
+            file = (*size(photograph), photograph.id, *change, shown_path(photograph.path))
             lines.append((number, keep, photograph.hamming, euclidean, *file))
     return _columns(lines)
 

@@ -58,7 +58,7 @@ def test_a_radius_of_all_bits_gives_every_pair():
 
 
 def test_both_ways_agree_on_more_codes_than_faiss_is_given_at_once():
-    codes = np.unique(make_codes(25_000, 32, 0.1, 1), axis=0)
+    codes = np.unique(make_codes(28_000, 32, 0.1, 1), axis=0)
     assert len(codes) > pairs_module._BLOCK + pairs_module._QUERIES
     chosen = plan(codes, 1)
     assert chosen is not None
