@@ -1,6 +1,7 @@
 """The page in a real browser: Debian's Chromium, driven by Playwright."""
 
 import os
+import re
 import shutil
 import socket
 import threading
@@ -57,6 +58,8 @@ def page(browser, address, request):
     """The page at desktop and phone width; a screenshot of its end is kept, and any error of its script fails."""
     width, height = request.param
     opened = browser.new_page(viewport={"width": width, "height": height})
+    if "plain" not in request.node.name:
+        opened.add_init_script("localStorage.setItem('details', 'shown')")
     errors = []
     opened.on("pageerror", lambda error: errors.append(str(error)))
     opened.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
@@ -246,6 +249,72 @@ def test_what_is_no_photograph_gets_a_line_and_the_page_goes_on(page, photos, tm
     upload(page, photos / "test" / "red" / "00.png")
     assert page.locator("#error").is_hidden()
     assert len(shown(page)) == 20
+
+
+def test_a_plain_page_says_what_a_visitor_needs(page, photos):
+    upload(page, photos / "test" / "red" / "01.png")
+    assert re.fullmatch(
+        r"The most similar 20 of 36 photographs, found in 0\.\d+ s", page.locator("#status").inner_text()
+    )
+    assert all(re.fullmatch(r"\d+ % alike|nearly the same", text) for text in alike(page))
+    for name in ("#details", "#orders", "#candidates-slider", "#rerank-pick", "#hits .distances", "#hits .moved"):
+        assert page.locator(name).first.is_hidden()
+    page.locator("#expert").click()
+    assert page.locator("#details").is_visible()
+    assert page.locator("#hits .alike").first.is_hidden()
+    assert page.locator("#status").inner_text().startswith("20 of 36 photographs, all with")
+    page.reload()
+    page.wait_for_selector(".hit")
+    assert page.locator("#expert").get_attribute("aria-pressed") == "true"  # it is remembered
+
+
+def alike(page):
+    return page.locator("#hits .alike").all_inner_texts()
+
+
+def test_a_plain_hit_is_shown_large(page, photos):
+    upload(page, photos / "test" / "red" / "01.png")
+    order = ids(page)
+    page.locator(".hit").nth(1).focus()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.querySelector('#large-photo').naturalWidth > 0")
+    assert page.locator("#keep").get_attribute("href") == f"/api/items/{order[1]}/file"
+    assert re.fullmatch(r"\d\d\.png", page.locator("#large-name").inner_text())
+    assert page.locator("#large-folder").inner_text() in ("red", "green", "blue")
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#keep").get_attribute("href") == f"/api/items/{order[2]}/file"
+    for _ in range(3):
+        page.keyboard.press("ArrowLeft")
+    assert page.locator("#keep").get_attribute("href") == f"/api/items/{order[0]}/file"
+    assert page.locator("#previous").is_disabled()
+    with page.expect_download() as kept:
+        page.locator("#keep").click()
+    assert kept.value.suggested_filename == page.locator("#large-name").inner_text()
+    page.locator("#copy").click()
+    page.wait_for_function("document.querySelector('#copy').textContent !== 'Copy the path'")
+    assert page.locator("#copy").inner_text() in (
+        "Copied",
+        page.locator("#large-folder").inner_text() + "/" + page.locator("#large-name").inner_text(),
+    )
+    page.screenshot(path=SCREENSHOTS / f"large-{page.viewport_size['width']}.png")
+    page.keyboard.press("Escape")
+    assert not page.locator("#large").is_visible()
+    page.locator(".hit").nth(2).hover()
+    page.locator(".enlarge").nth(2).click()
+    after(page, lambda: page.locator("#search-by").click())
+    assert ids(page)[0] == order[2]
+
+
+def test_a_wrong_file_takes_the_old_answer_away(page, photos, tmp_path):
+    page.expected = ["415"]
+    upload(page, photos / "test" / "red" / "00.png")
+    (tmp_path / "notes.png").write_text("not a picture")
+    page.set_input_files("#file", tmp_path / "notes.png")
+    page.wait_for_selector("#error:not([hidden])")
+    assert ids(page) == []
+    assert page.locator("#details").is_hidden()
+    assert page.locator("#status").inner_text() == ""
 
 
 def test_nothing_is_wider_than_the_screen(page, photos):

@@ -11,6 +11,7 @@ let picked = false; // whether the visitor moved it; before that, the service ta
 let query = null; // { item } or { words } or { values, name, picture } or { file }
 let answer = null;
 let asking = null; // AbortController of the request on its way
+let enlarged = null; // the list item whose photograph is shown large
 const queries = []; // those of the browser's history
 
 class Refused extends Error {}
@@ -91,9 +92,17 @@ async function ask() {
     draw();
   } catch (error) {
     if (error.name === "AbortError") return;
+    if (query.file || query.words) clear(); // what is drawn answers something else
     complain(error instanceof Refused ? error.message : String(error));
   }
   if (asking === mine) $("hits").classList.remove("waiting");
+}
+
+function clear() {
+  answer = null;
+  $("hits").replaceChildren();
+  $("status").textContent = "";
+  $("details").hidden = $("looks").hidden = true;
 }
 
 function send(what, signal) {
@@ -219,10 +228,29 @@ function drawHits() {
   glide(list, before);
   const among = $("label").value ? ` of class ${shown($("label").value)}` : "";
   const farthest = Math.max(...hits.map((hit) => hit.hamming));
+  const within = farthest ? `all within ${bits(farthest)}` : "all with the query's code";
   const cut = answer.ties_cut && order() === "hits" ? "; others as near were not re-ranked: take more candidates" : "";
-  $("status").textContent = hits.length
-    ? `${hits.length} of ${answer.count.toLocaleString("en")} photographs${among}, ${farthest ? `all within ${bits(farthest)}` : "all with the query's code"}${cut}`
-    : `no photographs${among}`;
+  const count = `${hits.length} of ${answer.count.toLocaleString("en")} photographs${among}`;
+  const seconds = `${(took() / 1000).toFixed(took() < 100 ? 3 : 1)} s`;
+  if (!hits.length) $("status").textContent = `There are no photographs${among}.`;
+  else $("status").textContent = inDetail() ? `${count}, ${within}${cut}` : `The most similar ${count}, found in ${seconds}`;
+}
+
+const took = () =>
+  Object.values({ ...query.first?.milliseconds, ...answer.query.milliseconds }).reduce((sum, time) => sum + time, 0);
+
+const inDetail = () => document.body.classList.contains("details");
+
+function showDetail(wanted) {
+  document.body.classList.toggle("details", wanted);
+  $("expert").setAttribute("aria-pressed", wanted);
+  if (answer) drawHits();
+}
+
+// How much of the code is the same, for visitors: half of the bits are so by chance.
+function alike(hit) {
+  if (!hit.hamming) return "nearly the same";
+  return `${Math.max(0, Math.round(100 * (1 - (2 * hit.hamming) / about.bits)))} % alike`;
 }
 
 const bits = (number) => `${number} ${number === 1 ? "bit" : "bits"}`;
@@ -237,10 +265,11 @@ function card(hit, item) {
   part(".hit").title = shown(hit.path);
   const euclidean = hit.euclidean === null ? "" : ` · ${hit.euclidean.toPrecision(3)}`;
   part(".distances").textContent = bits(hit.hamming) + euclidean;
+  part(".alike").textContent = alike(hit);
   const moved = hit.hamming_rank - hit.reranked_rank; // by the re-rank, upwards
   const mark = part(".moved");
   mark.textContent = moved ? `${moved > 0 ? "▲" : "▼"} ${Math.abs(moved)}` : "";
-  mark.className = `moved ${moved > 0 ? "up" : moved < 0 ? "down" : ""}`;
+  mark.className = `moved expert ${moved > 0 ? "up" : moved < 0 ? "down" : ""}`;
   mark.title = moved ? `the re-rank moves it from rank ${hit.hamming_rank} to ${hit.reranked_rank}` : "";
   part(".hit").toggleAttribute("aria-current", query.item === hit.id);
   part(".hit").setAttribute("aria-label",
@@ -254,11 +283,40 @@ function newCard(id) {
   const picture = item.querySelector("img");
   picture.src = `/api/items/${id}/thumbnail?size=256`;
   picture.addEventListener("error", () => picture.parentElement.classList.add("gone"));
+  item.querySelector(".enlarge").addEventListener("click", () => enlarge(item));
   const button = item.querySelector("button");
   button.addEventListener("click", () => start({ item: item.hit.id }));
   for (const event of ["pointerenter", "focus"]) button.addEventListener(event, () => answer && drawBits(item.hit));
   for (const event of ["pointerleave", "blur"]) button.addEventListener(event, () => answer && drawBits());
   return item;
+}
+
+function enlarge(item) {
+  enlarged = item;
+  const { id, path } = item.hit, parts = path.split("/");
+  $("large").classList.remove("gone");
+  $("large-photo").src = `/api/items/${id}/thumbnail?size=1024`;
+  $("large-photo").alt = $("large-name").textContent = shown(parts.at(-1));
+  $("large-folder").textContent = shown(parts.slice(0, -1).join("/"));
+  $("large-alike").textContent = item.hit.hamming === undefined ? "" : alike(item.hit);
+  $("keep").href = `/api/items/${id}/file`;
+  $("copy").textContent = "Copy the path";
+  $("previous").disabled = !item.previousElementSibling;
+  $("next").disabled = !item.nextElementSibling;
+  if (!$("large").open) $("large").showModal();
+}
+
+function turn(item) {
+  if (item) enlarge(item);
+}
+
+async function copyPath() {
+  try {
+    await navigator.clipboard.writeText(enlarged.hit.path);
+    $("copy").textContent = "Copied";
+  } catch {
+    $("copy").textContent = shown(enlarged.hit.path); // to be copied by hand: browsers let only safe pages do it
+  }
 }
 
 // Photographs that stay move to where they are now instead of jumping.
@@ -362,6 +420,25 @@ function listen() {
     history.pushState({}, "", location.pathname);
     begin();
   });
+  $("expert").addEventListener("click", () => {
+    showDetail(!inDetail());
+    localStorage.setItem("details", inDetail() ? "shown" : "");
+  });
+  $("large-photo").addEventListener("error", () => $("large").classList.add("gone"));
+  $("previous").addEventListener("click", () => turn(enlarged.previousElementSibling));
+  $("next").addEventListener("click", () => turn(enlarged.nextElementSibling));
+  $("close").addEventListener("click", () => $("large").close());
+  $("copy").addEventListener("click", copyPath);
+  $("search-by").addEventListener("click", () => {
+    $("large").close();
+    start({ item: enlarged.hit.id });
+  });
+  $("large").addEventListener("click", (event) => event.target === $("large") && $("large").close());
+  $("large").addEventListener("close", () => enlarged.querySelector("button").focus());
+  $("large").addEventListener("keydown", (event) => {
+    if (event.key === "ArrowLeft") turn(enlarged.previousElementSibling);
+    if (event.key === "ArrowRight") turn(enlarged.nextElementSibling);
+  });
   let depth = 0;
   addEventListener("dragenter", (event) => {
     if (![...event.dataTransfer.types].includes("Files")) return;
@@ -424,9 +501,11 @@ async function main() {
   listen();
   try {
     about = await api("/api/about");
-    const parts = [`${about.count.toLocaleString("en")} photographs`, `${about.bits} bits`];
-    if (about.encoder) parts.push(`${about.encoder.method} at ${about.encoder.image_size} px`);
-    $("about").textContent = parts.join(" · ");
+    const network = about.encoder && ` · ${about.encoder.method} at ${about.encoder.image_size} px`;
+    const small = Object.assign(document.createElement("span"), { className: "expert" });
+    small.textContent = ` · ${about.bits} bits${network ?? ""}`;
+    $("about").replaceChildren(`${about.count.toLocaleString("en")} photographs`, small);
+    showDetail(Boolean(localStorage.getItem("details")));
     $("label").append(...about.classes.map((name) => new Option(shown(name), name)));
     $("label-pick").hidden = !about.classes.length;
     $("candidates-slider").hidden = $("orders").hidden = $("rerank-pick").hidden = !about.values;
