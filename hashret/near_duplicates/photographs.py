@@ -41,7 +41,7 @@ RADII = {"details": 10, "codes": 4}  # bits of 64
 DISTANCES = {"details": 0.75}
 _PICTURES_AT_ONCE, _PAIRS_AT_ONCE = 512, 256
 _TRIED = 2  # windows of the members of a group that are laid over each other at most: those of the nearest codes
-_BORDER, _CUT, _TONE = 0.04, 0.05, 0.08  # shares of a picture, and of its brightness, that count as a change
+_BORDER, _CUT, _MORE, _TONE = 0.04, 0.05, 0.1, 0.08  # shares of a picture, and of its brightness, that are a change
 
 
 class Pair(NamedTuple):
@@ -141,7 +141,7 @@ class ComparedPhotographs:
         changes = {
             pair.turn: bool(pair.turn),
             "cropped": pair.shares[0] < 1 - _CUT,
-            "showing more": pair.shares[1] < 1 - _CUT,
+            "showing more": pair.shares[1] < 1 - _MORE,
             "bordered": self._border(copy) > self._border(kept) + _BORDER,
             "grey": self.toned[copy] and not self.toned[kept],
             "brighter": pair.brightness > 1 + _TONE,
@@ -153,11 +153,12 @@ class ComparedPhotographs:
         return bool(self.toned[item])
 
     def shows_no_more(self, large: int, small: int) -> bool:
+        pair = self._pairs[large, small]
+        if pair.shares[0] < 1 - _CUT or (self.toned[small] and not self.toned[large]):
+            return False
         if self._border(large) > self._border(small) + _BORDER:
             return True
-        pair = self._pairs[large, small]
-        as_it_is = not pair.turn and min(pair.shares) >= 1 - _CUT
-        return as_it_is and is_enlarged(self.path(large), self.path(small))
+        return not pair.turn and is_enlarged(self.path(large), self.path(small))
 
     def warn_of(self, copies: int) -> None:
         pass

@@ -144,12 +144,15 @@ def test_the_better_of_two_is_kept(tmp_path):
     ImageOps.grayscale(image).save(tmp_path / "grey.png")  # of more bytes
     ImageOps.expand(photograph(1), 10, "black").save(tmp_path / "bordered.png")  # of more pixels
     photograph(1).save(tmp_path / "plain.png")
+    framed = ImageOps.expand(photograph(4), 4, "black")  # a border less, and much else
+    framed.save(tmp_path / "framed.png")
+    ImageOps.grayscale(cropped(framed)).save(tmp_path / "cropped.png")
     sharp = np.asarray(photograph(2), int) + np.random.default_rng(0).integers(-20, 21, (90, 120, 3))
     small = Image.fromarray(sharp.clip(0, 255).astype(np.uint8))
     small.save(tmp_path / "small.png")
     small.resize((240, 180), Image.Resampling.BICUBIC).save(tmp_path / "enlarged.png")
     kept = {os.path.basename(group[0].path) for group in duplicates(tmp_path, cache=tmp_path / "cache", workers=0)}
-    assert kept == {"coloured.jpg", "plain.png", "small.png"}
+    assert kept == {"coloured.jpg", "plain.png", "framed.png", "small.png"}
 
 
 def test_pictures_of_one_tone_and_of_one_structure(tmp_path):
