@@ -154,11 +154,12 @@ class ComparedPhotographs:
 
     def shows_no_more(self, large: int, small: int) -> bool:
         pair = self._pairs[large, small]
-        if pair.shares[0] < 1 - _CUT or (self.toned[small] and not self.toned[large]):
+        if pair.shares[0] < 1 - _MORE or (self.toned[small] and not self.toned[large]):
             return False
         if self._border(large) > self._border(small) + _BORDER:
             return True
-        return not pair.turn and is_enlarged(self.path(large), self.path(small))
+        as_it_is = not pair.turn and min(pair.shares) >= 1 - _CUT
+        return as_it_is and is_enlarged(self.path(large), self.path(small))
 
     def warn_of(self, copies: int) -> None:
         pass
