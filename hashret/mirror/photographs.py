@@ -55,6 +55,7 @@ class Memory:
 
     def __init__(self, files: Mapping[str, Seen] | None = None, unreadable: Mapping[str, str] | None = None) -> None:
         self.files, self.unreadable = dict(files or {}), dict(unreadable or {})
+        self._saved = self._content()
 
     @classmethod
     def load(cls, index: StrPath) -> Memory:
@@ -66,8 +67,13 @@ class Memory:
         return cls({path: Seen(*seen) for path, seen in content["files"].items()}, content["unreadable"])
 
     def save(self, index: StrPath) -> None:
-        """Write it to the folder of an index."""
-        write_json(Path(index) / FILE, {"files": self.files, "unreadable": self.unreadable})
+        """Write it to the folder of an index, unless it is there as it is."""
+        if self._content() != self._saved:
+            self._saved = self._content()
+            write_json(Path(index) / FILE, {"files": self.files, "unreadable": self.unreadable})
+
+    def _content(self) -> tuple[dict[str, Seen], dict[str, str]]:
+        return dict(self.files), dict(self.unreadable)
 
 
 def _seen(value: Any, where: str) -> None:

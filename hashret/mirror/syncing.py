@@ -17,6 +17,7 @@ import numpy as np
 
 from ..data import ImageSource, warn_passed_over
 from ..data.walk import PassedOver, summary, walk
+from ..engines import refuse_engine
 from ..errors import HashretError, warn
 from ..files import StrPath, make_folder, turn
 from ..index import Index, open_index
@@ -146,6 +147,8 @@ class _Sync:
         self.root = os.path.abspath(photos)
         if not os.path.isdir(self.root):
             raise HashretError(f"no such folder: {photos}")
+        if index is not None:
+            refuse_engine(index)
         self.folder = own_index(photos) if index is None else Path(index)
         self.model, self.weights, self.device, self.workers, self.dry_run = model, weights, device, workers, dry_run
         self.started = time.monotonic()
@@ -173,14 +176,14 @@ class _Sync:
         memory = Memory.load(self.folder)
         files, unreadable = look(self.root, paths, memory.files)
         indexed = Indexed(opened, self.root)
-        model = Path(find_model(self.model, opened) if opened or self.model else self.folder.with_name(MODEL))
+        model = Path(self._beside() if opened is None else find_model(self.model, opened))
         if self.dry_run:
             plan = make_plan(indexed, files, unreadable, passed_over, memory, (), yes)
             plan.taken = {path: files[path].digest for path in plan.new + plan.changed if path not in plan.copies}
             return self._report(plan, model, passed_over, len(plan.to_encode), indexed)
         before = dict(memory.files)
-        self._save(memory, files)
         if opened is None and not model.exists():
+            self._save(memory, files)
             self._train(model, files)
         fingerprint = read_meta(model)["fingerprint"]
         if opened is not None and fingerprint != opened.meta["encoder"]:
@@ -212,6 +215,10 @@ class _Sync:
         self._save(memory, files)
         return self._report(plan, model, passed_over, self.encoded, indexed)
 
+    def _beside(self) -> StrPath:
+        """Return the checkpoint of an index that is to be made."""
+        return self.model or os.environ.get("HASHRET_MODEL") or self.folder.with_name(MODEL)
+
     def _open(self) -> Index | None:
         """Open the index; None where there is none."""
         if not (self.folder / "index.json").exists():
@@ -240,8 +247,7 @@ class _Sync:
         return paths, [item for item in passed_over if item.path != own and not item.path.startswith(f"{own}/")]
 
     def _save(self, memory: Memory, files: Mapping[str, Seen]) -> None:
-        if files != memory.files or not memory.files:
-            memory.files = dict(files)
+        memory.files = dict(files)
         memory.save(self.folder)
 
     def _source(self, paths: Sequence[str], **columns: Array) -> ImageSource:

@@ -107,6 +107,10 @@ def test_a_touched_file_is_read_and_not_encoded(photos, run, monkeypatch):
     monkeypatch.setattr(photographs, "_SETTLED", 0)
     monkeypatch.setattr(photographs, "_TICK", 0)
     run()
+    memory = photos / ".hashret" / "index" / "sync.json"
+    written = memory.stat().st_mtime_ns
+    assert counts(run()) == {"unchanged": 18, "photographs": 18}
+    assert memory.stat().st_mtime_ns == written
     looked = []
     read = photographs._read
     monkeypatch.setattr(photographs, "_read", lambda path: looked.append(path) or read(path))
@@ -165,6 +169,8 @@ def test_a_folder_of_none_that_can_be_read_gets_no_index(tmp_path, model):
     (tmp_path / "photos" / "bad.jpg").write_bytes(b"no picture")
     with pytest.raises(HashretError, match=r"cannot read .*bad\.jpg"):
         hashret.sync(tmp_path / "photos", model=model, workers=0)
+    with pytest.raises(HashretError, match="engine"):
+        hashret.sync(tmp_path / "photos", index="milvus:http://host:19530#photos", model=model)
     with pytest.raises(HashretError, match="no such folder"):
         hashret.sync(tmp_path / "missing", model=model)
 
