@@ -5,7 +5,9 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -338,6 +340,24 @@ def test_every_verb_has_help_with_an_example(verb):
     done = hashret(verb, "--help")
     assert done.exit_code == 0
     assert f"Example: hashret {verb}" in done.output or f"hashret {verb}" in done.output.split("Example:")[1]
+
+
+def test_the_help_has_every_verb_in_one_section_and_comes_where_none_is_named():
+    done = hashret()
+    assert (done.exit_code, done.output) == (0, hashret("--help").output)
+    verbs = [line.split()[0] for line in done.output.partition("Start here:")[2].splitlines() if line.startswith("  ")]
+    assert sorted(verbs) == sorted(main.commands)
+    assert "More:" not in done.output
+
+
+def test_hits_open_in_the_browser(workplace, photos, monkeypatch):
+    opened = []
+    monkeypatch.setattr(click, "launch", opened.append)
+    photo = photos / "test" / "red" / "00.png"
+    assert hashret("query", photo, "--open", "--no-maps").exit_code == 0
+    assert hashret("query", photo, "--open", "--html", "own.html", "--no-maps").exit_code == 0
+    assert [Path(page).name for page in opened] == ["hits.html", "own.html"]
+    assert all("<html" in Path(page).read_text() for page in opened)
 
 
 def test_module_and_command_are_the_same():

@@ -17,9 +17,32 @@ from ..registry import load_plugins
 from .options import talk
 from .output import say
 
+# The verbs in the order of the help; those that plugins add come last.
+SECTIONS = {
+    "Start here": ("sync", "query", "serve", "duplicates", "demo"),
+    "Step by step": ("train", "encode", "build-index", "evaluate"),
+    "Research": ("explain", "report", "methods", "backbones"),
+    "Maintenance": ("info", "add", "remove", "compact", "relocate", "restore", "export", "cache"),
+}
+
 
 class _Group(click.Group):
     """Prints a mistake of the user as one line and exits with 2; plugins may add verbs to it."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the verbs by section."""
+        names = self.list_commands(ctx)
+        sections = SECTIONS | {"More": tuple(set(names).difference(*SECTIONS.values()))}
+        width = max(map(len, names))
+        for title, verbs in sections.items():
+            rows = []
+            for name in verbs:
+                verb = self.get_command(ctx, name)
+                assert verb is not None
+                rows.append((name.ljust(width), verb.get_short_help_str(formatter.width - width - 6)))
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a verb, of a plugin where hashret itself has none of that name."""
@@ -42,6 +65,9 @@ class _Group(click.Group):
             with warnings.catch_warnings():
                 warnings.showwarning = lambda message, *_: say(f"note: {message}", err=True)
                 status = super().main(*args, **options)
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message())
+            status = 0
         except click.UsageError as error:
             path = error.ctx.command_path if error.ctx else "hashret"
             line = " ".join(error.format_message().split())
@@ -82,14 +108,19 @@ def main(context: click.Context) -> None:
     """Image retrieval by learned binary codes.
 
     \b
+    hashret sync photos                     makes a folder of photographs searchable
+    hashret query photo.jpg                 finds the most like one
+    hashret serve                           shows them to colleagues
+
+    Step by step, each verb finds what the one before it left in the working folder; `hashret demo` does all of it
+    on handwritten digits:
+
+    \b
     hashret train --data folder:photos      photographs -> model.safetensors
     hashret encode photos                   + model     -> codes/
     hashret build-index                     codes/      -> index/
     hashret query photo.jpg                 + index/    -> hits
     hashret evaluate codes-test             + index/    -> mAP
-
-    Each verb finds what the one before it left in the working folder. `hashret demo` does all of it on
-    handwritten digits, and `hashret sync FOLDER` all that a folder of photographs needs to be searched.
     """
     from .notes import LOGGER, notes
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -47,6 +49,7 @@ from .output import say
 @click.option("--json", "as_json", is_flag=True, help="a JSON object a photograph and line")
 @click.option("--grid", metavar="PNG", help="draw the hits into a picture")
 @click.option("--html", metavar="HTML", help="write the hits as a page")
+@click.option("--open", "opened", is_flag=True, help="show the hits in the browser, by a page in a folder of its own")
 @click.option("--no-maps", "maps", is_flag=True, default=True, flag_value=False, help="a page without maps of explain")
 @shared.MAX_PIXELS
 @shared.talk
@@ -62,6 +65,7 @@ def query(
     as_json: bool,
     grid: str | None,
     html: str | None,
+    opened: bool,
     maps: bool,
     vectors: str | None,
     words: tuple[str, ...],
@@ -98,6 +102,8 @@ def query(
             click.echo((f"{shown_path(path)}\n" if len(results) > 1 else "") + table(hits))
     if grid:
         pictures.grid(results, grid, pictured=not (words or text))
+    if opened and html is None:
+        html = os.path.join(tempfile.mkdtemp(prefix="hashret-"), "hits.html")
     if html:
         maps = maps and not (options["together"] or any(asked.values()))  # which are of a query's code
         explained = None
@@ -106,6 +112,9 @@ def query(
 
             explained = explain_results(results, searcher.encoder)
         pages.results_page(results, html, explained=explained, pictured=not (words or text))
+    if opened and html:
+        say(f"{html}: opened", err=True)
+        click.launch(html)
 
 
 @main.command()
