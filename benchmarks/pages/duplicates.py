@@ -38,8 +38,11 @@ def planted(result) -> str:
         lines.append(row([shown, *(f"{program[name]:,}" for program in programs)]))
     right = [1 - program["wrong_pairs"] / max(program["pairs"], 1) for program in programs]
     lines.append(row(["**of the pairs are right**", *(f"**{percent(share)}**" for share in right)]))
-    rates = [program["photographs"] / program["cpu_seconds"] for program in programs]
-    lines.append(row(["photographs a second of one core", *(f"{rate:,.0f}" for rate in rates)]))
+    for shown, runs in {
+        "photographs a second of one core": [program.get("without_copies", program) for program in programs],
+        "with the copies": programs,
+    }.items():
+        lines.append(row([shown, *(f"{run['photographs'] / run['cpu_seconds']:,.0f}" for run in runs)]))
     name = NAMES[result["benchmark"].rpartition("_")[2]]
     versions = ", ".join(f"{name} {version}" for name, version in result["others"].items())
     count = f"{result['photographs']:,} photographs, {programs[0]['photographs']:,} with the copies"
