@@ -30,7 +30,7 @@ extensions = [
 ]
 root_doc = "docs/index"
 include_patterns = ["docs/*.md", "benchmarks/*.md", "*.md"]
-exclude_patterns = [".*", "build", "hashret", "tests", "tools", "shared", "**/results", "**/__pycache__"]
+exclude_patterns = ["README.md", ".*", "build", "hashret", "tests", "tools", "shared", "**/results", "**/__pycache__"]
 source_suffix = {".md": "markdown"}
 
 # Pages link headings as GitHub names them, and files of the tree as downloads.
@@ -67,6 +67,7 @@ def setup(app):
     """Help is plain text: its asterisks mark nothing, and lines that stand as they are stay so."""
     for part in ("description", "options", "arguments", "epilog"):
         app.connect(f"sphinx-click-process-{part}", _as_plain)
+    app.connect("source-read", _with_routes)
 
 
 def _as_plain(app, context, lines):
@@ -78,3 +79,64 @@ def _as_plain(app, context, lines):
         else:
             plain.append(re.sub(r"(``.*?``)|\*", lambda found: found[1] or r"\*", line))
     lines[:] = plain
+
+
+def _with_routes(app, name, source):
+    if name == "docs/http":
+        source[0] = source[0].replace("<!-- routes -->", "\n".join(_routes()))
+
+
+def _routes():
+    """The service's own OpenAPI description, as Markdown."""
+    from fastapi import FastAPI
+
+    from hashret.service.routes import router
+
+    service = FastAPI()
+    service.include_router(router)
+    described = service.openapi()
+    for path, methods in described["paths"].items():
+        for method, route in methods.items():
+            answer = route["responses"]["200"]["content"]
+            schema = next(iter(answer.values())).get("schema", {})
+            gives = f"Answers with {_type(schema)}." if schema else f"Answers with `{next(iter(answer))}`."
+            yield from (f"## {method.upper()} {path}", "", f"{route.get('description', '')} {gives}", "")
+            body = route.get("requestBody", {}).get("content", {})
+            kinds = [
+                f"`{kind}`" + (f" of {_type(of['schema'])}" if "$ref" in of["schema"] else "")
+                for kind, of in body.items()
+            ]
+            if kinds:
+                yield from (f"Body: {', or '.join(kinds)}.", "")
+            if route.get("parameters"):
+                yield from _table(
+                    ("parameter", "type", "default", "what"),
+                    ((p["name"], _type(p["schema"]), p["schema"].get("default", ""), p.get("description", ""))
+                     for p in route["parameters"]),
+                )  # fmt: skip
+    for name, schema in described["components"]["schemas"].items():
+        if "properties" in schema and "Validation" not in name:
+            yield from (f"## {name}", "", schema.get("description", ""), "")
+            fields = ((n, _type(f), f.get("description", "")) for n, f in schema["properties"].items())
+            yield from _table(("field", "type", "what"), fields)
+
+
+def _type(schema):
+    if "$ref" in schema:
+        name = schema["$ref"].rsplit("/", 1)[1]
+        return f"[{name}](#{name.lower()})"
+    if "anyOf" in schema:
+        return " or ".join(_type(one) for one in schema["anyOf"])
+    if "enum" in schema:
+        return ", ".join(f"`{one}`" for one in schema["enum"])
+    kind = schema.get("type", "any")
+    if kind == "array":
+        return f"list of {_type(schema['items'])}"
+    limits = [f"{sign} {schema[limit]}" for limit, sign in (("minimum", "≥"), ("maximum", "≤")) if limit in schema]
+    return " ".join([kind, *limits])
+
+
+def _table(head, rows):
+    for row in (head, ["---"] * len(head), *rows):
+        yield f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in row)} |"
+    yield ""

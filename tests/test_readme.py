@@ -1,4 +1,4 @@
-"""The README's figures are those of the JSON files, and its examples name things that exist."""
+"""Figures of README and docs are those of the JSON files, and their examples name things that exist."""
 
 import re
 from pathlib import Path
@@ -9,12 +9,19 @@ from hashret.cli import main
 
 TOP = Path(__file__).parents[1]
 README = (TOP / "README.md").read_text(encoding="utf-8")
+PAGES = [TOP / "README.md", *sorted((TOP / "docs").glob("*.md"))]
+OF_OTHERS = ("torchrun --nproc-per-node", "docker --build-arg --tag --rm --publish --volume")
+TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 
 
 def test_tables_are_made_of_the_results():
     again = "run: python -m benchmarks.pages"
-    assert readme.page(README) == README, again
+    for path in readme.PAGES:
+        text = path.read_text(encoding="utf-8")
+        assert readme.page(text) == text, again
     assert "| am-vggh | 48 |" in README
+    for name in readme.SECTIONS:
+        assert TEXT.count(f"<!-- {name} -->") == TEXT.count(f"<!-- /{name} -->") == (2 if name == "retrieval" else 1)
     text = tables.FIGURES.read_text(encoding="utf-8")
     assert tables.figures_page(text) == text, again
     assert tables.page(tables.load()) == tables.PAGE.read_text(encoding="utf-8"), again
@@ -38,22 +45,26 @@ def test_the_table_of_benchmarks_names_every_one_and_files_that_exist():
         assert list((TOP / "benchmarks").glob(pattern)), pattern
 
 
-def test_verbs_and_names_of_the_examples_exist():
-    blocks = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.S))
-    verbs = set(re.findall(r"^hashret ([a-z-]+)", blocks, re.M))
-    assert {"train", "encode", "build-index", "query", "evaluate"} <= verbs <= set(main.commands)
-    names = set(re.findall(r"hashret\.(\w+)\(", README))
+def test_the_readme_is_a_door():
+    assert len(README.splitlines()) <= 130
+
+
+def test_names_of_the_examples_exist():
+    names = set(re.findall(r"(?<!python_)hashret\.(\w+)\(", TEXT))
     assert {"train", "encode", "build_index", "Searcher"} <= names <= set(hashret.__all__)
 
 
-def test_options_of_the_examples_exist():
+def test_options_of_the_text_exist():
     known = {option for command in main.commands.values() for p in command.params for option in p.opts} | {"--help"}
-    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) - {"--nproc-per-node"}
+    known |= set(re.findall(r"--[a-z-]+", " ".join(OF_OTHERS)))
+    named = set(
+        re.findall(r"(?<![\w-])--[a-z][a-z-]+", re.sub(r"python -m benchmarks.*|</?!--|<!-- .*? -->", "", TEXT))
+    )
     assert named <= known, named - known
 
 
 def test_pictures_and_links_are_there():
-    for page in (TOP / "README.md", *(TOP / "benchmarks").glob("*.md"), *(TOP / "docs").glob("*.md")):
+    for page in (*TOP.glob("*.md"), *(TOP / "benchmarks").glob("*.md"), *(TOP / "docs").glob("*.md")):
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), target
 

@@ -1,6 +1,6 @@
-"""The README's result tables, from the JSON under benchmarks/results and nothing else.
+"""The result tables of the README and of pages in docs/, from the JSON under benchmarks/results and nothing else.
 
-python -m benchmarks.pages.readme            # the tables between the README's markers
+python -m benchmarks.pages.readme            # the tables between the markers of these pages
 """
 
 from __future__ import annotations
@@ -11,30 +11,20 @@ from benchmarks.lib import common
 from benchmarks.lib.markdown import fill, made_on, row, table_head
 from benchmarks.pages import tables as tables_page
 
-README = common.TOP / "README.md"
+PAGES = [common.TOP / "README.md", *(common.TOP / "docs" / f"{name}.md" for name in ("serve", "engines", "results"))]
 PAPER = {12: 0.797, 24: 0.844, 32: 0.845, 48: 0.853}  # table 1, AM-VGGH
 
 
 def write() -> None:
-    """Write the tables of the README."""
-    README.write_text(page(README.read_text(encoding="utf-8")), encoding="utf-8")
-    print(f"-> {README}")
+    """Write the tables of all pages."""
+    for path in PAGES:
+        path.write_text(page(path.read_text(encoding="utf-8")), encoding="utf-8")
+        print(f"-> {path}")
 
 
 def page(text: str) -> str:
-    """The README's text with each section between its markers made anew."""
-    return fill(text, sections())
-
-
-def sections():
-    """{name: Markdown} of each table."""
-    return {
-        "service": service(),
-        "engines": engines(),
-        "retrieval": retrieval(),
-        "tables": tables(),
-        "speed": speed(),
-    }
+    """A page's text with each section between its markers made anew."""
+    return fill(text, {name: make() for name, make in SECTIONS.items() if f"<!-- {name} -->" in text})
 
 
 def load(pattern):
@@ -231,6 +221,14 @@ def minutes(seconds):
     """Seconds as a reader wants them."""
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
+
+SECTIONS = {
+    "service": service,
+    "engines": engines,
+    "retrieval": retrieval,
+    "tables": tables,
+    "speed": speed,
+}
 
 if __name__ == "__main__":
     write()
