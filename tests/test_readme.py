@@ -10,7 +10,11 @@ from hashret.cli import main
 TOP = Path(__file__).parents[1]
 README = (TOP / "README.md").read_text(encoding="utf-8")
 PAGES = [TOP / "README.md", *sorted((TOP / "docs").glob("*.md"))]
-OF_OTHERS = ("torchrun --nproc-per-node", "docker --build-arg --tag --rm --publish --volume")
+OF_OTHERS = (
+    "torchrun --nproc-per-node --nnodes --rdzv-backend --rdzv-endpoint",
+    "tests.damage --processes --cases",
+    "docker --build-arg --tag --rm --publish --volume",
+)
 TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 
 
