@@ -1,5 +1,6 @@
 """The public names of hashret: editors and type checkers read this file, and lazy_loader loads from it."""
 
+from .comparison import Comparison as Comparison, compare as compare
 from .data import Source as Source, open_data as open_data
 from .description import Description as Description, info as info
 from .encoding import EncodeReport as EncodeReport, encode as encode

@@ -63,7 +63,7 @@ def test_stub_and_marker_of_types_are_installed():
 
 
 # What the command line alone does with a result: print it as JSON, draw it, move the photographs.
-COMMAND_LINE_ALONE = {"as_json", "null", "grid", "html", "maps", "move_to", "yes", "watch"}
+COMMAND_LINE_ALONE = {"as_json", "null", "grid", "html", "maps", "move_to", "opened", "yes", "watch"}
 PYTHON_ALONE = {"searcher", "unreadable"}
 
 

@@ -28,7 +28,7 @@ LAYERS = [  # a folder or module may import from those above alone
     ["opening"],
     ["search", "evaluation", "mirror"],
     ["rendering"],
-    ["explanation", "reporting"],
+    ["comparison", "explanation", "reporting"],
     ["service"],
     ["description"],
     ["demo"],

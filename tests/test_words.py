@@ -40,9 +40,11 @@ RETIRED = {
 # Keywords of the public verbs are the options of the command line, which users have in their scripts, and names in JSON
 # are in their programs.
 FOR_USERS = {
+    "cli.reports.info(split)",
     "cli.searching.query(values)",
     "data.__init__.open_data(split)",
     "data.feature_cache.CacheInfo.precision",
+    "description.info(split)",
     "encoding.encode(features)",
     "encoding.encode(precision)",
     "encoding.encode(split)",

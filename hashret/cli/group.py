@@ -19,7 +19,7 @@ from .output import say
 
 # The verbs in the order of the help; those that plugins add come last.
 SECTIONS = {
-    "Start here": ("sync", "query", "serve", "duplicates", "demo"),
+    "Start here": ("sync", "query", "serve", "duplicates", "compare", "demo"),
     "Step by step": ("train", "encode", "build-index", "evaluate"),
     "Research": ("explain", "report", "methods", "backbones"),
     "Maintenance": ("info", "add", "remove", "compact", "relocate", "restore", "export", "cache"),

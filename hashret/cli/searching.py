@@ -1,4 +1,4 @@
-"""Verbs that search: query, explain, serve."""
+"""Verbs that search: query, compare, explain, serve."""
 
 from __future__ import annotations
 
@@ -115,6 +115,26 @@ def query(
     if opened and html:
         say(f"{html}: opened", err=True)
         click.launch(html)
+
+
+@main.command()
+@click.argument("first")
+@click.argument("second")
+@shared.MODEL_OF_INDEX
+@shared.DEVICE
+@click.option("--json", "as_json", is_flag=True, help="print a JSON object")
+@shared.MAX_PIXELS
+@shared.talk
+def compare(as_json: bool, **options: Any) -> None:
+    """Say how similar two photographs are, FIRST and SECOND, by the codes that an encoder gives them.
+
+    \b
+    Example: hashret compare holiday.jpg holiday-edited.jpg
+    """
+    from ..comparison import compare
+
+    comparison = compare(**options)
+    click.echo(to_json(comparison.as_dict()) if as_json else comparison)
 
 
 @main.command()

@@ -256,7 +256,7 @@ def test_a_plain_page_says_what_a_visitor_needs(page, photos):
     assert re.fullmatch(
         r"The most similar 20 of 36 photographs, found in 0\.\d+ s", page.locator("#status").inner_text()
     )
-    assert all(re.fullmatch(r"\d+ % alike|nearly the same", text) for text in alike(page))
+    assert all(re.fullmatch(r"\d+ % similar|nearly the same", text) for text in alike(page))
     for name in ("#details", "#orders", "#candidates-slider", "#rerank-pick", "#hits .distances", "#hits .moved"):
         assert page.locator(name).first.is_hidden()
     page.locator("#expert").click()
@@ -278,7 +278,9 @@ def test_a_plain_hit_is_shown_large(page, photos):
     page.locator(".hit").nth(1).focus()
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
-    page.wait_for_function("document.querySelector('#large-photo').naturalWidth > 0")
+    page.wait_for_selector("#large[open]")
+    page.wait_for_load_state("networkidle")
+    assert page.evaluate("document.querySelector('#large-photo').naturalWidth > 0")
     assert page.locator("#keep").get_attribute("href") == f"/api/items/{order[1]}/file"
     assert re.fullmatch(r"\d\d\.png", page.locator("#large-name").inner_text())
     assert page.locator("#large-folder").inner_text() in ("red", "green", "blue")
@@ -292,7 +294,7 @@ def test_a_plain_hit_is_shown_large(page, photos):
         page.locator("#keep").click()
     assert kept.value.suggested_filename == page.locator("#large-name").inner_text()
     page.locator("#copy").click()
-    page.wait_for_function("document.querySelector('#copy').textContent !== 'Copy the path'")
+    page.wait_for_selector("#copy:not(:has-text('Copy the path'))")
     assert page.locator("#copy").inner_text() in (
         "Copied",
         page.locator("#large-folder").inner_text() + "/" + page.locator("#large-name").inner_text(),

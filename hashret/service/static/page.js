@@ -250,7 +250,7 @@ function showDetail(wanted) {
 // How much of the code is the same, for visitors: half of the bits are so by chance.
 function alike(hit) {
   if (!hit.hamming) return "nearly the same";
-  return `${Math.max(0, Math.round(100 * (1 - (2 * hit.hamming) / about.bits)))} % alike`;
+  return `${Math.max(0, Math.round(100 * (1 - (2 * hit.hamming) / about.bits)))} % similar`;
 }
 
 const bits = (number) => `${number} ${number === 1 ? "bit" : "bits"}`;
