@@ -105,7 +105,8 @@ def test_one_label_and_several_go_together(cats, tmp_path):
         assert index.labels.shape == (8, 5)
         assert found_by(index, "dog") == [1, 4]
         assert found_by(index, "owl") == [2, 3, 7]
-        assert index.items([6])[0][2:] == ("cat red panda", None, ("cat", "red panda"))
+        item = index.items([6])[0]
+        assert (item.label, item.code, item.labels) == ("cat red panda", None, ("cat", "red panda"))
         compact(cats)
     remove(cats, ids=[4, 6])
     assert names_in(open_index(cats)) == [("cat",), ("dog",), ("owl",), ("owl",), (), ("owl",)]

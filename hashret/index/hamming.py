@@ -280,12 +280,12 @@ def compile_for(codes: int) -> None:
         scan.compile_scan()
 
 
-@cache
 def _corrected(expected: float, measured: float) -> float:
     """Return what is expected after a measurement: a step towards it, so that single disturbed ones hardly count."""
     return max(1.0, expected * _CORRECTION if measured > expected else expected / _CORRECTION)
 
 
+@cache
 def load_scan() -> ModuleType | None:
     """Return `hashret.index.scan`, whose compiled code is kept in `_code_folder`.
 

@@ -69,6 +69,9 @@ class VectorFeed(FeatureFeed):
         """Return what the shallow methods hash: float32 (n, width), of unit length where the cosine compares."""
         return self._read(source_rows)[:, :, 0, 0]
 
+    def _load(self) -> None:
+        """Leave the vectors where they are, a mapped file perhaps: a batch of them is small."""
+
     def _read(self, source_rows: Positions) -> Tensor:
         blocks = [
             scaled(self.source.read(source_rows[start : start + ROWS_AT_ONCE]), self.metric)
