@@ -18,7 +18,7 @@ from typing import Any
 
 from .renamed import install as _install_old_names
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _install_old_names()
 

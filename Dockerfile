@@ -1,0 +1,16 @@
+# hashret serve on a CPU; docs/container.md says how to build and run it. Not built where hashret is tested.
+FROM python:3.11-slim
+# Where pip finds torch without CUDA: the address that PyTorch's documentation names. Empty: pip's own, with CUDA.
+ARG TORCH_INDEX=""
+WORKDIR /app
+COPY pyproject.toml setup.cfg README.md LICENSE ./
+COPY tools/constraints.txt tools/
+COPY hashret hashret
+RUN pip install --no-cache-dir --constraint tools/constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} \
+      torch torchvision \
+ && pip install --no-cache-dir --constraint tools/constraints.txt '.[fast,serve,openvino]' \
+ && useradd --create-home hashret
+USER hashret
+EXPOSE 8000
+# The container's own loopback cannot be reached from outside it; --publish says who reaches the port.
+CMD ["hashret", "serve", "/photographs", "--host", "0.0.0.0"]

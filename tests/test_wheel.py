@@ -1,0 +1,53 @@
+"""The wheel holds what the package needs beside its modules, and nothing of the tests."""
+
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import hashret
+
+TOP = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The names in the wheel, built from a copy of the checkout, and its metadata."""
+    pytest.importorskip("setuptools", reason="a wheel is built without a network by the setuptools that is installed")
+    top = tmp_path_factory.mktemp("wheel")
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(TOP / name, top)
+    for name in ("hashret", "benchmarks"):
+        ignored = shutil.ignore_patterns("__pycache__", "results")
+        shutil.copytree(TOP / name, top / name, ignore=ignored)
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "."]
+    done = subprocess.run([*command, "-w", "dist"], cwd=top, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    [built] = (top / "dist").glob("*.whl")
+    assert built.name.startswith(f"hashret-{hashret.__version__}-py3-none-any")
+    with zipfile.ZipFile(built) as archive:
+        names = set(archive.namelist())
+        [metadata] = (name for name in names if name.endswith("METADATA"))
+        return names, archive.read(metadata).decode()
+
+
+def test_every_file_of_the_package_is_in_the_wheel(wheel):
+    names, _ = wheel
+    there = {path.relative_to(TOP).as_posix() for path in (TOP / "hashret").rglob("*") if path.is_file()}
+    wanted = {name for name in there if "__pycache__" not in name}
+    assert {Path(name).suffix for name in wanted} >= {".py", ".pyi", ".typed", ".html", ".json", ".css", ".js"}
+    assert wanted <= names, wanted - names
+    assert {name for name in names if not name.startswith(("hashret/", "hashret-"))} == set()
+
+
+def test_the_extras_that_messages_name_exist(wheel):
+    _, metadata = wheel
+    extras = set(re.findall(r"^Provides-Extra: (.+)$", metadata, re.M))
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in (TOP / "hashret").rglob("*.py"))
+    assert set(re.findall(r"hashret\[([a-z]+)\]", sources)) <= extras
+    assert {"fast", "serve", "report", "docs", "dev"} <= extras
+    assert f"Version: {hashret.__version__}\n" in metadata
