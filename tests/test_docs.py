@@ -47,3 +47,10 @@ def test_no_page_asks_another_host(site):
 
 def test_the_top_leads_to_the_first_page(site):
     assert 'href="docs/index.html"' in (site / "index.html").read_text(encoding="utf-8")
+
+
+def test_every_verb_that_prints_json_is_on_its_page():
+    page = (TOP / "docs" / "json.md").read_text(encoding="utf-8")
+    for verb, command in main.commands.items():
+        if any("--json" in option.opts for option in command.params):
+            assert f"| `{verb} --json` |" in page, verb
