@@ -36,7 +36,7 @@ class Snapshot:
         show_paths: whether visitors are told whole paths.
     """
 
-    def __init__(self, index: Database, encoder: Encoder | None, show_paths: bool) -> None:
+    def __init__(self, index: Database, encoder: Encoder | None, show_paths: bool = False) -> None:
         self.index, self.encoder, self.show_paths = index, encoder, show_paths
         self._root = root_of(index.folder, index.meta) if isinstance(index, Index) and index.folder else None
         self._select = lru_cache(_SELECTIONS)(lambda label: index.select(label=label))
