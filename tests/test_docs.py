@@ -9,6 +9,7 @@ import pytest
 
 import hashret
 from hashret.cli import main
+from hashret.index.rerank import CHOICES
 
 TOP = Path(__file__).parents[1]
 NEEDED = ("sphinx", "furo", "myst_parser", "sphinx_click", "sphinx_copybutton", "sphinx_design", "fastapi")
@@ -54,3 +55,8 @@ def test_every_verb_that_prints_json_is_on_its_page():
     for verb, command in main.commands.items():
         if any("--json" in option.opts for option in command.params):
             assert f"| `{verb} --json` |" in page, verb
+
+
+def test_every_rerank_is_explained():
+    rows = re.findall(r"^\| (`.*`) \| .* \|$", (TOP / "docs" / "two-stages.md").read_text(encoding="utf-8"), re.M)
+    assert set(re.findall(r"`([a-z]+)`", " ".join(row.split(" | ")[0] for row in rows))) == set(CHOICES)
