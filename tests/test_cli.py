@@ -360,6 +360,31 @@ def test_hits_open_in_the_browser(workplace, photos, monkeypatch):
     assert all("<html" in Path(page).read_text() for page in opened)
 
 
+def test_verbs_that_write_say_what_they_did_as_json(photos, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(model, "model.safetensors")
+
+    def said(*arguments):
+        done = hashret(*arguments, "--json")
+        assert done.exit_code == 0, done.output
+        return json.loads(done.stdout)
+
+    assert said("encode", photos / "train", "--workers", 0)["encoded"] == 36
+    built = said("build-index")
+    assert (built["count"], built["bits"], built["classes"]) == (36, 24, ["blue", "green", "red"])
+    assert said("add", "index", photos / "test" / "red", "--workers", 0)["encoded"] == 4
+    assert said("remove", "index", "--id", 0)["count"] == 1
+    assert said("compact", "index")["count"] == 39
+    assert said("relocate", "index", "--root", photos)["root"] == str(photos)
+    small = ("--method", "itq", "--bits", 8, "--out", "small.safetensors", "--workers", 0, "--image-size", 32)
+    weights = ("--backbone", "vgg11", "--weights", "none", "--finetune", "all")
+    trained = hashret("train", "--data", photos, *small, *weights, "--json")
+    assert trained.exit_code == 2  # and no half of an object
+    assert trained.stdout == ""
+    report = said("train", "--data", photos, *small[2:], *weights, "--method", "vggh", "--epochs", 1, "--width", 8)
+    assert report["bits"] == 8
+
+
 def test_module_and_command_are_the_same():
     done = subprocess.run([sys.executable, "-m", "hashret", "--version"], capture_output=True, text=True)
     assert done.stdout.startswith("python -m hashret, version") or "version" in done.stdout

@@ -9,7 +9,7 @@ import click
 from ..errors import HashretError
 from . import options as shared
 from .group import main
-from .output import say
+from .output import tell
 
 
 @main.command("build-index")
@@ -20,8 +20,9 @@ from .output import say
 )
 @click.option("--no-values", "values", is_flag=True, default=True, flag_value=False, help="codes only: a small index")
 @shared.OVERWRITE
+@shared.AS_JSON
 @shared.talk
-def build_index(**options: Any) -> None:
+def build_index(as_json: bool, **options: Any) -> None:
     """Build an index from folders of shards.
 
     \b
@@ -30,7 +31,7 @@ def build_index(**options: Any) -> None:
     from ..index import build_index
 
     built = build_index(**options)
-    say(f"{options['out']}: {built.count:,} photographs, {built.bits} bits")
+    tell(built, f"{options['out']}: {built.count:,} photographs, {built.bits} bits", as_json)
 
 
 @main.command()
@@ -44,8 +45,9 @@ def build_index(**options: Any) -> None:
 @shared.DEVICE
 @shared.WORKERS
 @shared.MAX_PIXELS
+@shared.AS_JSON
 @shared.talk
-def add(index: str, photos: tuple[str, ...], **options: Any) -> None:
+def add(index: str, photos: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Encode PHOTOS (files, folders, data sources) and add those that are new to INDEX.
 
     \b
@@ -57,7 +59,7 @@ def add(index: str, photos: tuple[str, ...], **options: Any) -> None:
     counts = f"{report.encoded:,} photographs added"
     counts += f", {report.skipped:,} unreadable" if report.skipped else ""
     counts += f", {len(report.passed_over):,} passed over" if report.passed_over else ""
-    say(f"{index}: {counts}")
+    tell(report, f"{index}: {counts}", as_json)
 
 
 @main.command()
@@ -68,8 +70,9 @@ def add(index: str, photos: tuple[str, ...], **options: Any) -> None:
 )
 @click.option("--gone", is_flag=True, help="those whose file is no longer in its folder")
 @click.option("--yes", is_flag=True, help="with --gone: also where more than a tenth of the index would go")
+@shared.AS_JSON
 @shared.talk
-def remove(index: str, ids: tuple[int, ...], paths: tuple[str, ...], gone: bool, yes: bool) -> None:
+def remove(index: str, ids: tuple[int, ...], paths: tuple[str, ...], gone: bool, yes: bool, as_json: bool) -> None:
     """Remove photographs from INDEX by id or path. Other ids stay; the files are not touched.
 
     \b
@@ -81,13 +84,15 @@ def remove(index: str, ids: tuple[int, ...], paths: tuple[str, ...], gone: bool,
     refuse_engine(index)
     if not ids and not paths and not gone:
         raise HashretError("say what to remove, with --id, --path or --gone")
-    say(f"{index}: {remove(index, ids, paths, gone=gone, yes=yes).count:,} photographs removed")
+    removed = remove(index, ids, paths, gone=gone, yes=yes)
+    tell(removed, f"{index}: {removed.count:,} photographs removed", as_json)
 
 
 @main.command()
 @click.argument("index")
+@shared.AS_JSON
 @shared.talk
-def compact(index: str) -> None:
+def compact(index: str, as_json: bool) -> None:
     """Merge what was added to INDEX, and free the space of what was removed.
 
     Searches go on meanwhile: for the background.
@@ -100,7 +105,8 @@ def compact(index: str) -> None:
 
     refuse_engine(index)
     done = compact(index)
-    say(f"{index}: {done.count:,} photographs, {done.bytes_before:,} -> {done.bytes_after:,} bytes")
+    line = f"{index}: {done.count:,} photographs, {done.bytes_before:,} -> {done.bytes_after:,} bytes"
+    tell(done, line, as_json)
 
 
 @main.command(cls=shared.ListedCommand, names=shared.engines)
@@ -109,8 +115,9 @@ def compact(index: str) -> None:
 @click.option("--collection", metavar="NAME", help="collection or table, where ENGINE does not end in #NAME")
 @click.option("--approximate", is_flag=True, help="for many millions: an approximate index, whose recall is measured")
 @shared.OVERWRITE
+@shared.AS_JSON
 @shared.talk
-def export(**options: Any) -> None:
+def export(as_json: bool, **options: Any) -> None:
     """Copy INDEX into ENGINE, a database that others run.
 
     ENGINE is one of: {}. Run again after a kill, it goes on where it stopped. query, evaluate and serve search the copy
@@ -124,4 +131,5 @@ def export(**options: Any) -> None:
 
     report = export(**options)
     recall = "" if report.recall is None else f", finds {report.recall:.2%} of the nearest 100"
-    say(f"{report.address}: {report.count:,} photographs, {report.written:,} written now{recall}")
+    line = f"{report.address}: {report.count:,} photographs, {report.written:,} written now{recall}"
+    tell(report, line, as_json)

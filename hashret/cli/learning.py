@@ -8,7 +8,7 @@ import click
 
 from . import options as shared
 from .group import main
-from .output import say
+from .output import tell
 
 
 @main.command(cls=shared.WithOldNames, old_names={"--arch": "--backbone"})
@@ -81,8 +81,9 @@ from .output import say
 @shared.DOWNLOAD
 @click.option("--resume", is_flag=True, help="go on with a run that was killed")
 @shared.OVERWRITE
+@shared.AS_JSON
 @shared.talk
-def train(**options: Any) -> None:
+def train(as_json: bool, **options: Any) -> None:
     """Learn an encoder from photographs, with labels or without.
 
     \b
@@ -91,7 +92,8 @@ def train(**options: Any) -> None:
     from ..training.start import train
 
     report = train(**options)
-    say(f"{options['out']}: {report.bits} bits, epoch {report.best_epoch}, {report.seconds:.0f} s")
+    line = f"{options['out']}: {report.bits} bits, epoch {report.best_epoch}, {report.seconds:.0f} s"
+    tell(report, line, as_json)
 
 
 @main.command()
@@ -155,8 +157,9 @@ def backbones() -> None:
 @shared.MAX_PIXELS
 @shared.DOWNLOAD
 @shared.OVERWRITE
+@shared.AS_JSON
 @shared.talk
-def encode(**options: Any) -> None:
+def encode(as_json: bool, **options: Any) -> None:
     """Encode photographs DATA into shards of codes.
 
     DATA is a folder, or one of: {}. Run again after a kill, it goes on where it stopped.
@@ -171,7 +174,7 @@ def encode(**options: Any) -> None:
         counts = f"{report.encoded:,} encoded, {report.skipped:,} skipped"
         if report.passed_over:
             counts += f", {len(report.passed_over):,} passed over (named in passed_over.jsonl)"
-        say(f"{options['out']}: {counts}, {report.rate:.1f} images/s")
+        tell(report, f"{options['out']}: {counts}, {report.rate:.1f} images/s", as_json)
 
 
 @main.command()

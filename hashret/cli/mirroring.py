@@ -10,7 +10,7 @@ from ..errors import HashretError
 from ..names import shown_path, to_json
 from . import options as shared
 from .group import main
-from .output import say
+from .output import say, tell
 
 
 @main.command()
@@ -64,8 +64,9 @@ def _print(report: Any, as_json: bool) -> None:
 @main.command()
 @click.argument("index")
 @click.option("--root", required=True, metavar="FOLDER", help="where the photographs lie now")
+@shared.AS_JSON
 @shared.talk
-def relocate(index: str, root: str) -> None:
+def relocate(index: str, root: str, as_json: bool) -> None:
     """Tell INDEX that its photographs lie in another folder now. Nothing is encoded again.
 
     An index that hashret sync made needs this only where it and the photographs were moved apart. One that build-index
@@ -77,4 +78,5 @@ def relocate(index: str, root: str) -> None:
     from ..index import relocate
 
     done = relocate(index, root)
-    say(f"{index}: {done.count:,} photographs, {shown_path(done.before)} -> {shown_path(done.root)}")
+    line = f"{index}: {done.count:,} photographs, {shown_path(done.before)} -> {shown_path(done.root)}"
+    tell(done, line, as_json)

@@ -141,6 +141,7 @@ INDEX = click.option(
     "sync made in this folder or one above",
 )  # fmt: skip
 VALUES = click.option("--values", metavar="INDEX", help="with a collection: take values from the index it is a copy of")
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="print what was done as a JSON object")
 DEVICE = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 SPLIT = click.option("--split", help="train, database or test, where the data are split")
 OVERWRITE = click.option("--overwrite", is_flag=True, help="replace what is there")
