@@ -385,6 +385,14 @@ def test_verbs_that_write_say_what_they_did_as_json(photos, model, tmp_path, mon
     assert report["bits"] == 8
 
 
+def test_the_shell_completes_verbs_and_options(monkeypatch):
+    monkeypatch.setenv("_HASHRET_COMPLETE", "bash_complete")
+    for words, wanted in (("hashret qu", ["query"]), ("hashret query --re", ["--recall", "--rerank-by"])):
+        environment = {"COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+        done = CliRunner().invoke(main, prog_name="hashret", env=environment)
+        assert [line.removeprefix("plain,") for line in done.output.splitlines()] == wanted
+
+
 def test_module_and_command_are_the_same():
     done = subprocess.run([sys.executable, "-m", "hashret", "--version"], capture_output=True, text=True)
     assert done.stdout.startswith("python -m hashret, version") or "version" in done.stdout
