@@ -9,7 +9,17 @@ from click.testing import CliRunner
 
 from hashret.cli import main
 
-VERBS = {
+VERBS = {  # in this order: each may rest on those before it
+    "train": "train --data photos --method vggh --backbone vgg11 --weights none --finetune all --image-size 32 --bits 8 "
+    "--width 8 --epochs 1 --batch-size 8 --workers 0 --out own.safetensors --json",
+    "encode": "encode photos/train --out codes --workers 0 --json",
+    "build-index": "build-index --out built --json",
+    "add": "add built photos/test/red/01.png broken.png --workers 0 --json",
+    "remove": "remove built --id 0 --json",
+    "compact": "compact built --json",
+    "relocate": "relocate built --root photos --json",
+    "export": "export built milvus:file.db#photos --json",
+    "compare": "compare photos/test/red/00.png photos/test/blue/00.png --json",
     "evaluate": "evaluate photos/test -k 1 --candidates 2 --out figures.json --protocol p",
     "query": "query photos/test/red/00.png photos/test/blue/00.png broken.png --grid g.png --html h.html --json",
     "explain": "explain photos/test/red/00.png broken.png --index index --out maps.png --json",
@@ -63,8 +73,8 @@ def test_all_verbs_that_print_json_are_here():
 def test_json_alone(workplace, monkeypatch, verb):
     monkeypatch.chdir(workplace)
     monkeypatch.setenv("HASHRET_CACHE", str(workplace / "cache"))
-    if verb == "report":
-        pytest.importorskip("matplotlib")
+    if verb in ("report", "export"):
+        pytest.importorskip({"report": "matplotlib", "export": "pymilvus"}[verb])
     done = run(VERBS[verb])
     assert done.exit_code == 0, done.output
     if verb in ("evaluate", "report", "info"):

@@ -20,4 +20,4 @@ def test_random_changes_and_kills(tmp_path):
     figures = json.loads((tmp_path / "sync_random.json").read_text())
     assert figures["encoded though in the index"] == 0
     assert figures["contents encoded"] >= 45
-    assert figures["killed"] > 0
+    assert figures.get("killed", 0) + figures.get("killed too late", 0) > 0  # which of them, the machine decides
