@@ -10,8 +10,8 @@ from click.testing import CliRunner
 from hashret.cli import main
 
 VERBS = {  # in this order: each may rest on those before it
-    "train": "train --data photos --method vggh --backbone vgg11 --weights none --finetune all --image-size 32 --bits 8 "
-    "--width 8 --epochs 1 --batch-size 8 --workers 0 --out own.safetensors --json",
+    "train": "train --data photos --method vggh --backbone vgg11 --weights none --finetune all --image-size 32 "
+    "--bits 8 --width 8 --epochs 1 --batch-size 8 --workers 0 --out own.safetensors --json",
     "encode": "encode photos/train --out codes --workers 0 --json",
     "build-index": "build-index --out built --json",
     "add": "add built photos/test/red/01.png broken.png --workers 0 --json",
