@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .bits import binarize
+from .data.in_memory import Photo, photographs
 from .errors import HashretError
 from .files import StrPath
 from .index.rerank import directions
@@ -23,7 +24,7 @@ class Comparison(Result):
     """Two photographs beside each other.
 
     Attributes:
-        first, second: their paths.
+        first, second: their paths, or what photographs in memory are called.
         bits: length of their codes.
         hamming: bits in which these differ.
         similarity: percent, see `similarity`.
@@ -47,11 +48,11 @@ def similarity(hamming: int, bits: int) -> int:
     return max(0, round(100 * (1 - 2 * hamming / bits)))
 
 
-def compare(first: StrPath, second: StrPath, model: StrPath | None = None, *, device: str = "auto") -> Comparison:
+def compare(first: Photo, second: Photo, model: StrPath | None = None, *, device: str = "auto") -> Comparison:
     """Compare two photographs by the codes that an encoder gives them.
 
     Args:
-        first, second: image files.
+        first, second: image files, or what else `hashret.data.in_memory.photographs` takes.
         model: checkpoint; None for the one of `hashret.opening.find_model`.
         device: see `hashret.models.checkpoint.load_encoder`.
 
@@ -61,9 +62,11 @@ def compare(first: StrPath, second: StrPath, model: StrPath | None = None, *, de
     encoder = load_encoder(find_model(model, find_index()), device)
     if encoder.vector_width:
         raise HashretError("this encoder is of vectors, not of photographs")
-    images = [read_query(photo, encoder) for photo in (first, second)]
+    one_photo, other_photo = photographs([first, second])
+    images = [read_query(photo, encoder) for photo in (one_photo, other_photo)]
     outputs = encoder.hash_outputs(np.stack([image for image in images if image is not None]))
     one, other = binarize(outputs)
     away = directions(outputs)
     hamming, distance = int((one != other).sum()), float(np.linalg.norm(away[0] - away[1]))
-    return Comparison(str(first), str(second), encoder.bits, hamming, similarity(hamming, encoder.bits), distance)
+    names = str(one_photo), str(other_photo)
+    return Comparison(*names, encoder.bits, hamming, similarity(hamming, encoder.bits), distance)

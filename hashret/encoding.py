@@ -80,7 +80,7 @@ class EncodeReport(Result):
 @takes_quiet
 @process_group()
 def encode(
-    data: StrPath | Source | npt.NDArray[np.number],
+    data: StrPath | Sequence[StrPath] | Source | npt.NDArray[np.number],
     model: StrPath = "model.safetensors",
     out: StrPath = "codes",
     *,
@@ -106,7 +106,7 @@ def encode(
 
     Args:
         data, split, download, exclude, include: see `hashret.data.open_data`; ``data`` may be an open source as well,
-            or an array of vectors.
+            a list of files of photographs, or an array of vectors.
         model: checkpoint.
         out: folder of the shards, `codes.json`, `skipped.jsonl`, which names every unreadable photograph, and, where
             there is more among the photographs, `passed_over.jsonl`, which names that.

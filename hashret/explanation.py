@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from .bits import binarize
 from .data.batches import split_rows
+from .data.in_memory import Held, Photo
 from .errors import HashretError
 from .files import StrPath, check_output
 from .models.attribution import Attribution, attribute
@@ -68,7 +69,7 @@ class Explanation(Result):
 
 @takes_quiet
 def explain(
-    photos: Sequence[StrPath],
+    photos: Photo | Iterable[Photo],
     model: StrPath | None = None,
     out: StrPath = "explain.png",
     *,
@@ -87,7 +88,8 @@ def explain(
     bits.
 
     Args:
-        photos: image files; a folder stands for all images below it.
+        photos: image files, one or several, of which a folder stands for all images below it; or Pillow images, arrays
+            of pixels or open files, see `hashret.data.in_memory.photographs`.
         model: checkpoint; None for the one of `hashret.opening.find_model`.
         device: see `hashret.models.checkpoint.load_encoder`.
         out: PNG to write.
@@ -117,8 +119,8 @@ def explain(
     answers: Sequence[Sequence[Hit]] = [()] * len(queries)
     if searcher:
         answers = searcher.hits(np.stack([one.hash_outputs for one in queries]), k)
-    explained = _with_hits(encoder, [file for file, _ in readable], queries, answers, progress)
-    save_png(picture(explained), out)
+    explained = _with_hits(encoder, [str(file) for file, _ in readable], queries, answers, progress)
+    save_png(picture(explained, {str(file): file for file, _ in readable}), out)
     warn_unreadable(unreadable)
     return explained
 
@@ -150,7 +152,7 @@ def _with_hits(
 
 def _attributions(
     encoder: Encoder,
-    paths: Sequence[str],
+    paths: Sequence[str | Held],
     progress: Progress,
     code: npt.NDArray[np.bool_] | None = None,
     unreadable: dict[str, str] | None = None,
@@ -161,8 +163,8 @@ def _attributions(
     reason, and has None.
     """
     attributions: list[Attribution | None] = []
-    for block in split_rows(list(paths), _AT_ONCE):
-        images = [read_query(path, encoder, unreadable) for path in block]
+    for block in split_rows(range(len(paths)), _AT_ONCE):
+        images = [read_query(paths[number], encoder, unreadable) for number in block]
         readable = [image for image in images if image is not None]
         made = iter(attribute(encoder, encoder.backbone(np.stack(readable)), code) if readable else ())
         attributions += [None if image is None else next(made) for image in images]
@@ -210,13 +212,16 @@ def _line(attribution: Attribution | None, path: str) -> str:
     return f"{spatial:<12}  {channel:<12}  {most:<18}  {channels:<15}  {path}"
 
 
-def picture(explained: Sequence[Explanation]) -> Image:
-    """Return explanations as an image with a line for each photograph and hit."""
+def picture(explained: Sequence[Explanation], photos: Mapping[str, str | Held] | None = None) -> Image:
+    """Return explanations as an image with a line for each photograph and hit.
+
+    Args:
+        photos: where photographs that go by a name are, which those in memory have to be given.
+    """
     lines = []
     for one in explained:
-        lines.append(
-            _tiles(one.path, one.attribution, (os.path.basename(one.path), "query" if one.hits else ""), QUERY)
-        )
+        caption = os.path.basename(one.path), "query" if one.hits else ""
+        lines.append(_tiles((photos or {}).get(one.path, one.path), one.attribution, caption, QUERY))
         lines += [_tiles(hit.path, attribution, hit_caption(hit)) for hit, attribution in one.hits]
     first = explained[0].attribution
     gated = first.spatial is not None
@@ -227,7 +232,9 @@ def picture(explained: Sequence[Explanation]) -> Image:
     return sheet(lines, ["photograph", *kinds], heatmaps.legend(kinds, note))
 
 
-def _tiles(path: str, attribution: Attribution | None, caption: tuple[str, ...], frame: str = PLAIN) -> list[Tile]:
+def _tiles(
+    path: str | Held, attribution: Attribution | None, caption: tuple[str, ...], frame: str = PLAIN
+) -> list[Tile]:
     first = Tile(thumbnail(path), caption, frame)
     return [first] if attribution is None else [first, *attribution_tiles(open_small(path), attribution)]
 

@@ -22,6 +22,7 @@ from .data import ImageSource, Source, VectorSource, as_source, open_data, warn_
 from .data import vectors as vector_source
 from .data.batches import split_rows
 from .data.images import UnreadableImage, read_image
+from .data.in_memory import Held, Photo, photographs, refuse_in_memory
 from .data.references import is_there, kind_of
 from .data.walk import LINKED_TO_NOTHING, SPECIAL, summary, walk
 from .engines import refuse_engine, shown
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 TOGETHER = ("mean", "union")
-Photos = Sequence[StrPath] | VectorSource  # queries: paths, or vectors or `Asked`, whose items are their names
+Photos = Photo | Sequence[Photo] | VectorSource  # queries: photographs, or vectors or `Asked`, whose items are names
 _PHOTOS_AT_ONCE = 64  # decoded before they are encoded
 _ITEMS_AT_ONCE = 1000  # photographs within a radius that are looked up together
 
@@ -213,7 +214,7 @@ class Searcher:
     @_old_rerank
     def search(
         self,
-        photo: StrPath,
+        photo: Photo,
         k: int = 10,
         *,
         candidates: int | None = None,
@@ -243,21 +244,23 @@ class Searcher:
         """Answer several photographs, each on its own.
 
         Args:
-            photos: paths, or vectors.
+            photos: paths, Pillow images, arrays of pixels or open files, see `hashret.data.in_memory.photographs`; or
+                vectors.
             k, candidates, rerank_by, among: see `hashret.index.Database.search`.
             exclude_self: leave out the file that is asked for.
             unreadable: a dict, to which photographs that cannot be read are added, with the reason; their answer is
                 None then. Without it, one of them is an error.
         """
         extra = int(exclude_self)  # the file itself is one of the first, but may tie with others
-        answers: list[HitList | None] = [None] * len(photos)
-        outputs = self._outputs(photos, rerank_by, unreadable)
+        named = _named(photos)
+        answers: list[HitList | None] = [None] * len(named)
+        outputs = self._outputs(named, rerank_by, unreadable)
         if outputs is None:
             return answers
         more = None if candidates is None else candidates + extra
         hit_lists = self._hits(outputs, k + extra, more, rerank_by, among)
         for number, hits in zip(outputs.numbers, hit_lists, strict=True):
-            answers[number] = _without(photos[number], hits, k) if exclude_self else hits
+            answers[number] = _without(str(named[number]), hits, k) if exclude_self else hits
         return answers
 
     @_old_rerank
@@ -411,7 +414,7 @@ class Searcher:
         """
         return self._hit_lists(self.index.search(packed(codes), k=k, rerank_by=None, among=among))
 
-    def within(self, photo: StrPath, radius: int, among: Any = None) -> Iterator[Hit]:
+    def within(self, photo: Photo, radius: int, among: Any = None) -> Iterator[Hit]:
         """Yield all photographs within ``radius`` bits of one, by Hamming distance."""
         yield from self._within(self.encode([photo]), radius, among)
 
@@ -423,7 +426,9 @@ class Searcher:
                 items = self.index.items(positions[block].tolist())
                 yield from _hits(items, D[block].tolist(), [math.nan] * len(items), start + 1)
 
-    def _all_within(self, files: Photos, radius: int, among: Any, unreadable: dict[str, str]) -> list[QueryAnswer]:
+    def _all_within(
+        self, files: Sequence[str | Held] | VectorSource, radius: int, among: Any, unreadable: dict[str, str]
+    ) -> list[QueryAnswer]:
         """Return for each file that can be read all photographs within a radius."""
         outputs = self._outputs(files, unreadable=unreadable)
         if outputs is None:
@@ -440,9 +445,10 @@ class Searcher:
         return outputs.hash_outputs
 
     def _outputs(
-        self, photos: Photos, rerank_by: str | None = AUTO, unreadable: dict[str, str] | None = None
+        self, queries: Photos, rerank_by: str | None = AUTO, unreadable: dict[str, str] | None = None
     ) -> QueryOutputs | None:
         """Return what the encoder gives for photographs or vectors; None where none of them could be read."""
+        photos = _named(queries)
         if not len(photos):
             raise HashretError("no photographs to look for")
         if isinstance(photos, Asked):
@@ -528,6 +534,11 @@ def _ranked(hits: Iterable[Hit]) -> list[Hit]:
     return [replace(hit, rank=rank) for rank, hit in enumerate(hits, 1)]
 
 
+def _named(photos: Photos) -> Sequence[str | Held] | VectorSource:
+    """Return queries as a sequence, whose items are paths, or have the names of the queries by ``str``."""
+    return photos if isinstance(photos, VectorSource | Asked) else photographs(photos)
+
+
 def _without(path: StrPath, hits: HitList, k: int) -> HitList:
     """Return hits without those of a file."""
     file = os.path.realpath(path)
@@ -541,9 +552,7 @@ def _load_encoder(model: StrPath, device: str, precision: str, bits: int) -> Enc
     return load_encoder(model, device, precision).shortened(bits)
 
 
-def read_query(
-    photo: StrPath, encoder: Described, unreadable: dict[str, str] | None = None
-) -> NDArray[np.uint8] | None:
+def read_query(photo: Photo, encoder: Described, unreadable: dict[str, str] | None = None) -> NDArray[np.uint8] | None:
     """Return one photograph as uint8 (3, size, size), as its encoder wants it.
 
     One that cannot be read is an error, or, where a dict ``unreadable`` is given, added to it with the reason, and
@@ -577,7 +586,7 @@ class QueryAnswer(NamedTuple):
 
 
 def query(
-    photos: Iterable[StrPath] = (),
+    photos: Photo | Iterable[Photo] = (),
     index: StrPath | Database | None = None,
     model: StrPath | Encoder | None = None,
     *,
@@ -607,7 +616,8 @@ def query(
     Photographs that cannot be read are warned of, and left out, and so are vectors that hold NaN.
 
     Args:
-        photos: image files; a folder stands for all images below it.
+        photos: image files, one or several, of which a folder stands for all images below it; or Pillow images, arrays
+            of pixels or open files, see `hashret.data.in_memory.photographs`.
         index, model, values, device: see `Searcher`.
         k: answers a photograph.
         candidates: nearest by Hamming distance that are re-ranked; None for 1,000 and, where more are as near as the
@@ -633,12 +643,13 @@ def query(
     """
     rerank_by = rerank_by if rerank else None
     unreadable = {} if unreadable is None else unreadable
-    files: Photos = []
+    files: Sequence[str | Held] | VectorSource = []
+    named = photographs(photos)
     if words or text:
-        if exclude_self or vectors is not None or list(photos) or (words and text):
+        if exclude_self or vectors is not None or named or (words and text):
             raise HashretError("words or a text are asked for alone, without photographs, vectors or exclude_self")
     elif vectors is None:
-        files = expand(photos, exclude, include, unreadable)
+        files = expand(named, exclude, include, unreadable)
     elif not is_code_file(vectors):
         files = _query_vectors(vectors)
     searcher = searcher or Searcher(index, model, device, values=values)
@@ -818,6 +829,7 @@ def _sources(
     if isinstance(photos, np.ndarray | ImageSource):
         yield as_source(photos)
         return
+    refuse_in_memory(photos)
     named = [photos] if isinstance(photos, (str, os.PathLike)) else list(cast(Iterable[StrPath], photos))
     files = [photo for photo in named if is_there(photo)]
     if files:
@@ -828,24 +840,27 @@ def _sources(
 
 
 def expand(
-    photos: Iterable[StrPath],
+    photos: Photo | Iterable[Photo],
     exclude: Sequence[str] = (),
     include: Sequence[str] = (),
     unreadable: dict[str, str] | None = None,
-) -> list[str]:
-    """Return the image files of a list in which a folder stands for the images below it.
+) -> list[str | Held]:
+    """Return the photographs of a list in which a folder stands for the images below it.
 
     Args:
-        photos: paths of files and folders.
+        photos: paths of files and folders, and photographs in memory, see `hashret.data.in_memory.photographs`.
         exclude, include: patterns of what is left out of folders and what is not, see `hashret.data.walk.walk`.
         unreadable: a dict, to which what is missing is added, with the reason.
 
     Raises:
         HashretError: one of them is missing or no file, or a folder holds no image; with ``unreadable``, all of them.
     """
-    files: list[str] = []
+    files: list[str | Held] = []
     missing: dict[str, str] = {}
-    for photo in photos:
+    for photo in photographs(photos):
+        if isinstance(photo, Held):
+            files.append(photo)
+            continue
         inside, reason = _inside(photo, exclude, include)
         files += inside
         if reason:

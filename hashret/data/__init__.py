@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,8 @@ from . import cifar10, embeddings, folder, lists, protocols  # noqa: F401  (each
 from .embeddings import VectorSource, vectors
 from .formats import is_image_name, reason_passed_over
 from .images import UnreadableImage, open_rgb, read_image
-from .references import ReferenceKind, register_references
+from .in_memory import refuse_in_memory
+from .references import ReferenceKind, is_there, register_references
 from .source import SOURCES, ImageSource, Source, SourceRequest, register
 from .walk import LINKED_TO_NOTHING, SPECIAL, PassedOver, summary
 
@@ -73,11 +74,28 @@ def open_data(
     return source
 
 
-def as_source(data: StrPath | Source | npt.NDArray[np.number], subset: str | None = None, **options: Any) -> Source:
-    """Return a data source of what a verb was given: its name, see `open_data`, an open one, or an array of vectors."""
+def as_source(
+    data: StrPath | Sequence[StrPath] | Source | npt.NDArray[np.number], subset: str | None = None, **options: Any
+) -> Source:
+    """Return a data source of what a verb was given: its name, see `open_data`, an open one, files, or vectors.
+
+    Raises:
+        HashretError: no such source, a file that is not there, or photographs in memory, which have no names to keep.
+    """
     if isinstance(data, str | os.PathLike):
         return open_data(data, subset, **options)
-    return vectors(data) if isinstance(data, np.ndarray) else data
+    if isinstance(data, np.ndarray):
+        return vectors(data)
+    refuse_in_memory(data)
+    return _of_files(data) if isinstance(data, list | tuple) else cast(Source, data)
+
+
+def _of_files(paths: Sequence[StrPath]) -> ImageSource:
+    """Return a source of files of photographs, by their paths or other references."""
+    missing = [path for path in paths if not is_there(path)]
+    if missing or not paths:
+        raise HashretError(f"no such file: {missing[0]}" if missing else "no photographs: the list of files is empty")
+    return ImageSource(Path("."), tuple(map(str, paths)), spec=str(paths[0]))
 
 
 def warn_passed_over(root: StrPath, passed_over: Sequence[PassedOver]) -> None:

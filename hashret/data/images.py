@@ -19,6 +19,7 @@ import numpy.typing as npt
 from ..errors import HashretError
 from .containers import jpeg_xl_size, unread_kind, without_extras
 from .formats import formats, is_image_name, plugin_formats, reason_passed_over
+from .in_memory import Held, Photo, photographs
 from .pixels import to_rgb
 from .references import Readable, open_reference
 
@@ -60,16 +61,16 @@ def max_pixels() -> int:
 
 
 def read_image(
-    file: Readable, size: int, max_pixels: int | None = None, *, resize: str = "squeeze"
+    file: Photo, size: int, max_pixels: int | None = None, *, resize: str = "squeeze"
 ) -> npt.NDArray[np.uint8]:
-    """Read one image, by a reference or from a `BytesIO`: -> uint8 (3, size, size), RGB.
+    """Read one photograph: -> uint8 (3, size, size), RGB.
 
     EXIF rotation is applied, transparency is laid over white (over black where the picture is white itself), deep
     pixels are scaled to 8 bits, and of an animation the first frame is taken. The picture becomes a square by bilinear,
     antialiased resizing.
 
     Args:
-        file: reference or `BytesIO`.
+        file: reference, see `hashret.data.references`, or what else `hashret.data.in_memory.photographs` takes.
         size: pixels a side of the square.
         max_pixels: pixels the image may have; None for `max_pixels()`.
         resize: "squeeze" makes both sides that long; "crop" the shorter one, and takes the middle; "pad" the longer
@@ -90,18 +91,32 @@ def read_image(
     return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
 
 
-def open_rgb(file: Readable, at_least: int | None = None, max_pixels: int | None = None) -> Picture:
+def open_rgb(file: Photo, at_least: int | None = None, max_pixels: int | None = None) -> Picture:
     """Open an image as an upright RGB Pillow image.
 
     Args:
-        file: reference, see `hashret.data.references`, or `BytesIO`.
+        file: as of `read_image`.
         at_least: decode a JPEG at reduced scale, but not below twice this number of pixels a side.
         max_pixels: pixels the image may have; None for `max_pixels()`.
 
     Raises:
         UnreadableImage: with a one-line reason.
     """
-    return with_reasons(file, max_pixels, lambda file, limit: _decoded(file, at_least, limit))
+    [photo] = photographs([file])
+    content = photo.content if isinstance(photo, Held) else photo
+    if not isinstance(content, str | BytesIO):
+        return _rgb_in_memory(content, max_pixels)
+    return with_reasons(content, max_pixels, lambda file, limit: _decoded(file, at_least, limit))
+
+
+def _rgb_in_memory(image: Picture, limit: int | None) -> Picture:
+    """Return an image of the caller's, which stays as it is, as an upright RGB one."""
+    _check_size(image.size, max_pixels() if limit is None else limit)
+    try:
+        rgb, turn = to_rgb(image.copy(), lambda: image), _turn(image)
+        return rgb if turn is None else rgb.transpose(turn)
+    except Exception as error:  # an image is decoded when its pixels are first asked for, and its file may be closed
+        raise UnreadableImage(f"damaged or closed: {' '.join(str(error).split()) or type(error).__name__}") from error
 
 
 def upright_rgb(image: Picture, again: Callable[[], Picture]) -> Picture:

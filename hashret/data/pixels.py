@@ -90,7 +90,8 @@ def _by_strips(image: Picture, convert: Callable[[Picture], Picture], mode: str 
 
 def _raw_mode(image: Opened) -> str:
     """Return what Pillow calls the layout of the file's pixels, "" where it does not say."""
-    arguments = image.tile[0].args if image.tile else ""
+    tile = getattr(image, "tile", None)  # none where it is decoded
+    arguments = tile[0].args if tile else ""
     first = arguments if isinstance(arguments, str) else (arguments or ("",))[0]
     return first if isinstance(first, str) else ""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ..bits import HashOutputs, check_length
+from ..data.images import UnreadableImage, read_image
+from ..data.in_memory import Photo, photographs
 from ..errors import HashretError, warn_once
 from ..precision import RUNTIMES, Precision
 from ..renamed import old_attributes
@@ -25,6 +27,7 @@ from .openvino_runtime import has_openvino, head_outputs
 
 _PIXELS_A_THREAD = 2**17  # on a CPU, small batches keep the activations in the caches: 5 images of 224 px on two cores
 _IMAGES_AT_ONCE = 256  # on a GPU
+_PHOTOS_AT_ONCE = 64  # decoded before they are encoded
 # The head runs on so many rows always, padded, since a product's rounding depends on its shape. Beside OpenVINO it is
 # one thread's work: OpenMP's threads would keep the processors from those of OpenVINO while they wait for one another.
 _ROWS_AT_ONCE = {"torch": 32, "openvino": 8}
@@ -221,17 +224,37 @@ class Encoder(Described):
                 raise HashretError(wrong, hint="scale them as those were scaled")
             warn_once(self._said, f"{wrong}; by cosine, lengths do not count")
 
-    def encode(self, vectors: npt.ArrayLike) -> HashOutputs:
-        """Return the hash outputs of vectors, (n, width) or one (width,): float32 (n, bits) in [0, 1].
+    def encode(self, queries: npt.ArrayLike | Photo | Iterable[Photo]) -> HashOutputs:
+        """Return the hash outputs of what the encoder takes: float32 (n, bits) in [0, 1]. A bit is 1 from 0.5 on.
+
+        Args:
+            queries: photographs, one or several, see `hashret.data.in_memory.photographs`; of an encoder of vectors,
+                these, (n, width) or one (width,).
 
         Raises:
-            HashretError: the encoder takes photographs, or other vectors, or one holds NaN or infinity.
+            HashretError: a photograph that cannot be read, vectors of another width, or one that holds NaN or infinity.
         """
-        x = as_float32(vectors)
+        if self.vector_width is None:
+            return self._encode_photographs(queries)
+        x = as_float32(queries)  # type: ignore[arg-type]  # which says so where these are no numbers
         self.check_vectors(x)
         for row, reason in unusable(x):
             raise HashretError(f"vector {row} {reason}")
         return self.outputs(torch.from_numpy(scaled(x, self.meta["metric"]))[:, :, None, None])[0]
+
+    def _encode_photographs(self, photos: Any) -> HashOutputs:
+        if isinstance(photos, np.ndarray) and photos.dtype.kind == "f":
+            raise HashretError("this encoder takes photographs, not vectors", hint="train one on vectors")
+        named, outputs = photographs(photos), []
+        for start in range(0, len(named), _PHOTOS_AT_ONCE):
+            images = []
+            for photo in named[start : start + _PHOTOS_AT_ONCE]:
+                try:
+                    images.append(read_image(photo, self.image_size, resize=self.resize))
+                except UnreadableImage as error:
+                    raise HashretError(f"cannot read {photo}: {error}") from None
+            outputs.append(self.hash_outputs(np.stack(images)))
+        return np.concatenate(outputs) if outputs else np.zeros((0, self.bits), np.float32)
 
     def hash_outputs(self, images: Pixels) -> HashOutputs:
         """Return the hash outputs of images: uint8 (n, 3, s, s) -> float32 (n, bits) in [0, 1]."""

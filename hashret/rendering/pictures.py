@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..data.images import UnreadableImage, fit, open_rgb, resized
+from ..data.in_memory import Held
 from ..errors import HashretError
 from ..files import StrPath, atomic, check_writable
 from ..names import shown
@@ -129,7 +130,7 @@ def save_png(image: Image, out: StrPath) -> None:
         image.save(partial, "PNG", optimize=True)
 
 
-def thumbnail(path: StrPath, size: int = TILE) -> Image:
+def thumbnail(path: StrPath | Held, size: int = TILE) -> Image:
     """Return a photograph in a square of ``size`` pixels a side; a grey square where it can no longer be read."""
     from PIL import Image
 
@@ -139,7 +140,7 @@ def thumbnail(path: StrPath, size: int = TILE) -> Image:
         return Image.new("RGB", (size, size), "#bbbbbb")
 
 
-def open_small(path: StrPath, size: int = TILE) -> Image:
+def open_small(path: StrPath | Held, size: int = TILE) -> Image:
     """Open a photograph as an RGB Pillow image whose longer side has ``size`` pixels.
 
     Raises:
