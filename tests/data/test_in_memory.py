@@ -194,7 +194,7 @@ def test_shards_and_indexes_keep_files_alone(photo, model, index_folder, tmp_pat
             lambda given=given: hashret.encode(given, model, tmp_path / "codes", workers=0),
             lambda given=given: hashret.add(index_folder, given, model, workers=0),
         ):
-            with pytest.raises(HashretError, match="name photographs by their files, .*; save it to a file"):
+            with pytest.raises(HashretError, match=r"name photographs by their files, .*; save it to a file"):
                 call()
     assert hashret.encode([photo, str(photo)], model, tmp_path / "codes", workers=0).encoded == 2
     with pytest.raises(HashretError, match=r"no such file: .*gone\.png"):
