@@ -17,6 +17,7 @@ from .opening import find_model
 from .places import find_index
 from .results import Result
 from .search import read_query
+from .similar import in_words, similarity
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Comparison(Result):
         first, second: their paths, or what photographs in memory are called.
         bits: length of their codes.
         hamming: bits in which these differ.
-        similarity: percent, see `similarity`.
+        similarity: percent, see `hashret.similar.similarity`.
         distance: Euclidean distance of the directions of their logits, from 0 to 2, by which a search re-ranks.
     """
 
@@ -40,12 +41,7 @@ class Comparison(Result):
 
     def __str__(self) -> str:
         differ = f"{self.hamming} of {self.bits} bits differ, distance {self.distance:.3g}"
-        return f"{shown_path(self.first)} and {shown_path(self.second)} are {self.similarity} % similar: {differ}"
-
-
-def similarity(hamming: int, bits: int) -> int:
-    """Return how similar codes are in percent: 100 where they are equal, 0 from half of the bits on, as by chance."""
-    return max(0, round(100 * (1 - 2 * hamming / bits)))
+        return f"{shown_path(self.first)} and {shown_path(self.second)} are {in_words(self.similarity)}: {differ}"
 
 
 def compare(first: Photo, second: Photo, model: StrPath | None = None, *, device: str = "auto") -> Comparison:

@@ -42,6 +42,7 @@ from .places import find_index
 from .progress import takes_quiet
 from .renamed import old_keywords
 from .results import Result
+from .similar import bits_within, least_percent, similarity
 from .vectors import Vectors
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class Hit(Result):
         euclidean: distance; None without re-rank.
         labels: the same class names one by one.
         columns: the number or text of the photograph in each column that others have added to the shards, by name.
+        similarity: percent, see `hashret.similar.similarity`.
     """
 
     rank: int
@@ -93,6 +95,7 @@ class Hit(Result):
     euclidean: float | None
     labels: tuple[str, ...] = ()
     columns: dict[str, Any] = field(default_factory=dict, hash=False)
+    similarity: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as JSON has them, ``columns`` only where there are any."""
@@ -105,15 +108,35 @@ class HitList(list[Hit]):
     Attributes:
         candidates: how many of the nearest were re-ranked, 0 without re-rank.
         ties_cut: whether photographs that are as near as the k-th nearest were not among them.
+        least: percent of similarity that was asked for, or None.
+        nearest: the nearest photograph, where none is as similar as ``least``, else None.
     """
 
-    def __init__(self, hits: Iterable[Hit] = (), candidates: int = 0, ties_cut: bool = False) -> None:
+    def __init__(
+        self,
+        hits: Iterable[Hit] = (),
+        candidates: int = 0,
+        ties_cut: bool = False,
+        least: float | None = None,
+        nearest: Hit | None = None,
+    ) -> None:
         super().__init__(hits)
-        self.candidates, self.ties_cut = candidates, ties_cut
+        self.candidates, self.ties_cut, self.least, self.nearest = candidates, ties_cut, least, nearest
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the hits, the number of candidates and whether ties were cut off, for JSON."""
-        return {"hits": [hit.as_dict() for hit in self], "candidates": self.candidates, "ties_cut": self.ties_cut}
+        """Return the hits, the number of candidates and whether ties were cut off, for JSON, and ``nearest``."""
+        nearest = {"nearest": self.nearest.as_dict()} if self.nearest else {}
+        hits = [hit.as_dict() for hit in self]
+        return {"hits": hits, "candidates": self.candidates, "ties_cut": self.ties_cut} | nearest
+
+    def at_least(self, least: str | float | None) -> HitList:
+        """Return the hits that are so similar; ``least`` as of `hashret.similar.least_percent`, None takes all."""
+        if least is None:
+            return self
+        percent = least_percent(least)
+        near = [hit for hit in self if hit.similarity is not None and hit.similarity >= percent]
+        nearest = max(self, key=lambda hit: hit.similarity or 0, default=None)
+        return HitList(_ranked(near), self.candidates, self.ties_cut, percent, None if near else nearest)
 
 
 class QueryOutputs(NamedTuple):
@@ -221,10 +244,11 @@ class Searcher:
         rerank_by: str | None = AUTO,
         among: Any = None,
         exclude_self: bool = False,
+        least: str | float | None = None,
     ) -> HitList:
         """Answer one photograph; arguments as of `search_many`. Raises HashretError if it cannot be read."""
         answers = self.search_many(
-            [photo], k, candidates=candidates, rerank_by=rerank_by, among=among, exclude_self=exclude_self
+            [photo], k, candidates=candidates, rerank_by=rerank_by, among=among, exclude_self=exclude_self, least=least
         )
         assert answers[0] is not None
         return answers[0]
@@ -239,6 +263,7 @@ class Searcher:
         rerank_by: str | None = AUTO,
         among: Any = None,
         exclude_self: bool = False,
+        least: str | float | None = None,
         unreadable: dict[str, str] | None = None,
     ) -> list[HitList | None]:
         """Answer several photographs, each on its own.
@@ -248,6 +273,7 @@ class Searcher:
                 vectors.
             k, candidates, rerank_by, among: see `hashret.index.Database.search`.
             exclude_self: leave out the file that is asked for.
+            least: leave out what is less similar: a word of `hashret.similar.LEVELS`, or percent.
             unreadable: a dict, to which photographs that cannot be read are added, with the reason; their answer is
                 None then. Without it, one of them is an error.
         """
@@ -258,9 +284,10 @@ class Searcher:
         if outputs is None:
             return answers
         more = None if candidates is None else candidates + extra
-        hit_lists = self._hits(outputs, k + extra, more, rerank_by, among)
+        hit_lists = self._hits(outputs, k + extra, more, rerank_by, among, least)
         for number, hits in zip(outputs.numbers, hit_lists, strict=True):
-            answers[number] = _without(str(named[number]), hits, k) if exclude_self else hits
+            kept = _without(str(named[number]), hits, k) if exclude_self else hits
+            answers[number] = kept.at_least(least)
         return answers
 
     @_old_rerank
@@ -273,12 +300,13 @@ class Searcher:
         rerank_by: str | None = AUTO,
         among: Any = None,
         by: str = "mean",
+        least: str | float | None = None,
         unreadable: dict[str, str] | None = None,
     ) -> HitList:
         """Answer several photographs as one query.
 
         Args:
-            photos, k, candidates, rerank_by, among: as of `search_many`.
+            photos, k, candidates, rerank_by, among, least: as of `search_many`.
             by: "mean": one query, the mean of their hash outputs; "union": what is near to any of them, by the least
                 distance.
             unreadable: as of `search_many`; photographs that cannot be read are left out of the query.
@@ -298,14 +326,17 @@ class Searcher:
                 outputs.hash_outputs.mean(axis=0, keepdims=True),
                 None if features is None else features.mean(axis=0, keepdims=True),
             )
-            return self._hits(mean, k, candidates, rerank_by, among)[0]
-        answers = self._hits(outputs, k, candidates, rerank_by, among)
+            return self._hits(mean, k, candidates, rerank_by, among, least)[0].at_least(least)
+        answers = [hits.at_least(least) for hits in self._hits(outputs, k, candidates, rerank_by, among, least)]
         best: dict[int, Hit] = {}
         for hits in answers:
             for hit in hits:
                 best[hit.id] = min(best.get(hit.id, hit), hit, key=_distance)
         most, cut = max(hits.candidates for hits in answers), any(hits.ties_cut for hits in answers)
-        return HitList(_ranked(sorted(best.values(), key=_distance)[:k]), most, cut)
+        near = _ranked(sorted(best.values(), key=_distance)[:k])
+        away = [hits.nearest for hits in answers if hits.nearest]
+        nearest = None if near else min(away, key=_distance_of_codes, default=None)
+        return HitList(near, most, cut, answers[0].least, nearest)
 
     def search_vectors(
         self,
@@ -315,12 +346,13 @@ class Searcher:
         candidates: int | None = None,
         rerank_by: str | None = AUTO,
         among: Any = None,
+        least: str | float | None = None,
     ) -> list[HitList]:
         """Answer vectors, where the encoder takes these: (n, width), or one (width,), of any type of numbers.
 
         Args:
             vectors: the queries, each of which is answered on its own.
-            k, candidates, among: as of `search_many`.
+            k, candidates, among, least: as of `search_many`.
             rerank_by: see `hashret.index.Database.search`; "auto" compares the vectors themselves, if the index keeps
                 them and its encoder has learned from no labels.
 
@@ -328,7 +360,7 @@ class Searcher:
             HashretError: vectors of another width, or with NaN or infinity.
         """
         source = vectors if isinstance(vectors, VectorSource) else vector_source(vectors)
-        answers = self.search_many(source, k, candidates=candidates, rerank_by=rerank_by, among=among)
+        answers = self.search_many(source, k, candidates=candidates, rerank_by=rerank_by, among=among, least=least)
         return [hits for hits in answers if hits is not None]
 
     def search_words(
@@ -339,20 +371,21 @@ class Searcher:
         candidates: int | None = None,
         rerank_by: str | None = AUTO,
         among: Any = None,
+        least: str | float | None = None,
     ) -> HitList:
         """Answer words: find photographs of classes that the encoder has learned, best those of all of them.
 
         Args:
             words: names of classes, see `hashret.words.names_in`.
-            k, candidates, among: as of `search_many`.
+            k, candidates, among, least: as of `search_many`.
             rerank_by: see `hashret.index.Database.search`; "auto" compares directions, if the index keeps hash outputs.
 
         Raises:
             HashretError: the encoder learned no classes, or none of such a name.
         """
         asked, rerank_by = self.in_words([words]), self.rerank_in_words(rerank_by)
-        [hits] = self._hits(asked.outputs, k, candidates, rerank_by, among)
-        return hits
+        [hits] = self._hits(asked.outputs, k, candidates, rerank_by, among, least)
+        return hits.at_least(least)
 
     def in_words(self, queries: Iterable[str | Sequence[str]]) -> Asked:
         """Return queries, each of which is words as `search_words` takes them; the errors are the same."""
@@ -370,12 +403,13 @@ class Searcher:
         candidates: int | None = None,
         rerank_by: str | None = AUTO,
         among: Any = None,
+        least: str | float | None = None,
     ) -> HitList:
         """Answer a text, where the encoder's backbone is a network of open_clip.
 
         Args:
             text: what photographs should show.
-            k, candidates, among: as of `search_many`.
+            k, candidates, among, least: as of `search_many`.
             rerank_by: see `hashret.index.Database.search`; "auto" compares what the hash layer reads by the cosine, if
                 the index keeps it, which for ``itq``, ``lsh`` and ``bihalf`` are the embeddings; else directions.
 
@@ -383,8 +417,8 @@ class Searcher:
             HashretError: the encoder takes no texts.
         """
         asked, rerank_by = self.in_texts([text]), self.rerank_in_texts(rerank_by)
-        [hits] = self._hits(asked.outputs, k, candidates, rerank_by, among)
-        return hits
+        [hits] = self._hits(asked.outputs, k, candidates, rerank_by, among, least)
+        return hits.at_least(least)
 
     def in_texts(self, texts: Sequence[str]) -> Asked:
         """Return queries by texts, as `search_text` takes them; the errors are the same."""
@@ -402,17 +436,20 @@ class Searcher:
             raise HashretError(f"words have no features to re-rank by {rerank_by}", hint="take directions")
         return self.index.rerank_choice_in_words() if rerank_by == AUTO else rerank_by
 
-    def search_codes(self, codes: npt.ArrayLike, k: int = 10, *, among: Any = None) -> list[HitList]:
+    def search_codes(
+        self, codes: npt.ArrayLike, k: int = 10, *, among: Any = None, least: str | float | None = None
+    ) -> list[HitList]:
         """Answer packed codes, (n, w) or one (w,), by Hamming distance.
 
         Args:
             codes: uint8, as hashret and numpy pack them, or int8 with an offset of 128, see `hashret.index.given`.
-            k, among: as of `search_many`.
+            k, among, least: as of `search_many`.
 
         Raises:
             HashretError: codes of another width than those of the index.
         """
-        return self._hit_lists(self.index.search(packed(codes), k=k, rerank_by=None, among=among))
+        answers = self._hit_lists(self.index.search(packed(codes), k=k, rerank_by=None, among=among))
+        return [hits.at_least(least) for hits in answers]
 
     def within(self, photo: Photo, radius: int, among: Any = None) -> Iterator[Hit]:
         """Yield all photographs within ``radius`` bits of one, by Hamming distance."""
@@ -424,7 +461,7 @@ class Searcher:
             for start in range(0, len(positions), _ITEMS_AT_ONCE):
                 block = slice(start, start + _ITEMS_AT_ONCE)
                 items = self.index.items(positions[block].tolist())
-                yield from _hits(items, D[block].tolist(), [math.nan] * len(items), start + 1)
+                yield from _hits(items, self.index.bits, D[block].tolist(), [math.nan] * len(items), start + 1)
 
     def _all_within(
         self, files: Sequence[str | Held] | VectorSource, radius: int, among: Any, unreadable: dict[str, str]
@@ -500,17 +537,26 @@ class Searcher:
         return self._hits(outputs, k, candidates, rerank_by, among)
 
     def _hits(
-        self, outputs: QueryOutputs, k: int, candidates: int | None, rerank_by: str | None, among: Any
+        self,
+        outputs: QueryOutputs,
+        k: int,
+        candidates: int | None,
+        rerank_by: str | None,
+        among: Any,
+        least: str | float | None = None,
     ) -> list[HitList]:
+        """Return the k nearest of each query, those that are not as similar as ``least`` last, see `at_least`."""
         codes = pack(binarize(outputs.hash_outputs))
+        most_bits = None if least is None else bits_within(least, self.index.bits)
+        features = outputs.fc_features
         return self._hit_lists(
-            self.index.search(codes, outputs.hash_outputs, k, candidates, rerank_by, among, outputs.fc_features)
+            self.index.search(codes, outputs.hash_outputs, k, candidates, rerank_by, among, features, most_bits)
         )
 
     def _hit_lists(self, answers: Hits) -> list[HitList]:
         items, k = self.index.items(answers.positions.ravel().tolist()), answers.positions.shape[1]
         lists = [
-            _hits(items[query * k : (query + 1) * k], hamming, euclidean)
+            _hits(items[query * k : (query + 1) * k], self.index.bits, hamming, euclidean)
             for query, (hamming, euclidean) in enumerate(
                 zip(answers.hamming.tolist(), answers.euclidean.tolist(), strict=True)
             )
@@ -518,16 +564,25 @@ class Searcher:
         return list(map(HitList, lists, answers.candidates.tolist(), answers.cut.tolist()))
 
 
-def _hits(items: Sequence[Item], hamming: Sequence[int], euclidean: Sequence[float], first: int = 1) -> list[Hit]:
+def _hits(
+    items: Sequence[Item], bits: int, hamming: Sequence[int], euclidean: Sequence[float], first: int = 1
+) -> list[Hit]:
     distances = [None if math.isnan(distance) else distance for distance in euclidean]
     return [
-        Hit(rank, item.id, item.path, item.label, bits, distance, item.labels, dict(item.columns))
-        for rank, (item, bits, distance) in enumerate(zip(items, hamming, distances, strict=True), first)
-    ]
+        Hit(
+            rank, item.id, item.path, item.label, differing, distance, item.labels, dict(item.columns),
+            similarity(differing, bits),
+        )
+        for rank, (item, differing, distance) in enumerate(zip(items, hamming, distances, strict=True), first)
+    ]  # fmt: skip
 
 
 def _distance(hit: Hit) -> tuple[float, int, int]:
     return (hit.hamming if hit.euclidean is None else hit.euclidean, hit.hamming, hit.id)
+
+
+def _distance_of_codes(hit: Hit) -> tuple[int, int]:
+    return hit.hamming, hit.id
 
 
 def _ranked(hits: Iterable[Hit]) -> list[Hit]:
@@ -601,6 +656,7 @@ def query(
     ids: Iterable[int] = (),
     exclude_self: bool = False,
     together: str | None = None,
+    least: str | float | None = None,
     values: StrPath | None = None,
     device: str = "auto",
     searcher: Searcher | None = None,
@@ -630,6 +686,8 @@ def query(
         label, path, ids: search among photographs of these labels, path patterns and ids only.
         exclude_self: leave out the file that is asked for.
         together: "mean" or "union" takes all photographs as one query, which goes by the name of the first.
+        least: leave out what is less similar: a word of `hashret.similar.LEVELS`, or percent. Where nothing is left,
+            `HitList.nearest` says what comes nearest.
         searcher: an open `Searcher`, instead of index, model and device.
         exclude, include: patterns of what is left out of folders and what is not, see `hashret.data.walk.walk`.
         vectors: an array, a file of vectors or an open source of them, to look for in the place of photographs; or
@@ -643,6 +701,10 @@ def query(
     """
     rerank_by = rerank_by if rerank else None
     unreadable = {} if unreadable is None else unreadable
+    if least is not None:
+        least = least_percent(least)
+        if radius is not None:
+            raise HashretError("radius and least both say how near a hit must be; take one of them")
     files: Sequence[str | Held] | VectorSource = []
     named = photographs(photos)
     if words or text:
@@ -668,7 +730,7 @@ def query(
         if together or exclude_self or radius is not None:
             raise HashretError("codes are asked one by one, for the k nearest")
         file = CodeFile(str(vectors))
-        hits_of_codes = searcher.search_codes(file.codes(), k, among=among)
+        hits_of_codes = searcher.search_codes(file.codes(), k, among=among, least=least)
         return [QueryAnswer(name, hits) for name, hits in zip(file.source, hits_of_codes, strict=True)]
     if exclude_self and (together or radius is not None):
         raise HashretError("exclude_self goes with neither together nor radius")
@@ -676,12 +738,13 @@ def query(
         results = searcher._all_within(files, radius, among, unreadable)
     elif together:
         one = searcher.search_together(
-            files, k, candidates=candidates, rerank_by=rerank_by, among=among, by=together, unreadable=unreadable
-        )
+            files, k, candidates=candidates, rerank_by=rerank_by, among=among, by=together, least=least,
+            unreadable=unreadable,
+        )  # fmt: skip
         results = [QueryAnswer(next(str(file) for file in files if str(file) not in unreadable), one)]
     else:
         answers = searcher.search_many(
-            files, k, candidates=candidates, rerank_by=rerank_by, among=among, exclude_self=exclude_self,
+            files, k, candidates=candidates, rerank_by=rerank_by, among=among, exclude_self=exclude_self, least=least,
             unreadable=unreadable,
         )  # fmt: skip
         pairs = zip(files, answers, strict=True)

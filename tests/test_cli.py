@@ -40,7 +40,7 @@ def test_the_verbs_follow_one_another_without_options(photos, model, tmp_path, m
     assert "36 photographs, 24 bits" in hashret("build-index").output
     found = hashret("query", photos / "train" / "red" / "03.png")
     assert found.exit_code == 0
-    assert found.output.splitlines()[1].split()[:4] == ["1", "0", "0", "red"]
+    assert found.output.splitlines()[1].split()[:6] == ["1", "100", "%", "0", "0", "red"]
     assert len(found.output.splitlines()) == 11
 
 
@@ -68,7 +68,8 @@ def test_query_outputs(workplace, photos):
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [len(line["hits"]) for line in lines] == [3, 3]
     assert lines[0]["query"] == str(photo)
-    assert set(lines[0]["hits"][0]) == {"rank", "id", "path", "label", "hamming", "euclidean", "labels"}
+    names = {"rank", "id", "path", "label", "hamming", "euclidean", "labels", "similarity"}
+    assert set(lines[0]["hits"][0]) == names
     assert Image.open("hits.png").size[0] > 4 * 128
     assert "data:image/webp" in (workplace / "hits.html").read_text()
     from_stdin = hashret("query", "-", "-k", 3, "--json", input=f"{photo}\n{other}\n")

@@ -9,8 +9,8 @@ from click.testing import CliRunner
 
 from hashret import Searcher, compare, train
 from hashret.cli import main
-from hashret.comparison import similarity
 from hashret.errors import HashretError
+from hashret.similar import in_words, similarity
 
 
 def test_codes_and_distance_are_those_of_a_search(photos, model, index_folder):
@@ -25,10 +25,6 @@ def test_codes_and_distance_are_those_of_a_search(photos, model, index_folder):
     assert (same.hamming, same.similarity, same.distance) == (0, 100, 0)
 
 
-def test_how_similar():
-    assert [similarity(hamming, 48) for hamming in (0, 12, 24, 48)] == [100, 50, 0, 0]
-
-
 def test_the_verb(photos, model, tmp_path, monkeypatch):
     shutil.copy(model, tmp_path / "model.safetensors")
     monkeypatch.chdir(tmp_path)
@@ -37,7 +33,8 @@ def test_the_verb(photos, model, tmp_path, monkeypatch):
     assert done.exit_code == 0
     found = compare(*pair)
     assert done.output == f"{found}\n"
-    assert f"are {found.similarity} % similar: {found.hamming} of 24 bits differ" in done.output
+    words = in_words(found.similarity)
+    assert f"are {words}: {found.hamming} of 24 bits differ" in done.output
     assert json.loads(CliRunner().invoke(main, ["compare", *pair, "--json"]).output) == found.as_dict()
 
 

@@ -34,6 +34,11 @@ from .output import say
 @click.option("--no-rerank", "rerank", is_flag=True, default=True, flag_value=False, help="leave the Hamming order")
 @shared.RERANK_BY
 @click.option("--radius", type=click.IntRange(0), help="all within this many bits, instead of -k")
+@click.option(
+    "--least",
+    metavar="WORD|PERCENT",
+    help="leave out what is less similar: somewhat (25 %), similar (50 %), very (75 %), same (100 %), or a percentage",
+)
 @click.option("--label", multiple=True, help="search among this class only; repeatable")
 @click.option(
     "--path", multiple=True, metavar="PATTERN", help="search among these paths only, or by 'trips/*'; repeatable"

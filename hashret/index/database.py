@@ -73,6 +73,17 @@ class Ranked(NamedTuple):
     order: Positions
     seconds: tuple[float, float]
 
+    def with_near_first(self, most_bits: int | None) -> Ranked:
+        """Return the same, but that candidates of more than ``most_bits`` come last, of which the euclidean distances
+        need not ascend: by Hamming distance. None changes nothing.
+        """
+        if most_bits is None:
+            return self
+        hamming = np.take_along_axis(self.candidates.hamming, self.order, axis=1)
+        columns = np.argsort(np.where(hamming > most_bits, hamming, 0), axis=1, kind="stable")
+        euclidean = np.take_along_axis(self.euclidean, columns, axis=1)
+        return self._replace(euclidean=euclidean, order=np.take_along_axis(self.order, columns, axis=1))
+
 
 class Item(NamedTuple):
     """A photograph.
@@ -269,6 +280,7 @@ class Database(ABC):
         rerank_by: str | None = AUTO,
         among: Any = None,
         query_features: Vectors | None = None,
+        most_bits: int | None = None,
     ) -> Hits:
         """Answer queries in two stages: the nearest codes, and these in the order of their Euclidean distance.
 
@@ -282,6 +294,8 @@ class Database(ABC):
             rerank_by: one of `hashret.index.rerank.CHOICES`; "auto" for what `rerank_choice` says; None for no re-rank.
             among: what `select` returned; only its photographs can be answers.
             query_features: float32 (nq, width), to re-rank by one of `hashret.index.rerank.OF_FEATURES`.
+            most_bits: photographs farther than this by Hamming distance come behind all others, the nearest of them
+                first.
 
         Returns:
             `Hits` of min(k, count) columns.
@@ -297,7 +311,8 @@ class Database(ABC):
                 raise HashretError(f"a re-rank by {rerank_by} needs the features of the queries")
             rerank = rerank_by, queries
         best = []
-        for (numbers, hamming, positions, cut), euclidean, order, _ in self.ranked(codes, rerank, k, candidates, among):
+        for ranked in self.ranked(codes, rerank, k, candidates, among):
+            (numbers, hamming, positions, cut), euclidean, order, _ = ranked.with_near_first(most_bits)
             first = np.arange(len(order))[:, None], order[:, :k]
             counts = np.full(len(order), positions.shape[1] if rerank else 0)
             best.append((numbers, positions[first], hamming[first], euclidean[:, :k], counts, cut))

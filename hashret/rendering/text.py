@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..names import shown, shown_path
+from ..similar import in_words, nothing_so_similar
 
 if TYPE_CHECKING:
     from ..data.feature_cache import CacheInfo
@@ -14,15 +15,32 @@ if TYPE_CHECKING:
 
 
 def table(hits: Sequence[Hit]) -> str:
-    """Return hits as lines of text: rank, Hamming distance in bits, Euclidean distance, label, path."""
+    """Return hits as lines of text: rank, similarity, Hamming distance in bits, Euclidean distance, label, path."""
+    if not hits:
+        return no_hits(hits)
     labels = [shown(hit.label) for hit in hits]
     width = max([5, *map(len, labels)])
-    lines = [f"{'rank':>4}  {'hamming':>7}  {'euclidean':>9}  {'label':<{width}}  path"]
+    lines = [f"{'rank':>4}  {'similar':>7}  {'hamming':>7}  {'euclidean':>9}  {'label':<{width}}  path"]
     for hit, label in zip(hits, labels, strict=True):
         euclidean = "-" if hit.euclidean is None else f"{hit.euclidean:.3g}"
+        similar = "-" if hit.similarity is None else f"{hit.similarity} %"
         path = shown_path(hit.path)
-        lines.append(f"{hit.rank:>4}  {hit.hamming:>7}  {euclidean:>9}  {label:<{width}}  {path}")
+        lines.append(f"{hit.rank:>4}  {similar:>7}  {hit.hamming:>7}  {euclidean:>9}  {label:<{width}}  {path}")
     return "\n".join(lines)
+
+
+def no_hits(hits: Sequence[Hit]) -> str:
+    """Return the line that stands in the place of no hits; a `HitList` says what comes nearest."""
+    least, nearest = getattr(hits, "least", None), getattr(hits, "nearest", None)
+    if least is None:
+        return "no photograph was found"
+    line = nothing_so_similar(least, nearest.similarity if nearest else None)
+    return f"{line}: {shown_path(nearest.path)}" if nearest else line
+
+
+def similar(hit: Hit) -> str:
+    """Return how similar a hit is: "83 % similar"; "" where that is not known."""
+    return "" if hit.similarity is None else in_words(hit.similarity)
 
 
 def duplicates_table(groups: Sequence[Sequence[Photograph]]) -> str:

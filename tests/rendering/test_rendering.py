@@ -45,10 +45,11 @@ def test_a_grid_is_not_written_over_a_photograph_of_it(results, tmp_path):
 
 def test_table_has_a_line_a_hit(results):
     lines = text.table(results[0][1]).splitlines()
-    assert lines[0].split() == ["rank", "hamming", "euclidean", "label", "path"]
+    assert lines[0].split() == ["rank", "similar", "hamming", "euclidean", "label", "path"]
     assert len(lines) == 7
     first = results[0][1][0]
-    assert lines[1].split()[:4] == ["1", str(first.hamming), f"{first.euclidean:.3g}", first.label]
+    distances = [str(first.hamming), f"{first.euclidean:.3g}"]
+    assert lines[1].split()[:6] == ["1", str(first.similarity), "%", *distances, first.label]
 
 
 def test_a_picture_does_not_overwrite_a_photograph():
