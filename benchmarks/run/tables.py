@@ -56,6 +56,9 @@ def main():
     parser.add_argument("--nested", action="store_true", help="train all --bits at once instead, as prefixes of a code")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--lr", type=float)
+    parser.add_argument("--backbone-lr", type=float)
+    parser.add_argument("--views", type=int, default=0, help="as for hashret train, with --finetune head or last:N")
+    parser.add_argument("--smoothing", type=float, help="of the methods that take it")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, which share the cores")
     parser.add_argument("--workers", type=int, default=0, help="decoding processes of each run")
     parser.add_argument("--keep", action="store_true", help="keep checkpoints, codes and indexes")
@@ -127,7 +130,8 @@ def name_of(options, spec):
     method, bits, seed, ablation = spec
     bits = bits[-1] if isinstance(bits, tuple) else bits
     network = "" if options.backbone == "vgg16" else f"_{options.backbone}"
-    name = f"{options.protocol}_{options.image_size}px{network}_{options.finetune}_{method}_{bits}b_seed{seed}"
+    trained = options.finetune.replace(":", "-") + (f"-views-{options.views}" if options.views else "")
+    name = f"{options.protocol}_{options.image_size}px{network}_{trained}_{method}_{bits}b_seed{seed}"
     return f"{name}_{ablation}" if ablation else name
 
 
@@ -157,7 +161,8 @@ def run(options, spec):
     settings = {"bits": bits, "method": method, "seed": seed, "image_size": options.image_size, "width": options.width}
     settings |= {"epochs": options.epochs, "batch_size": options.batch_size, "finetune": options.finetune}
     settings |= {"backbone": options.backbone} | (ABLATIONS | {"nested": {}}).get(ablation, {})
-    settings |= {} if options.lr is None else {"lr": options.lr}
+    chosen = {"lr": options.lr, "backbone_lr": options.backbone_lr, "smoothing": options.smoothing}
+    settings |= {"views": options.views} | {name: value for name, value in chosen.items() if value is not None}
     model, index = work / "model.safetensors", work / "index"
     training = timed(
         "train", train, data, model, weights=options.weights, workers=options.workers, resume=unfinished,
@@ -171,8 +176,8 @@ def run(options, spec):
         )  # fmt: skip
     timed("build-index", build_index, work / "database", index, overwrite=True)
     whole = len(open_index(index))
-    keep = ("quantization", "pairs", "balance", "smoothing", "gate", "dropout", "lr", "weight_decay", "precision")
-    keep += ("heldout", "best_epoch", "train_images", "heldout_images", "epochs_run")
+    keep = ("quantization", "pairs", "balance", "smoothing", "gate", "dropout", "lr", "backbone_lr", "weight_decay")
+    keep += ("augment", "views", "precision", "heldout", "best_epoch", "train_images", "heldout_images", "epochs_run")
     maps = []
     for length, path in results_of(options, spec).items():
         asked = {"queries": work / "test", "index": index, "bits": length}

@@ -52,6 +52,9 @@ from .output import tell
 @click.option(
     "--lr", type=click.FloatRange(0, min_open=True), help="default: the method's own, else 3e-4; 1e-4 for last:N, all"
 )
+@click.option(
+    "--backbone-lr", type=click.FloatRange(0, min_open=True), help="of the backbone's stages that train; default: --lr"
+)
 @click.option("--weight-decay", type=click.FloatRange(0), default=0.01, show_default=True)
 @click.option(
     "--option",
@@ -67,7 +70,16 @@ from .output import tell
 @click.option("--balance", type=float, help="as --option balance=VALUE")
 @click.option("--smoothing", type=float, help="as --option smoothing=VALUE")
 @click.option("--metric", default="cosine", show_default=True, help="of vectors: cosine or euclidean")
-@click.option("--augment", default="crop-flip", show_default=True, help="none, crop or crop-flip, with --finetune all")
+@click.option(
+    "--augment", default="crop-flip", show_default=True, help="none, crop or crop-flip, with --finetune all or --views"
+)
+@click.option(
+    "--views",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="augmented views of each photograph, cached for --finetune head or last:N",
+)
 @click.option("--heldout", type=float, default=0.05, show_default=True, help="share of the images that picks the epoch")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @shared.EXCLUDE

@@ -66,6 +66,8 @@ class FeatureCache:
         resize: how photographs become squares, see `hashret.data.images.read_image`.
         views: where it is not 0, the cache has in the place of a photograph's feature map the pooled features of the
             photograph as it is and of so many augmented views, (views + 1, channels).
+        augment: how the views were made, where the cache has not their pooled features but their feature maps,
+            (views + 1, channels, side, side); None for pooled features.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class FeatureCache:
         resize: str = "squeeze",
         *,
         views: int = 0,
+        augment: str | None = None,
     ) -> None:
         self.whole: Source = source if source.whole is None else source.whole
         self.rows = np.arange(len(source)) if source.rows is None else source.rows
@@ -88,6 +91,8 @@ class FeatureCache:
             self.key["resize"] = resize
         if views:
             self.key["views"] = views
+            if augment:
+                self.key["augment"] = augment
         key = {"format": _FORMAT, "reading": _READING, "root": os.path.realpath(self.whole.root), **self.key}
         self.folder, self.info = self.parent / _name(key), key | {"spec": self.whole.spec}
         self.slots: Positions | None = None  # of the photographs of the whole source, see `_located`
@@ -274,7 +279,7 @@ class FeatureCache:
     def _shape(self) -> tuple[int, ...] | None:
         """Return the shape of a feature map, (channels, side, side), or as a stage or views have it; or None."""
         shape = self._read_info().get("shape")
-        if shape is not None and len(shape) > 3:  # two are of tokens or views, three of a map
+        if shape is not None and len(shape) > 4:  # two are of tokens or pooled views, three of a map, four of views
             raise self._damaged()
         return shape and tuple(shape)
 
@@ -370,6 +375,13 @@ class CachedRows:
         maps = np.empty((len(slots), *self.maps.shape[1:]), np.float16)
         maps[order] = self.maps[slots[order]]
         return maps
+
+    def by_view(self) -> CachedRows:
+        """Return the same with a row for each view of a photograph: the photograph's row times the views of each, plus
+        the number of the view.
+        """
+        count, shape = self.maps.shape[1], self.maps.shape[2:]
+        return CachedRows(self.maps.reshape(-1, *shape), (self.slots[:, None] * count + np.arange(count)).ravel())
 
 
 @dataclass(frozen=True)

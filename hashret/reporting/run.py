@@ -16,8 +16,9 @@ from ..shards import MANIFEST
 Record = dict[str, Any]  # JSON that has passed its check
 
 SETTINGS = (  # of a training record, in the order in which the page shows them
-    "finetune", "weights", "width", "gate", "dropout", "epochs", "batch_size", "lr", "classifier_rate", "weight_decay",
-    "quantization", "pairs", "balance", "smoothing", "augment", "heldout", "precision", "device", "processes",
+    "finetune", "weights", "width", "gate", "dropout", "epochs", "batch_size", "lr", "backbone_lr", "classifier_rate",
+    "weight_decay", "quantization", "pairs", "balance", "smoothing", "augment", "views", "heldout", "precision",
+    "device", "processes",
 )  # fmt: skip
 # Settings that benchmarks/run/tables.py writes beside the training record.
 _BESIDE_RECORD = ("method", "bits", "seed", "image_size", "width", "finetune", "epochs", "batch_size")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
@@ -58,6 +58,10 @@ class FeatureFeed:
         workers: decoding processes, None for one a core.
         resize: how photographs become squares.
         module: what of the network reads the feature maps; None for the head.
+        views: augmented views of each photograph whose feature maps are cached, too. In each epoch a photograph is
+            drawn by lot as it is or as one of them, as if it were augmented anew. Augmentation then costs a pass of
+            the frozen layers for each view, and not one for each epoch.
+        augment: what the views are, a kind of `Augment`.
     """
 
     def __init__(
@@ -73,15 +77,29 @@ class FeatureFeed:
         *,
         resize: str = "squeeze",
         module: nn.Module | None = None,
+        views: int = 0,
+        augment: str = "crop-flip",
     ) -> None:
-        self.device, self.module = device, module
+        self.device, self.module, self.views = device, module, views
         weights = architecture.fingerprint(layers)
-        feature_cache = FeatureCache(cache, source, weights, image_size, compute_dtype, resize)
-        self.state = feature_cache.fill(
-            FrozenBackbone(copy.deepcopy(layers), architecture, device, compute_dtype), workers
-        )
+        backbone = FrozenBackbone(copy.deepcopy(layers), architecture, device, compute_dtype)
+
+        def of_views(images: npt.NDArray[np.uint8]) -> Tensor:
+            maps: Tensor = backbone(images.reshape(-1, *images.shape[2:]))
+            return maps.view(*images.shape[:2], *maps.shape[1:])
+
         whole = module is None or isinstance(module, Head)  # else the shape is that between two stages
-        self.feature_maps = feature_cache.open(architecture.map_shape(image_size) if whole else None)
+        shape = architecture.map_shape(image_size) if whole else None
+        if views:
+            feature_cache = FeatureCache(
+                cache, source, weights, image_size, compute_dtype, resize, views=views, augment=augment
+            )
+            self.state = feature_cache.fill(of_views, workers, Views(views, augmentation(augment, image_size)))
+            self.feature_maps = feature_cache.open(shape and (views + 1, *shape)).by_view()
+        else:
+            feature_cache = FeatureCache(cache, source, weights, image_size, compute_dtype, resize)
+            self.state = feature_cache.fill(backbone, workers)
+            self.feature_maps = feature_cache.open(shape)
         self.on_device: Tensor | None = None  # all feature maps, float16
 
     def readable(self) -> Positions:
@@ -94,7 +112,7 @@ class FeatureFeed:
         """Yield each batch of source rows with its feature maps, float32 (n, c, h, w)."""
         self._load()
         for source_rows in batches_of_rows:
-            yield source_rows, self._read(source_rows)
+            yield source_rows, self._read(source_rows) if not self.views else self._read_views(source_rows, seed)
 
     def hash_outputs(self, net: HashNet, source_rows: Positions, compute_dtype: str) -> HashOutputs:
         """Return the hash outputs of photographs by the network as it is, float32 (n, bits)."""
@@ -115,7 +133,7 @@ class FeatureFeed:
         """Copy all feature maps to a GPU where they fit: reading a batch from the cache takes longer than a step."""
         if self.on_device is not None or self.device.type != "cuda":
             return
-        shape = (len(self.state), *self.feature_maps.maps.shape[1:])
+        shape = (len(self.feature_maps.slots), *self.feature_maps.maps.shape[1:])
         if 2 * math.prod(shape) <= torch.cuda.mem_get_info(self.device)[0] // _SHARE_OF_GPU:
             maps = torch.empty(shape, dtype=torch.float16, device=self.device)
             for block in split_rows(np.arange(len(maps)), _MAPS_AT_ONCE):
@@ -123,9 +141,19 @@ class FeatureFeed:
             self.on_device = maps
 
     def _read(self, source_rows: Positions) -> Tensor:
+        """Return the feature maps of the photographs as they are."""
+        return self._cached(source_rows * (self.views + 1))
+
+    def _read_views(self, source_rows: Positions, seed: tuple[int, int]) -> Tensor:
+        """Return of each photograph the feature map of a view, or its own, whichever the seed gives to its row."""
+        drawn = np.random.default_rng(seed).integers(self.views + 1, size=len(self.state))
+        return self._cached(source_rows * (self.views + 1) + drawn[source_rows])
+
+    def _cached(self, rows: Positions) -> Tensor:
+        """Return feature maps, of the photographs or of their views, by row."""
         if self.on_device is not None:
-            return self.on_device[torch.from_numpy(source_rows).to(self.device)].float()
-        return torch.from_numpy(self.feature_maps[source_rows]).to(self.device).float()
+            return self.on_device[torch.from_numpy(rows).to(self.device)].float()
+        return torch.from_numpy(self.feature_maps[rows]).to(self.device).float()
 
 
 class ViewFeed:
@@ -163,7 +191,7 @@ class ViewFeed:
 
         fingerprint = architecture.fingerprint(layers)
         feature_cache = FeatureCache(cache, source, fingerprint, image_size, compute_dtype, resize, views=views)
-        self.state = feature_cache.fill(pooled, workers, Views(views, image_size))
+        self.state = feature_cache.fill(pooled, workers, Views(views, contrastive_augmentation(image_size)))
         self.features = feature_cache.open((views + 1, architecture.channels))
 
     def readable(self) -> Positions:
@@ -268,45 +296,62 @@ class Augment:
     """
 
     def __init__(self, kind: str, size: int, seed: tuple[int, ...]) -> None:
-        from torchvision.transforms import v2
-
-        steps: list[Any] = [] if kind == "none" else [v2.RandomResizedCrop(size, scale=(0.5, 1.0), antialias=True)]
-        if kind == "crop-flip":
-            steps.append(v2.RandomHorizontalFlip())
-        self.steps, self.seed = v2.Compose(steps) if steps else None, seed
+        self.augmented, self.seed = None if kind == "none" else augmentation(kind, size), seed
 
     def __call__(self, source_row: int, image: Pixels) -> Pixels:
-        if self.steps is None:
+        if self.augmented is None:
             return image
         state = int(np.random.SeedSequence((*self.seed, int(source_row))).generate_state(1)[0])
         with _seeded(state):
-            augmented: Pixels = self.steps(torch.from_numpy(image)).numpy()
+            augmented: Pixels = self.augmented(torch.from_numpy(image)).numpy()
             return augmented
 
 
 class Views:
     """A photograph as it is, and augmented views of it: uint8 (3, s, s) -> (views + 1, 3, s, s), the same each time.
 
-    A view is a crop of a quarter to all of the area, mirrored or not, whose colours are others or none. Source: Chen,
-    Kornblith, Norouzi & Hinton, "A simple framework for contrastive learning of visual representations", ICML 2020, A.
+    Args:
+        views: how many beside the photograph.
+        augmented: what makes a view of pixels, with torch's random numbers.
     """
 
-    def __init__(self, views: int, size: int) -> None:
-        from torchvision.transforms import v2
-
-        self.views = views
-        self.steps = v2.Compose([
-            v2.RandomResizedCrop(size, scale=(0.25, 1.0), antialias=True),
-            v2.RandomHorizontalFlip(),
-            v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.4, 0.1)], p=0.7),
-            v2.RandomGrayscale(0.2),
-        ])  # fmt: skip
+    def __init__(self, views: int, augmented: Callable[[Tensor], Tensor]) -> None:
+        self.views, self.augmented = views, augmented
 
     def __call__(self, source_row: int, image: Pixels) -> Pixels:
         seed = zlib.crc32(image.tobytes())  # of the photograph, whatever source it is in
         with _seeded(seed):
             pixels = torch.from_numpy(image)
-            return torch.stack([pixels, *(self.steps(pixels) for _ in range(self.views))]).numpy()
+            return torch.stack([pixels, *(self.augmented(pixels) for _ in range(self.views))]).numpy()
+
+
+def augmentation(kind: str, size: int) -> Callable[[Tensor], Tensor]:
+    """Return what augments pixels (3, s, s): "crop" (half to all of the area) or "crop-flip"."""
+    from torchvision.transforms import v2
+
+    steps: list[Any] = [v2.RandomResizedCrop(size, scale=(0.5, 1.0), antialias=True)]
+    if kind == "crop-flip":
+        steps.append(v2.RandomHorizontalFlip())
+    compose: Callable[[Tensor], Tensor] = v2.Compose(steps)
+    return compose
+
+
+def contrastive_augmentation(size: int) -> Callable[[Tensor], Tensor]:
+    """Return what makes of pixels (3, s, s) a view for contrastive learning: a crop of a quarter to all of the area,
+    mirrored or not, whose colours are others or none.
+
+    Source: Chen, Kornblith, Norouzi & Hinton, "A simple framework for contrastive learning of visual representations",
+    ICML 2020, A.
+    """
+    from torchvision.transforms import v2
+
+    compose: Callable[[Tensor], Tensor] = v2.Compose([
+        v2.RandomResizedCrop(size, scale=(0.25, 1.0), antialias=True),
+        v2.RandomHorizontalFlip(),
+        v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.4, 0.1)], p=0.7),
+        v2.RandomGrayscale(0.2),
+    ])  # fmt: skip
+    return compose
 
 
 @contextmanager

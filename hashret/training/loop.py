@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -231,10 +231,12 @@ class TrainingRun:
         for classifier in classifiers if labels.ndim == 2 else ():
             _begin_at_frequencies(classifier, labels[rows])
         steps = len(rows) // batch_size
-        rate = s.lr * method.chosen.get("classifier_rate", 1.0)
-        optimizer = torch.optim.AdamW(
-            _groups(module, classifiers, rate), lr=s.lr, weight_decay=s.weight_decay, fused=True
-        )
+        rates: dict[nn.Module, float] = {
+            classifier: s.lr * method.chosen.get("classifier_rate", 1.0) for classifier in classifiers
+        }
+        if s.backbone_lr:
+            rates[net.backbone] = s.backbone_lr
+        optimizer = torch.optim.AdamW(_groups(module, rates), lr=s.lr, weight_decay=s.weight_decay, fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warm_cosine(steps * s.epochs, steps // 2))
         if self.state:
             try:
@@ -539,14 +541,15 @@ def _checksum(value: object, digest: Any = None) -> Any:
     return digest
 
 
-def _groups(module: nn.Module, classifiers: Sequence[nn.Module], rate: float) -> list[dict[str, Any]]:
-    """Return the parameters of a module for the optimizer; classifiers have a learning rate of their own."""
-    own = [parameter for classifier in classifiers for parameter in classifier.parameters()]
-    known = {id(parameter) for parameter in own}
-    groups: list[dict[str, Any]] = [{"params": [p for p in module.parameters() if id(p) not in known]}]
-    if own:
-        groups.append({"params": own, "lr": rate})
-    return groups
+def _groups(module: nn.Module, rates: Mapping[nn.Module, float]) -> list[dict[str, Any]]:
+    """Return the parameters of a module for the optimizer: first those without a learning rate of their own, then
+    those of each part of the module that has one.
+    """
+    trained = {id(parameter) for parameter in module.parameters()}
+    parts = [([p for p in part.parameters() if id(p) in trained], rate) for part, rate in rates.items()]
+    of_parts = {id(parameter) for parameters, _ in parts for parameter in parameters}
+    groups: list[dict[str, Any]] = [{"params": [p for p in module.parameters() if id(p) not in of_parts]}]
+    return groups + [{"params": parameters, "lr": rate} for parameters, rate in parts if parameters]
 
 
 def _begin_at_frequencies(classifier: nn.Linear, labels: Tensor) -> None:

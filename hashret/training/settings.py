@@ -39,8 +39,10 @@ class Chosen:
     epochs: int
     batch_size: int
     lr: float
+    backbone_lr: float | None
     weight_decay: float
     augment: str
+    views: int
     heldout: float
     seed: int
     precision: str
@@ -73,8 +75,8 @@ class Settings(Chosen):
     def changed_since(self, record: Mapping[str, Any]) -> list[str]:
         """Return the settings that differ from those of an earlier record, each with both values."""
         now, unused = self.as_record(), _ALWAYS_RECORDED.keys() - self.options.keys()
-        of_earlier_records = {"resize": "squeeze", "metric": None, "lengths": (record.get("bits"),)}
-        record = of_earlier_records | dict(record)
+        of_earlier_records = {"resize": "squeeze", "metric": None, "views": 0, "backbone_lr": None}
+        record = of_earlier_records | {"lengths": (record.get("bits"),)} | dict(record)
         if record.get("weights") == "imagenet":  # the old name
             record["weights"] = "pretrained"
         return [
@@ -90,7 +92,8 @@ class TrainReport(Chosen, WasDict):
 
     Attributes:
         data, split, exclude, include, method, bits, lengths, image_size, resize, arch, weights, finetune, width, gate,
-            dropout, epochs, batch_size, lr, weight_decay, augment, heldout, seed, precision, metric: see `Chosen`.
+            dropout, epochs, batch_size, lr, backbone_lr, weight_decay, augment, views, heldout, seed, precision,
+            metric: see `Chosen`.
         hashret, torch: versions.
         device: where the network was trained.
         processes: processes that shared each batch.

@@ -57,6 +57,7 @@ def train(
     epochs: int | None = None,
     batch_size: int = 128,
     lr: float | None = None,
+    backbone_lr: float | None = None,
     classifier_rate: float | None = None,
     weight_decay: float = 0.01,
     quantization: float | None = None,
@@ -64,6 +65,7 @@ def train(
     balance: float | None = None,
     smoothing: float | None = None,
     augment: str = "crop-flip",
+    views: int = 0,
     heldout: float = 0.05,
     seed: int = 0,
     device: str = "auto",
@@ -99,8 +101,11 @@ def train(
         epochs, batch_size, weight_decay: of AdamW under a cosine schedule; ``epochs`` None is the method's default, or
             10.
         lr: learning rate; None for 1e-4 where stages of the backbone train too, else the method's default, or 3e-4.
+        backbone_lr: learning rate of the backbone's stages that train; None for ``lr``.
         classifier_rate, quantization, pairs, balance, smoothing: options of methods, which may stand here, too.
-        augment: "none", "crop" or "crop-flip", where the whole backbone trains.
+        augment: "none", "crop" or "crop-flip", where the whole backbone trains, or of ``views``.
+        views: where layers are frozen, the augmented views of each photograph that are cached, of which every epoch
+            takes another, or the photograph as it is.
         heldout: fraction of the train images that picks the epoch; 0 trains on all and keeps the last epoch.
         seed: decides all that is random.
         device: "auto", "cpu" or "cuda".
@@ -132,6 +137,8 @@ def train(
     check_metric(metric)
     _check_choice("augment", augment, ("none", "crop", "crop-flip"))
     _check_choice("gate", gate, GATES)
+    if views < 0:
+        raise HashretError(f"there cannot be {views} views of a photograph")
     if (epochs is not None and epochs < 1) or batch_size < 2:
         raise HashretError("epochs must be at least 1, the batch size at least 2")
     if batch_size < world():
@@ -159,6 +166,13 @@ def train(
     pooled_alone = method_class.fitted or method_class.views  # what reads nothing but pooled features
     if pooled_alone and trained_stages != 0:
         raise HashretError(f"{method} learns from the features of frozen layers", hint="leave --finetune out")
+    if views and (on_vectors or pooled_alone):
+        reason = "vectors have no" if on_vectors else f"{method} takes no cached"
+        raise HashretError(f"{reason} views to choose", hint="leave --views out")
+    if views and augment == "none":
+        raise HashretError("views that are not augmented are all the same", hint="take another --augment")
+    if views and trained_stages is None:
+        raise HashretError("--finetune all augments every photograph anew", hint="leave --views out")
     if on_vectors and method_class.views:
         raise HashretError(
             f"{method} learns from views of photographs, and vectors have none", hint="take bihalf or itq"
@@ -198,8 +212,10 @@ def train(
         epochs=defaults["epochs"] if epochs is None else epochs,
         batch_size=batch_size,
         lr=defaults["lr"] if lr is None else lr,
+        backbone_lr=backbone_lr,
         weight_decay=weight_decay,
         augment=augment,
+        views=views,
         heldout=heldout,
         seed=seed,
         precision="float32"
@@ -240,7 +256,7 @@ def train(
     else:
         feed = FeatureFeed(
             source, frozen, architecture, image_size, settings.precision, torch_device, cache, workers, resize=resize,
-            module=trained,
+            module=trained, views=views, augment=augment,
         )  # fmt: skip
     net.to(torch_device).to(memory_format=torch.channels_last)
     trainer = method_class(bits, seed, settings.options)

@@ -39,6 +39,7 @@ class VectorFeed(FeatureFeed):
 
     def __init__(self, source: VectorSource, metric: str, seed: int, device: torch.device) -> None:
         self.source, self.metric, self.seed, self.device, self.module = source, metric, seed, device, None
+        self.views = 0
         usable = np.setdiff1d(np.arange(len(source)), [*source.skipped])
         self._usable: Positions = usable
         sample = self.source.read(self.to_fit(not_empty(usable)))

@@ -16,7 +16,7 @@ from hashret.methods import bihalf
 from hashret.models.backbones import get_backbone
 from hashret.models.heads import HeadOutput, descriptor, make_head
 from hashret.models.weights import load_backbone
-from hashret.training.feed import FeatureFeed, ViewFeed, Views
+from hashret.training.feed import FeatureFeed, ViewFeed, Views, contrastive_augmentation
 from methods.plain import loss_of, output, sigmoid
 
 NONE = np.zeros((6, 0), np.uint8)  # labels of six photographs without any
@@ -134,7 +134,7 @@ def test_the_first_view_is_the_photograph_and_the_others_are_of_it(album, weight
     assert np.array_equal(pair % 24, np.tile(rows, 2))
     assert set(pair // 24) == {1, 2, 3}
     assert (pair[:24] != pair[24:]).all()
-    images = Views(3, 32)(5, source.pixels(5, 32))
+    images = Views(3, contrastive_augmentation(32))(5, source.pixels(5, 32))
     assert np.array_equal(images[0], source.pixels(5, 32))
     maps = torch.from_numpy(feed.features[np.array([5])][0, 2]).float()
     again = layers(get_backbone("vgg11").normalize(torch.from_numpy(images[2:3]))).mean(dim=(2, 3))[0]

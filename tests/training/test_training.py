@@ -17,6 +17,7 @@ from hashret.distributed import rank
 from hashret.errors import HashretError
 from hashret.models.backbones import get_backbone
 from hashret.models.checkpoint import load_encoder, read_meta
+from hashret.models.network import HashNet
 from hashret.training import feed, loop
 from hashret.training.feed import Augment, FeatureFeed
 from hashret.training.start import train
@@ -166,6 +167,10 @@ def test_existing_checkpoints_are_kept(photos, head, tmp_path):
         ({"heldout": 1.0}, "held-out share"),
         ({"finetune": "tail"}, "finetune must be head, last:N or all"),
         ({"augment": "blur"}, "augment must be"),
+        ({"views": 2, "augment": "none"}, "take another --augment"),
+        ({"views": 2, "finetune": "all"}, "leave --views out"),
+        ({"views": 2, "method": "itq"}, "itq takes no cached views"),
+        ({"views": -1}, "cannot be -1 views"),
         ({"gate": "ajar"}, "gate must be"),
         ({"weights": "/no/such.pth"}, "no weights at"),
         ({"backbone": "resnet"}, "no backbone"),
@@ -237,6 +242,65 @@ def test_augmentation_depends_on_seed_and_row_alone(photos):
     assert not np.array_equal(one(5, image), Augment("crop-flip", 32, (0, 2, 0))(5, image))
     assert one(5, image).shape == image.shape
     assert Augment("none", 32, (0, 1, 0))(5, image) is image
+
+
+def feed_of_views(photos, cache, views):
+    source, vgg11, cpu = open_data(photos, "train"), get_backbone("vgg11"), torch.device("cpu")
+    torch.manual_seed(0)
+    return FeatureFeed(source, vgg11.build(), vgg11, 32, "float32", cpu, cache, 0, views=views, augment="crop-flip")
+
+
+def test_an_epoch_takes_a_cached_view_of_each_photograph(photos, tmp_path):
+    plain, feed = (feed_of_views(photos, tmp_path / "cache", views) for views in (0, 3))
+    assert len(list((tmp_path / "cache" / "features").iterdir())) == 2
+    rows = np.arange(36)
+    views = torch.stack([feed._cached(4 * rows + number) for number in range(4)], dim=1)
+    assert torch.allclose(views[:, 0], next(plain.batches([rows], (0, 1)))[1], atol=1e-3)
+    net = HashNet(8, 3, 32, "vgg11", width=16).eval()
+    assert np.allclose(feed.hash_outputs(net, rows, "float32"), plain.hash_outputs(net, rows, "float32"), atol=1e-3)
+
+    def drawn(epoch, batches):
+        read = torch.cat([maps for _, maps in feed.batches(batches, (0, epoch))])
+        same = (read[:, None] == views[np.concatenate(batches)]).flatten(2).all(dim=2)
+        assert (same.sum(dim=1) == 1).all()
+        return same.int().argmax(dim=1)
+
+    first = drawn(1, [rows])
+    assert set(first.tolist()) == {0, 1, 2, 3}
+    assert torch.equal(drawn(1, [rows]), first)
+    assert torch.equal(drawn(1, [rows[:5], rows[5:]]), first)  # however the photographs are shared out
+    assert torch.equal(drawn(1, [rows[::-1]]), first.flip(0))
+    assert not torch.equal(drawn(2, [rows]), first)
+
+
+@pytest.mark.parametrize("finetune", ["head", "last:1"])
+def test_views_are_cached_for_every_later_run(photos, head, tmp_path, monkeypatch, finetune):
+    computed = []
+    write = FeatureCache._write
+    monkeypatch.setattr(FeatureCache, "_write", lambda self, *a: (computed.append(1), write(self, *a))[1])
+    options = head | {"finetune": finetune, "cache": tmp_path / "cache", "epochs": 2}
+    several = train(photos, tmp_path / "views.safetensors", **options, views=2)
+    assert (several.views, len(computed)) == (2, 1)
+    train(photos, tmp_path / "again.safetensors", **options, views=2, seed=1)
+    assert len(computed) == 1
+    plain = train(photos, tmp_path / "plain.safetensors", **options)
+    assert plain.epochs_run[0]["loss"] != several.epochs_run[0]["loss"]
+
+
+def test_the_backbone_has_a_learning_rate_of_its_own(photos, head, weights, tmp_path):
+    before = torch.load(weights, weights_only=True)
+    moved = {}
+    for rate in (1e-3, 1e-5):
+        out = tmp_path / f"{rate}.safetensors"
+        report = train(photos, out, **head | {"finetune": "last:1", "epochs": 1, "lr": 1e-3, "backbone_lr": rate})
+        assert (report.lr, report.backbone_lr) == (1e-3, rate)
+        after = load_file(out)
+        moved[rate] = {
+            name: float((after[name] - tensor).abs().mean()) for name, tensor in before.items() if name in after
+        }
+    assert any(moved[1e-3].values())
+    for name, distance in moved[1e-3].items():
+        assert moved[1e-5][name] <= distance / 20
 
 
 # Of the options, those under which the loss of a batch is no mean of those of its photographs.
