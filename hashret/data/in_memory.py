@@ -123,8 +123,9 @@ def _is_open(photo: object) -> bool:
 
 
 def _is_picture(photo: object) -> bool:
-    pillow = sys.modules.get("PIL.Image")  # without which nobody has an image of its
-    return pillow is not None and isinstance(photo, pillow.Image)
+    # Nobody has an image of Pillow's before that is imported, which another thread may be at.
+    image = getattr(sys.modules.get("PIL.Image"), "Image", None)
+    return image is not None and isinstance(photo, image)
 
 
 def _named(name: object) -> str:

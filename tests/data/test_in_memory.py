@@ -1,6 +1,8 @@
 """Photographs as programs have them, as Pillow images, arrays and open files, wherever the Python API takes one."""
 
 import io
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -201,3 +203,9 @@ def test_shards_and_indexes_keep_files_alone(photo, model, index_folder, tmp_pat
         hashret.encode([photo, photo.with_name("gone.png")], model, tmp_path / "other", workers=0)
     with pytest.raises(HashretError, match="the list of files is empty"):
         hashret.encode([], model, tmp_path / "other", workers=0)
+
+
+def test_paths_are_read_while_another_thread_imports_pillow(photo, monkeypatch):
+    """The module is there then, but is empty; a service that begins reads its first pictures by many threads."""
+    monkeypatch.setitem(sys.modules, "PIL.Image", types.ModuleType("PIL.Image"))
+    assert photographs([photo]) == [str(photo)]
