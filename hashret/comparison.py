@@ -17,7 +17,7 @@ from .opening import find_model
 from .places import find_index
 from .results import Result
 from .search import read_query
-from .similar import in_words, similarity
+from .similar import similarity
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Comparison(Result):
 
     def __str__(self) -> str:
         differ = f"{self.hamming} of {self.bits} bits differ, distance {self.distance:.3g}"
-        return f"{shown_path(self.first)} and {shown_path(self.second)} are {in_words(self.similarity)}: {differ}"
+        return f"{shown_path(self.first)} and {shown_path(self.second)} are {self.similarity} % similar: {differ}"
 
 
 def compare(first: Photo, second: Photo, model: StrPath | None = None, *, device: str = "auto") -> Comparison:

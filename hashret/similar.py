@@ -5,7 +5,7 @@ from __future__ import annotations
 from .errors import HashretError
 
 LEVELS = {"somewhat": 25, "similar": 50, "very": 75, "same": 100}  # percent, of the words that ``least`` takes
-_IN_WORDS = {"somewhat": "somewhat similar", "very": "very similar", "same": "nearly the same"}
+_IN_WORDS = {"somewhat": "somewhat similar", "very": "very similar", "same": "fully similar"}
 
 
 def similarity(hamming: int, bits: int) -> int:
@@ -13,9 +13,9 @@ def similarity(hamming: int, bits: int) -> int:
     return max(0, round(100 * (1 - 2 * hamming / bits)))
 
 
-def in_words(percent: int) -> str:
-    """Return what a reader is told of a similarity: "83 % similar", or "nearly the same"."""
-    return _IN_WORDS["same"] if percent >= 100 else f"{percent} % similar"
+def level_in_words(word: str) -> str:
+    """Return what a reader is told of a word of `LEVELS`: "very similar"."""
+    return _IN_WORDS.get(word, word)
 
 
 def least_percent(least: str | float) -> float:
@@ -51,6 +51,6 @@ def nothing_so_similar(least: str | float, nearest: int | None) -> str:
     """
     percent = least_percent(least)
     word = next((word for word, level in LEVELS.items() if level == percent), None)
-    wanted = f"{_IN_WORDS.get(word, word)} ({percent:g} %)" if word else f"{percent:g} % similar"
+    wanted = f"{level_in_words(word)} ({percent:g} %)" if word else f"{percent:g} % similar"
     line = f"no photograph is at least {wanted}"
     return line if nearest is None else f"{line}; the nearest is {nearest} % similar"

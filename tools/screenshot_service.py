@@ -1,8 +1,9 @@
-"""The README's pictures of the page: `hashret serve` over a real index, driven by Playwright in Debian's Chromium.
+"""Pictures of the page of `hashret serve` in each of its states, driven by Playwright in Debian's Chromium.
 
-    python tools/screenshot_service.py --run runs/224 --photo data/test/horse/NAME.png
+    python tools/screenshot_service.py --run runs/224 --photos data/test/horse/A.png data/test/ship/B.png ...
 
-The folder holds model.safetensors and index/. Writes docs/serve.webp and docs/serve-phone.webp.
+The folder holds model.safetensors and index/, of an encoder with attention that knows classes. Writes the pictures of
+docs/serve.md; with --every FOLDER, all states at 390 and 1280 pixels in light and dark there instead, to look at.
 """
 
 from __future__ import annotations
@@ -12,48 +13,212 @@ import io
 import shutil
 import subprocess
 import sys
+import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-SCREENS = {"serve": (1240, 760, 1), "serve-phone": (375, 760, 1.5)}
+SIZES = {1280: (1280, 800, 1), 390: (390, 780, 1.5)}
+DOCUMENTED = {  # of each picture of the docs: state, width and colours
+    "serve": ("details", 1280, "light"),
+    "serve-answer": ("answer", 1280, "light"),
+    "serve-several": ("several", 1280, "light"),
+    "serve-large": ("large", 1280, "dark"),
+    "serve-phone": ("answer", 390, "light"),
+    "serve-phone-words": ("words", 390, "dark"),
+    "serve-phone-nothing": ("nothing", 390, "light"),
+    "serve-phone-wrong": ("wrong", 390, "light"),
+}
+
+
+def start(page, _):
+    """Some photographs of the index."""
+
+
+def answer(page, photos):
+    """A photograph and what is similar."""
+    upload(page, photos[:1])
+
+
+def details(page, photos):
+    """The same for an expert: where the bits come from, and those in which the hit under the pointer differs."""
+    upload(page, photos[:1])
+    page.locator("#expert").click()
+    page.locator("#looks span", has_text="Bits from").click()
+    page.wait_for_load_state("networkidle")
+    page.locator(".hit").nth(8).hover()
+
+
+def several(page, photos):
+    """Several photographs, of which the second one's answer is looked at."""
+    upload(page, photos)
+    page.locator(".one").nth(1).click()
+
+
+def together(page, photos):
+    """Several photographs as one query."""
+    upload(page, photos)
+    page.locator(".one.all").click()
+
+
+def words(page, _):
+    """A query in words."""
+    page.locator("#words").fill("ship, bird")
+    page.locator("#words").press("Enter")
+
+
+def least(page, photos):
+    """What is at least very similar."""
+    upload(page, photos[:1])
+    page.locator("#k").fill("100")
+    page.select_option("#least", "very")
+
+
+def large(page, photos):
+    """A hit shown large."""
+    upload(page, photos[:1])
+    page.locator(".hit").nth(1).hover()
+    page.locator(".enlarge").nth(1).click()
+
+
+def wrong(page, _):
+    """A file that is no photograph."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "letter.png").write_text("not a picture")
+        page.set_input_files("#file", Path(folder) / "letter.png")
+        page.wait_for_selector("#error:not([hidden])")
+
+
+def some_wrong(page, photos):
+    """Several files, one of which is no photograph."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "letter.png").write_text("not a picture")
+        page.set_input_files("#file", [*photos[:2], Path(folder) / "letter.png"])
+        page.wait_for_selector(".one.bad")
+
+
+def too_large(page, _):
+    """A file that is larger than what is taken."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "film.png").write_bytes(bytes(21 * 2**20))
+        page.set_input_files("#file", Path(folder) / "film.png")
+        page.wait_for_selector("#error:not([hidden])")
+
+
+def nothing(page, photos):
+    """Nothing is so similar."""
+    upload(page, photos[:1])
+    page.select_option("#label", "truck")
+    page.select_option("#least", "same")
+    page.wait_for_selector("#instead:not([hidden])")
+
+
+def missing(page, photos):
+    """Hits whose files are gone."""
+    page.route("**/thumbnail*", lambda route: route.fulfill(status=404, body="{}"))
+    page.goto(page.url)
+    upload(page, photos[:1])
+
+
+def missing_large(page, photos):
+    """A hit whose file is gone, shown large."""
+    missing(page, photos)
+    page.locator(".hit").nth(1).hover()
+    page.locator(".enlarge").nth(1).click()
+
+
+def gone(page, photos):
+    """The service has ended."""
+    upload(page, photos[:1])
+    page.route("**/api/**", lambda route: route.abort())
+    page.locator(".hit").nth(1).click()
+    page.wait_for_selector("#error:not([hidden])")
+
+
+def empty(page, _):
+    """An index without photographs."""
+    page.route("**/api/items*", lambda route: route.fulfill(json=[]))
+    page.route("**/api/about", lambda route: without_photographs(route))
+    page.goto(page.url)
+
+
+def without_photographs(route):
+    about = route.fetch()
+    route.fulfill(json=about.json() | {"count": 0})
+
+
+STATES = {
+    function.__name__: function
+    for function in (
+        start, answer, details, several, together, words, least, large, wrong, some_wrong, too_large, nothing, missing,
+        missing_large, gone, empty,
+    )
+}  # fmt: skip
+
+
+def upload(page, photos):
+    with page.expect_response(lambda response: "/api/query" in response.url):
+        page.set_input_files("#file", photos)
+    page.wait_for_selector("#hits:not(.waiting) .rank:not(:empty)")
+    page.wait_for_load_state("networkidle")
+
+
+@contextmanager
+def service(run):
+    command = [sys.executable, "-u", "-m", "hashret", "serve", "index", "--model", "model.safetensors", "--port", "0"]
+    process = subprocess.Popen(command, cwd=run, stdout=subprocess.PIPE, text=True)
+    try:
+        yield process.stdout.readline().split(" at ")[1].split(";")[0]
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def picture(browser, address, photos, state, width, colours):
+    wide, high, scale = SIZES[width]
+    page = browser.new_page(
+        viewport={"width": wide, "height": high},
+        device_scale_factor=scale,
+        color_scheme=colours,
+        reduced_motion="reduce",
+    )
+    page.goto(address)
+    page.wait_for_selector(".hit")
+    STATES[state](page, photos)
+    page.wait_for_load_state("networkidle")
+    page.wait_for_selector("#hits:not(.waiting)", state="attached")
+    page.evaluate("scrollTo(0, 0)")
+    page.wait_for_timeout(300)
+    taken = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    page.close()
+    return taken
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True)
-    parser.add_argument("--photo", type=Path, required=True)
-    parser.add_argument("--out", type=Path, default=DOCS)
+    parser.add_argument("--photos", type=Path, nargs="+", required=True)
+    parser.add_argument("--every", type=Path)
+    parser.add_argument("--states", nargs="+", default=list(STATES), choices=STATES)
     options = parser.parse_args()
-    command = [sys.executable, "-u", "-m", "hashret", "serve", "index", "--model", "model.safetensors", "--port", "0"]
-    service = subprocess.Popen(command, cwd=options.run, stdout=subprocess.PIPE, text=True)
-    try:
-        address = service.stdout.readline().split(" at ")[1].split(";")[0]
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-            for name, (width, height, scale) in SCREENS.items():
-                page = browser.new_page(viewport={"width": width, "height": height}, device_scale_factor=scale)
-                look(page, address, options.photo, hover=width > 500)
-                picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
-                picture.save(options.out / f"{name}.webp", quality=85, method=6)
-    finally:
-        service.terminate()
-
-
-def look(page, address, photo, hover):
-    """Upload a photograph, show what adds to its bits, and point at a hit whose code differs."""
-    page.goto(address)
-    page.wait_for_selector(".hit")
-    page.set_input_files("#file", photo)
-    page.wait_for_selector("#bits i")
-    page.locator("#looks span", has_text="Bits from").click()
-    page.wait_for_load_state("networkidle")
-    if hover:
-        page.locator(".hit").nth(8).hover()
-    page.evaluate("scrollTo(0, 0)")
-    page.wait_for_timeout(400)
+    wanted = DOCUMENTED
+    if options.every:
+        options.every.mkdir(parents=True, exist_ok=True)
+        wanted = {
+            f"{state}-{width}-{colours}": (state, width, colours)
+            for state in options.states for width in SIZES for colours in ("light", "dark")
+        }  # fmt: skip
+    with service(options.run) as address, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        for name, (state, width, colours) in wanted.items():
+            taken = picture(browser, address, options.photos, state, width, colours)
+            if options.every:
+                taken.save(options.every / f"{name}.png")
+            else:
+                taken.save(DOCS / f"{name}.webp", quality=80, method=6)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..names import shown, shown_path
-from ..similar import in_words, nothing_so_similar
+from ..similar import nothing_so_similar
 
 if TYPE_CHECKING:
     from ..data.feature_cache import CacheInfo
@@ -40,7 +40,7 @@ def no_hits(hits: Sequence[Hit]) -> str:
 
 def similar(hit: Hit) -> str:
     """Return how similar a hit is: "83 % similar"; "" where that is not known."""
-    return "" if hit.similarity is None else in_words(hit.similarity)
+    return "" if hit.similarity is None else f"{hit.similarity} % similar"
 
 
 def duplicates_table(groups: Sequence[Sequence[Photograph]]) -> str:

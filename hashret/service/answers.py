@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..bits import Codes, HashOutputs, binarize, pack
+from ..similar import bits_within, similarity
 from ..vectors import Vectors
 from .live import Snapshot
 from .schema import Answer, Hit, Query, SearchParameters
@@ -27,20 +28,24 @@ def answer(
         snapshot: the index to search.
         code: packed, uint8 (w,).
         hash_outputs: float32 (bits,), where they are known.
-        parameters: the parameters of the search.
+        parameters: the parameters of the search; a wrong ``least`` is a HashretError.
         rerank: what the re-rank compares, one of `hashret.index.rerank.CHOICES`, and that of the query, float32 (1, d);
             None leaves the Hamming order.
         query: further fields of `Query`; the time of the two stages is added to its ``milliseconds``.
     """
     index, milliseconds = snapshot.index, dict(query.pop("milliseconds", {}))
     among = snapshot.among(parameters.label)
+    most_bits = index.bits if parameters.least is None else bits_within(parameters.least, index.bits)
     [ranked] = index.ranked(code[None], rerank, parameters.k, parameters.candidates, among)  # one query is one group
+    ranked = ranked.with_near_first(most_bits)
     [hamming], [positions], [cut] = ranked.candidates[1:]
     [euclidean], [order] = ranked.euclidean, ranked.order
     milliseconds |= zip(("hamming", "rerank"), (round(1000 * seconds, 3) for seconds in ranked.seconds), strict=True)
     reranked_ranks = np.argsort(order)  # of each candidate, from 0
-    best, nearest = order[: parameters.k].tolist(), range(min(parameters.k, len(positions)))
-    columns = sorted({*best, *nearest})
+    near = int((hamming <= most_bits).sum())
+    best, by_hamming = order[: min(parameters.k, near)].tolist(), range(min(parameters.k, near))
+    beyond = [0] if len(positions) and not near else []
+    columns = sorted({*best, *by_hamming, *beyond})
     items = dict(zip(columns, index.items(positions[columns].tolist(), codes=True), strict=True))
 
     def hit(column: int, rank: int) -> Hit:
@@ -49,7 +54,8 @@ def answer(
         return Hit(
             rank=rank, id=item.id, path=snapshot.path_for_visitors(item.path), label=item.label,
             labels=list(item.labels),
-            hamming=int(hamming[column]), hamming_rank=column + 1,
+            hamming=int(hamming[column]), similarity=similarity(int(hamming[column]), index.bits),
+            hamming_rank=column + 1,
             euclidean=float(euclidean[reranked_rank]) if rerank else None,
             reranked_rank=reranked_rank + 1, code=item.code.tobytes().hex(), columns=dict(item.columns),
         )  # fmt: skip
@@ -57,12 +63,13 @@ def answer(
     return Answer(
         query=Query(
             code=code.tobytes().hex(),
-            values=None if rerank is None or hash_outputs is None else hash_outputs.tolist(),
+            values=None if hash_outputs is None else hash_outputs.tolist(),
             milliseconds=milliseconds,
             **query,
         ),
         hits=[hit(column, rank) for rank, column in enumerate(best, 1)],
-        hamming_hits=[hit(column, column + 1) for column in nearest],
+        hamming_hits=[hit(column, column + 1) for column in by_hamming],
+        nearest=next((hit(column, 1) for column in beyond), None),
         count=len(index) if among is None else len(among),
         candidates=len(positions) if rerank else 0,
         ties_cut=bool(cut),

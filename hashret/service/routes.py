@@ -28,6 +28,7 @@ from ..index import Database
 from ..index.database import Item
 from ..index.rerank import AUTO, DEFAULT, OF_FEATURES
 from ..rendering.pages import environment
+from ..similar import LEVELS, level_in_words
 from ..vectors import Vectors, as_float32
 from ..words import known_words, knows_texts, names_in, text_outputs, word_outputs
 from . import schema, uploads
@@ -115,7 +116,8 @@ router = APIRouter()
 @router.get("/", include_in_schema=False)
 async def page() -> HTMLResponse:
     """Serve the page itself."""
-    text = environment().get_template("service.html").render(title="hashret")
+    levels = [(word, level_in_words(word), percent) for word, percent in LEVELS.items()]
+    text = environment().get_template("service.html").render(title="hashret", levels=levels)
     return HTMLResponse(text, headers={"cache-control": "no-cache"})
 
 

@@ -29,6 +29,13 @@ class SearchParameters:
         Literal["auto", "values", "directions", "asymmetric", "cosine", "euclidean", "none"],
         Parameter(description="what the re-rank compares; cosine and euclidean: vectors, where the index is of these"),
     ] = "auto"
+    least: Annotated[
+        str | None,
+        Parameter(
+            description="leave out what is less similar: somewhat (25 %), similar (50 %), very (75 %), same (100 %), "
+            "or a percentage"
+        ),
+    ] = None
 
 
 class Hit(BaseModel):
@@ -40,6 +47,7 @@ class Hit(BaseModel):
     label: str = Field(description='class names with spaces between, "" where unknown')
     labels: list[str] = Field(description="the same class names, one by one")
     hamming: int = Field(description="Hamming distance of the codes, in bits")
+    similarity: int = Field(description="percent: how many bits agree beyond the half that does so by chance")
     euclidean: float | None = Field(description="Euclidean distance of the hash-layer values; null without re-rank")
     hamming_rank: int = Field(description="rank by Hamming distance alone")
     reranked_rank: int = Field(description="rank after the re-rank")
@@ -75,6 +83,7 @@ class Answer(BaseModel):
     query: Query
     hits: list[Hit] = Field(description="after the re-rank")
     hamming_hits: list[Hit] = Field(description="by Hamming distance alone")
+    nearest: Hit | None = Field(None, description="the nearest, where no photograph is as similar as `least`")
     count: int = Field(description="photographs that were searched")
     candidates: int = Field(description="nearest of them that were re-ranked")
     ties_cut: bool = Field(description="whether others are as near as the k-th nearest, but were not re-ranked")

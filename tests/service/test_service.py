@@ -143,6 +143,36 @@ def test_parameters(client, photo):
         assert refused.json()["error"].startswith(line)
 
 
+def test_a_least_similarity(client, index_folder, model):
+    [hit] = Searcher(index_folder, model, "cpu").search_words("blue", 1)
+    assert hit.similarity == 33  # of all, which share a code
+    everything = client.get("/api/query/words?words=blue&k=36").json()
+    assert {found["similarity"] for order in ("hits", "hamming_hits") for found in everything[order]} == {33}
+    assert everything["nearest"] is None
+    same = client.get("/api/query/words?words=blue&k=36&least=somewhat").json()
+    assert hits_of(same) == hits_of(everything)
+    nothing = client.get("/api/query/words?words=blue&least=34").json()
+    assert (nothing["hits"], nothing["hamming_hits"], nothing["count"]) == ([], [], 36)
+    assert nothing["nearest"] == everything["hamming_hits"][0] | {"reranked_rank": nothing["nearest"]["reranked_rank"]}
+    refused = client.get("/api/query/words?words=blue&least=alike")
+    assert (refused.status_code, refused.json()["error"][:46]) == (
+        422,
+        "the least similarity is one of somewhat (25 %)",
+    )
+
+
+def test_values_are_told_where_nothing_is_re_ranked(codes, model, photo, tmp_path):
+    """So that the page can ask for more photographs without sending the photograph again."""
+    build_index(codes, tmp_path / "small", values=False)
+    with TestClient(create_app(tmp_path / "small", model)) as client:
+        first = upload(client, photo.read_bytes(), rerank_by="none").json()
+        again = client.post(
+            "/api/query/values", json={"values": first["query"]["values"]}, params={"rerank_by": "none"}
+        )
+        assert hits_of(again.json()) == hits_of(first)
+        assert first["candidates"] == 0
+
+
 def test_bad_uploads_get_a_line_and_the_service_goes_on(client, photo):
     good = photo.read_bytes()
     large = io.BytesIO()

@@ -4,17 +4,21 @@ const $ = (id) => document.getElementById(id);
 const STAGES = [["decode", "decoding"], ["encode", "encoding"], ["hamming", "Hamming"], ["rerank", "re-rank"]];
 const CANDIDATES = 1000; // shown until there is an answer
 const QUIET_MS = 120; // a slider at rest
+const MOST = 100; // photographs at once
+const AT_ONCE = 4; // of these on their way
 
 let about; // what /api/about says
 let steps; // of the slider of candidates
 let picked = false; // whether the visitor moved it; before that, the service takes as many as there are ties
-let query = null; // { item } or { words } or { values, name, picture } or { file }
+let query = null; // { item } or { words } or { file, name, picture, group }, or { together, name, group }
 let answer = null;
+let answered = null; // the query that it answers
 let asking = null; // AbortController of the request on its way
 let enlarged = null; // the list item whose photograph is shown large
 const queries = []; // those of the browser's history
 
 class Refused extends Error {}
+class Away extends Refused {} // which may be another time
 
 async function api(path, options) {
   let response;
@@ -22,10 +26,11 @@ async function api(path, options) {
     response = await fetch(path, options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Refused("The service does not answer. Is it still running?");
+    throw new Away("The service does not answer. Is it still running?");
   }
   const body = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Refused(body.error || `The service answers ${response.status}.`);
+  const kind = response.status === 503 ? Away : Refused;
+  if (!response.ok) throw new kind(body.error || `The service answers ${response.status}.`);
   return body;
 }
 
@@ -58,6 +63,7 @@ function parameters() {
   const wanted = new URLSearchParams({ k: $("k").value });
   if (picked) wanted.set("candidates", candidates());
   if (about.values) wanted.set("rerank_by", $("rerank-by").value);
+  if ($("least").value) wanted.set("least", $("least").value);
   return $("label").value ? `${wanted}&label=${addressed($("label").value)}` : wanted;
 }
 
@@ -82,52 +88,109 @@ function showTaken(count) {
 async function ask() {
   if (!query) return;
   asking?.abort();
-  const mine = (asking = new AbortController());
+  const mine = (asking = new AbortController()), asked = query;
   $("hits").classList.add("waiting");
   try {
-    const found = await send(query, mine.signal);
-    if (query.file) query = Object.assign(query, { file: null, values: found.query.values, first: found.query });
-    answer = found;
-    complain(null);
+    const found = await send(asked, mine.signal);
+    if (asking !== mine) return;
+    [answer, answered] = [found, asked];
+    complain(troubles(asked));
     draw();
   } catch (error) {
-    if (error.name === "AbortError") return;
-    if (query.file || query.words) clear(); // what is drawn answers something else
-    complain(error instanceof Refused ? error.message : String(error));
+    if (error.name === "AbortError" || asking !== mine) return;
+    if (answered !== asked) clear(); // what is drawn answers something else
+    complain(asked.trouble ? troubles(asked) : error instanceof Refused ? error.message : String(error));
+    $("again").hidden = !(error instanceof Away);
   }
-  if (asking === mine) $("hits").classList.remove("waiting");
+  $("hits").classList.remove("waiting");
 }
 
 function clear() {
-  answer = null;
+  answer = answered = null;
   $("hits").replaceChildren();
   $("status").textContent = "";
-  $("details").hidden = $("looks").hidden = true;
+  $("show-nearest").hidden = $("details").hidden = $("looks").hidden = true;
 }
 
-function send(what, signal) {
+async function send(what, signal) {
   const wanted = parameters();
   if (what.item !== undefined) return api(`/api/items/${what.item}/query?${wanted}`, { signal });
   const kind = about.words.length ? "words" : "text";
   if (what.words) return api(`/api/query/${kind}?${wanted}&${kind}=${addressed(what.words)}`, { signal });
-  if (what.values) {
-    const body = JSON.stringify({ values: what.values });
+  const values = what.together ? await meanOf(what.group) : what.values;
+  if (values) {
+    const body = JSON.stringify({ values });
     return api(`/api/query/values?${wanted}`, {
       method: "POST", body, signal, headers: { "content-type": "application/json" },
     });
   }
+  return bring(what, signal);
+}
+
+// Upload a photograph, and keep what its code is made of: by these values the service is asked again without it.
+async function bring(photo, signal) {
   const form = new FormData();
-  form.append("photo", what.file, what.name);
-  return api(`/api/query?${wanted}&maps=true`, { method: "POST", body: form, signal });
+  form.append("photo", photo.file, photo.name);
+  try {
+    if (photo.file.size > about.max_upload_bytes) {
+      throw new Refused(`is larger than the ${Math.floor(about.max_upload_bytes / 2 ** 20)} MB that are taken`);
+    }
+    await photo.file.slice(0, 1).arrayBuffer().catch(() => {
+      throw new Refused("is a folder, or a file that can no longer be read");
+    });
+    const found = await api(`/api/query?${parameters()}&maps=true`, { method: "POST", body: form, signal });
+    Object.assign(photo, { values: found.query.values, first: found.query, trouble: null });
+    return found;
+  } catch (error) {
+    if (error instanceof Refused && !(error instanceof Away)) {
+      photo.trouble = error.message.replace(/^cannot read the photograph/, "cannot be read");
+    }
+    throw error;
+  }
+}
+
+// Bring all photographs of a group that are not there yet; what cannot be read has its trouble.
+function bringAll(group) {
+  const missing = group.photos.filter((photo) => !photo.values && !photo.trouble);
+  const some = async () => {
+    for (let photo; (photo = missing.shift()); ) {
+      try {
+        if (!photo.values) await bring(photo);
+      } catch (error) {
+        if (!photo.trouble) throw error;
+      }
+      if (query?.group === group) showSeveral();
+    }
+  };
+  group.bringing ??= Promise.all(Array.from({ length: AT_ONCE }, some)).finally(() => (group.bringing = null));
+  return group.bringing;
+}
+
+// Several photographs as one query: the mean of their values, as `hashret query --together mean` has it.
+async function meanOf(group) {
+  await bringAll(group);
+  const all = group.photos.filter((photo) => photo.values).map((photo) => photo.values);
+  if (!all.length) throw new Refused("None of these photographs can be read.");
+  return all[0].map((_, bit) => all.reduce((sum, values) => sum + values[bit], 0) / all.length);
+}
+
+// What is wrong with the photographs of a query, one line, or null.
+function troubles(what) {
+  const bad = (what.group?.photos ?? [what]).filter((photo) => photo.trouble);
+  if (!bad.length) return null;
+  const more = bad.length > 1 ? `; nor can ${bad.slice(1).map((photo) => shown(photo.name)).join(", ")} be searched by` : "";
+  return `${shown(bad[0].name)} ${bad[0].trouble}${more}`;
 }
 
 function complain(text) {
   $("error").hidden = !text;
   $("error").textContent = text || "";
+  $("again").hidden = true;
 }
 
 function start(what, push = true) {
   query = what;
+  if (what.group) what.group.chosen = what;
   if (push) {
     queries.push(what);
     const words = what.words ? `?words=${addressed(what.words)}` : location.pathname;
@@ -140,41 +203,97 @@ function start(what, push = true) {
   return ask();
 }
 
-function upload(file) {
-  if (!file) return;
+async function upload(files) {
+  if (!files.length) return;
   if (!about.encoder) return complain("This service was started without a model: choose one of the photographs below.");
-  if (file.size > about.max_upload_bytes) {
-    return complain(`${shown(file.name)} is larger than the ${Math.floor(about.max_upload_bytes / 2 ** 20)} MB that are taken.`);
+  const photos = [...files].slice(0, MOST).map((file) => (
+    { file, name: file.name || "photograph", picture: URL.createObjectURL(file) }));
+  if (photos.length === 1) return start(photos[0]);
+  const group = { photos, all: { together: true, name: `${photos.length} photographs together` } };
+  group.left = files.length - photos.length;
+  for (const one of [...photos, group.all]) one.group = group;
+  for (const photo of photos) {
+    await start(photo, photo === photos[0]);
+    if (query !== photo) return;
+    if (!photo.trouble) break; // else the next one's answer is looked at
   }
-  start({ file, name: file.name || "photograph", picture: URL.createObjectURL(file) });
+  bringAll(group).then(() => query?.group === group && complain(troubles(query)), () => {});
 }
 
 // --- drawing ----------------------------------------------------------------------------------------------------
 
 function showQuery() {
   const chosen = query !== null && !query.words;
+  document.title = query ? `${shown(query.words ?? query.name ?? `photograph ${query.item}`)} – hashret` : "hashret";
+  showSeveral();
   $("words").value = query?.words ?? "";
   $("drop").classList.toggle("filled", chosen);
   $("shown").hidden = !chosen;
   $("hint").hidden = chosen;
-  $("choose").textContent = chosen ? "Choose another" : "Choose a photograph";
+  $("choose").textContent = chosen ? "Choose others" : "Choose photographs";
   if (chosen) {
     const item = query.item !== undefined;
-    $("photo").src = item ? `/api/items/${query.item}/thumbnail?size=512` : query.picture;
-    $("caption").textContent = item ? `photograph ${query.item}` : shown(query.name);
+    $("shown").classList.remove("gone");
+    $("photo").parentElement.hidden = Boolean(query.together);
+    $("mosaic").hidden = !query.together;
+    if (query.together) drawMosaic(query.group.photos.filter((photo) => !photo.trouble));
+    else $("photo").src = item ? `/api/items/${query.item}/thumbnail?size=512` : query.picture;
+    $("caption").textContent = shown(query.name ?? `photograph ${query.item}`);
   }
+}
+
+function drawMosaic(photos) {
+  const columns = Math.min(3, Math.ceil(Math.sqrt(photos.length)));
+  $("mosaic").style.gridTemplateColumns = `repeat(${columns}, 1fr)`;
+  $("mosaic").replaceChildren(...photos.slice(0, 9).map((photo) => Object.assign(new Image(), { src: photo.picture, alt: "" })));
+}
+
+// The photographs that were brought together, to choose from whose answer is looked at, or that to all.
+function showSeveral() {
+  const group = query?.group;
+  $("several").hidden = !group;
+  if (!group) return;
+  const taken = group.left ? `The first ${group.photos.length} of ${group.photos.length + group.left} photographs` : `${group.photos.length} photographs`;
+  $("several-note").textContent = query.together ? `${taken} as one query: what they have in common` : `${taken}, an answer each`;
+  const choices = [...group.photos, group.all];
+  if ($("several").of !== group) {
+    $("several").of = group;
+    $("several").querySelectorAll("label").forEach((old) => old.remove());
+    $("several").append(...choices.map((what) => choiceOf(what)));
+  }
+  [...$("several").querySelectorAll("label")].forEach((label, number) => {
+    const what = choices[number];
+    label.classList.toggle("bad", Boolean(what.trouble));
+    label.title = shown(what.trouble ? `${what.name} ${what.trouble}` : what.name);
+    label.firstElementChild.checked = what === query;
+  });
+}
+
+function choiceOf(what) {
+  const label = $("one").content.firstElementChild.cloneNode(true);
+  const [input, face] = label.children;
+  input.setAttribute("aria-label", shown(what.name));
+  input.addEventListener("change", () => start(what, false));
+  if (what.together) face.textContent = "all together";
+  else {
+    const picture = face.firstElementChild;
+    picture.addEventListener("error", () => (face.textContent = shown(what.name.split(".").pop()).slice(0, 6)));
+    picture.src = what.picture; // of which a browser may not know the format
+  }
+  label.classList.toggle("all", Boolean(what.together));
+  return label;
 }
 
 function draw() {
   const asked = answer.query;
   if (query.item !== undefined) $("caption").textContent = shown([asked.label, asked.name].filter(Boolean).join(" · "));
   query.maps ??= query.first?.maps;
-  $("looks").hidden = !about.encoder || Boolean(query.words);
+  $("looks").hidden = !about.encoder || Boolean(query.words) || Boolean(query.together);
   $("gate-look").hidden = !about.encoder?.attention;
   $("details").hidden = false;
   drawBits();
   drawTimes({ ...query.first?.milliseconds, ...asked.milliseconds });
-  const reranked = asked.values !== null;
+  const reranked = answer.candidates > 0;
   if (reranked) showTaken(answer.candidates);
   $("orders").querySelector('[value="hits"]').disabled = !reranked;
   drawHits();
@@ -217,7 +336,7 @@ function drawTimes(times) {
 }
 
 const order = () =>
-  answer.query.values === null ? "hamming_hits" : document.querySelector('input[name="order"]:checked').value;
+  answer.candidates ? document.querySelector('input[name="order"]:checked').value : "hamming_hits";
 
 function drawHits() {
   const list = $("hits");
@@ -232,8 +351,13 @@ function drawHits() {
   const cut = answer.ties_cut && order() === "hits" ? "; others as near were not re-ranked: take more candidates" : "";
   const count = `${hits.length} of ${answer.count.toLocaleString("en")} photographs${among}`;
   const seconds = `${(took() / 1000).toFixed(took() < 100 ? 3 : 1)} s`;
-  if (!hits.length) $("status").textContent = `There are no photographs${among}.`;
-  else $("status").textContent = inDetail() ? `${count}, ${within}${cut}` : `The most similar ${count}, found in ${seconds}`;
+  const least = $("least").value && `at least ${$("least").selectedOptions[0].dataset.words}`;
+  const few = least && hits.length < Number($("k").value); // all there are
+  $("show-nearest").hidden = !answer.nearest;
+  if (answer.nearest) $("status").textContent = `No photograph${among} is ${least}. The nearest is ${alike(answer.nearest)}.`;
+  else if (!hits.length) $("status").textContent = `There are no photographs${among}.`;
+  else if (inDetail()) $("status").textContent = `${count}, ${within}${cut}`;
+  else $("status").textContent = few ? `${count} ${hits.length === 1 ? "is" : "are"} ${least}, found in ${seconds}` : `The most similar ${count}, found in ${seconds}`;
 }
 
 const took = () =>
@@ -247,16 +371,12 @@ function showDetail(wanted) {
   if (answer) drawHits();
 }
 
-// How much of the code is the same, for visitors: half of the bits are so by chance.
-function alike(hit) {
-  if (!hit.hamming) return "nearly the same";
-  return `${Math.max(0, Math.round(100 * (1 - (2 * hit.hamming) / about.bits)))} % similar`;
-}
+const alike = (hit) => `${hit.similarity} % similar`;
 
 const bits = (number) => `${number} ${number === 1 ? "bit" : "bits"}`;
 
 function card(hit, item) {
-  item ??= newCard(hit.id);
+  item ??= newCard(hit);
   item.hit = hit;
   item.dataset.id = hit.id;
   const part = (name) => item.querySelector(name);
@@ -272,24 +392,26 @@ function card(hit, item) {
   mark.className = `moved expert ${moved > 0 ? "up" : moved < 0 ? "down" : ""}`;
   mark.title = moved ? `the re-rank moves it from rank ${hit.hamming_rank} to ${hit.reranked_rank}` : "";
   part(".hit").toggleAttribute("aria-current", query.item === hit.id);
-  part(".hit").setAttribute("aria-label",
-    `${hit.rank}. ${shown(hit.label || hit.path)}, ${bits(hit.hamming)}${hit.euclidean === null ? "" : `, distance ${hit.euclidean.toPrecision(3)}`}` +
-    `${moved ? `, moved ${moved > 0 ? "up" : "down"} by ${Math.abs(moved)}` : ""}. Search by it`);
+  part(".hit").setAttribute("aria-label", `${hit.rank}. ${shown(hit.label || hit.path)}, ${alike(hit)}. Search by it`);
   return item;
 }
 
-function newCard(id) {
+function newCard({ id, path }) {
+  const file = path.split("/").pop();
   const item = $("hit").content.firstElementChild.cloneNode(true);
   const picture = item.querySelector("img");
   picture.src = `/api/items/${id}/thumbnail?size=256`;
+  picture.parentElement.dataset.name = shown(file);
   picture.addEventListener("error", () => picture.parentElement.classList.add("gone"));
   item.querySelector(".enlarge").addEventListener("click", () => enlarge(item));
   const button = item.querySelector("button");
-  button.addEventListener("click", () => start({ item: item.hit.id }));
+  button.addEventListener("click", () => start(byItem(item.hit)));
   for (const event of ["pointerenter", "focus"]) button.addEventListener(event, () => answer && drawBits(item.hit));
   for (const event of ["pointerleave", "blur"]) button.addEventListener(event, () => answer && drawBits());
   return item;
 }
+
+const byItem = ({ id, label, path }) => ({ item: id, name: [label, path.split("/").pop()].filter(Boolean).join(" · ") });
 
 function enlarge(item) {
   enlarged = item;
@@ -298,7 +420,8 @@ function enlarge(item) {
   $("large-photo").src = `/api/items/${id}/thumbnail?size=1024`;
   $("large-photo").alt = $("large-name").textContent = shown(parts.at(-1));
   $("large-folder").textContent = shown(parts.slice(0, -1).join("/"));
-  $("large-alike").textContent = item.hit.hamming === undefined ? "" : alike(item.hit);
+  $("large-alike").textContent = item.hit.similarity === undefined ? "" : alike(item.hit);
+  $("keep").hidden = false;
   $("keep").href = `/api/items/${id}/file`;
   $("copy").textContent = "Copy the path";
   $("previous").disabled = !item.previousElementSibling;
@@ -336,18 +459,17 @@ function glide(list, before) {
 async function showSome() {
   const seed = Math.floor(Math.random() * 1e6);
   const items = await api(`/api/items?n=24&seed=${seed}`);
-  answer = null;
-  $("details").hidden = $("looks").hidden = true;
+  if (query) return; // which was asked meanwhile
+  clear();
   $("hits").replaceChildren(...items.map((found) => {
-    const item = newCard(found.id);
+    const item = newCard(found);
     item.hit = found;
     item.querySelector(".label").textContent = shown(found.label || found.path.split("/").pop());
     item.querySelector("button").setAttribute("aria-label", `${shown(found.label || found.path)}. Search by it`);
     return item;
   }));
-  $("status").textContent = about.encoder
-    ? "Some of the photographs. Choose one, or bring your own."
-    : "Some of the photographs. Choose one.";
+  if (!items.length) $("status").textContent = "There are no photographs here yet.";
+  else $("status").textContent = `Some of the photographs. Choose one${about.encoder ? ", or bring your own" : ""}.`;
 }
 
 const NOTES = {
@@ -393,7 +515,7 @@ const showK = () => ($("k-shown").textContent = $("k").value);
 
 function listen() {
   $("file").addEventListener("change", () => {
-    upload($("file").files[0]);
+    upload($("file").files);
     $("file").value = "";
   });
   $("k").addEventListener("input", () => {
@@ -406,6 +528,12 @@ function listen() {
     soon();
   });
   $("label").addEventListener("change", ask);
+  $("least").addEventListener("change", ask);
+  $("again").addEventListener("click", () => (query ? ask() : location.reload()));
+  $("show-nearest").addEventListener("click", () => {
+    $("least").value = "";
+    ask();
+  });
   $("rerank-by").addEventListener("change", ask);
   $("orders").addEventListener("change", () => answer && drawHits());
   $("looks").addEventListener("change", showMap);
@@ -424,14 +552,18 @@ function listen() {
     showDetail(!inDetail());
     localStorage.setItem("details", inDetail() ? "shown" : "");
   });
-  $("large-photo").addEventListener("error", () => $("large").classList.add("gone"));
+  $("photo").addEventListener("error", () => $("shown").classList.add("gone"));
+  $("large-photo").addEventListener("error", () => {
+    $("large").classList.add("gone");
+    $("keep").hidden = true;
+  });
   $("previous").addEventListener("click", () => turn(enlarged.previousElementSibling));
   $("next").addEventListener("click", () => turn(enlarged.nextElementSibling));
   $("close").addEventListener("click", () => $("large").close());
   $("copy").addEventListener("click", copyPath);
   $("search-by").addEventListener("click", () => {
     $("large").close();
-    start({ item: enlarged.hit.id });
+    start(byItem(enlarged.hit));
   });
   $("large").addEventListener("click", (event) => event.target === $("large") && $("large").close());
   $("large").addEventListener("close", () => enlarged.querySelector("button").focus());
@@ -454,16 +586,15 @@ function listen() {
     event.preventDefault();
     depth = 0;
     document.body.classList.remove("dragging");
-    upload(event.dataTransfer.files[0]);
+    upload(event.dataTransfer.files);
   });
   addEventListener("paste", (event) => {
-    const file = [...event.clipboardData.files].find((found) => found.type.startsWith("image/"));
-    if (file) upload(file);
+    upload([...event.clipboardData.files].filter((file) => file.type.startsWith("image/")));
   });
   addEventListener("popstate", (event) => {
     const state = event.state ?? {};
     const known = queries[state.number] ?? (state.item === undefined ? null : { item: state.item });
-    if (known) start(known, false);
+    if (known) start(known.group?.chosen ?? known, false);
     else begin();
   });
   $("hits").addEventListener("keydown", (event) => {
@@ -489,6 +620,7 @@ function complete() {
 const columns = () => getComputedStyle($("hits")).gridTemplateColumns.split(" ").length;
 
 function begin() {
+  asking?.abort();
   query = null;
   complain(null);
   showQuery();
@@ -511,7 +643,7 @@ async function main() {
     $("candidates-slider").hidden = $("orders").hidden = $("rerank-pick").hidden = !about.values;
     $("drop").hidden = !about.encoder;
     $("ask").hidden = !inWords();
-    $("words").placeholder = `or in words${about.words.length ? ": " : ""}${about.words.slice(0, 2).map(shown).join(", ")}`;
+    $("words").placeholder = `or in words${about.words.length ? `: ${shown(about.words[0])}` : ""}`;
     complete();
     steps = candidateSteps();
     $("candidates").max = steps.length - 1;
@@ -520,6 +652,7 @@ async function main() {
     await begin();
   } catch (error) {
     complain(error.message);
+    $("again").hidden = false;
   }
 }
 
