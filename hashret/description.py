@@ -58,9 +58,17 @@ def info(path: StrPath, verify: bool | None = None, *, split: str | None = None)
         shard, attributes = read_shard(path)
         return Description("shard", {"rows": len(shard), "skipped": len(shard.skipped)} | attributes)
     if path.is_file():
+        from .data.formats import is_image_name
         from .models.metadata import read_meta
 
-        return Description("checkpoint", read_meta(path))
+        try:
+            return Description("checkpoint", read_meta(path))
+        except HashretError:
+            if path.suffix == ".safetensors":
+                raise
+        what = "a photograph" if is_image_name(path.name) else "neither a checkpoint nor a shard"
+        hint = "name a folder of photographs or of shards, a checkpoint or an index"
+        raise HashretError(f"{path} is {what}", hint=hint)
     if not path.exists():
         from .engines import is_engine, open_collection
 

@@ -247,7 +247,8 @@ class _Run:
                 hint="add --overwrite to replace them, or name another folder with --out",
             )
         if (self.out / SKIPPED).exists():
-            raise HashretError(f"{self.out} is complete already", hint="add --overwrite to encode again")
+            hint = "hashret add takes new photographs into the index, and --overwrite encodes all of them again"
+            raise HashretError(f"{self.out} is complete already", hint=hint)
 
     def use_cache(self, folder: StrPath | None, fill: bool) -> None:
         """Take feature maps from the cache where they are; with ``fill``, compute and keep all of them."""

@@ -13,6 +13,7 @@ from .files import StrPath
 
 OWN_FOLDER = ".hashret"  # in a folder of photographs, never itself taken for photographs
 INDEX, MODEL = "index", "model.safetensors"
+MAKE_ONE = "make one with hashret sync PHOTOS or hashret build-index, or name one with --index"  # where there is none
 
 
 def own_index(photos: StrPath) -> Path:
@@ -30,11 +31,12 @@ def find_index(index: StrPath | None = None) -> StrPath:
     """
     named = os.environ.get("HASHRET_INDEX", "") if index is None else index
     if named:
-        return own_index(named) if not _is_index(Path(named)) and _is_index(own_index(named)) else named
+        return own_index(named) if not is_index(named) and is_index(own_index(named)) else named
     here = Path.cwd()
-    found = (own_index(folder) for folder in (here, *here.parents) if _is_index(own_index(folder)))
-    return INDEX if _is_index(Path(INDEX)) else next(found, INDEX)
+    found = (own_index(folder) for folder in (here, *here.parents) if is_index(own_index(folder)))
+    return INDEX if is_index(INDEX) else next(found, INDEX)
 
 
-def _is_index(folder: Path) -> bool:
-    return (folder / "index.json").is_file()
+def is_index(folder: StrPath) -> bool:
+    """Return whether a folder is that of an index."""
+    return (Path(folder) / "index.json").is_file()

@@ -6,12 +6,19 @@ import inspect
 import re
 from pathlib import Path
 
+import click
 import pytest
 
 import hashret
 from hashret.cli import main
 from hashret.data import SOURCES
+from hashret.index.rerank import CHOICES
+from hashret.models.backbone import GATES, RESIZES
+from hashret.near_duplicates.distances import DISTANCES
+from hashret.precision import FORMATS, RUNTIMES
 from hashret.results import Result, WasDict
+from hashret.search import TOGETHER
+from hashret.vectors import METRICS
 
 PACKAGE = Path(hashret.__file__).parent
 TOP = PACKAGE.parent
@@ -79,3 +86,41 @@ def test_help_lists_the_sources_of_the_registry():
     data = next(param for param in main.commands["train"].params if param.name == "data")
     _, text = data.get_help_record(main.make_context("hashret", ["train"], resilient_parsing=True))
     assert all(source.help in text for source in SOURCES.values())
+
+
+def options_of(command, context):
+    """All options of a command and its verbs, each with the context that it is shown in."""
+    for param in command.params:
+        if isinstance(param, click.Option):
+            yield param, context
+    for name, verb in getattr(command, "commands", {}).items():
+        yield from options_of(verb, click.Context(verb, parent=context, info_name=name))
+
+
+def test_help_says_of_every_option_what_it_takes():
+    shown = {}
+    for option, context in options_of(main, click.Context(main, info_name="hashret")):
+        shown[f"{context.command_path} {option.opts[-1]}"] = option.make_metavar(context)
+    assert {name for name, metavar in shown.items() if metavar == "TEXT"} == {
+        "hashret query --text",
+        "hashret report --title",
+    }
+
+
+@pytest.mark.parametrize(
+    ("verb", "option", "choices"),
+    [
+        ("query", "rerank_by", ("auto", *CHOICES)),
+        ("evaluate", "rerank_by", ("auto", *CHOICES)),
+        ("train", "gate", GATES),
+        ("train", "resize", RESIZES),
+        ("train", "metric", METRICS),
+        ("train", "runtime", ("auto", *RUNTIMES)),
+        ("train", "precision", FORMATS),
+        ("query", "together", TOGETHER),
+        ("duplicates", "by", (*DISTANCES, "details", "codes")),
+    ],
+)
+def test_choices_are_those_of_the_functions(verb, option, choices):
+    [found] = [param for param in main.commands[verb].params if param.name == option]
+    assert sorted(found.type.choices) == sorted(choices)

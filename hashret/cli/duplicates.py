@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 
 
 @main.command()
-@click.argument("index", metavar="[INDEX|PHOTOS]", required=False)
+@click.argument("named", metavar="[PHOTOS|INDEX]", required=False, expose_value=False, callback=shared.index_named)
+@shared.INDEX_FOLDER
 @click.option(
     "--radius", type=click.IntRange(0), help="bits that codes may differ in; default: a sixth, PHOTOS: 10 of 64"
 )
 @click.option(
     "--by",
+    type=click.Choice(["pixels", "features", "directions", "values", "details", "codes"]),
     help="of INDEX: pixels, features, directions, values or codes; of PHOTOS: details or codes; default: the first",
 )
 @click.option(
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
 def duplicates(
     index: str | None, as_json: bool, html: str | None, move_to: str | None, yes: bool, **options: Any
 ) -> None:
-    """Find groups of near-duplicates in INDEX, or among PHOTOS, and suggest which photograph of each to keep.
+    """Find groups of near-duplicates among PHOTOS, or in INDEX, and suggest which photograph of each to keep.
 
     PHOTOS are a folder, or other data as encode takes them; they need no index and no encoder. Copies of them are found
     though they were saved again, resized, turned by quarters, mirrored, made grey, brighter or darker, given a border,
@@ -77,7 +79,7 @@ def duplicates(
     \b
     Example: hashret duplicates photos --html duplicates.html
              hashret duplicates photos --move-to aside --yes
-             hashret duplicates index --move-to aside --yes && hashret remove index --gone --yes
+             hashret duplicates --move-to aside --yes && hashret remove --gone --yes
     """
     from ..near_duplicates.groups import duplicates, is_source
     from ..places import find_index
@@ -120,7 +122,7 @@ def _print_moves(moves: Iterable[Move]) -> None:
 
 
 @main.command()
-@click.argument("folder")
+@click.argument("folder", metavar="FOLDER")
 @shared.talk
 def restore(folder: str) -> None:
     """Move photographs that duplicates --move-to set aside in FOLDER back to where they were.

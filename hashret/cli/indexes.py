@@ -5,16 +5,54 @@ from __future__ import annotations
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from ..errors import HashretError
+from ..places import find_index, is_index, own_index
 from . import options as shared
 from .group import main
 from .output import tell
 
 
+def _codes_named(context: click.Context, _argument: click.Parameter, codes: tuple[str, ...]) -> None:
+    """Take folders of shards that are named without ``--codes``."""
+    if codes:
+        if context.get_parameter_source("codes") is ParameterSource.COMMANDLINE:
+            raise click.UsageError("folders of shards are named with --codes or without, not both ways", context)
+        context.params["codes"] = codes
+
+
+def _index_and_photos(context: click.Context, _argument: click.Parameter, named: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the photographs that are named, behind the index, or alone where ``--index`` names that or none does."""
+    from ..engines import is_engine
+
+    several = len(named) > 1
+    if context.params.get("index") is None and any(
+        is_index(name) or (several and (is_engine(name) or is_index(own_index(name)))) for name in named[:1]
+    ):
+        shared.name_index(context, named[0])
+        named = named[1:]
+    if not named:
+        raise click.UsageError("name photographs to add, as in hashret add photos", context)
+    return named
+
+
+def _index_and_engine(context: click.Context, _argument: click.Parameter, named: tuple[str, ...]) -> str:
+    """Return the engine that is named, behind the index or alone."""
+    if len(named) > 2:
+        raise click.UsageError(f"name an index and an engine at most, not also {named[2]}", context)
+    for index in named[:-1]:
+        shared.name_index(context, index)
+    return named[-1]
+
+
 @main.command("build-index")
-@click.option("--codes", multiple=True, default=("codes",), show_default=True, help="folder of shards, or codes:FILE")
-@click.option("--out", default="index", show_default=True, help="index folder to write")
+@click.argument("named", nargs=-1, metavar="[CODES]...", expose_value=False, callback=_codes_named)
+@click.option(
+    "--codes", multiple=True, metavar="CODES", default=("codes",), show_default=True, is_eager=True,
+    help="folder of shards, or codes:FILE; repeatable",
+)  # fmt: skip
+@click.option("--out", metavar="FOLDER", default="index", show_default=True, help="index folder to write")
 @click.option(
     "--bits", type=int, help="length of the codes, where the encoder was trained for several; default: longest"
 )
@@ -23,10 +61,10 @@ from .output import tell
 @shared.AS_JSON
 @shared.talk
 def build_index(as_json: bool, **options: Any) -> None:
-    """Build an index from folders of shards.
+    """Build an index from CODES, folders of shards as hashret encode writes them, or codes:FILE.
 
     \b
-    Example: hashret build-index --codes codes --out index
+    Example: hashret build-index codes --out index
     """
     from ..index import build_index
 
@@ -35,8 +73,8 @@ def build_index(as_json: bool, **options: Any) -> None:
 
 
 @main.command()
-@click.argument("index")
-@click.argument("photos", nargs=-1, required=True)
+@click.argument("photos", nargs=-1, metavar="[INDEX] PHOTOS...", callback=_index_and_photos)
+@shared.INDEX_FOLDER
 @shared.MODEL_OF_INDEX
 @shared.SPLIT
 @shared.EXCLUDE
@@ -47,14 +85,18 @@ def build_index(as_json: bool, **options: Any) -> None:
 @shared.MAX_PIXELS
 @shared.AS_JSON
 @shared.talk
-def add(index: str, photos: tuple[str, ...], as_json: bool, **options: Any) -> None:
-    """Encode PHOTOS (files, folders, data sources) and add those that are new to INDEX.
+def add(index: str | None, photos: tuple[str, ...], as_json: bool, **options: Any) -> None:
+    """Encode PHOTOS (files, folders, data sources) and add those that are new to an index.
+
+    The first of what is named is the index, where it is one, unless --index names it.
 
     \b
-    Example: hashret add index photos
+    Example: hashret add photos
+             hashret add --index ~/photos-index holidays/*.jpg
     """
     from ..search import add
 
+    index = str(find_index(index))
     report = add(index, photos, **options)
     counts = f"{report.encoded:,} photographs added"
     counts += f", {report.skipped:,} unreadable" if report.skipped else ""
@@ -63,8 +105,9 @@ def add(index: str, photos: tuple[str, ...], as_json: bool, **options: Any) -> N
 
 
 @main.command()
-@click.argument("index")
-@click.option("--id", "ids", multiple=True, type=shared.ID, help="id of a photograph; repeatable")
+@shared.INDEX_ARGUMENT
+@shared.INDEX_FOLDER
+@click.option("--id", "ids", multiple=True, metavar="ID", type=shared.ID, help="id of a photograph; repeatable")
 @click.option(
     "--path", "paths", multiple=True, metavar="PATTERN", help="path of a photograph, else pattern as 'trips/*'"
 )
@@ -72,15 +115,18 @@ def add(index: str, photos: tuple[str, ...], as_json: bool, **options: Any) -> N
 @click.option("--yes", is_flag=True, help="with --gone: also where more than a tenth of the index would go")
 @shared.AS_JSON
 @shared.talk
-def remove(index: str, ids: tuple[int, ...], paths: tuple[str, ...], gone: bool, yes: bool, as_json: bool) -> None:
-    """Remove photographs from INDEX by id or path. Other ids stay; the files are not touched.
+def remove(
+    index: str | None, ids: tuple[int, ...], paths: tuple[str, ...], gone: bool, yes: bool, as_json: bool
+) -> None:
+    """Remove photographs from an index by id or path. Other ids stay; the files are not touched.
 
     \b
-    Example: hashret remove index --path 'photos/blurred/*'
+    Example: hashret remove --path 'photos/blurred/*'
     """
     from ..engines import refuse_engine
     from ..index import remove
 
+    index = str(find_index(index))
     refuse_engine(index)
     if not ids and not paths and not gone:
         raise HashretError("say what to remove, with --id, --path or --gone")
@@ -89,20 +135,22 @@ def remove(index: str, ids: tuple[int, ...], paths: tuple[str, ...], gone: bool,
 
 
 @main.command()
-@click.argument("index")
+@shared.INDEX_ARGUMENT
+@shared.INDEX_FOLDER
 @shared.AS_JSON
 @shared.talk
-def compact(index: str, as_json: bool) -> None:
-    """Merge what was added to INDEX, and free the space of what was removed.
+def compact(index: str | None, as_json: bool) -> None:
+    """Merge what was added to an index, and free the space of what was removed.
 
     Searches go on meanwhile: for the background.
 
     \b
-    Example: hashret compact index &
+    Example: hashret compact &
     """
     from ..engines import refuse_engine
     from ..index import compact
 
+    index = str(find_index(index))
     refuse_engine(index)
     done = compact(index)
     line = f"{index}: {done.count:,} photographs, {done.bytes_before:,} -> {done.bytes_after:,} bytes"
@@ -110,26 +158,26 @@ def compact(index: str, as_json: bool) -> None:
 
 
 @main.command(cls=shared.ListedCommand, names=shared.engines)
-@click.argument("index")
-@click.argument("to", metavar="ENGINE")
+@click.argument("to", nargs=-1, metavar="[INDEX] ENGINE", required=True, callback=_index_and_engine)
+@shared.INDEX_FOLDER
 @click.option("--collection", metavar="NAME", help="collection or table, where ENGINE does not end in #NAME")
 @click.option("--approximate", is_flag=True, help="for many millions: an approximate index, whose recall is measured")
 @shared.OVERWRITE
 @shared.AS_JSON
 @shared.talk
-def export(as_json: bool, **options: Any) -> None:
-    """Copy INDEX into ENGINE, a database that others run.
+def export(index: str | None, as_json: bool, **options: Any) -> None:
+    """Copy an index into ENGINE, a database that others run.
 
     ENGINE is one of: {}. Run again after a kill, it goes on where it stopped. query, evaluate and serve search the copy
     by its name.
 
     \b
-    Example: hashret export index milvus:http://host:19530#photos
+    Example: hashret export milvus:http://host:19530#photos
              hashret query photo.jpg --index milvus:http://host:19530#photos
     """
     from ..engines import export
 
-    report = export(**options)
+    report = export(find_index(index), **options)
     recall = "" if report.recall is None else f", finds {report.recall:.2%} of the nearest 100"
     line = f"{report.address}: {report.count:,} photographs, {report.written:,} written now{recall}"
     tell(report, line, as_json)

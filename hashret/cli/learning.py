@@ -12,11 +12,16 @@ from .output import tell
 
 
 @main.command(cls=shared.WithOldNames, old_names={"--arch": "--backbone"})
-@click.option("--data", cls=shared.ListedOption, names=shared.sources, required=True, help="a folder, or: {}")
-@click.option("--out", default="model.safetensors", show_default=True, help="checkpoint to write")
-@click.option("--split", default="train", show_default=True, help="part of the data to learn from")
 @click.option(
-    "--method", cls=shared.ListedOption, names=shared.methods, default="auto", show_default=True,
+    "--data", metavar="DATA", cls=shared.ListedOption, names=shared.sources, required=True, help="a folder, or: {}"
+)
+@click.option("--out", metavar="FILE", default="model.safetensors", show_default=True, help="checkpoint to write")
+@click.option(
+    "--split", metavar="[train|database|test]", default="train", show_default=True,
+    help="part of the data to learn from, where they are split",
+)  # fmt: skip
+@click.option(
+    "--method", metavar="METHOD", cls=shared.ListedOption, names=shared.methods, default="auto", show_default=True,
     help="{}; hashret methods says more of them; auto: hashnet, or without labels itq",
 )  # fmt: skip
 @click.option(
@@ -27,17 +32,23 @@ from .output import tell
     help="code length, 8 to 256; or several, 12,24,48: the first bits of a code are then codes, too",
 )
 @click.option(
-    "--backbone", cls=shared.ListedOption, names=shared.backbones, default="auto", show_default=True,
+    "--backbone", metavar="BACKBONE", cls=shared.ListedOption, names=shared.backbones, default="auto",
+    show_default=True,
     help="{}, timm:NAME, clip:NAME, or package.module:function; hashret backbones says more of them; auto: vgg16 for "
     "the methods of the paper, else efficientnet_lite0",
 )  # fmt: skip
 @click.option(
-    "--weights", default="pretrained", show_default=True, help="pretrained, a .safetensors or .pth file, none"
-)
+    "--weights", metavar="[pretrained|FILE|none]", default="pretrained", show_default=True,
+    help="what the backbone starts from; FILE is a .safetensors or a .pth",
+)  # fmt: skip
 @click.option("--image-size", type=shared.POSITIVE, help="pixels a side; default: the backbone's own, mostly 224")
-@click.option("--resize", help="squeeze, crop (the middle) or pad photographs to squares; default: squeeze")
+@click.option(
+    "--resize", type=click.Choice(["squeeze", "crop", "pad"]),
+    help="how photographs become squares; crop takes the middle; default: the backbone's own, mostly squeeze",
+)  # fmt: skip
 @click.option(
     "--finetune",
+    metavar="[head|last:N|all]",
     default="head",
     show_default=True,
     help="head: the backbone frozen; last:N: all but its last N stages frozen; all: everything trains",
@@ -45,7 +56,10 @@ from .output import tell
 @click.option(
     "--width", type=shared.POSITIVE, help="nodes of the connected layers; default: 4096, or 2048 where pooled"
 )
-@click.option("--gate", default="unit", show_default=True, help="how CBAM's gates begin: unit, open or half")
+@click.option(
+    "--gate", type=click.Choice(["unit", "open", "half"]), default="unit", show_default=True,
+    help="how CBAM's gates begin",
+)  # fmt: skip
 @click.option("--dropout", type=click.FloatRange(0, 1, max_open=True), help="default: the method's own, else 0.5")
 @click.option("--epochs", type=int, help="default: the method's own, else 10")
 @click.option("--batch-size", type=int, default=128, show_default=True)
@@ -69,10 +83,14 @@ from .output import tell
 @click.option("--pairs", type=float, help="as --option pairs=VALUE")
 @click.option("--balance", type=float, help="as --option balance=VALUE")
 @click.option("--smoothing", type=float, help="as --option smoothing=VALUE")
-@click.option("--metric", default="cosine", show_default=True, help="of vectors: cosine or euclidean")
 @click.option(
-    "--augment", default="crop-flip", show_default=True, help="none, crop or crop-flip, with --finetune all or --views"
-)
+    "--metric", type=click.Choice(["cosine", "euclidean"]), default="cosine", show_default=True,
+    help="of vectors: what nearest means",
+)  # fmt: skip
+@click.option(
+    "--augment", type=click.Choice(["none", "crop", "crop-flip"]), default="crop-flip", show_default=True,
+    help="how photographs are changed at random, with --finetune all or --views",
+)  # fmt: skip
 @click.option(
     "--views",
     type=click.IntRange(0),
@@ -153,7 +171,7 @@ def backbones() -> None:
 @main.command(cls=shared.ListedCommand, names=shared.sources)
 @click.argument("data")
 @shared.MODEL
-@click.option("--out", default="codes", show_default=True, help="folder of shards to write")
+@click.option("--out", metavar="FOLDER", default="codes", show_default=True, help="folder of shards to write")
 @shared.SPLIT
 @shared.EXCLUDE
 @shared.INCLUDE
@@ -163,7 +181,10 @@ def backbones() -> None:
 @shared.RUNTIME
 @shared.CACHE
 @click.option("--fill-cache", is_flag=True, help="keep the convolution features for further encoders")
-@click.option("--vectors", help="what is kept of vectors: float32, float16 or none; default: as they came, or float32")
+@click.option(
+    "--vectors", type=click.Choice(["float32", "float16", "none"]),
+    help="what is kept of vectors to re-rank by; default: as they came, or float32",
+)  # fmt: skip
 @click.option("--features", is_flag=True, help="keep what the hash layer reads, too, for --rerank-by features")
 @shared.WORKERS
 @shared.MAX_PIXELS
@@ -190,8 +211,10 @@ def encode(as_json: bool, **options: Any) -> None:
 
 
 @main.command()
-@click.option("--out", default="hashret-demo", show_default=True, help="folder to leave everything in")
-@click.option("--bits", type=int, default=48, show_default=True)
+@click.option(
+    "--out", metavar="FOLDER", default="hashret-demo", show_default=True, help="folder to leave everything in"
+)
+@click.option("--bits", type=click.IntRange(8, 256), default=48, show_default=True, help="length of the codes")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @shared.DEVICE
 @shared.OVERWRITE

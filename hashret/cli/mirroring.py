@@ -15,11 +15,15 @@ from .output import say, tell
 
 @main.command()
 @click.argument("photos", default=".")
-@click.option("--index", help="folder of the index; default: .hashret/index in PHOTOS")
-@click.option("--model", help="checkpoint of the encoder; default: that of the index, or model.safetensors beside it")
+@click.option("--index", metavar="INDEX", help="folder of the index; default: .hashret/index in PHOTOS")
 @click.option(
-    "--weights", default="pretrained", show_default=True, help="of an encoder that is trained: as of hashret train"
-)
+    "--model", metavar="FILE",
+    help="checkpoint of the encoder; default: HASHRET_MODEL, that of the index, or model.safetensors beside it",
+)  # fmt: skip
+@click.option(
+    "--weights", metavar="[pretrained|FILE|none]", default="pretrained", show_default=True,
+    help="of an encoder that is trained: as of hashret train",
+)  # fmt: skip
 @shared.EXCLUDE
 @shared.INCLUDE
 @click.option("--yes", is_flag=True, help="take out what is gone also where it is more than a tenth of the index")
@@ -62,21 +66,24 @@ def _print(report: Any, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("index")
+@shared.INDEX_ARGUMENT
+@shared.INDEX_FOLDER
 @click.option("--root", required=True, metavar="FOLDER", help="where the photographs lie now")
 @shared.AS_JSON
 @shared.talk
-def relocate(index: str, root: str, as_json: bool) -> None:
-    """Tell INDEX that its photographs lie in another folder now. Nothing is encoded again.
+def relocate(index: str | None, root: str, as_json: bool) -> None:
+    """Tell an index that its photographs lie in another folder now. Nothing is encoded again.
 
     An index that hashret sync made needs this only where it and the photographs were moved apart. One that build-index
     made keeps whole paths, and afterwards paths from that folder on, so that hashret sync can take it over.
 
     \b
-    Example: hashret relocate ~/photos-index --root /media/disk/photos
+    Example: hashret relocate --index ~/photos-index --root /media/disk/photos
     """
     from ..index import relocate
+    from ..places import find_index
 
+    index = str(find_index(index))
     done = relocate(index, root)
     line = f"{index}: {done.count:,} photographs, {shown_path(done.before)} -> {shown_path(done.root)}"
     tell(done, line, as_json)

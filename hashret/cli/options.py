@@ -129,28 +129,47 @@ def by_name(_context: click.Context, option: click.Parameter, texts: tuple[str, 
     return {name: value for name, _, value in pairs}
 
 
+def index_named(context: click.Context, _argument: click.Parameter, index: str | None) -> None:
+    """Take an index that is named without ``--index``, as it may be where there is nothing else to name."""
+    if index is not None:
+        name_index(context, index)
+
+
+def name_index(context: click.Context, index: str) -> None:
+    """Take a name as that of the index. Raises click.UsageError where ``--index`` names one, too."""
+    if context.params.get("index") is not None:
+        raise click.UsageError(f"the index is named twice: {context.params['index']} and {index}", context)
+    context.params["index"] = index
+
+
 MODEL = click.option(
-    "--model", default="model.safetensors", show_default=True, envvar="HASHRET_MODEL", help="checkpoint of the encoder"
-)
-MODEL_OF_INDEX = click.option(
-    "--model", help="checkpoint of the encoder; default: HASHRET_MODEL, the one beside the index, or model.safetensors"
-)
-INDEX = click.option(
-    "--index", cls=ListedOption, names=engines,
-    help="index folder, or a collection, ENGINE#NAME, of an engine: {}; default: HASHRET_INDEX, index, or what hashret "
-    "sync made in this folder or one above",
+    "--model", metavar="FILE", default="model.safetensors", show_default=True, envvar="HASHRET_MODEL",
+    help="checkpoint of the encoder; HASHRET_MODEL names another default",
 )  # fmt: skip
+MODEL_OF_INDEX = click.option(
+    "--model", metavar="FILE",
+    help="checkpoint of the encoder; default: HASHRET_MODEL, the one beside the index, or model.safetensors",
+)  # fmt: skip
+_FOUND = "default: HASHRET_INDEX, index, or what hashret sync made in this folder or one above"
+INDEX = click.option(  # eager, so that its value is there when arguments are looked at
+    "--index", metavar="INDEX", cls=ListedOption, names=engines, is_eager=True,
+    help=f"index folder, or a collection, ENGINE#NAME, of an engine: {{}}; {_FOUND}",
+)  # fmt: skip
+INDEX_FOLDER = click.option("--index", metavar="INDEX", is_eager=True, help=f"index folder; {_FOUND}")
+INDEX_ARGUMENT = click.argument("named", metavar="[INDEX]", required=False, expose_value=False, callback=index_named)
 VALUES = click.option("--values", metavar="INDEX", help="with a collection: take values from the index it is a copy of")
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="print what was done as a JSON object")
 DEVICE = click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-SPLIT = click.option("--split", help="train, database or test, where the data are split")
+SPLIT = click.option("--split", metavar="[train|database|test]", help="part of the data, where they are split")
 OVERWRITE = click.option("--overwrite", is_flag=True, help="replace what is there")
 PRECISION = click.option("--precision", type=click.Choice(["bfloat16", "float32"]), help="default: what is fast here")
 RUNTIME = click.option(
     "--runtime", type=click.Choice(["auto", *RUNTIMES]), default="auto", show_default=True,
     help="what runs the backbone; auto: OpenVINO, where it is installed and the backbone gains by it",
 )  # fmt: skip
-CACHE = click.option("--cache", help="folder of feature caches; default: HASHRET_CACHE or ~/.cache/hashret")
+CACHE = click.option(
+    "--cache", metavar="FOLDER", help="folder of feature caches; default: HASHRET_CACHE or ~/.cache/hashret"
+)
 WORKERS = click.option("--workers", type=click.IntRange(0), help="decoding processes; default: one a core")
 MAX_PIXELS = click.option(
     "--max-pixels", type=click.IntRange(1), metavar="MEGAPIXELS", envvar="HASHRET_MAX_PIXELS", expose_value=False,
@@ -187,6 +206,8 @@ POSITIVE = click.IntRange(1)
 ID = click.IntRange(0, 2**63 - 1)
 RERANK_BY = click.option(
     "--rerank-by", default="auto", show_default=True,
+    # as hashret.index.rerank has them, whose import takes long
+    type=click.Choice(["auto", "directions", "values", "asymmetric", "features", "cosine", "euclidean"]),
     help="values; directions: of the logits; asymmetric: values against codes; features: before the hash layer; cosine "
     "or euclidean: of features or vectors; auto: directions, or as vectors that need no labels were encoded",
 )  # fmt: skip

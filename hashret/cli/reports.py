@@ -28,7 +28,7 @@ from .output import say
 @click.option("-k", multiple=True, type=int, default=(1, 10, 100), show_default=True, help="of precision@k; repeatable")
 @click.option("--topk", type=int, help="ranks that count for mAP, 0: all; default: the protocol's, else all")
 @click.option("--index-order", is_flag=True, help="also mAP with ties in the order of the index")
-@click.option("--protocol", help="name of the protocol to record")
+@click.option("--protocol", metavar="NAME", help="name of the protocol to record")
 @shared.VALUES
 @shared.DEVICE
 @click.option("--out", metavar="JSON", help="write the figures to a file, too")
@@ -51,10 +51,10 @@ def evaluate(bits: list[int] | None, **options: Any) -> None:
 
 @main.command()
 @click.argument("run", default=".")
-@click.option("--out", default="report.html", show_default=True, help="page to write")
-@click.option("--index", help="index folder, where it is not RUN/index")
-@click.option("--queries", help="folder of the queries' shards, where it is not RUN/codes-test")
-@click.option("--title", help="of the page; default: method, bits and data")
+@click.option("--out", metavar="HTML", default="report.html", show_default=True, help="page to write")
+@click.option("--index", metavar="INDEX", help="index folder, where it is not RUN/index")
+@click.option("--queries", metavar="FOLDER", help="folder of the queries' shards, where it is not RUN/codes-test")
+@click.option("--title", metavar="TEXT", help="of the page; default: method, bits and data")
 @shared.DEVICE
 @click.option("--json", "as_json", is_flag=True, help="print the figures as JSON, too")
 @shared.OVERWRITE
@@ -76,21 +76,24 @@ def report(as_json: bool, **options: Any) -> None:
 
 
 @main.command()
-@click.argument("path")
+@click.argument("path", required=False)
 @click.option("--json", "as_json", is_flag=True, help="as JSON")
 @click.option("--verify", is_flag=True, help="compare all files of an index with their checksums, however large it is")
 @shared.SPLIT
-def info(path: str, as_json: bool, verify: bool, split: str | None) -> None:
+def info(path: str | None, as_json: bool, verify: bool, split: str | None) -> None:
     """Describe a checkpoint, a folder of shards, a shard, an index, and say what of it was checked; or count the
     photographs of a folder or another data source, and name what is passed over in it.
+
+    Without PATH it is the index that query would search.
 
     \b
     Example: hashret info index
              hashret info list:photos.txt
     """
     from ..description import info
+    from ..places import find_index
 
-    found = info(path, verify or None, split=split).as_dict()
+    found = info(find_index() if path is None else path, verify or None, split=split).as_dict()
     if as_json:
         click.echo(to_json(found, indent=2))
         return

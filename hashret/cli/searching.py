@@ -23,7 +23,9 @@ from .output import say
 @shared.MODEL_OF_INDEX
 @click.option("--vector", "vectors", metavar="FILE", help="find what is nearest to these vectors instead: FILE[::NAME]")
 @click.option("--words", multiple=True, metavar="NAMES", help="find what has all of these classes: 'bear, snow'")
-@click.option("--text", multiple=True, help="find what this text says, of an encoder on a backbone clip:NAME")
+@click.option(
+    "--text", multiple=True, metavar="TEXT", help="find what this text says, of an encoder on a backbone clip:NAME"
+)
 @click.option("-k", type=int, default=10, show_default=True, help="answers a photograph")
 @click.option(
     "--candidates", type=int, help="nearest codes that are re-ranked; default: 1000, and all that tie with the nearest"
@@ -39,7 +41,7 @@ from .output import say
     metavar="WORD|PERCENT",
     help="leave out what is less similar: somewhat (25 %), similar (50 %), very (75 %), same (100 %), or a percentage",
 )
-@click.option("--label", multiple=True, help="search among this class only; repeatable")
+@click.option("--label", multiple=True, metavar="CLASS", help="search among this class only; repeatable")
 @click.option(
     "--path", multiple=True, metavar="PATTERN", help="search among these paths only, or by 'trips/*'; repeatable"
 )
@@ -145,8 +147,8 @@ def compare(as_json: bool, **options: Any) -> None:
 @main.command()
 @click.argument("photos", nargs=-1)
 @shared.MODEL_OF_INDEX
-@click.option("--out", default="explain.png", show_default=True, help="picture to write")
-@click.option("--index", help="draw the hits of this index, too")
+@click.option("--out", metavar="PNG", default="explain.png", show_default=True, help="picture to write")
+@click.option("--index", metavar="INDEX", help="draw the hits of this index, too")
 @click.option("-k", type=shared.POSITIVE, default=3, show_default=True, help="hits a photograph, with --index")
 @shared.EXCLUDE
 @shared.INCLUDE
@@ -195,10 +197,13 @@ def _photos(photos: Iterable[str], null: bool) -> list[str]:
 
 
 @main.command()
-@click.argument("index", required=False)
+@shared.INDEX_ARGUMENT
+@shared.INDEX
 @shared.MODEL_OF_INDEX
 @shared.VALUES
-@click.option("--host", default="127.0.0.1", show_default=True, help="address to listen at; 0.0.0.0 for all")
+@click.option(
+    "--host", metavar="ADDRESS", default="127.0.0.1", show_default=True, help="address to listen at; 0.0.0.0 for all"
+)
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 for a free one")
 @shared.DEVICE
 @click.option("--max-upload", type=shared.POSITIVE, default=20, show_default=True, help="megabytes of an upload")
@@ -207,12 +212,13 @@ def _photos(photos: Iterable[str], null: bool) -> list[str]:
 @click.option("--show-paths", is_flag=True, help="tell visitors whole paths, not from the folder of photographs on")
 @shared.talk
 def serve(**options: Any) -> None:
-    """Serve INDEX, a folder or a collection, to browsers and programs on this machine: a page, a JSON API, metrics.
+    """Serve an index to browsers and programs on this machine: a page, a JSON API, metrics.
 
-    INDEX is by default what HASHRET_INDEX names, index, or what hashret sync made in this folder or one above.
+    INDEX may also be named without --index.
 
     \b
-    Example: hashret serve index --model model.safetensors
+    Example: hashret serve
+             hashret serve --index ~/Pictures
     """
     from ..service import serve
 

@@ -35,7 +35,7 @@ from ..files import (
     write_json,
 )  # fmt: skip
 from ..labels import united
-from ..places import find_index
+from ..places import MAKE_ONE, find_index
 from ..results import Result, WasDict, WasInt, WasTuple
 from ..shards import COLUMNS, Array, ShardFolder, decode_path, encode_paths
 from .arrays import damaged
@@ -395,8 +395,10 @@ def relocate(index: StrPath, root: StrPath) -> Relocated:
         root: folder of the photographs.
 
     Raises:
-        HashretError: no photograph of the index is there.
+        HashretError: no such folder, or no photograph of the index in it.
     """
+    if not os.path.isdir(root):
+        raise HashretError(f"no such folder: {root}", hint="name the one that the photographs lie in now")
     with _changing(index) as (folder, meta):
         opened, whole = _opened(folder), os.path.abspath(root)
         before = opened.root or _common_folder(opened)
@@ -500,7 +502,7 @@ def _changing(index: StrPath) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Hold the index's lock: yields (folder, metadata); what no index.json names is removed before and after."""
     folder = Path(find_index(index))
     if not folder.is_dir():
-        raise HashretError(f"no index at {folder}", hint="build one with hashret build-index")
+        raise HashretError(f"no index at {folder}", hint=MAKE_ONE)
     read_meta(folder)
     try:
         with locked(folder):

@@ -23,6 +23,7 @@ from ..bits import MAX_BITS, MIN_BITS, MOST_BITS, Codes, Distances, Labels, Posi
 from ..errors import DamagedIndex, HashretError
 from ..files import StrPath, read_json
 from ..labels import renumbered
+from ..places import is_index
 from ..precision import PRECISIONS
 from ..records import checked, fields, list_of, one_of, or_none, table_of, text, whole
 from ..renamed import forwarding, old_attributes
@@ -33,6 +34,7 @@ from ..shards import (
     ShardFolder,
     decode_path,
     encode_paths,
+    is_shard_folder,
     unknown_column,
     unknown_columns,
 )
@@ -550,6 +552,9 @@ def segment_file() -> str:
 
 def read_meta(folder: StrPath) -> dict[str, Any]:
     """Return what `index.json` says. Raises HashretError where there is none, or it is of another format."""
+    if is_shard_folder(folder) and not is_index(folder):
+        hint = f"build an index of them with hashret build-index {folder}"
+        raise HashretError(f"{folder} is a folder of shards, and no index", hint=hint)
     meta = read_json(Path(folder) / "index.json", "index")
     version = meta.get("format", 0)
     checked(version, whole(), f"the format of the index {folder}")

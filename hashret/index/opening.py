@@ -7,6 +7,7 @@ from typing import Any
 
 from ..errors import HashretError
 from ..files import StrPath
+from ..places import MAKE_ONE
 from ..renamed import old_keywords
 from .arrays import damaged
 from .folder import Index, read_meta, root_of
@@ -36,7 +37,7 @@ def open_index(
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise HashretError(f"no index at {folder}", hint="build one with hashret build-index, or name one with --index")
+        raise HashretError(f"no index at {folder}", hint=MAKE_ONE)
     for attempt in range(_TRIES):
         meta = read_meta(folder)
         sizes = [file["bytes"] for segment in meta["segments"] for file in segment["files"].values()]

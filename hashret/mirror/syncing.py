@@ -27,16 +27,17 @@ from ..index.folder import SHARED, location_name
 from ..index.gone import large_share, out_of_reach
 from ..models.metadata import read_meta
 from ..opening import find_model
-from ..places import MODEL, own_index
+from ..places import MODEL, is_index, own_index
 from ..progress import takes_quiet
 from ..results import Result
-from ..shards import Array
+from ..shards import Array, is_shard_folder
 from .pending import Pending
 from .photographs import Memory, Seen, look
 from .plan import Indexed, Plan, make_plan
 
 _LOCK = "sync.lock"
 _TO_TRAIN = 5000  # photographs that an encoder is trained on
+_MANY = 500  # photographs from which on a faster way is worth to be named
 _SHARD = 256  # photographs that a kill loses at most, encoded
 _ROUNDS = 3  # of encoding, where photographs change meanwhile
 _SEGMENTS, _REMOVED = 16, 0.25  # pieces of an index, and fraction of it removed, from which on it is compacted
@@ -150,6 +151,8 @@ class _Sync:
         if index is not None:
             refuse_engine(index)
         self.folder = own_index(photos) if index is None else Path(index)
+        if is_shard_folder(self.folder) and not is_index(self.folder):
+            raise HashretError(f"{self.folder} is a folder of shards", hint="name another place with --index")
         self.model, self.weights, self.device, self.workers, self.dry_run = model, weights, device, workers, dry_run
         self.started = time.monotonic()
         self.trained, self.encoded = False, 0
@@ -221,7 +224,7 @@ class _Sync:
 
     def _open(self) -> Index | None:
         """Open the index; None where there is none."""
-        if not (self.folder / "index.json").exists():
+        if not is_index(self.folder):
             return None
         opened = open_index(self.folder, "cpu")
         hint = f"hashret relocate {self.folder} --root {self.root} tells it of that folder"
@@ -255,11 +258,15 @@ class _Sync:
 
     def _train(self, model: Path, files: Mapping[str, Seen]) -> None:
         """Train an encoder on some of the photographs."""
+        from ..models.encoder import pick_device
+        from ..models.openvino_runtime import has_openvino
         from ..training.start import train
 
         paths = sorted({seen.digest: path for path, seen in files.items()}.values())  # each content once
         chosen = np.random.default_rng(0).permutation(len(paths))[:_TO_TRAIN]
         _log.info("training an encoder on %s photographs: %s", f"{len(chosen):,}", model)
+        if len(chosen) > _MANY and not has_openvino() and pick_device(self.device).type == "cpu":
+            _log.info("pip install 'hashret[openvino]' makes this and encoding several times as fast on a CPU")
         train(
             self._source([paths[number] for number in sorted(chosen.tolist())]), model, weights=self.weights,
             device=self.device, workers=self.workers, cache=self._cache(),

@@ -117,7 +117,7 @@ def read_meta(path: StrPath) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        hint = "train one with hashret train, or name one with --model"
+        hint = "make one with hashret sync PHOTOS or hashret train, or name one with --model"
         raise HashretError(f"no checkpoint at {path}", hint=hint)
     try:
         with utf8_path(path) as name, safe_open(name, "np") as file:

@@ -93,7 +93,7 @@ def _read(path: Path) -> dict[str, Tensor]:
                 return load_file(name)
         with warnings.catch_warnings(action="ignore"):  # of torch, about what kind of file it is
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:  # torch's own words advise to run what is in the file
+    except (pickle.UnpicklingError, LookupError):  # whose own words advise to run what is in the file, or are a number
         raise HashretError(f"cannot read the weights {path}: they are damaged, or hold anything but tensors") from None
     except Exception as error:  # torch's unpickler fails on damaged files in many ways
         raise HashretError(f"cannot read the weights {path}: {(str(error) or repr(error)).splitlines()[0]}") from None

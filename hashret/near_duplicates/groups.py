@@ -220,6 +220,10 @@ def _compared(
     if not is_source(index):
         if given := [name for name, value in chosen.items() if value not in (None, ())]:
             raise HashretError(f"{given[0]} goes with photographs, and {index} is an index, or is not there")
+        if not os.path.isdir(index):
+            raise HashretError(
+                f"no photographs and no index at {index}", hint="name a folder of photographs, or an index"
+            )
         return indexed.IndexedPhotographs(index, radius, by, distance)
     photographs.criterion(radius, by, distance)  # before many are read
     exclude, include = chosen["exclude"], chosen["include"]

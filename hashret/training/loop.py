@@ -197,6 +197,8 @@ class TrainingRun:
     def _fit_head(self, head: Head, method: Method, x: Tensor, labels: Labels | None) -> None:
         """Call the method's fit, and say in one line where the photographs are too few or too similar for it."""
         if float(x.std(dim=0, correction=0).max()) < _SAME:
+            if len(x) == 1:
+                raise HashretError("an encoder learns from several photographs, and this is one", hint="take more")
             raise HashretError(f"the {len(x):,} train images all look the same to the convolutions", hint="take others")
         try:
             method.fit(head, x, labels, self.settings.seed)

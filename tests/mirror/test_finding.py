@@ -5,7 +5,8 @@ import shutil
 
 import pytest
 from click.testing import CliRunner
-from conftest import make_model, make_photos
+from conftest import make_model, make_photo, make_photos
+from numpy.random import default_rng
 
 import hashret
 from hashret.cli import main
@@ -43,6 +44,41 @@ def test_verbs_find_the_index_from_a_folder_below(photos):
     assert len(hashret.query(["00.png"], photos)[0].hits) == 10  # a folder with an index of its own
 
 
+@pytest.mark.parametrize(
+    ("verb", "rest"),
+    [
+        ("add", ["{new}"]), ("remove", ["--id", "0"]), ("compact", []), ("relocate", ["--root", "{others}"]),
+        ("duplicates", ["--by", "codes"]),
+    ],
+)  # fmt: skip
+def test_every_verb_takes_the_index_alike(verb, rest, photos, tmp_path, monkeypatch):
+    shutil.copytree(photos, tmp_path / "others", ignore=shutil.ignore_patterns(".hashret"))
+    places = {"new": make_photo(tmp_path / "new.png", "red", default_rng(5)), "others": tmp_path / "others"}
+    rest = [word.format(**places) for word in rest]
+    outcomes = set()
+    for way in ("option", "argument", "variable", "found"):
+        index = tmp_path / way / "index"
+        shutil.copytree(photos / ".hashret", index.parent)
+        hashret.relocate(index, photos)
+        monkeypatch.chdir(index.parent if way == "found" else photos / "red")
+        named = {"option": ["--index", index], "argument": [index]}.get(way, [])
+        if way == "variable":
+            monkeypatch.setenv("HASHRET_INDEX", str(index))
+        done = run(verb, *named, *rest)
+        monkeypatch.delenv("HASHRET_INDEX", raising=False)
+        assert done.exit_code == 0, (way, done.output)
+        opened = hashret.open_index(index)
+        outcomes.add((len(opened), opened.root))
+    assert len(outcomes) == 1
+    assert outcomes != {(9, str(photos))} or verb in ("compact", "duplicates")
+    own = hashret.open_index(photos / ".hashret" / "index")
+    assert (len(own), own.root) == (9, str(photos))  # which would be found from there, if none were named
+
+
+def test_info_is_of_the_index_that_is_found(photos):
+    assert run("info").stdout == run("info", photos / ".hashret" / "index").stdout
+
+
 def test_what_is_named_or_nearer_comes_first(photos, tmp_path, monkeypatch):
     monkeypatch.setenv("HASHRET_INDEX", "elsewhere")
     assert find_index() == "elsewhere"
@@ -56,7 +92,7 @@ def test_what_is_named_or_nearer_comes_first(photos, tmp_path, monkeypatch):
     assert find_index("milvus:http://host:19530#photos") == "milvus:http://host:19530#photos"
     monkeypatch.chdir(tmp_path)
     assert find_index() == "index"
-    assert "no index at index" in run("duplicates").stderr
+    assert "no photographs and no index at index" in run("duplicates").stderr
 
 
 def test_the_encoder_of_an_index_comes_before_another(photos, model, monkeypatch, tmp_path):

@@ -274,7 +274,7 @@ def test_gone_photographs_are_not_removed_where_all_are(place):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--by", "colours"], "by pixels, features, directions, values, codes, not by colours"),
+        (["--by", "colours"], "'colours' is not one of 'pixels', 'features', 'directions'"),
         (["--by", "codes", "--distance", 1], "--distance goes with another --by than codes"),
         (["--yes"], "--yes goes with --move-to"),
         (["--html", "photo.png"], "should end in .html"),
