@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from ..models.weights import load_backbone
 from ..progress import takes_quiet
 from ..renamed import old_keywords
 from ..vectors import check_metric
+from .cpu import fast_training
 from .feed import FeatureFeed, Feed, ImageFeed, ViewFeed
 from .loop import TrainingRun
 from .settings import Settings, TrainReport
@@ -263,7 +265,8 @@ def train(
     trainer.shorter = [
         method_class(length, seed, method_class.choose(given, length, several_labels)) for length in lengths[:-1]
     ]
-    return run.train(net, trained, trainer, source, feed)
+    with fast_training(trained) if torch_device.type == "cpu" else nullcontext():
+        return run.train(net, trained, trainer, source, feed)
 
 
 def _trained_stages(finetune: str) -> int | None:
