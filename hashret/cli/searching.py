@@ -12,6 +12,7 @@ import click
 
 from ..errors import HashretError
 from ..names import names_in, shown_path, to_json
+from ..progress import is_quiet
 from . import options as shared
 from .group import main
 from .output import say
@@ -107,8 +108,11 @@ def query(
     else:
         for path, hits in results:
             click.echo((f"{shown_path(path)}\n" if len(results) > 1 else "") + table(hits))
+    found = sum(len(answer.hits) for answer in results)
+    held = f"{_counted(found, 'hit')} of {_counted(len(results), 'query', 'queries')}"
     if grid:
         pictures.grid(results, grid, pictured=not (words or text))
+        _tell_of(grid, held)
     if opened and html is None:
         html = os.path.join(tempfile.mkdtemp(prefix="hashret-"), "hits.html")
     if html:
@@ -118,10 +122,23 @@ def query(
             from ..explanation import explain_results  # and torch
 
             explained = explain_results(results, searcher.encoder)
-        pages.results_page(results, html, explained=explained, pictured=not (words or text))
+        facts = {"searched": f"{len(searcher.index):,} photographs"}
+        pages.results_page(
+            results, html, facts=facts, explained=explained, pictured=not (words or text), unreadable=unreadable
+        )
+        _tell_of(html, f"{held}, opened" if opened else held)
     if opened and html:
-        say(f"{html}: opened", err=True)
         click.launch(html)
+
+
+def _counted(number: int, one: str, many: str = "") -> str:
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
+
+
+def _tell_of(file: str, held: str) -> None:
+    """Say what was written, beside what is printed for other programs."""
+    if not is_quiet():
+        say(f"{file}: {held}", err=True)
 
 
 @main.command()

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..data.images import UnreadableImage
 from ..files import StrPath, atomic
 from ..names import shown, shown_path
 from ..progress import Progress
 from . import heatmaps
 from .pictures import TILE, letterbox, open_small, thumbnail
-from .text import distances, size
+from .text import distances, no_hits, similar, size
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -45,7 +47,10 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = (shown_path, end_of_path, distances, data_uri, picture, size, file_uri)
+    filters = (
+        shown_path, end_of_path, file_name, distances, data_uri, picture, similar, size, file_uri,
+        file_uri_or_none, picture_or_reason,
+    )  # fmt: skip
     jinja.filters |= {function.__name__: function for function in filters}
     jinja.globals |= {"maps": maps, "scale": heatmaps.scale, "span": heatmaps.span}
     return jinja
@@ -61,6 +66,11 @@ def end_of_path(path: StrPath) -> str:
     return "/".join(Path(path).parts[-2:])
 
 
+def file_name(path: StrPath) -> str:
+    """Return the name of a file, or of the member of one."""
+    return os.path.basename(str(path))
+
+
 def write_page(out: StrPath, template: str, **context: object) -> None:
     """Render a template of `hashret/rendering/templates/` into a file, which is whole or not there at all."""
     text = environment().get_template(template).render(**context)
@@ -71,6 +81,14 @@ def write_page(out: StrPath, template: str, **context: object) -> None:
 def picture(path: StrPath, size: int = TILE) -> str:
     """Return the ``src`` of a photograph's `thumbnail`, ``size`` pixels a side."""
     return data_uri(thumbnail(path, size))
+
+
+def picture_or_reason(path: StrPath, size: int = TILE) -> tuple[str | None, str]:
+    """Return the same and "", or None and why there is none: the photograph is missing, or cannot be read."""
+    try:
+        return data_uri(letterbox(open_small(path, size))), ""
+    except UnreadableImage as error:
+        return None, str(error)
 
 
 def data_uri(image: Image) -> str:
@@ -84,6 +102,11 @@ def data_uri(image: Image) -> str:
 def file_uri(path: StrPath) -> str:
     """Return a link to a photograph on this machine."""
     return str(path) if "://" in str(path) else Path(path).absolute().as_uri()
+
+
+def file_uri_or_none(path: StrPath) -> str | None:
+    """Return the same, but None for a photograph that is no file of its own, as the member of an archive."""
+    return file_uri(path) if "://" in str(path) or os.path.isfile(path) else None
 
 
 def duplicates_page(
@@ -129,8 +152,9 @@ def results_page(
     explained: Sequence[Explanation] | None = None,
     *,
     pictured: bool = True,
+    unreadable: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a page of queries and hits.
+    """Write a page of queries and hits, whose pictures link to their files. What is missing is named.
 
     Args:
         results: pairs of a query's path and its hits, as `hashret.search.query` returns them.
@@ -139,15 +163,20 @@ def results_page(
         truth: labels of the queries, in their order. Hits of the query's label get a green frame, others a red one.
         explained: an `hashret.explanation.Explanation` of each query, whose maps the page then shows on demand.
         pictured: whether queries are photographs, and not words.
+        unreadable: reasons why queries have no answer, by their paths.
     """
-    queries: list[tuple[str, str | None, Attribution | None, list[tuple[Hit, Attribution | None]]]] = []
+    queries: list[tuple[str, str | None, Attribution | None, list[tuple[Hit, Attribution | None]], str]] = []
     for number, (path, hits) in enumerate(results):
         label = truth[number] if truth else None
+        nothing = "" if hits else no_hits(hits)
         if explained:
-            queries.append((path, label, explained[number].attribution, list(explained[number].hits)))
+            queries.append((path, label, explained[number].attribution, list(explained[number].hits), nothing))
         else:
-            queries.append((path, label, None, [(hit, None) for hit in hits]))
+            queries.append((path, label, None, [(hit, None) for hit in hits], nothing))
     kinds = ["cells"] if explained else []
     if explained and explained[0].attribution.spatial is not None:
         kinds.append("gate")
-    write_page(out, "results.html", title=title, facts=facts or {}, rows=queries, kinds=kinds, pictured=pictured)
+    write_page(
+        out, "results.html", title=title, facts=facts or {}, rows=queries, kinds=kinds, pictured=pictured,
+        unreadable=unreadable or {},
+    )  # fmt: skip

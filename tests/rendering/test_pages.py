@@ -15,10 +15,11 @@ def test_page_is_self_contained_and_escaped(photos, index_folder, model, tmp_pat
     facts = {"mAP": "0.9 < 1"}
     results_page([(path, [*hits, evil])], tmp_path / "page.html", "a & b", facts, truth=["red"])
     text = (tmp_path / "page.html").read_text()
-    assert text.count("data:image/webp;base64,") == 8
-    assert not re.search(r'(src|href)="(?!data:)', text)
+    assert text.count("data:image/webp;base64,") == 7
+    assert not re.search(r'src="(?!data:)|href="(?!file:)', text)
     assert "<script" not in text
     assert "&lt;b&gt;bold" in text
+    assert "&lt;script&gt;.png: no such file" in text
     assert "0.9 &lt; 1" in text
     assert "<title>a &amp; b</title>" in text
 
@@ -32,7 +33,7 @@ def test_a_page_with_maps(photos, index_folder, model, tmp_path, attention):
     results_page(results, tmp_path / "page.html", explained=explained)
     text = (tmp_path / "page.html").read_text()
     assert "<script" not in text
-    assert not re.search(r'(src|href)="(?!data:)', text)
+    assert not re.search(r'src="(?!data:)|href="(?!file:|#)', text)
     assert text.count('class="map cells"') == 8  # two queries, six hits that are there
     assert text.count('class="map gate"') == text.count(">gate ") == (8 if attention else 0)
     assert len(re.findall('type="radio"', text)) == (3 if attention else 2)
