@@ -198,12 +198,39 @@ def run(options, spec):
                 "threads": threads, "seconds": seconds, "peak_memory_mb": peak_memory(),
                 "training": {key: training[key] for key in keep}, "metrics": metrics,
                 "map_at_1000": at_1000.hamming.map, "all_by_directions": directions,
+                "bits_used": bits_used(work / "database", work / "test", length),
             },
             options.results,
         )  # fmt: skip
     if not options.keep:
         shutil.rmtree(work)
     return f"{name}: mAP {', '.join(maps)}, {sum(seconds.values()):.0f} s"
+
+
+def bits_used(database, queries, bits):
+    """What the bits of codes are worth: how many uncorrelated ones vary as much, and the mAP of a half of them.
+
+    ``effective`` is the participation ratio, see `BitStatistics`; ``half_map`` the mAP@all of every second bit, and of
+    the others, expected over ties.
+    """
+    import numpy as np
+
+    from hashret.bits import pack, unpack
+    from hashret.metrics import average_precision, count_by_distance
+    from hashret.reporting.bits import bit_statistics
+    from hashret.shards import ShardFolder
+
+    items, asked = (ShardFolder(folder).load().shortened(bits) for folder in (database, queries))
+    statistics = bit_statistics(items.codes, bits, items.labels)
+    halves = []
+    for first in (0, 1):
+        xq, xb = (pack(unpack(shard.codes, bits)[:, first::2]) for shard in (asked, items))
+        counts = count_by_distance(xq, xb, asked.labels, items.labels, len(np.arange(first, bits, 2)))
+        halves.append(float(average_precision(counts).mean()))
+    return {
+        "effective": round(statistics.effective, 2), "distinct": statistics.distinct,
+        "rare": len(statistics.rare), "copies": len(statistics.copies), "half_map": halves,
+    }  # fmt: skip
 
 
 def peak_memory():
