@@ -1,9 +1,11 @@
 """Pictures of the page of `hashret serve` in each of its states, driven by Playwright in Debian's Chromium.
 
-    python tools/screenshot_service.py --run runs/224 --photos data/test/horse/A.png data/test/ship/B.png ...
+    hashret train --data cifar10-1:data --method am-vggh+ --backbone efficientnet_lite0    # in a folder run/
+    hashret encode cifar10-1:data --split train && hashret build-index
+    python tools/screenshot_service.py --run run --photos data/test/bird/A.png data/test/bird/B.png data/test/ship/C.png
 
-The folder holds model.safetensors and index/, of an encoder with attention that knows classes. Writes the pictures of
-docs/serve.md; with --every FOLDER, all states at 390 and 1280 pixels in light and dark there instead, to look at.
+Writes the pictures of docs/serve.md, of which the first two photographs should show one thing; with --every FOLDER, all
+states at 390 and 1280 pixels in light and dark there instead, to look at.
 """
 
 from __future__ import annotations
@@ -21,16 +23,24 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-SIZES = {1280: (1280, 800, 1), 390: (390, 780, 1.5)}
+SIZES = {1280: (1280, 760), 390: (390, 700)}
 DOCUMENTED = {  # of each picture of the docs: state, width and colours
-    "serve": ("details", 1280, "light"),
-    "serve-answer": ("answer", 1280, "light"),
-    "serve-several": ("several", 1280, "light"),
+    "serve": ("answer", 1280, "light"),
+    "serve-details": ("details", 1280, "light"),
+    "serve-several": ("several", 1280, "dark"),
     "serve-large": ("large", 1280, "dark"),
-    "serve-phone": ("answer", 390, "light"),
+    "serve-phone-start": ("start", 390, "light"),
+    "serve-phone-answer": ("answer", 390, "dark"),
+    "serve-phone-together": ("together", 390, "light"),
     "serve-phone-words": ("words", 390, "dark"),
     "serve-phone-nothing": ("nothing", 390, "light"),
-    "serve-phone-wrong": ("wrong", 390, "light"),
+    "serve-phone-missing": ("missing", 390, "dark"),
+    "serve-phone-some-wrong": ("some_wrong", 390, "light"),
+    "serve-phone-wrong": ("wrong", 390, "dark"),
+    "serve-phone-too-large": ("too_large", 390, "light"),
+    "serve-phone-gone": ("gone", 390, "dark"),
+    "serve-phone-empty": ("empty", 390, "light"),
+    "serve-phone-large": ("large", 390, "dark"),
 }
 
 
@@ -53,15 +63,15 @@ def details(page, photos):
 
 
 def several(page, photos):
-    """Several photographs, of which the second one's answer is looked at."""
+    """Several photographs, of which the third one's answer is looked at."""
     upload(page, photos)
-    page.locator(".one").nth(1).click()
+    page.locator(".choice").nth(2).click()
 
 
 def together(page, photos):
     """Several photographs as one query."""
-    upload(page, photos)
-    page.locator(".one.all").click()
+    upload(page, photos[:2])
+    page.locator(".choice.all").click()
 
 
 def words(page, _):
@@ -97,7 +107,7 @@ def some_wrong(page, photos):
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "letter.png").write_text("not a picture")
         page.set_input_files("#file", [*photos[:2], Path(folder) / "letter.png"])
-        page.wait_for_selector(".one.bad")
+        page.wait_for_selector(".choice.bad")
 
 
 def too_large(page, _):
@@ -178,13 +188,10 @@ def service(run):
 
 
 def picture(browser, address, photos, state, width, colours):
-    wide, high, scale = SIZES[width]
+    wide, high = SIZES[width]
     page = browser.new_page(
-        viewport={"width": wide, "height": high},
-        device_scale_factor=scale,
-        color_scheme=colours,
-        reduced_motion="reduce",
-    )
+        viewport={"width": wide, "height": high}, color_scheme=colours, reduced_motion="reduce"
+    )  # fmt: skip
     page.goto(address)
     page.wait_for_selector(".hit")
     STATES[state](page, photos)
@@ -218,7 +225,7 @@ def main():
             if options.every:
                 taken.save(options.every / f"{name}.png")
             else:
-                taken.save(DOCS / f"{name}.webp", quality=80, method=6)
+                taken.save(DOCS / f"{name}.webp", quality=75, method=6)
 
 
 if __name__ == "__main__":

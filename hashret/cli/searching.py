@@ -123,6 +123,8 @@ def query(
 
             explained = explain_results(results, searcher.encoder)
         facts = {"searched": f"{len(searcher.index):,} photographs"}
+        if options["together"]:
+            facts["asked"] = f"{_counted(len(files), 'photograph')} as one query, by their {options['together']}"
         pages.results_page(
             results, html, facts=facts, explained=explained, pictured=not (words or text), unreadable=unreadable
         )

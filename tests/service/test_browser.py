@@ -297,6 +297,12 @@ def test_a_plain_hit_is_shown_large(page, photos):
         page.keyboard.press("ArrowLeft")
     assert page.locator("#keep").get_attribute("href") == f"/api/items/{order[0]}/file"
     assert page.locator("#previous").is_disabled()
+    page.keyboard.press("ArrowRight")
+    page.locator("#previous").click()  # which is of no use then, and loses the focus
+    assert page.locator("#previous").is_disabled()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowLeft")
+    assert page.locator("#keep").get_attribute("href") == f"/api/items/{order[0]}/file"
     with page.expect_download() as kept:
         page.locator("#keep").click()
     assert kept.value.suggested_filename == page.locator("#large-name").inner_text()
@@ -349,12 +355,12 @@ def test_several_photographs_have_an_answer_each_and_one_together(page, photos, 
     several(page, files)
     assert page.locator("#several-note").inner_text() == "3 photographs, an answer each"
     assert ids(page) == found_for(page, searcher, files[0])
-    page.locator(".one input").first.focus()
+    page.locator(".choice input").first.focus()
     for file in files[1:]:  # by the keyboard
         after(page, lambda: page.keyboard.press("ArrowRight"))
         assert ids(page) == found_for(page, searcher, file)
-    assert page.locator(".one input").nth(2).is_checked()
-    after(page, lambda: page.locator(".one.all").click())
+    assert page.locator(".choice input").nth(2).is_checked()
+    after(page, lambda: page.locator(".choice.all").click())
     together = searcher.search_together(files, 20)
     assert ids(page) == [str(hit.id) for hit in together]
     assert page.locator("#caption").inner_text() == "3 photographs together"
@@ -375,13 +381,13 @@ def test_of_several_those_that_are_no_photographs_are_named(page, photos, tmp_pa
         (tmp_path / name).write_text("not a picture")
     good = [photos / "test" / colour / "03.png" for colour in ("red", "green")]
     several(page, [tmp_path / "notes.png", *good, tmp_path / "more.png"])
-    page.wait_for_selector(".one.bad >> nth=1")
+    page.wait_for_selector(".choice.bad >> nth=1")
     line = page.locator("#error").inner_text()
     assert re.fullmatch(r"notes\.png cannot be read: not an image.*; nor can more\.png be searched by", line)
     assert page.locator("#caption").inner_text() == "03.png"  # that of the first that can be read
-    assert page.locator(".one input").nth(1).is_checked()
+    assert page.locator(".choice input").nth(1).is_checked()
     assert len(shown(page)) == 20
-    after(page, lambda: page.locator(".one.all").click())
+    after(page, lambda: page.locator(".choice.all").click())
     assert len(shown(page)) == 20
 
 
@@ -390,7 +396,7 @@ def test_none_of_several_is_a_photograph(page, tmp_path):
     for name in ("notes.png", "more.png"):
         (tmp_path / name).write_text("not a picture")
     several(page, [tmp_path / "notes.png", tmp_path / "more.png"])
-    page.locator(".one.all").click()
+    page.locator(".choice.all").click()
     page.wait_for_selector("#error:has-text('None of these photographs can be read.')")
     assert ids(page) == []
 
@@ -502,6 +508,37 @@ def test_an_empty_index(browser, index_folder, model, photos, tmp_path):
         page.close()
 
 
+def test_a_slow_search_says_that_it_goes_on(page, photos):
+    upload(page, photos / "test" / "red" / "01.png")
+    going = threading.Event()
+
+    def slowly(route):
+        page.wait_for_selector("#status:has-text('Searching…')")
+        going.set()
+        route.continue_()
+
+    page.route("**/query*", slowly)
+    after(page, lambda: page.locator(".hit").nth(1).click())
+    assert going.is_set()
+    page.wait_for_selector("#status:not(:has-text('Searching'))")
+
+
+def test_of_many_files_some_are_taken(page, photos):
+    """A hundred, and the strip says so; here the page is told to take two."""
+    page.route("**/page.js", lambda route: route.fulfill(body=fewer(route), content_type="text/javascript"))
+    page.reload()
+    page.wait_for_selector(".hit")
+    several(page, [photos / "test" / "red" / f"{number:02d}.png" for number in range(4)])
+    page.wait_for_selector("#several-note:has-text('The first 2 of 4 photographs, an answer each')")
+    assert page.locator(".choice").count() == 3
+
+
+def fewer(route):
+    text = route.fetch().text()
+    assert text.count("const MOST = 100;") == 1
+    return text.replace("const MOST = 100;", "const MOST = 2;")
+
+
 CONTRAST = """(selectors) => {
   const numbers = (colour) => colour.match(/[\\d.]+/g).map(Number);
   const light = ([r, g, b]) => [r, g, b].map((part) => part / 255)
@@ -526,9 +563,9 @@ def test_text_is_legible(page, photos, tmp_path, colours):
     page.emulate_media(color_scheme=colours)
     (tmp_path / "notes.png").write_text("not a picture")
     several(page, [photos / "test" / "red" / "01.png", tmp_path / "notes.png"])
-    page.wait_for_selector(".one.bad")
+    page.wait_for_selector(".choice.bad")
     names = ["#status", "#error", "#expert", "#about", "#hits .label", "#hits .distances", "#choose", "#several-note",
-             "#bits-note", ".one.all span", "#times dd", "#k-shown", "#least", ".slider"]  # fmt: skip
+             "#bits-note", ".choice.all span", "#times dd", "#k-shown", "#least", ".slider"]  # fmt: skip
     contrast = page.evaluate(CONTRAST, names)
     assert {name: round(ratio, 1) for name, ratio in contrast.items() if ratio < 4.5} == {}
 

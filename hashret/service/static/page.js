@@ -4,6 +4,7 @@ const $ = (id) => document.getElementById(id);
 const STAGES = [["decode", "decoding"], ["encode", "encoding"], ["hamming", "Hamming"], ["rerank", "re-rank"]];
 const CANDIDATES = 1000; // shown until there is an answer
 const QUIET_MS = 120; // a slider at rest
+const SLOW_MS = 400; // until a search is said to go on
 const MOST = 100; // photographs at once
 const AT_ONCE = 4; // of these on their way
 
@@ -90,6 +91,7 @@ async function ask() {
   asking?.abort();
   const mine = (asking = new AbortController()), asked = query;
   $("hits").classList.add("waiting");
+  const slow = setTimeout(() => asking === mine && ($("status").textContent = "Searching…"), SLOW_MS);
   try {
     const found = await send(asked, mine.signal);
     if (asking !== mine) return;
@@ -98,9 +100,12 @@ async function ask() {
     draw();
   } catch (error) {
     if (error.name === "AbortError" || asking !== mine) return;
-    if (answered !== asked) clear(); // what is drawn answers something else
+    if (answered === asked) drawHits();
+    else clear(); // what is drawn answers something else
     complain(asked.trouble ? troubles(asked) : error instanceof Refused ? error.message : String(error));
     $("again").hidden = !(error instanceof Away);
+  } finally {
+    clearTimeout(slow);
   }
   $("hits").classList.remove("waiting");
 }
@@ -254,7 +259,9 @@ function showSeveral() {
   $("several").hidden = !group;
   if (!group) return;
   const taken = group.left ? `The first ${group.photos.length} of ${group.photos.length + group.left} photographs` : `${group.photos.length} photographs`;
-  $("several-note").textContent = query.together ? `${taken} as one query: what they have in common` : `${taken}, an answer each`;
+  const read = group.photos.filter((photo) => photo.values || photo.trouble).length;
+  if (read < group.photos.length) $("several-note").textContent = `${taken}, ${read} read so far`;
+  else $("several-note").textContent = query.together ? `${taken} as one query: what they have in common` : `${taken}, an answer each`;
   const choices = [...group.photos, group.all];
   if ($("several").of !== group) {
     $("several").of = group;
@@ -567,7 +574,8 @@ function listen() {
   });
   $("large").addEventListener("click", (event) => event.target === $("large") && $("large").close());
   $("large").addEventListener("close", () => enlarged.querySelector("button").focus());
-  $("large").addEventListener("keydown", (event) => {
+  addEventListener("keydown", (event) => { // wherever the focus is: a button that is no longer of use has lost it
+    if (!$("large").open) return;
     if (event.key === "ArrowLeft") turn(enlarged.previousElementSibling);
     if (event.key === "ArrowRight") turn(enlarged.nextElementSibling);
   });
