@@ -9,6 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..engines import EngineError, is_engine, shown
 from ..engines.collection import Collection
 from ..errors import HashretError
@@ -169,5 +171,13 @@ class LiveIndex:
                     f"the index {shown(self.index)} was built by another encoder than {self.model}",
                     hint="name its own with --model",
                 )
-            encoder = load_encoder(self.model, self.device, index.meta["precision"]).shortened(index.bits)
+            encoder = _warm(load_encoder(self.model, self.device, index.meta["precision"]).shortened(index.bits))
         return Snapshot(index, encoder, self.show_paths)
+
+
+def _warm(encoder: Encoder) -> Encoder:
+    """Encode a black picture, so that the first visitor does not wait for what is set up then; return the encoder."""
+    if not encoder.vector_width:
+        size = encoder.image_size
+        encoder.outputs(encoder.backbone(np.zeros((1, 3, size, size), np.uint8)))
+    return encoder

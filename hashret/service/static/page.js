@@ -295,6 +295,7 @@ function draw() {
   const asked = answer.query;
   if (query.item !== undefined) $("caption").textContent = shown([asked.label, asked.name].filter(Boolean).join(" · "));
   query.maps ??= query.first?.maps;
+  showSeveral();
   $("looks").hidden = !about.encoder || Boolean(query.words) || Boolean(query.together);
   $("gate-look").hidden = !about.encoder?.attention;
   $("details").hidden = false;
@@ -357,7 +358,7 @@ function drawHits() {
   const within = farthest ? `all within ${bits(farthest)}` : "all with the query's code";
   const cut = answer.ties_cut && order() === "hits" ? "; others as near were not re-ranked: take more candidates" : "";
   const count = `${hits.length} of ${answer.count.toLocaleString("en")} photographs${among}`;
-  const seconds = `${(took() / 1000).toFixed(took() < 100 ? 3 : 1)} s`;
+  const seconds = took() < 1 ? "less than 0.001 s" : `${(took() / 1000).toFixed(took() < 100 ? 3 : 1)} s`;
   const least = $("least").value && `at least ${$("least").selectedOptions[0].dataset.words}`;
   const few = least && hits.length < Number($("k").value); // all there are
   $("show-nearest").hidden = !answer.nearest;
