@@ -1,14 +1,13 @@
 # hashret serve on a CPU; docs/container.md says how to build and run it. Not built where hashret is tested.
 FROM python:3.11-slim
-# Where pip finds torch without CUDA: the address that PyTorch's documentation names. Empty: pip's own, with CUDA.
-ARG TORCH_INDEX=""
+# Where pip finds torch without CUDA. Empty: pip's own, with CUDA.
+ARG TORCH_INDEX="https://download.pytorch.org/whl/cpu"
 WORKDIR /app
-COPY pyproject.toml setup.cfg README.md LICENSE ./
+COPY pyproject.toml setup.cfg setup.py README.md LICENSE ./
 COPY tools/constraints.txt tools/
 COPY hashret hashret
-RUN pip install --no-cache-dir --constraint tools/constraints.txt ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} \
-      torch torchvision \
- && pip install --no-cache-dir --constraint tools/constraints.txt '.[fast,serve,openvino]' \
+RUN HASHRET_CPU=1 pip install --no-cache-dir --constraint tools/constraints.txt \
+      ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} '.[fast,serve,openvino]' \
  && useradd --create-home hashret
 USER hashret
 EXPOSE 8000

@@ -1,5 +1,6 @@
 """The wheel holds what the package needs beside its modules, and nothing of the tests."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -17,15 +18,20 @@ TOP = Path(__file__).parents[1]
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     """The names in the wheel, built from a copy of the checkout, and its metadata."""
+    return build(tmp_path_factory.mktemp("wheel"))
+
+
+def build(top, **variables):
+    """Build a wheel from a copy of the checkout: -> the names in it, and its metadata."""
     pytest.importorskip("setuptools", reason="a wheel is built without a network by the setuptools that is installed")
-    top = tmp_path_factory.mktemp("wheel")
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+    for name in ("setup.py", "setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(TOP / name, top)
     for name in ("hashret", "benchmarks"):
         ignored = shutil.ignore_patterns("__pycache__", "results")
         shutil.copytree(TOP / name, top / name, ignore=ignored)
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "."]
-    done = subprocess.run([*command, "-w", "dist"], cwd=top, capture_output=True, text=True)
+    environment = {name: value for name, value in os.environ.items() if name != "HASHRET_CPU"} | variables
+    done = subprocess.run([*command, "-w", "dist"], cwd=top, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     [built] = (top / "dist").glob("*.whl")
     assert built.name.startswith(f"hashret-{hashret.__version__}-py3-none-any")
@@ -42,6 +48,16 @@ def test_every_file_of_the_package_is_in_the_wheel(wheel):
     assert {Path(name).suffix for name in wanted} >= {".py", ".pyi", ".typed", ".html", ".json", ".css", ".js"}
     assert wanted <= names, wanted - names
     assert {name for name in names if not name.startswith(("hashret/", "hashret-"))} == set()
+
+
+def test_a_machine_without_a_gpu_needs_no_cuda(wheel, tmp_path):
+    needed = {}
+    for name, metadata in {"default": wheel[1], "cpu": build(tmp_path, HASHRET_CPU="1")[1]}.items():
+        needed[name] = {line for line in re.findall(r"^Requires-Dist: (.+)$", metadata, re.M) if "extra ==" not in line}
+    only = {name: {line for line in lines if line.startswith("faiss")} for name, lines in needed.items()}
+    assert only["cpu"] == {"faiss-cpu>=1.9"}
+    assert {re.split("[<>=]", line)[0] for line in only["default"]} == {"faiss-gpu", "faiss-cpu"}
+    assert needed["cpu"] - only["cpu"] == needed["default"] - only["default"]
 
 
 def test_the_extras_that_messages_name_exist(wheel):
