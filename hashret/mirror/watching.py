@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 import warnings
@@ -11,9 +12,11 @@ from typing import Any
 
 from ..errors import HashretError, warn
 from ..files import StrPath
+from ..names import shown_path
 from ..places import OWN_FOLDER
 from .syncing import SyncReport, sync
 
+_log = logging.getLogger("hashret")
 _WAKE = 500  # ms between two looks at the clock
 _AT_LEAST = 600  # seconds after which a folder is looked at in any case: of a network disk, no changes may be told
 
@@ -60,6 +63,8 @@ def watch(photos: StrPath = ".", *, stop: Event | None = None, **options: Any) -
             report = _synced(photos, options, said, first)
             if report and (first or report.new or report.changed or report.moved or report.gone):
                 yield report
+            if first:
+                _log.info("watching %s; Ctrl-C ends it", shown_path(photos))
             first = False
     except (OSError, RuntimeError) as error:  # as where the system watches no more folders
         hint = "or set WATCHFILES_FORCE_POLLING=1, which looks again and again"
