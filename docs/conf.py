@@ -47,6 +47,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
+autodoc_type_aliases = {name: name for name in ("Photo", "StrPath")}  # what they stand for is on the page
 python_maximum_signature_line_length = 100
 copybutton_prompt_text = r"\$ |>>> "
 copybutton_prompt_is_regexp = True

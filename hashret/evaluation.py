@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from .bits import Codes, Labels, Positions, check_length
 from .collapse import QUERIES, collapsed, map_by_chance
-from .data import Source
+from .data import Source, as_source
 from .engines import refuse_engine, shown
 from .errors import HashretError, warn
 from .files import StrPath, check_writable, read_json, write_json
@@ -344,8 +344,7 @@ def open_evaluation_set(
         query = query.shortened(check_length(database.bits, manifest))
     positions, codes, labels = database.everything()
     if query.labels is None or labels is None:
-        hint = "encode class folders or a label list"
-        raise HashretError("metrics need labels of both queries and index", hint=hint)
+        raise _no_labels()
     if database.rerank_choice(rerank_by) in OF_FEATURES and query.fc_features is None:
         raise HashretError(f"{asked_for} keeps no features to re-rank by", hint="encode it with --features")
     if query.skipped:
@@ -369,6 +368,11 @@ def open_evaluation_set(
     query = replace(query, labels=query_labels)
     labels = renumbered(labels, known, classes, several)
     return EvaluationSet(query, query_labels, manifest, database, classes, positions, codes, labels)
+
+
+def _no_labels() -> HashretError:
+    hint = "encode class folders or a label list"
+    return HashretError("metrics need labels of both queries and index", hint=hint)
 
 
 def _first_names(names: Sequence[str], most: int = 3) -> str:
@@ -448,12 +452,12 @@ def _load_queries(
         return shards.manifest, shards.load()
     from .encoding import encode
 
+    source = as_source(queries, subset, exclude=exclude, include=include)
+    if source.labels is None or not database.meta["classes"]:  # before photographs are encoded for nothing
+        raise _no_labels()
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "codes"
-        encode(
-            queries, model, out, split=subset, device=device, precision=database.meta["precision"],
-            exclude=exclude, include=include,
-        )  # fmt: skip
+        encode(source, model, out, device=device, precision=database.meta["precision"])
         shards = ShardFolder(out)
         return shards.manifest, shards.load()
 

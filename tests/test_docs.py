@@ -46,6 +46,13 @@ def test_no_page_asks_another_host(site):
         assert not re.search(r'(?:src|<link[^>]* href)="(?:https?:)?//', text), page
 
 
+def test_every_page_of_the_sidebar_has_a_title_of_its_own(site):
+    sidebar = (site / "docs" / "index.html").read_text(encoding="utf-8").split('class="sidebar-tree"')[1]
+    titles = re.findall(r'class="reference internal" href="[^"]*">([^<]+)<', sidebar.split("</div>")[0])
+    assert len(titles) > 30
+    assert len(set(titles)) == len(titles)
+
+
 def test_the_top_leads_to_the_first_page(site):
     assert 'href="docs/index.html"' in (site / "index.html").read_text(encoding="utf-8")
 

@@ -97,6 +97,16 @@ def test_without_labels_there_is_nothing_to_score(photos, model, index_folder, t
         evaluate(tmp_path / "codes", index_folder)
 
 
+def test_nothing_is_encoded_where_there_are_no_labels(photos, model, index_folder, tmp_path, monkeypatch):
+    encode(photos / "test" / "red", model, tmp_path / "codes", workers=0)
+    build_index(tmp_path / "codes", tmp_path / "unlabelled")
+    monkeypatch.setattr("hashret.encoding.encode", None)
+    with pytest.raises(HashretError, match="need labels"):
+        evaluate(photos / "test" / "red", index_folder, model=model)
+    with pytest.raises(HashretError, match="need labels"):
+        evaluate(photos, tmp_path / "unlabelled", model=model, split="test")
+
+
 def test_other_classes_are_refused(photos, model, index_folder, tmp_path):
     make_photos(tmp_path / "photos", 1, 0)
     for name in ("blue", "green", "red"):

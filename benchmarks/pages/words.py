@@ -59,7 +59,7 @@ def figure(number: float | None) -> str:
     return "" if number is None else f"{number:.3f}"
 
 
-HEAD = """# Queries in words
+HEAD = """# What words find
 
 `hashret query --words "bear, snow"` asks an encoder for classes that it has learned. mAP on Corel5k-21 over
 EfficientNet-Lite0, frozen, at 224 px: each of the 21 labels is a query, to which the photographs that have it are
