@@ -12,6 +12,8 @@ TOP = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TOP))
 
 import hashret  # noqa: E402  (from this checkout)
+from hashret.cli import main  # noqa: E402
+from hashret.cli.options import ListedCommand, ListedOption  # noqa: E402
 
 project = "hashret"
 author = "the authors of hashret"
@@ -66,9 +68,19 @@ html_show_sourcelink = False
 
 def setup(app):
     """Help is plain text: its asterisks mark nothing, and lines that stand as they are stay so."""
+    _list_registries(main)
     for part in ("description", "options", "arguments", "epilog"):
         app.connect(f"sphinx-click-process-{part}", _as_plain)
     app.connect("source-read", _with_routes)
+
+
+def _list_registries(command):
+    """Write into help what it lists of a registry, which click does when it shows the help."""
+    for listed in (command, *command.params):
+        if isinstance(listed, ListedCommand | ListedOption):
+            listed.help = listed.help.replace("{}", ", ".join(listed.names()))
+    for verb in getattr(command, "commands", {}).values():
+        _list_registries(verb)
 
 
 def _as_plain(app, context, lines):
@@ -78,7 +90,7 @@ def _as_plain(app, context, lines):
             plain += [] if plain and plain[-1].startswith("    ") else ["::", ""]
             plain.append(f"    {line[2:]}")
         else:
-            plain.append(re.sub(r"(``.*?``)|\*", lambda found: found[1] or r"\*", line))
+            plain.append(re.sub(r"(``.*?``)|([*@])", lambda found: found[1] or rf"\{found[2]}", line))
     lines[:] = plain
 
 

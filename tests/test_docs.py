@@ -40,6 +40,15 @@ def test_every_verb_and_every_public_name_is_in_the_reference(site):
     assert {f"hashret.{name}" for name in public} <= ids(site / "docs" / "python.html")
 
 
+def test_help_lists_what_is_registered_and_links_nothing(site):
+    page = (site / "docs" / "cli.html").read_text(encoding="utf-8")
+    article = page.split('<article role="main"')[1]
+    assert "{}" not in article
+    assert "mailto:" not in article
+    assert "cifar10-1:DIR" in article
+    assert "milvus:http://host:19530" in article
+
+
 def test_no_page_asks_another_host(site):
     for page in site.rglob("*.html"):
         text = page.read_text(encoding="utf-8")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 
 from torch import Tensor
 
@@ -17,9 +19,12 @@ def fetch(url: str) -> dict[str, Tensor]:
 
     file = os.path.join(hub.get_dir(), "checkpoints", os.path.basename(url))
     try:
-        state: dict[str, Tensor] = hub.load_state_dict_from_url(
-            url, map_location="cpu", check_hash=True, weights_only=True
-        )
+        with contextlib.redirect_stdout(
+            sys.stderr
+        ):  # where torch says what it downloads; a verb prints its answer alone
+            state: dict[str, Tensor] = hub.load_state_dict_from_url(
+                url, map_location="cpu", check_hash=True, weights_only=True
+            )
     except (OSError, RuntimeError) as error:  # the latter of a file with another checksum
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         raise OSError(0, " ".join(str(reason).split()), url, None, file) from None

@@ -139,7 +139,7 @@ def test_weights_by_the_librarys_names(tmp_path):
         load_backbone(tmp_path / "less.safetensors", "efficientnet_lite0")
 
 
-def test_lite0_is_downloaded(tmp_path, server, monkeypatch):
+def test_lite0_is_downloaded(tmp_path, server, monkeypatch, capsys):
     folder, address = server
     torch.save(BACKBONES["efficientnet_lite0"].build().state_dict(), folder / "raw.pth")
     digest = hashlib.sha256((folder / "raw.pth").read_bytes()).hexdigest()[:8]
@@ -147,6 +147,8 @@ def test_lite0_is_downloaded(tmp_path, server, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr("hashret.models.efficientnet_lite.URL", f"{address}/{served.name}")
     load_backbone("pretrained", "efficientnet_lite0")
+    said = capsys.readouterr()
+    assert (said.out, "Downloading" in said.err) == ("", True)  # --json prints JSON alone
     kept = tmp_path / "torch" / "hub" / "checkpoints" / served.name
     assert kept.exists()
     kept.unlink()
