@@ -14,6 +14,7 @@ OF_OTHERS = (
     "torchrun --nproc-per-node --nnodes --rdzv-backend --rdzv-endpoint",
     "tests.damage --processes --cases",
     "docker --build-arg --tag --rm --publish --volume",
+    "pip --extra-index-url",
 )
 TEXT = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 

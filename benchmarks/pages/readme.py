@@ -11,7 +11,10 @@ from benchmarks.lib import common
 from benchmarks.lib.markdown import fill, made_on, row, table_head
 from benchmarks.pages import tables as tables_page
 
-PAGES = [common.TOP / "README.md", *(common.TOP / "docs" / f"{name}.md" for name in ("serve", "engines", "results"))]
+PAGES = [
+    common.TOP / "README.md",
+    *(common.TOP / "docs" / f"{name}.md" for name in ("start", "serve", "engines", "results")),
+]
 PAPER = {12: 0.797, 24: 0.844, 32: 0.845, 48: 0.853}  # table 1, AM-VGGH
 
 
@@ -65,6 +68,27 @@ def tables():
         shown = tables_page.main_table(protocol if backbone == "vgg16" else None, plain)
         parts.append(f"**{protocol}**, {size} px{network}{trained}\n\n{shown}")
     return "\n\n".join(parts)
+
+
+def first():
+    """From pip install to the first answer, by what is installed."""
+    [result] = load("first_answer.json")
+    verbs = ("pip install", "hashret sync", "hashret query")
+    lines = table_head(["installed", "on disk", *(f"`{verb}`" for verb in verbs), "together", "load"])
+    for name, way in result["ways"].items():
+        steps = [[way["install"]], *([one[step] for one in way["rounds"]] for step in ("sync", "query"))]
+        middle = [sorted(timings, key=lambda timing: timing["seconds"])[len(timings) // 2] for timings in steps]
+        middle.append({key: sum(timing[key] for timing in middle) for key in ("seconds", "cpu_seconds")})
+        loads = [load for timings in steps for timing in timings for load in timing["load"]]
+        cells = [f"{timing['seconds']:.0f} s ({timing['cpu_seconds']:.0f} s)" for timing in middle]
+        lines.append(row([name, f"{way['megabytes'] / 1000:.1f} GB", *cells, f"{min(loads):.0f} to {max(loads):.0f}"]))
+    return (
+        "\n".join(lines) + "\n\nFrom an empty environment to the answer to one photograph among "
+        f"{result['photographs']:,} JPEG files: the median of {len(way['rounds'])} rounds, and of it the CPU time, "
+        "which two cores have between them. *Load* is how many processes wanted these two cores meanwhile, others' "
+        "included. The largest packages and the weights of the network lay on the machine. Made by "
+        f"`benchmarks/run/first_answer.py`. {made_on([result])}"
+    )
 
 
 def speed():
@@ -223,6 +247,7 @@ def minutes(seconds):
 
 
 SECTIONS = {
+    "first": first,
     "service": service,
     "engines": engines,
     "retrieval": retrieval,
