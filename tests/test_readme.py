@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import hashret
-from benchmarks.pages import damage, duplicates, readme, scale, sync, tables, vectors, words
+from benchmarks.pages import damage, duplicates, readme, scale, similarity, sync, tables, vectors, words
 from hashret.cli import main
 
 TOP = Path(__file__).parents[1]
@@ -37,6 +37,8 @@ def test_tables_are_made_of_the_results():
     assert damage.page(text) == text, again
     text = sync.PAGE.read_text(encoding="utf-8")
     assert sync.page(text) == text, again
+    text = similarity.PAGE.read_text(encoding="utf-8")
+    assert similarity.page(text) == text, again
     text = duplicates.PAGE.read_text(encoding="utf-8")
     assert duplicates.page(text) == text, again
     assert words.page() == words.PAGE.read_text(encoding="utf-8"), again
