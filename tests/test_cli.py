@@ -228,6 +228,8 @@ MISTAKES = {
     "not an image": (["query", "text.jpg"], "not an image"),
     "empty folder": (["encode", "empty"], "no images"),
     "no such folder": (["encode", "nowhere"], "no such folder"),
+    "a photograph as a folder": (["encode", "PHOTO"], "is a file, not a folder; name the folder that it lies in"),
+    "sync a file": (["sync", "PHOTO"], "is a file, not a folder; name a folder of photographs"),
     "wrong bits": (["train", "--data", "PHOTOS", "--bits", "7"], "8 to 256"),
     "wrong size": (["train", "--data", "PHOTOS", "--image-size", "100"], "multiple of 32"),
     "wrong method": (["train", "--data", "PHOTOS", "--method", "nosuch"], "no method"),

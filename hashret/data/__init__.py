@@ -112,7 +112,12 @@ def _kind_and_where(name: str) -> tuple[str, str]:
             raise HashretError(f"{name!r} names no place; write {kind}:PATH")
         return kind, where
     if Path(name).is_file():
-        raise HashretError(f"{name} is a file, not a folder", hint=f"if it lists photographs, name it list:{name}")
+        hint = (
+            "name the folder that it lies in"
+            if is_image_name(name)
+            else f"if it lists photographs, name it list:{name}"
+        )
+        raise HashretError(f"{name} is a file, not a folder", hint=hint)
     if os.path.lexists(name) and not Path(name).is_dir():
         raise HashretError(f"{SPECIAL if Path(name).exists() else LINKED_TO_NOTHING}, no folder: {name}")
     if not Path(name).is_dir():

@@ -147,6 +147,8 @@ class _Sync:
     ) -> None:
         self.root = os.path.abspath(photos)
         if not os.path.isdir(self.root):
+            if os.path.exists(self.root):
+                raise HashretError(f"{photos} is a file, not a folder", hint="name a folder of photographs")
             raise HashretError(f"no such folder: {photos}")
         if index is not None:
             refuse_engine(index)
