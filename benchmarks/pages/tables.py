@@ -41,7 +41,8 @@ def write() -> None:
         path.write_text(text, encoding="utf-8")
         print(f"-> {path}")
     for name, group in groups(runs).items():
-        print(f"-> {plot(name, group)}")
+        if any(not run["ablation"] for run in group):
+            print(f"-> {plot(name, group)}")
 
 
 def load():
@@ -71,7 +72,7 @@ def section(key, group):
     protocol, size, finetune, backbone = key
     plain = [run for run in group if not run["ablation"]]
     first = group[0]
-    trained = "convolutions frozen" if finetune == "head" else "convolutions trained, too"
+    trained = trained_layers(finetune)
     compared = DATASET[protocol] and backbone == "vgg16"
     parts = [
         f"## {protocol}, {size} px, {trained}" + ("" if backbone == "vgg16" else f", {backbone}"),
@@ -80,27 +81,37 @@ def section(key, group):
         f"`{first['split_sha256'][:12]}`. {provenance(group)}",
         "mAP@all, expected over ties; mean ± standard deviation over the seeds where there are several"
         + (", and behind the stroke the paper's figure, where it has one." if compared else "."),
-        main_table(protocol if compared else None, plain),
-        "Order of ties and other metrics, seed " + str(min(run["seed"] for run in plain)) + ":",
-        metrics_table(plain),
     ]  # fmt: skip
+    if plain:
+        parts += [main_table(protocol if compared else None, plain)]
+        parts += [f"Order of ties and other metrics, seed {min(run['seed'] for run in plain)}:", metrics_table(plain)]
     if reranked := rerank_table(key):
         parts += [RERANK, reranked]
     if attention := attention_table(plain):
         parts += ["Does attention help? mAP with it less mAP without, seed by seed:", attention]
     if nested := nested_table(group):
         parts += [NESTED, nested]
+    if used := bits_table(group):
+        parts += [USED, used]
     if ablations := ablation_table(group):
         parts += ["Ablations of AM-VGGH, mAP@all as above:", ablations]
-    parts.append(f"![mAP by bits, precision-recall, training time](../docs/{picture_of(key)})")
+    if plain:
+        parts.append(f"![mAP by bits, precision-recall, training time](../docs/{picture_of(key)})")
     return "\n\n".join(parts)
+
+
+def trained_layers(finetune):
+    """What trains under a value of --finetune, in words."""
+    if finetune == "head":
+        return "convolutions frozen"
+    return "all layers trained" if finetune == "all" else f"the last {finetune.removeprefix('last:')} stages trained"
 
 
 def picture_of(key):
     """File name of the plots of one table."""
     protocol, size, finetune, backbone = key
     network = "" if backbone == "vgg16" else f"-{backbone}"
-    return f"tables-{protocol}-{size}px{network}-{finetune}.png"
+    return f"tables-{protocol}-{size}px{network}-{finetune.replace(':', '-')}.png"
 
 
 def main_table(protocol, runs):
@@ -205,6 +216,18 @@ def nested_table(runs):
     return "\n".join(lines) if len(lines) > 2 else ""
 
 
+def bits_table(runs):
+    """How the bits of the longest codes are used, of the runs that say so, the lowest seed of each method."""
+    known = [run for run in runs if "bits_used" in run and run["bits"] == max(BITS)]
+    lines = table_head(["method", "mAP", "mAP of half the bits", "uncorrelated bits", "rare", "copies", "codes"])
+    for run in first_seed(known):
+        used = run["bits_used"]
+        cells = [run["method"], three(run["metrics"]["hamming"]["map"]), ", ".join(map(three, used["half_map"]))]
+        cells += [f"{used['effective']:.1f}", used["rare"], used["copies"], f"{used['distinct']:,}"]
+        lines.append(row(cells))
+    return "\n".join(lines) if known else ""
+
+
 def scored(runs, method, bits):
     """(run, mAP) of each run of a method at a length."""
     return [(run, run["metrics"]["hamming"]["map"]) for run in runs if (run["method"], run["bits"]) == (method, bits)]
@@ -285,8 +308,9 @@ def plot(key, runs):
     curve.legend(fontsize=8)
     for axes in (by_bits, curve, time):
         axes.grid(alpha=0.3)
-    trained = "frozen convolutions" if finetune == "head" else "all layers trained"
-    figure.suptitle(f"{protocol}, {size} px, {trained}" + ("" if backbone == "vgg16" else f", {backbone}"))
+    figure.suptitle(
+        f"{protocol}, {size} px, {trained_layers(finetune)}" + ("" if backbone == "vgg16" else f", {backbone}")
+    )
     path = common.TOP / "docs" / picture_of(key)
     figure.savefig(path, dpi=80)
     plt.close(figure)
@@ -310,6 +334,10 @@ share a distance here, and fewer candidates than that are merely the first of th
 
 NESTED = """One training for all lengths (`--bits 12,24,32,48`), whose shorter codes are the first bits of the longest:
 mAP@all, and in brackets what that is above a training for each length, seed by seed:"""
+
+USED = f"""How the {max(BITS)} bits are used: the mAP@all of every second bit and of the others; the number of
+uncorrelated bits that would vary as much (the participation ratio of their correlations); bits that nearly all
+photographs have the same of, and bits that nearly repeat another; distinct codes of the database:"""
 
 HEAD = """# The paper's tables, re-run under one roof
 
