@@ -14,7 +14,7 @@ from ..data.in_memory import Held
 from ..errors import HashretError
 from ..files import StrPath, atomic, check_writable
 from ..names import shown
-from .text import distances
+from .text import distances, no_hits
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -49,7 +49,7 @@ def grid(
         results: pairs of a query's path and its hits, as `hashret.search.query` returns them.
         out: file to write.
         truth: labels of the queries, in their order. Hits of the query's label get a green frame, others a red one.
-        pictured: whether queries are photographs; those in words are written out.
+        pictured: whether queries are photographs; those in words are written out, and so is that nothing was found.
 
     Raises:
         HashretError: ``out`` is one of the photographs themselves, or cannot be written.
@@ -64,6 +64,8 @@ def grid(
             tiles = [Tile(thumbnail(path), ("query", label or os.path.basename(path)), QUERY)]
         else:
             tiles = [Tile(in_words(path), ("query",), QUERY)]
+        if not hits:
+            tiles.append(Tile(in_words(no_hits(hits).partition(": ")[0])))
         tiles += [Tile(thumbnail(hit.path), hit_caption(hit), hit_frame(hit, label)) for hit in hits]
         lines.append(tiles)
     save_png(sheet(lines), out)

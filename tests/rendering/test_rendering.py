@@ -30,6 +30,14 @@ def test_grid_shows_every_query_and_hit(results, tmp_path):
             assert (frame[1] > frame[0]) == good
 
 
+def test_a_grid_says_where_nothing_was_found(results, tmp_path):
+    pictures.grid([(results[0][0], [])], tmp_path / "grid.png")
+    picture = np.asarray(Image.open(tmp_path / "grid.png").convert("L"))
+    assert picture.shape[1] == 2 * (pictures.TILE + pictures._GAP) + 3 * pictures._GAP
+    instead = picture[:, 2 * pictures._GAP + pictures.TILE + pictures._GAP :]
+    assert (instead < 100).sum() > 50  # letters
+
+
 def test_a_grid_is_not_written_over_a_photograph_of_it(results, tmp_path):
     hit = results[1][1][2].path
     (tmp_path / "link.png").symlink_to(hit)

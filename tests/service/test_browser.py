@@ -523,6 +523,19 @@ def test_a_slow_search_says_that_it_goes_on(page, photos):
     page.wait_for_selector("#status:not(:has-text('Searching'))")
 
 
+def test_several_photographs_are_brought_once_the_service_is_back(page, photos):
+    page.expected = ["ERR_FAILED"]
+    page.route("**/api/**", lambda route: route.abort())
+    page.set_input_files("#file", [photos / "test" / colour / "02.png" for colour in ("red", "green", "blue")])
+    page.wait_for_selector("#again:not([hidden])")
+    assert page.locator("#several-note").inner_text() == "3 photographs, 0 read so far"
+    assert page.locator(".choice.bad").count() == 0
+    page.unroute("**/api/**")
+    after(page, lambda: page.locator("#again").click())
+    page.wait_for_selector("#several-note:has-text('3 photographs, an answer each')")
+    assert len(shown(page)) == 20
+
+
 def test_of_many_files_some_are_taken(page, photos):
     """A hundred, and the strip says so; here the page is told to take two."""
     page.route("**/page.js", lambda route: route.fulfill(body=fewer(route), content_type="text/javascript"))

@@ -98,6 +98,7 @@ async function ask() {
     [answer, answered] = [found, asked];
     complain(troubles(asked));
     draw();
+    if (asked.group) bringOthers(asked.group);
   } catch (error) {
     if (error.name === "AbortError" || asking !== mine) return;
     if (answered === asked) drawHits();
@@ -222,7 +223,17 @@ async function upload(files) {
     if (query !== photo) return;
     if (!photo.trouble) break; // else the next one's answer is looked at
   }
-  bringAll(group).then(() => query?.group === group && complain(troubles(query)), () => {});
+}
+
+// While the answer to one of a group is looked at; where the service is away, the next answer goes on with it.
+async function bringOthers(group) {
+  try {
+    await bringAll(group);
+  } catch {
+    return;
+  }
+  const line = query?.group === group && troubles(query);
+  if (line) complain(line);
 }
 
 // --- drawing ----------------------------------------------------------------------------------------------------
