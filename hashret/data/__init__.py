@@ -87,7 +87,11 @@ def as_source(
     if isinstance(data, np.ndarray):
         return vectors(data)
     refuse_in_memory(data)
-    return _of_files(data) if isinstance(data, list | tuple) else cast(Source, data)
+    if isinstance(data, list | tuple):
+        return _of_files(data)
+    if not hasattr(data, "reference"):
+        raise HashretError(f"data are a name, files, an array of vectors or a source, not {type(data).__name__}")
+    return cast(Source, data)
 
 
 def _of_files(paths: Sequence[StrPath]) -> ImageSource:

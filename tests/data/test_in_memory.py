@@ -198,6 +198,8 @@ def test_shards_and_indexes_keep_files_alone(photo, model, index_folder, tmp_pat
         ):
             with pytest.raises(HashretError, match=r"name photographs by their files, .*; save it to a file"):
                 call()
+    with pytest.raises(HashretError, match="data are a name, files, an array of vectors or a source, not dict"):
+        hashret.encode({}, model, tmp_path / "codes")
     assert hashret.encode([photo, str(photo)], model, tmp_path / "codes", workers=0).encoded == 2
     with pytest.raises(HashretError, match=r"no such file: .*gone\.png"):
         hashret.encode([photo, photo.with_name("gone.png")], model, tmp_path / "other", workers=0)
