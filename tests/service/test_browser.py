@@ -552,6 +552,20 @@ def fewer(route):
     return text.replace("const MOST = 100;", "const MOST = 2;")
 
 
+def test_without_a_model_photographs_of_the_index_are_searched_by(browser, index_folder, photos):
+    with served(index_folder, None) as address:
+        page = browser.new_page()
+        page.goto(address)
+        page.wait_for_selector(".hit")
+        assert page.locator("#status").inner_text() == "Some of the photographs. Choose one."
+        assert page.locator("#drop").is_hidden()
+        after(page, lambda: page.locator(".hit").nth(1).click())
+        assert page.locator("#photo").is_visible()
+        assert page.locator("#choose").is_hidden()
+        assert len(shown(page)) == 20
+        page.close()
+
+
 CONTRAST = """(selectors) => {
   const numbers = (colour) => colour.match(/[\\d.]+/g).map(Number);
   const light = ([r, g, b]) => [r, g, b].map((part) => part / 255)

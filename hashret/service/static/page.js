@@ -245,7 +245,9 @@ function showQuery() {
   $("words").value = query?.words ?? "";
   $("drop").classList.toggle("filled", chosen);
   $("shown").hidden = !chosen;
-  $("hint").hidden = chosen;
+  $("hint").hidden = chosen || !about.encoder;
+  $("choose").hidden = !about.encoder;
+  $("drop").hidden = !chosen && !about.encoder;
   $("choose").textContent = chosen ? "Choose others" : "Choose photographs";
   if (chosen) {
     const item = query.item !== undefined;
@@ -661,7 +663,6 @@ async function main() {
     $("label").append(...about.classes.map((name) => new Option(shown(name), name)));
     $("label-pick").hidden = !about.classes.length;
     $("candidates-slider").hidden = $("orders").hidden = $("rerank-pick").hidden = !about.values;
-    $("drop").hidden = !about.encoder;
     $("ask").hidden = !inWords();
     $("words").placeholder = `or in words${about.words.length ? `: ${shown(about.words[0])}` : ""}`;
     complete();
