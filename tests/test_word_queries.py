@@ -227,7 +227,7 @@ def test_the_command_line(taught, tmp_path):
     done = run("--words", "green", "-k", "3", "--html", str(page), "--grid", str(picture))
     assert done.exit_code == 0, done.output
     text = page.read_text()
-    assert re.findall("<h2>(.*?)</h2>", text) == ["green"]
+    assert re.findall(r"<h2[^>]*>(.*?)</h2>", text) == ["green"]
     assert (text.count("<li><figure"), text.count('figure class="query"')) == (3, 0)
     with Image.open(picture) as image:
         asked = np.asarray(image.convert("L"))[13:141, 10:138]
