@@ -174,7 +174,7 @@ def train(
     if views and augment == "none":
         raise HashretError("views that are not augmented are all the same", hint="take another --augment")
     if views and trained_stages is None:
-        raise HashretError("--finetune all augments every photograph anew", hint="leave --views out")
+        raise HashretError("where all layers train, every photograph is augmented anew", hint="leave --views out")
     if on_vectors and method_class.views:
         raise HashretError(
             f"{method} learns from views of photographs, and vectors have none", hint="take bihalf or itq"
