@@ -86,8 +86,9 @@ def first():
         "\n".join(lines) + "\n\nFrom an empty environment to the answer to one photograph among "
         f"{result['photographs']:,} JPEG files: the median of {len(way['rounds'])} rounds, and of it the CPU time, "
         "which two cores have between them. *Load* is how many processes wanted these two cores meanwhile, others' "
-        f"included{', which came behind' if result.get('nice', 0) < 0 else ''}. The largest packages and the weights "
-        f"of the network lay on the machine. Made by `benchmarks/run/first_answer.py`. {made_on([result])} Seed 0."
+        f"included{', which came behind' if result.get('nice', 0) < 0 else ''}. Installed with the extras "
+        "`fast`, `serve` and `openvino`; the largest packages and the weights of the network lay on the machine. "
+        f"Made by `benchmarks/run/first_answer.py`. {made_on([result])} Seed 0."
     )
 
 
