@@ -83,8 +83,8 @@ def test_the_towers_are_open_clips(tiny, theirs):
     with torch.inference_mode():
         assert torch.allclose(backbone.normalize(pixels), scaled, atol=1e-5)
         x = backbone.normalize(pixels)
-        assert torch.equal(layers(x)[:, :, 0, 0], theirs.encode_image(x))
-        assert torch.equal(layers.embed_texts(TEXTS)[:, :, 0, 0], theirs.encode_text(tokens))
+        torch.testing.assert_close(layers(x)[:, :, 0, 0], theirs.encode_image(x))  # memory decides the last digit
+        torch.testing.assert_close(layers.embed_texts(TEXTS)[:, :, 0, 0], theirs.encode_text(tokens))
     assert not any(p.requires_grad for name, p in layers.named_parameters() if "visual" not in name)
 
 
