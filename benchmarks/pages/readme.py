@@ -63,7 +63,7 @@ def tables():
     parts = []
     for (protocol, size, finetune, backbone), runs in tables_page.groups(tables_page.load()).items():
         plain = [run for run in runs if not run["ablation"]]
-        trained = "" if finetune == "head" else ", all layers trained"
+        trained = "" if finetune == "head" else f", {tables_page.trained_layers(finetune)}"
         network = "" if backbone == "vgg16" else f", {backbone}"
         shown = tables_page.main_table(protocol if backbone == "vgg16" else None, plain)
         parts.append(f"**{protocol}**, {size} px{network}{trained}\n\n{shown}")

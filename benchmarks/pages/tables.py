@@ -267,9 +267,11 @@ def provenance(runs):
     def all_of(get):
         return ", ".join(sorted({str(get(run)) for run in runs}))
 
+    views = sorted({run["training"].get("views", 0) for run in runs} - {0})
+    views = f"{', '.join(map(str, views))} cached views of each photograph. " if views else ""
     return (
         f"Fully connected layers of {all_of(lambda r: r['width'])} nodes, {all_of(lambda r: r['epochs'])} epochs, "
-        f"batches of {all_of(lambda r: r['batch_size'])}. Seeds {all_of(lambda r: r['seed'])}. torch "
+        f"batches of {all_of(lambda r: r['batch_size'])}. {views}Seeds {all_of(lambda r: r['seed'])}. torch "
         f"{all_of(lambda r: r['versions']['torch'])}. {made_on(runs)}"
     )  # fmt: skip
 

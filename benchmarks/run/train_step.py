@@ -44,7 +44,7 @@ def main():
         result["cases"][name] = case = measured(name, options)
         least = {way: min(figures["cpu_s"]) for way, figures in case.items()}
         print(f"{name}: {least}, {least['torch'] / least['hashret']:.2f} times the CPU seconds", flush=True)
-    common.save("train_step", result, options.results)
+        common.save("train_step", result, options.results)
 
 
 def measured(name, options):
