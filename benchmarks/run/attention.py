@@ -167,8 +167,8 @@ def gate_figures(options, model):
     with torch.inference_mode():
         _, channel, spatial = found[0].attend(maps)
     for name, gate in (("channel", channel), ("spatial", spatial)):
-        weights = gate.flatten(1)
-        if weights.shape[1] > 1:
+        if gate.ndim > 1:  # which that of `NoGate` has not
+            weights = gate.flatten(1)
             deviation = weights.std(dim=1) / weights.mean(dim=1)
             between = weights.std(dim=0) / weights.mean(dim=0)
             figures[name] = {"deviation": round(float(deviation.mean()), 4), "between": round(float(between.mean()), 4)}
