@@ -312,7 +312,7 @@ def is_shard_folder(folder: StrPath) -> bool:
 
 def read_manifest(folder: StrPath) -> dict[str, Any]:
     """Read what `codes.json` says of a folder of shards. Raises HashretError where there is none, or it is damaged."""
-    if Path(folder).is_dir() and not is_shard_folder(folder) and not os.path.lexists(Path(folder) / MANIFEST):
+    if Path(folder).is_dir() and not os.path.lexists(Path(folder) / MANIFEST):
         hint = "if these are photographs, encode them first: hashret encode"
         raise HashretError(f"no shards in {folder}: {MANIFEST} is missing", hint=hint)
     return read_json(Path(folder) / MANIFEST, "shard folder", _MANIFEST)

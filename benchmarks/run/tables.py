@@ -213,8 +213,6 @@ def bits_used(database, queries, bits):
     ``effective`` is the participation ratio, see `BitStatistics`; ``half_map`` the mAP@all of every second bit, and of
     the others, expected over ties.
     """
-    import numpy as np
-
     from hashret.bits import pack, unpack
     from hashret.metrics import average_precision, count_by_distance
     from hashret.reporting.bits import bit_statistics
@@ -225,7 +223,7 @@ def bits_used(database, queries, bits):
     halves = []
     for first in (0, 1):
         xq, xb = (pack(unpack(shard.codes, bits)[:, first::2]) for shard in (asked, items))
-        counts = count_by_distance(xq, xb, asked.labels, items.labels, len(np.arange(first, bits, 2)))
+        counts = count_by_distance(xq, xb, asked.labels, items.labels, len(range(first, bits, 2)))
         halves.append(float(average_precision(counts).mean()))
     return {
         "effective": round(statistics.effective, 2), "distinct": statistics.distinct,

@@ -19,9 +19,8 @@ def fetch(url: str) -> dict[str, Tensor]:
 
     file = os.path.join(hub.get_dir(), "checkpoints", os.path.basename(url))
     try:
-        with contextlib.redirect_stdout(
-            sys.stderr
-        ):  # where torch says what it downloads; a verb prints its answer alone
+        # Torch says on stdout what it downloads, where a verb prints its answer alone.
+        with contextlib.redirect_stdout(sys.stderr):
             state: dict[str, Tensor] = hub.load_state_dict_from_url(
                 url, map_location="cpu", check_hash=True, weights_only=True
             )

@@ -35,14 +35,14 @@ def answer(
     """
     index, milliseconds = snapshot.index, dict(query.pop("milliseconds", {}))
     among = snapshot.among(parameters.label)
-    most_bits = index.bits if parameters.least is None else bits_within(parameters.least, index.bits)
+    most_bits = None if parameters.least is None else bits_within(parameters.least, index.bits)
     [ranked] = index.ranked(code[None], rerank, parameters.k, parameters.candidates, among)  # one query is one group
     ranked = ranked.with_near_first(most_bits)
     [hamming], [positions], [cut] = ranked.candidates[1:]
     [euclidean], [order] = ranked.euclidean, ranked.order
     milliseconds |= zip(("hamming", "rerank"), (round(1000 * seconds, 3) for seconds in ranked.seconds), strict=True)
     reranked_ranks = np.argsort(order)  # of each candidate, from 0
-    near = int((hamming <= most_bits).sum())
+    near = len(hamming) if most_bits is None else int((hamming <= most_bits).sum())
     best, by_hamming = order[: min(parameters.k, near)].tolist(), range(min(parameters.k, near))
     beyond = [0] if len(positions) and not near else []
     columns = sorted({*best, *by_hamming, *beyond})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -20,9 +20,7 @@ _NEVER = -1  # as a threshold for giving memory back
 @contextmanager
 def fast_training(module: nn.Module) -> Iterator[None]:
     """Train a module on the CPU in less time, see `freed_memory_kept` and `depthwise_in_float32`."""
-    with ExitStack() as stack:
-        stack.enter_context(freed_memory_kept())
-        stack.enter_context(depthwise_in_float32(module))
+    with freed_memory_kept(), depthwise_in_float32(module):
         yield
 
 
@@ -50,10 +48,10 @@ def freed_memory_kept() -> Iterator[None]:
 
 @contextmanager
 def depthwise_in_float32(module: nn.Module) -> Iterator[None]:
-    """Let convolutions of single channels compute in float32 while they are trained in bfloat16.
+    """Let convolutions of groups of channels, as depthwise ones are, compute in float32 while they train in bfloat16.
 
-    Their gradients take torch more than twice as long in bfloat16. Without gradients, as where held-out images are
-    encoded, they compute as they always do, so that codes are those of the trained encoder.
+    Gradients of depthwise ones take torch more than twice as long in bfloat16. Without gradients, as where held-out
+    images are encoded, all compute as they always do, so that codes are those of the trained encoder.
     """
     depthwise = [part for part in module.modules() if isinstance(part, nn.Conv2d) and part.groups > 1]
     for convolution in depthwise:

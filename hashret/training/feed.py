@@ -111,8 +111,12 @@ class FeatureFeed:
     ) -> Iterator[tuple[Positions, Tensor]]:
         """Yield each batch of source rows with its feature maps, float32 (n, c, h, w)."""
         self._load()
+        if not self.views:
+            yield from ((source_rows, self._read(source_rows)) for source_rows in batches_of_rows)
+            return
+        view = np.random.default_rng(seed).integers(self.views + 1, size=len(self.state))  # of every row of the source
         for source_rows in batches_of_rows:
-            yield source_rows, self._read(source_rows) if not self.views else self._read_views(source_rows, seed)
+            yield source_rows, self._cached(source_rows * (self.views + 1) + view[source_rows])
 
     def hash_outputs(self, net: HashNet, source_rows: Positions, compute_dtype: str) -> HashOutputs:
         """Return the hash outputs of photographs by the network as it is, float32 (n, bits)."""
@@ -143,11 +147,6 @@ class FeatureFeed:
     def _read(self, source_rows: Positions) -> Tensor:
         """Return the feature maps of the photographs as they are."""
         return self._cached(source_rows * (self.views + 1))
-
-    def _read_views(self, source_rows: Positions, seed: tuple[int, int]) -> Tensor:
-        """Return of each photograph the feature map of a view, or its own, whichever the seed gives to its row."""
-        drawn = np.random.default_rng(seed).integers(self.views + 1, size=len(self.state))
-        return self._cached(source_rows * (self.views + 1) + drawn[source_rows])
 
     def _cached(self, rows: Positions) -> Tensor:
         """Return feature maps, of the photographs or of their views, by row."""
