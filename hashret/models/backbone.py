@@ -44,6 +44,9 @@ class Backbone:
             that of VGG16 at 224 px.
         library_name: turns the name of a tensor of ``build``'s layers into that of the library's whole network.
         unused: first parts of the names of the library's tensors that are no part of the layers, as of classifiers.
+        last_convolution: finds, in the library's tensors by name, weight (out, channels, 1, 1) and bias (out,) of the
+            1 x 1 convolution by which the library's network goes on from the feature map, its normalisation folded in,
+            or None where they are not there. A pooled head starts from it. None where the network has none.
         initialised: whether ``build`` starts all layers as they should start where there are no weights.
         openvino: whether OpenVINO runs the layers on a CPU unless the user says otherwise, since it was measured to be
             faster.
@@ -65,6 +68,7 @@ class Backbone:
     pooled: bool | None = None
     library_name: Callable[[str], str] = _same
     unused: tuple[str, ...] = ("classifier", "fc", "head", "heads")
+    last_convolution: Callable[[dict[str, Tensor]], tuple[Tensor, Tensor] | None] | None = None
     initialised: bool = False
     openvino: bool = False
     extra: str | None = None

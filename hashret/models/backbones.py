@@ -131,6 +131,7 @@ _BUILT_IN += [
         "efficientnet_lite0", partial(_call, "efficientnet_lite:build_lite0"), 320, mean=_HALF, std=_HALF,
         pretrained=partial(_call, "efficientnet_lite:lite0_weights"), megabytes=18.7, pooled=True,
         unused=("conv_head", "bn2", "classifier"), openvino=True,
+        last_convolution=partial(_call, "efficientnet_lite:last_convolution"),
     ),
 ]  # fmt: skip
 _BUILT_IN += [

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -24,6 +25,8 @@ _BLOCKS = (
     (1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3), (6, 112, 3, 1, 5), (6, 192, 4, 2, 5),
     (6, 320, 1, 1, 3),
 )  # fmt: skip
+
+_EPSILON = 1e-3  # of the batch normalisation, as TensorFlow has it
 
 
 class SameConv2d(nn.Conv2d):
@@ -82,5 +85,21 @@ def lite0_weights() -> dict[str, Tensor]:
     return fetch(URL)
 
 
+def last_convolution(state: dict[str, Tensor]) -> tuple[Tensor, Tensor] | None:
+    """Return weight (1280, 320, 1, 1) and bias (1280,) of the convolution after the feature map.
+
+    Its batch normalisation is folded in: both are scaled by weight / sqrt(variance + epsilon).
+
+    Args:
+        state: tensors of the whole network by name; without those of the convolution, None is returned.
+    """
+    names = ("conv_head.weight", "bn2.weight", "bn2.bias", "bn2.running_mean", "bn2.running_var")
+    if not all(name in state for name in names):
+        return None
+    weight, gain, bias, mean, variance = (state[name].float() for name in names)
+    scale = gain / torch.sqrt(variance + _EPSILON)
+    return weight * scale[:, None, None, None], bias - mean * scale
+
+
 def _norm(channels: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, eps=1e-3, momentum=0.01)
+    return nn.BatchNorm2d(channels, eps=_EPSILON, momentum=0.01)

@@ -207,6 +207,20 @@ class HashHead(Head):
         self.classifier = nn.Linear(bits, classes) if classes else None
         self.shorter = nn.ModuleList(nn.Linear(length, classes) for length in lengths[:-1] if classes)
 
+    def start_at(self, weight: Tensor, bias: Tensor) -> None:
+        """Start the convolution of a pooled head from a trained one.
+
+        Args:
+            weight: of shape (pooled, channels, 1, 1).
+            bias: of shape (pooled,).
+        """
+        convolution = self.fc[0]
+        assert isinstance(convolution, nn.Conv2d)
+        assert convolution.bias is not None
+        with torch.no_grad():
+            convolution.weight.copy_(weight)
+            convolution.bias.copy_(bias)
+
     def hash_layer(self, width: int, bits: int) -> nn.Module:
         """Return the layer from the fully connected features to the logits: (n, width) -> (n, bits)."""
         return nn.Linear(width, bits)

@@ -34,7 +34,7 @@ def load_backbone(weights: StrPath = "pretrained", arch: str = "vgg16") -> nn.Mo
         if not architecture.initialised:
             init_from_scratch(layers)
         return layers
-    state = _pretrained(architecture) if weights in ("pretrained", "imagenet") else _read(Path(weights))
+    state = _library_weights(weights, architecture)
     wanted = layers.state_dict()
     whole = {architecture.library_name(name): name for name in wanted}
     given = {
@@ -57,6 +57,27 @@ def load_backbone(weights: StrPath = "pretrained", arch: str = "vgg16") -> nn.Mo
     return layers
 
 
+def last_convolution(weights: StrPath, arch: str) -> tuple[Tensor, Tensor] | None:
+    """Return weight (out, channels, 1, 1) and bias (out,) of the convolution after a backbone's feature map.
+
+    None is returned where the backbone has no such convolution, or ``weights`` are "none" or hold the backbone alone.
+
+    Args:
+        weights, arch: as for `load_backbone`.
+
+    Raises:
+        HashretError: no such file, a convolution of another shape, or the download failed.
+    """
+    architecture = get_backbone(arch)
+    if architecture.last_convolution is None or weights == "none":
+        return None
+    found = architecture.last_convolution(_library_weights(weights, architecture))
+    if found and found[0].shape != (len(found[1]), architecture.channels, 1, 1):
+        reason = "the convolution after the feature map is of another shape"
+        raise HashretError(f"{weights} does not hold the weights of {arch}: {reason}")
+    return found
+
+
 def init_from_scratch(module: nn.Module) -> None:
     """Initialise every layer for training from scratch: He et al. 2015 for ReLU layers, as torchvision does."""
     for layer in module.modules():
@@ -64,6 +85,10 @@ def init_from_scratch(module: nn.Module) -> None:
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+def _library_weights(weights: StrPath, architecture: Backbone) -> dict[str, Tensor]:
+    return _pretrained(architecture) if weights in ("pretrained", "imagenet") else _read(Path(weights))
 
 
 def _pretrained(architecture: Backbone) -> dict[str, Tensor]:

@@ -22,9 +22,9 @@ from ..methods.method import Method
 from ..models.backbone import GATES, RESIZES
 from ..models.backbones import get_backbone
 from ..models.encoder import pick_device, pick_precision
-from ..models.heads import POOLED, head_config
+from ..models.heads import POOLED, HashHead, head_config
 from ..models.network import HashNet
-from ..models.weights import load_backbone
+from ..models.weights import last_convolution, load_backbone
 from ..progress import takes_quiet
 from ..renamed import old_keywords
 from ..vectors import check_metric
@@ -242,6 +242,9 @@ def train(
     if not on_vectors:
         with main_first():
             net.backbone = load_backbone(weights, backbone)
+            trained_convolution = last_convolution(weights, backbone) if pooled else None
+        if trained_convolution and isinstance(net.head, HashHead):
+            net.head.start_at(*trained_convolution)
     frozen, trained = net.divided(trained_stages)
     run.check_space(net, trained, method_class.fitted)
     feed: Feed

@@ -26,7 +26,7 @@ from hashret.models.backbones import BACKBONES, Backbone, get_backbone
 from hashret.models.checkpoint import load_encoder, read_meta
 from hashret.models.network import HashNet
 from hashret.models.torchvision_nets import TokenMap
-from hashret.models.weights import load_backbone
+from hashret.models.weights import last_convolution, load_backbone
 from hashret.shards import read_shard
 
 OF_TORCHVISION = [
@@ -103,6 +103,34 @@ def test_lite0_is_timms(tmp_path):
         with torch.inference_mode():
             wanted = theirs.blocks(theirs.bn1(theirs.conv_stem(x)))
             assert torch.allclose(ours(x), wanted, atol=1e-5 * wanted.abs().max())
+
+
+def test_the_convolution_after_the_feature_map_is_timms(tmp_path):
+    timm = pytest.importorskip("timm", reason="needs hashret[timm]")
+    torch.manual_seed(0)
+    theirs = timm.create_model("tf_efficientnet_lite0").eval()
+    for name, tensor in theirs.bn2.state_dict().items():
+        if name != "num_batches_tracked":
+            tensor.uniform_(0.5, 1.5)
+    save_file(theirs.state_dict(), tmp_path / "lite0.safetensors")
+    weight, bias = last_convolution(tmp_path / "lite0.safetensors", "efficientnet_lite0")
+    feature_map = torch.randn(2, 320, 3, 3)
+    with torch.inference_mode():
+        wanted = theirs.bn2(theirs.conv_head(feature_map))
+        got = torch.nn.functional.conv2d(feature_map, weight, bias).clamp(0, 6)  # theirs, too, with ReLU6
+    assert torch.allclose(got, wanted, atol=1e-5)
+
+
+def test_weights_without_the_convolution_after_the_feature_map(tmp_path):
+    state = BACKBONES["efficientnet_lite0"].build().state_dict()
+    save_file(state, tmp_path / "alone.safetensors")
+    assert last_convolution(tmp_path / "alone.safetensors", "efficientnet_lite0") is None
+    assert last_convolution("none", "efficientnet_lite0") is None
+    assert last_convolution("pretrained", "vgg16") is None
+    norm = {f"bn2.{name}": torch.ones(8) for name in ("weight", "bias", "running_mean", "running_var")}
+    save_file(state | norm | {"conv_head.weight": torch.ones(8, 40, 1, 1)}, tmp_path / "other.safetensors")
+    with pytest.raises(HashretError, match=r"other.safetensors does not hold the weights .* of another shape"):
+        last_convolution(tmp_path / "other.safetensors", "efficientnet_lite0")
 
 
 def test_lite0_pads_as_tensorflow_does_at_any_size():

@@ -388,14 +388,33 @@ def test_a_folder_of_fewer_photographs_than_a_batch_is_one_batch(photos, head, t
     assert [epoch["loss"] for epoch in large.epochs_run] == [epoch["loss"] for epoch in whole.epochs_run]
 
 
-def test_without_a_method_labels_decide(photos, tmp_path):
-    weights = tmp_path / "lite0.safetensors"
+def _random_lite0() -> dict[str, torch.Tensor]:
     layers = get_backbone("efficientnet_lite0").build()
     for module in layers.modules():  # random weights let nothing through before their outputs are normalised
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0
     layers.train()(torch.randn(4, 3, 32, 32))
-    save_file(layers.state_dict(), weights)
+    return layers.state_dict()
+
+
+def test_a_pooled_head_starts_from_the_librarys_last_convolution(photos, tmp_path):
+    state = _random_lite0() | {"conv_head.weight": torch.randn(1280, 320, 1, 1)}
+    state |= {f"bn2.{name}": torch.rand(1280) for name in ("weight", "bias", "running_mean", "running_var")}
+    save_file(state, tmp_path / "lite0.safetensors")
+    out = tmp_path / "model.safetensors"
+    train(
+        photos, out, method="vggh", backbone="efficientnet_lite0", weights=tmp_path / "lite0.safetensors",
+        image_size=32, bits=8, epochs=1, lr=0, cache=tmp_path / "cache", workers=0,
+    )  # fmt: skip
+    first = load_encoder(out, "cpu").head.fc[0]
+    scale = state["bn2.weight"] / torch.sqrt(state["bn2.running_var"] + 1e-3)
+    assert torch.allclose(first.weight, state["conv_head.weight"] * scale[:, None, None, None])
+    assert torch.allclose(first.bias, state["bn2.bias"] - state["bn2.running_mean"] * scale)
+
+
+def test_without_a_method_labels_decide(photos, tmp_path):
+    weights = tmp_path / "lite0.safetensors"
+    save_file(_random_lite0(), weights)
     common = {
         "weights": weights,
         "image_size": 32,
