@@ -37,6 +37,7 @@ VARIANTS: dict[str, dict[str, Any]] = {  # where the gates stand, which there ar
     "7x7": {"place": "after"},
     "7x7 channel gate": {"place": "after", "parts": "channel"},
     "7x7 spatial gate": {"place": "after", "parts": "spatial"},
+    "7x7 gain": {"place": "after", "parts": "gain"},  # a weight a channel, the same for all photographs
     "7x7 half": {"place": "after", "gate": "half"},
     "7x7 open": {"place": "after", "gate": "open"},
     "14x14": {"place": "before"},
@@ -91,7 +92,7 @@ class GatedHead(heads.HashHead):
 
     Args:
         place: "before" or "after" the pooling, or "none".
-        parts: "both" gates, "channel" or "spatial".
+        parts: "both" gates, "channel" or "spatial", or the "gain" of `ChannelGain` in their place.
         gate: how they begin.
     """
 
@@ -105,13 +106,29 @@ class GatedHead(heads.HashHead):
         if place != "none":
             with torch.random.fork_rng([]):  # the fully connected layers begin as they do without gates
                 gates = CBAM(channels, gate=gate)
+            if parts == "gain":
+                gates.channel = ChannelGain(channels)
             if parts != "both":
-                setattr(gates, "spatial" if parts == "channel" else "channel", NoGate())
+                setattr(gates, "channel" if parts == "spatial" else "spatial", NoGate())
         pooling = nn.MaxPool2d(2)
         self.attention = nn.Sequential(gates, pooling) if place == "before" else nn.Sequential(pooling, gates)
 
     def read(self, attended):
         return super().read(attended.contiguous())
+
+
+class ChannelGain(nn.Module):
+    """A learned weight for each channel, the same for all photographs.
+
+    It scales the channels as a channel gate does, but without attention: what it gains is no merit of looking.
+    """
+
+    def __init__(self, channels):
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(1, channels, 1, 1))
+
+    def weights(self, feature_map):
+        return self.gain.to(feature_map.dtype)
 
 
 class NoGate(nn.Module):
