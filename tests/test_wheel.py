@@ -67,3 +67,14 @@ def test_the_extras_that_messages_name_exist(wheel):
     assert set(re.findall(r"hashret\[([a-z]+)\]", sources)) - {"extra"} <= extras  # a word for any of them
     assert {"fast", "serve", "report", "docs", "dev"} <= extras
     assert f"Version: {hashret.__version__}\n" in metadata
+
+
+def test_what_the_container_copies_is_there_and_not_ignored():
+    """Everything is ignored but what .dockerignore takes back, and what is ignored cannot be copied."""
+    text = (TOP / "Dockerfile").read_text(encoding="utf-8")
+    copied = [name for line in re.findall(r"^COPY (.+) \S+$", text, re.M) for name in line.split()]
+    assert "setup.py" in copied
+    assert [name for name in copied if not (TOP / name).exists()] == []
+    ignored, *taken = (TOP / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert ignored == "*"
+    assert {f"!{name}" for name in copied} <= set(taken)
