@@ -133,8 +133,12 @@ def encode(
     encoder = load_encoder(model, local_device(pick_device(device)), precision, runtime=runtime)
     if isinstance(source, VectorSource):
         run: _Run = _VectorRun(encoder, source, named(out), shard_size, vectors)
+        if features:
+            raise HashretError("vectors are kept as they are, and have no features", hint="leave --features out")
     else:
         run = _Run(encoder, source, named(out), shard_size, workers, features)
+        if vectors:
+            raise HashretError("photographs have no vectors to keep", hint="leave --vectors out, or take --features")
     with run.claimed(overwrite):
         run.use_cache(cache, fill_cache)
         return run.encode()

@@ -26,6 +26,13 @@ class DamagedIndex(HashretError):
     """A file of an open index has changed since it was written, so that answers could be wrong."""
 
 
+def refuse_given(line: str, **given: object) -> None:
+    """Raise HashretError with a line and, as its hint, those options that are given though they can have no effect."""
+    named = [f"--{name.replace('_', '-')}" for name, value in given.items() if value]
+    if named:
+        raise HashretError(line, hint=f"leave {', '.join(named)} out")
+
+
 def warn_once(said: set[str], text: str) -> None:
     """Warn that something is slower than one may expect, unless ``said`` holds the text of an earlier warning."""
     if text not in said:

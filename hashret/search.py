@@ -26,7 +26,7 @@ from .data.in_memory import Held, Photo, photographs, refuse_in_memory
 from .data.references import is_there, kind_of
 from .data.walk import LINKED_TO_NOTHING, SPECIAL, summary, walk
 from .engines import refuse_engine, shown
-from .errors import HashretError, warn
+from .errors import HashretError, refuse_given, warn
 from .files import StrPath, partial_folder, remove_leftovers
 from .index import Database, Index, Item, open_index
 from .index.database import Hits
@@ -699,7 +699,19 @@ def query(
     Raises:
         HashretError: none of the photographs can be read, or what is asked for cannot be done.
     """
-    rerank_by = rerank_by if rerank else None
+    choice = rerank_by if rerank_by != AUTO else None
+    if not rerank:
+        refuse_given(
+            "without a re-rank there are no candidates", candidates=candidates, recall=recall, rerank_by=choice
+        )
+        rerank_by = None
+    if radius is not None:
+        refuse_given(
+            "within a radius are all photographs by their codes alone, of each query on its own",
+            candidates=candidates, recall=recall, rerank_by=choice, together=together,
+        )  # fmt: skip
+    if candidates is not None and recall is not None:
+        raise HashretError("candidates and recall both say how many are re-ranked; take one of them")
     unreadable = {} if unreadable is None else unreadable
     if least is not None:
         least = least_percent(least)
@@ -724,14 +736,15 @@ def query(
     among = searcher.index.select(label or None, path or None, ids or None) if label or path or ids else None
     if among is not None and not len(among):
         warn("the index has no photograph of what --label, --path and --id ask for together")
-    if recall is not None:
-        candidates = searcher.index.calibrate(k, recall, rerank_by=rerank_by or "values").candidates
     if is_code_file(vectors):
         if together or exclude_self or radius is not None:
             raise HashretError("codes are asked one by one, for the k nearest")
+        refuse_given("codes have nothing to re-rank by", candidates=candidates, recall=recall, rerank_by=choice)
         file = CodeFile(str(vectors))
         hits_of_codes = searcher.search_codes(file.codes(), k, among=among, least=least)
         return [QueryAnswer(name, hits) for name, hits in zip(file.source, hits_of_codes, strict=True)]
+    if recall is not None:
+        candidates = searcher.index.calibrate(k, recall, rerank_by=rerank_by or "values").candidates
     if exclude_self and (together or radius is not None):
         raise HashretError("exclude_self goes with neither together nor radius")
     if radius is not None:

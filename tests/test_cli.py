@@ -93,10 +93,12 @@ def test_explain_draws_and_prints(workplace, photos):
     done = hashret("explain", photo, "--index", "index", "-k", 2)
     assert done.exit_code == 0, done.output
     assert len(done.output.splitlines()) == 5
-    assert done.output.splitlines()[-1] == "explain.png"
+    assert done.stderr.splitlines()[-1] == "explain.png: 1 photograph, 2 hits"
     assert Image.open("explain.png").size[1] > 3 * 128
     again = ("explain", "-", "--index", "index", "-k", 2, "--json", "--overwrite")
-    [line] = hashret(*again, input=f"{photo}\n").stdout.splitlines()
+    shown = hashret(*again, input=f"{photo}\n")
+    [line] = shown.stdout.splitlines()
+    assert shown.stderr == "explain.png: 1 photograph, 2 hits\n"
     assert [hit["id"] for hit in json.loads(line)["hits"]] == [hit["id"] for hit in hits_of(photo, "-k", 2)]
     hashret("explain", photo, "--out", "one.png", env={"HASHRET_INDEX": "index"})
     assert Image.open("one.png").size[1] < 2 * 128 + 128
@@ -217,6 +219,7 @@ def test_info_describes_everything(workplace):
 @pytest.mark.filterwarnings("default")  # it says that 10 candidates are fewer than share the least distance
 def test_evaluate_prints_json(workplace, photos):
     done = hashret("evaluate", photos, "--split", "test", "-k", 5, "--candidates", 10, "--out", "figures.json")
+    assert done.stderr.splitlines()[-1] == "figures.json: figures of 12 queries"
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["queries"] == 12
     assert list(json.loads((workplace / "figures.json").read_text())["hamming"]["precision_at"]) == ["5"]
@@ -246,6 +249,15 @@ MISTAKES = {
     "no such class": (["query", "PHOTO", "--label", "purple"], "its classes: blue, green, red"),
     "exclude self within": (["query", "PHOTO", "--exclude-self", "--radius", "2"], "neither"),
     "recall of 2": (["query", "PHOTO", "--recall", "2"], "recall"),
+    "together within": (["query", "PHOTO", "--together", "mean", "--radius", "2"], "leave --together out"),
+    "candidates within": (
+        ["query", "PHOTO", "--candidates", "20", "--rerank-by", "values", "--radius", "2"],
+        "by their codes alone, of each query on its own; leave --candidates, --rerank-by out",
+    ),
+    "candidates of no re-rank": (["query", "PHOTO", "--candidates", "20", "--no-rerank"], "leave --candidates out"),
+    "candidates twice": (["query", "PHOTO", "--candidates", "20", "--recall", "0.9"], "take one of them"),
+    "hits of no index": (["explain", "PHOTO", "-k", "2"], "name it with --index"),
+    "yes to nothing": (["remove", "--id", "3", "--yes"], "--yes goes with --gone"),
     "radius below 0": (["query", "PHOTO", "--radius", "-1"], "radius"),
     "explain nothing": (["explain"], "name a photograph: hashret explain"),
     "explain text": (["explain", "text.jpg"], "cannot read text.jpg: not an image"),

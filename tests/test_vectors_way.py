@@ -1,6 +1,7 @@
 """Vectors on the whole way: train, encode, build-index, query, evaluate, add, by the command line and from Python."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -261,6 +262,12 @@ def test_what_does_not_fit_is_one_line(tmp_path, built, model, photos):
         hashret.train(X, tmp_path / "m.safetensors", method="itq", bits=24)
     with pytest.raises(HashretError, match="compared by cosine or euclidean, not manhattan"):
         hashret.train(X, tmp_path / "m.safetensors", method="itq", bits=16, metric="manhattan")
+    with pytest.raises(HashretError, match="vectors have no backbone; leave --image-size, --finetune out"):
+        hashret.train(X, tmp_path / "m.safetensors", method="itq", bits=16, image_size=64, finetune="last:1")
+    with pytest.raises(HashretError, match="have no features; leave --features out"):
+        hashret.encode(X, built / "m.safetensors", tmp_path / "codes", features=True)
+    with pytest.raises(HashretError, match="photographs have no vectors to keep; leave --vectors out"):
+        hashret.encode(f"folder:{photos}", model, tmp_path / "codes", split="test", vectors="float16")
     with pytest.raises(HashretError, match="kept as float32, float16 or none, not int4"):
         hashret.encode(X, built / "m.safetensors", tmp_path / "codes", vectors="int4")
 
@@ -268,7 +275,9 @@ def test_what_does_not_fit_is_one_line(tmp_path, built, model, photos):
 def test_another_scale_is_one_line(tmp_path):
     for metric in ("cosine", "euclidean"):
         model = tmp_path / f"{metric}.safetensors"
-        hashret.train(unit(X), model, method="itq", bits=16, metric=metric)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # of no option: none was given
+            hashret.train(unit(X), model, method="itq", bits=16, metric=metric)
     encoder = hashret.load_encoder(tmp_path / "cosine.safetensors", "cpu")
     with pytest.warns(UserWarning, match=r"not of unit length, as those were .*; by cosine, lengths do not count"):
         codes = encoder.encode(5 * Q)

@@ -11,7 +11,7 @@ from ..errors import HashretError
 from ..names import shown_path, to_json
 from . import options as shared
 from .group import main
-from .output import say
+from .output import counted, say, tell_of
 
 if TYPE_CHECKING:
     from ..near_duplicates.groups import Duplicates
@@ -99,6 +99,8 @@ def duplicates(
     where = "photographs" if is_source(index) else "index"
     if html:
         pages.duplicates_page(groups, html, {where: index, "duplicates": groups.criterion})
+        copies = counted(sum(map(len, groups)), "photograph")
+        tell_of(html, f"{counted(len(groups), 'group')} of {copies}")
     if move_to:
         _set_aside(groups, move_to, yes, "" if where == "photographs" else index)
 

@@ -130,6 +130,8 @@ def remove(
     refuse_engine(index)
     if not ids and not paths and not gone:
         raise HashretError("say what to remove, with --id, --path or --gone")
+    if yes and not gone:
+        raise HashretError("--yes goes with --gone")
     removed = remove(index, ids, paths, gone=gone, yes=yes)
     tell(removed, f"{index}: {removed.count:,} photographs removed", as_json)
 

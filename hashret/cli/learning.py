@@ -67,7 +67,9 @@ from .output import tell
     "--lr", type=click.FloatRange(0, min_open=True), help="default: the method's own, else 3e-4; 1e-4 for last:N, all"
 )
 @click.option(
-    "--backbone-lr", type=click.FloatRange(0, min_open=True), help="of the backbone's stages that train; default: --lr"
+    "--backbone-lr",
+    type=click.FloatRange(0, min_open=True),
+    help="of the stages that last:N or all train; default: --lr",
 )
 @click.option("--weight-decay", type=click.FloatRange(0), default=0.01, show_default=True)
 @click.option(
@@ -88,8 +90,8 @@ from .output import tell
     help="of vectors: what nearest means",
 )  # fmt: skip
 @click.option(
-    "--augment", type=click.Choice(["none", "crop", "crop-flip"]), default="crop-flip", show_default=True,
-    help="how photographs are changed at random, with --finetune all or --views",
+    "--augment", type=click.Choice(["none", "crop", "crop-flip"]),
+    help="how photographs are changed at random, with --finetune all or --views; default: crop-flip",
 )  # fmt: skip
 @click.option(
     "--views",

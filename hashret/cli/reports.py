@@ -10,7 +10,7 @@ from ..errors import HashretError
 from ..names import to_json
 from . import options as shared
 from .group import main
-from .output import say
+from .output import counted, say, tell_of
 
 
 @main.command()
@@ -47,6 +47,8 @@ def evaluate(bits: list[int] | None, **options: Any) -> None:
         raise HashretError("figures of several lengths of code fit in no one file", hint="leave --out out, or name one")
     figures = [evaluate(**options, bits=length).as_dict() for length in lengths]
     click.echo(to_json(figures if len(figures) > 1 else figures[0], indent=2))
+    if options["out"]:
+        tell_of(options["out"], f"figures of {counted(figures[0]['queries'], 'query', 'queries')}")
 
 
 @main.command()
@@ -72,7 +74,11 @@ def report(as_json: bool, **options: Any) -> None:
     from ..reporting.page import report
 
     figures = report(**options)
-    say(to_json(figures.as_dict()) if as_json else f"{options['out']}: {figures}")
+    if as_json:
+        click.echo(to_json(figures.as_dict()))
+        tell_of(options["out"], str(figures))
+    else:
+        say(f"{options['out']}: {figures}")
 
 
 @main.command()

@@ -9,13 +9,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from ..errors import HashretError
 from ..names import names_in, shown_path, to_json
-from ..progress import is_quiet
 from . import options as shared
 from .group import main
-from .output import say
+from .output import counted, tell_of
 
 
 @main.command()
@@ -109,10 +109,10 @@ def query(
         for path, hits in results:
             click.echo((f"{shown_path(path)}\n" if len(results) > 1 else "") + table(hits))
     found = sum(len(answer.hits) for answer in results)
-    held = f"{_counted(found, 'hit')} of {_counted(len(results), 'query', 'queries')}"
+    held = f"{counted(found, 'hit')} of {counted(len(results), 'query', 'queries')}"
     if grid:
         pictures.grid(results, grid, pictured=not (words or text))
-        _tell_of(grid, held)
+        tell_of(grid, held)
     if opened and html is None:
         html = os.path.join(tempfile.mkdtemp(prefix="hashret-"), "hits.html")
     if html:
@@ -124,23 +124,13 @@ def query(
             explained = explain_results(results, searcher.encoder)
         facts = {"searched": f"{len(searcher.index):,} photographs"}
         if options["together"]:
-            facts["asked"] = f"{_counted(len(files), 'photograph')} as one query, by their {options['together']}"
+            facts["asked"] = f"{counted(len(files), 'photograph')} as one query, by their {options['together']}"
         pages.results_page(
             results, html, facts=facts, explained=explained, pictured=not (words or text), unreadable=unreadable
         )
-        _tell_of(html, f"{held}, opened" if opened else held)
+        tell_of(html, f"{held}, opened" if opened else held)
     if opened and html:
         click.launch(html)
-
-
-def _counted(number: int, one: str, many: str = "") -> str:
-    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
-
-
-def _tell_of(file: str, held: str) -> None:
-    """Say what was written, beside what is printed for other programs."""
-    if not is_quiet():
-        say(f"{file}: {held}", err=True)
 
 
 @main.command()
@@ -188,6 +178,9 @@ def explain(photos: tuple[str, ...], as_json: bool, null: bool, **options: Any) 
     """
     from ..explanation import explain, table
 
+    k_given = click.get_current_context().get_parameter_source("k") is ParameterSource.COMMANDLINE
+    if k_given and not options["index"]:
+        raise HashretError("-k counts the hits of an index", hint="name it with --index, or leave -k out")
     unreadable: dict[str, str] = {}
     explained = explain(_photos(photos, null), unreadable=unreadable, **options)
     if as_json:
@@ -196,7 +189,9 @@ def explain(photos: tuple[str, ...], as_json: bool, null: bool, **options: Any) 
         _print_unreadable("path", unreadable)
     else:
         click.echo(table(explained))
-        say(options["out"])
+    rows = counted(len(explained), "photograph")
+    hits = sum(len(explanation.hits) for explanation in explained)
+    tell_of(options["out"], f"{rows}, {counted(hits, 'hit')}" if options["index"] else rows)
 
 
 def _print_unreadable(key: str, unreadable: Mapping[str, str]) -> None:

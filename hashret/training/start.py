@@ -15,7 +15,7 @@ import torch
 from ..bits import check_bits
 from ..data import Source, VectorSource, as_source
 from ..distributed import local_device, main_first, process_group, world
-from ..errors import HashretError, warn
+from ..errors import HashretError, refuse_given, warn
 from ..files import StrPath
 from ..methods import AUTO, WITH_LABELS, WITHOUT_LABELS, get_method
 from ..methods.method import Method
@@ -23,6 +23,7 @@ from ..models.backbone import GATES, RESIZES
 from ..models.backbones import get_backbone
 from ..models.encoder import pick_device, pick_precision
 from ..models.heads import POOLED, HashHead, head_config
+from ..models.metadata import HEADS
 from ..models.network import HashNet
 from ..models.weights import last_convolution, load_backbone
 from ..progress import takes_quiet
@@ -66,7 +67,7 @@ def train(
     pairs: float | None = None,
     balance: float | None = None,
     smoothing: float | None = None,
-    augment: str = "crop-flip",
+    augment: str | None = None,
     views: int = 0,
     heldout: float = 0.05,
     seed: int = 0,
@@ -103,9 +104,9 @@ def train(
         epochs, batch_size, weight_decay: of AdamW under a cosine schedule; ``epochs`` None is the method's default, or
             10.
         lr: learning rate; None for 1e-4 where stages of the backbone train too, else the method's default, or 3e-4.
-        backbone_lr: learning rate of the backbone's stages that train; None for ``lr``.
+        backbone_lr: learning rate of the backbone's stages that train, where some do; None for ``lr``.
         classifier_rate, quantization, pairs, balance, smoothing: options of methods, which may stand here, too.
-        augment: "none", "crop" or "crop-flip", where the whole backbone trains, or of ``views``.
+        augment: "none", "crop" or "crop-flip", where the whole backbone trains, or of ``views``; None for "crop-flip".
         views: where layers are frozen, the augmented views of each photograph that are cached, of which every epoch
             takes another, or the photograph as it is.
         heldout: fraction of the train images that picks the epoch; 0 trains on all and keeps the last epoch.
@@ -114,8 +115,8 @@ def train(
         precision: number format of the network, "bfloat16", "float32" or None for what is fast on the device.
         runtime: what runs frozen backbones, "torch", "openvino" or "auto", see
             `hashret.models.encoder.pick_precision`.
-        metric: of vectors, "cosine" or "euclidean": what nearest means. Vectors have no backbone, and none of its
-            options count; trained methods learn a perceptron on them.
+        metric: of vectors, "cosine" or "euclidean": what nearest means. Vectors have no backbone, and take none of its
+            options; trained methods learn a perceptron on them.
         cache: folder of feature caches; None for `hashret.files.default_cache`.
         workers: decoding processes; None for one a core.
         resume: go on with a run that was killed.
@@ -123,6 +124,9 @@ def train(
 
     Under torchrun, the processes share each batch, and the result is that of one process up to rounding: how many
     there are may differ from run to run, and when a run is resumed. All must see ``out`` and ``cache``.
+
+    An option that cannot do what it says here, as a learning rate of a frozen backbone, is an error; one that the
+    method has no use for, as epochs where it is fitted at once, is left out with a warning.
 
     Returns:
         The training record, as written. Where the codes tell photographs no better apart than chance, it has a
@@ -137,7 +141,7 @@ def train(
         raise HashretError("no length of code is named")
     bits = lengths[-1]
     check_metric(metric)
-    _check_choice("augment", augment, ("none", "crop", "crop-flip"))
+    _check_choice("augment", augment or "none", ("none", "crop", "crop-flip"))
     _check_choice("gate", gate, GATES)
     if views < 0:
         raise HashretError(f"there cannot be {views} views of a photograph")
@@ -155,8 +159,22 @@ def train(
         several_classes = source.labels is not None and len(source.classes) > 1
         method = WITH_LABELS if several_classes else WITHOUT_LABELS
     method_class = get_method(method)
-    backbone = method_class.backbone if backbone == AUTO else backbone
     on_vectors = isinstance(source, VectorSource)
+    tuned = {
+        "width": width, "dropout": dropout, "epochs": epochs, "lr": lr, "gate": gate != "unit",
+        "batch_size": batch_size != 128, "weight_decay": weight_decay != 0.01,
+    }  # fmt: skip
+    if on_vectors:
+        refuse_given(
+            "vectors have no backbone",
+            backbone=backbone != AUTO, weights=weights not in ("pretrained", "imagenet", "none"),
+            image_size=image_size, resize=resize, finetune=finetune != "head", backbone_lr=backbone_lr,
+            augment=augment not in (None, "none"), precision=precision not in (None, "float32"),
+            runtime=runtime != "auto",
+        )  # fmt: skip
+    elif metric != "cosine":
+        raise HashretError("photographs have no metric, which is of vectors", hint="leave --metric out")
+    backbone = method_class.backbone if backbone == AUTO else backbone
     if isinstance(source, VectorSource):
         backbone, weights, image_size, resize, finetune = f"vectors:{source.width}", "none", 1, None, "head"
         width = width or 1024
@@ -171,6 +189,12 @@ def train(
     if views and (on_vectors or pooled_alone):
         reason = "vectors have no" if on_vectors else f"{method} takes no cached"
         raise HashretError(f"{reason} views to choose", hint="leave --views out")
+    if backbone_lr is not None and trained_stages == 0:
+        hint = "leave --backbone-lr out" + ("" if pooled_alone else ", or add --finetune last:N or all")
+        raise HashretError("a backbone that is frozen has no learning rate", hint=hint)
+    if augment not in (None, "none") and trained_stages is not None and not views:
+        hint = "leave --augment out" + ("" if pooled_alone else ", or add --views N")
+        raise HashretError("frozen layers read photographs without that augmentation", hint=hint)
     if views and augment == "none":
         raise HashretError("views that are not augmented are all the same", hint="take another --augment")
     if views and trained_stages is None:
@@ -191,6 +215,7 @@ def train(
         "smoothing": smoothing,
     }  # fmt: skip
     given = _from_flags(method_class, flags) | dict(options or {})
+    _warn_of_unused(method_class, on_vectors, [name for name, value in tuned.items() if value])
     defaults = {"lr": 3e-4, "dropout": 0.5, "epochs": 10} | method_class.defaults_for(bits, several_labels)
     if trained_stages != 0:
         defaults["lr"] = 1e-4
@@ -216,7 +241,7 @@ def train(
         lr=defaults["lr"] if lr is None else lr,
         backbone_lr=backbone_lr,
         weight_decay=weight_decay,
-        augment=augment,
+        augment=augment or "crop-flip",
         views=views,
         heldout=heldout,
         seed=seed,
@@ -252,7 +277,7 @@ def train(
         feed = VectorFeed(source, metric, seed, torch_device)
         feed.standardize(net)
     elif frozen is None:
-        feed = ImageFeed(source, image_size, augment, torch_device, workers, resize=resize)
+        feed = ImageFeed(source, image_size, settings.augment, torch_device, workers, resize=resize)
     elif method_class.views:
         feed = ViewFeed(
             method_class.views, source, frozen, architecture, image_size, settings.precision, torch_device, cache,
@@ -261,7 +286,7 @@ def train(
     else:
         feed = FeatureFeed(
             source, frozen, architecture, image_size, settings.precision, torch_device, cache, workers, resize=resize,
-            module=trained, views=views, augment=augment,
+            module=trained, views=views, augment=settings.augment,
         )  # fmt: skip
     net.to(torch_device).to(memory_format=torch.channels_last)
     trainer = method_class(bits, seed, settings.options)
@@ -288,6 +313,20 @@ def _from_flags(method: type[Method], flags: Mapping[str, float | None]) -> dict
         if given[name]:
             warn(f"the method {method.name} has no option {name}, which is left out")
     return {name: value for name, value in given.items() if name in known}
+
+
+def _warn_of_unused(method: type[Method], on_vectors: bool, given: Sequence[str]) -> None:
+    """Warn of those of some settings that are given that the method has no use for."""
+    used = {"width", "dropout"} & set(HEADS[method.head].options)
+    if method.attention and not on_vectors:
+        used.add("gate")
+    if not method.fitted:
+        used |= {"epochs", "lr", "batch_size", "weight_decay"}
+    unused = [name for name in given if name not in used]
+    if unused:
+        of = " over vectors" if on_vectors else ""
+        left_out = "which is left out" if len(unused) == 1 else "which are left out"
+        warn(f"the method {method.name}{of} has no use for {', '.join(unused)}, {left_out}")
 
 
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:

@@ -223,7 +223,8 @@ def test_photographs_that_cannot_be_read_are_left_out(place):
 def test_the_verb_prints_writes_and_moves(place):
     done = hashret("duplicates", "index", "--radius", ALL, "--html", "page.html")
     assert done.exit_code == 0, done.output
-    lines = [line.split() for line in done.output.splitlines()]
+    assert done.stderr == "page.html: 3 groups of 7 photographs\n"
+    lines = [line.split() for line in done.stdout.splitlines()]
     assert lines[0] == ["group", "keep", "hamming", "euclidean", "pixels", "bytes", "id", "path"]
     assert [line[0] for line in lines[1:]] == ["1", "1", "1", "2", "2", "3", "3"]
     assert lines[1][1:5] == ["keep", "0", "0", "96x80"]
@@ -233,7 +234,11 @@ def test_the_verb_prints_writes_and_moves(place):
     assert page.count('class="kept"') == 3
     assert (place / "photos" / "copies" / "0-small.png").as_uri() in page
 
-    done = hashret("duplicates", "index", "--radius", ALL, "--json", "--move-to", "aside")
+    quiet = hashret("duplicates", "index", "--radius", ALL, "--html", "page.html", "-q")
+    assert (quiet.stderr, quiet.stdout) == ("", done.stdout)
+
+    done = hashret("duplicates", "index", "--radius", ALL, "--json", "--move-to", "aside", "--html", "page.html")
+    assert "page.html: 3 groups of 7 photographs" in done.stderr
     groups = [json.loads(line) for line in done.stdout.splitlines()]
     assert [len(group["photographs"]) for group in groups] == [3, 2, 2]
     assert set(groups[0]["photographs"][0]) == {field.name for field in fields(Photograph)}

@@ -291,6 +291,7 @@ def test_the_verb(run, tmp_path, monkeypatch):
     figures = json.loads(done.stdout)
     assert figures["bits"]["photographs"] == 36
     assert len(figures["ap"]) == 12
+    assert done.stderr.startswith(f"{out}: mAP 0.")
 
 
 def test_without_matplotlib_nothing_is_computed(run, tmp_path, monkeypatch):

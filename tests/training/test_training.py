@@ -2,6 +2,7 @@ import json
 import os
 import shutil
 import signal
+import warnings
 
 import numpy as np
 import pytest
@@ -171,6 +172,11 @@ def test_existing_checkpoints_are_kept(photos, head, tmp_path):
         ({"views": 2, "finetune": "all"}, "leave --views out"),
         ({"views": 2, "method": "itq"}, "itq takes no cached views"),
         ({"views": -1}, "cannot be -1 views"),
+        ({"backbone_lr": 1e-4}, "a backbone that is frozen has no learning rate; leave --backbone-lr out, or add"),
+        ({"backbone_lr": 1e-4, "method": "itq"}, "has no learning rate; leave --backbone-lr out$"),
+        ({"augment": "crop"}, "without that augmentation; leave --augment out, or add --views N"),
+        ({"augment": "crop", "method": "cibhash"}, "without that augmentation; leave --augment out$"),
+        ({"metric": "euclidean"}, "photographs have no metric, which is of vectors; leave --metric out"),
         ({"gate": "ajar"}, "gate must be"),
         ({"weights": "/no/such.pth"}, "no weights at"),
         ({"backbone": "resnet"}, "no backbone"),
@@ -181,6 +187,25 @@ def test_impossible_settings(photos, head, tmp_path, wrong, line):
     with pytest.raises(HashretError, match=line):
         train(photos, tmp_path / "model.safetensors", **head | wrong)
     assert not (tmp_path / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (
+            {"method": "lsh", "epochs": 3, "width": 16, "gate": "half"},
+            "the method lsh has no use for width, epochs, gate, which are left out",
+        ),
+        ({"method": "vggh", "gate": "half", "epochs": 1}, "the method vggh has no use for gate, which is left out"),
+        ({"method": "am-vggh", "gate": "half", "epochs": 1, "lr": 1e-3, "dropout": 0.1}, None),
+    ],
+)
+def test_settings_that_a_method_has_no_use_for_are_said(photos, weights, tmp_path, options, line):
+    small = {name: SMALL[name] for name in ("bits", "backbone", "image_size", "workers", "device")}
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        train(photos, tmp_path / "model.safetensors", weights=weights, **small | options)
+    assert [str(one.message) for one in said if "no use" in str(one.message)] == ([line] if line else [])
 
 
 def test_unlabelled_photographs_cannot_train(photos, head, tmp_path):
