@@ -71,7 +71,13 @@ def several(page, photos):
 def together(page, photos):
     """Several photographs as one query."""
     upload(page, photos[:2])
-    page.locator(".choice.all").click()
+    page.locator(".choice", has_text="all together").click()
+
+
+def any_of_them(page, photos):
+    """What is like any of several photographs."""
+    upload(page, [photos[0], photos[2]])
+    page.locator(".choice", has_text="any of them").click()
 
 
 def words(page, _):
@@ -163,8 +169,8 @@ def without_photographs(route):
 STATES = {
     function.__name__: function
     for function in (
-        start, answer, details, several, together, words, least, large, wrong, some_wrong, too_large, nothing, missing,
-        missing_large, gone, empty,
+        start, answer, details, several, together, any_of_them, words, least, large, wrong, some_wrong, too_large,
+        nothing, missing, missing_large, gone, empty,
     )
 }  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,8 @@ def answer(
             hamming=int(hamming[column]), similarity=similarity(int(hamming[column]), index.bits),
             hamming_rank=column + 1,
             euclidean=float(euclidean[reranked_rank]) if rerank else None,
-            reranked_rank=reranked_rank + 1, code=item.code.tobytes().hex(), columns=dict(item.columns),
+            reranked_rank=reranked_rank + 1, code=item.code.tobytes().hex(), nearest_to=None,
+            columns=dict(item.columns),
         )  # fmt: skip
 
     return Answer(
@@ -75,6 +77,46 @@ def answer(
         ties_cut=bool(cut),
         generation=index.meta["generation"],
     )
+
+
+def union(answers: Sequence[Answer], k: int) -> Answer:
+    """Return the answer to any of several queries, as `hashret.Searcher.search_together` has it: by least distance.
+
+    Args:
+        answers: those to each of the queries, of the same index.
+        k: hits.
+    """
+
+    def by_codes(hit: Hit) -> tuple[float, int, int]:
+        return hit.hamming, hit.hamming, hit.id
+
+    def reranked(hit: Hit) -> tuple[float, int, int]:
+        return hit.hamming if hit.euclidean is None else hit.euclidean, hit.hamming, hit.id
+
+    def merged(lists: Iterable[Iterable[Hit]], distance: Callable[[Hit], tuple[float, int, int]]) -> list[Hit]:
+        best: dict[int, Hit] = {}
+        for number, hits in enumerate(lists):
+            for hit in hits:
+                numbered = hit.model_copy(update={"nearest_to": number})
+                best[hit.id] = min(best.get(hit.id, numbered), numbered, key=distance)
+        return [
+            hit.model_copy(update={"rank": rank}) for rank, hit in enumerate(sorted(best.values(), key=distance)[:k], 1)
+        ]
+
+    stages = {stage for one in answers for stage in one.query.milliseconds}
+    spent = {stage: round(sum(one.query.milliseconds.get(stage, 0) for one in answers), 3) for stage in stages}
+    codes = [one.query.code for one in answers if one.query.code]
+    hits = merged((one.hits for one in answers), reranked)
+    beyond = [[] if hits or one.nearest is None else [one.nearest] for one in answers]
+    together = {
+        "query": Query.model_validate({"code": None, "codes": codes, "milliseconds": spent}),
+        "hits": hits,
+        "hamming_hits": merged((one.hamming_hits for one in answers), by_codes),
+        "nearest": next(iter(merged(beyond, by_codes)), None),
+        "candidates": max(one.candidates for one in answers),
+        "ties_cut": any(one.ties_cut for one in answers),
+    }
+    return answers[0].model_copy(update=together)
 
 
 def code_of(hash_outputs: HashOutputs) -> Codes:

@@ -136,7 +136,8 @@ def _add_problems(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> NamesResponse:
         first = error.errors()[0]
-        return problem(422, f"{'.'.join(map(str, first['loc'][1:])) or 'the request'}: {first['msg'].lower()}")
+        place = [str(part) for part in first["loc"][1:] if "[" not in str(part)]  # that names a type, "list[float]"
+        return problem(422, f"{'.'.join(place) or 'the request'}: {first['msg'].lower()}")
 
     @app.exception_handler(HTTPException)
     async def plain(_: Request, error: HTTPException) -> NamesResponse:

@@ -9,7 +9,7 @@ import os
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path as Folder
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, quote
 
 import numpy as np
@@ -32,7 +32,7 @@ from ..similar import LEVELS, level_in_words
 from ..vectors import Vectors, as_float32
 from ..words import known_words, knows_texts, names_in, text_outputs, word_outputs
 from . import schema, uploads
-from .answers import answer, code_of, since
+from .answers import answer, code_of, since, union
 from .batching import Batcher
 from .live import LiveIndex, Snapshot
 from .maps import maps
@@ -162,13 +162,26 @@ async def query_by_photograph(
 
 
 @router.post("/api/query/values", responses=problems(408, 413, 422))
-async def query_by_values(body: schema.Values, service: Shared, parameters: Parameters) -> schema.Answer:
-    """The same for a photograph that was encoded before, by the values of that answer's query."""
+async def query_by_values(
+    body: schema.Values,
+    service: Shared,
+    parameters: Parameters,
+    together: Annotated[
+        Literal["mean", "union"],
+        Query(description="how several photographs are one query: by their mean; union: what is near to any of them"),
+    ] = "mean",
+) -> schema.Answer:
+    """The same for photographs that were encoded before, one or several, by the values of their answers' queries."""
     snapshot = service.live.current
-    values = np.asarray(body.values, np.float32)
-    if values.shape != (snapshot.index.bits,) or not ((values >= 0) & (values <= 1)).all():
-        raise Refused(422, f"values are {snapshot.index.bits} numbers from 0 to 1")
-    return await _search(service, snapshot, values, parameters)
+    bits = snapshot.index.bits
+    rows = [row if isinstance(row, list) else [row] for row in body.values]
+    same = {len(row) for row in rows} == {len(rows[0])} if rows else False
+    values = np.atleast_2d(np.asarray(body.values if same else [], np.float32))
+    if values.shape[1] != bits or not ((values >= 0) & (values <= 1)).all():
+        raise Refused(422, f"values are {bits} numbers from 0 to 1, or a list of such for each photograph")
+    if together == "mean" or len(values) == 1:
+        return await _search(service, snapshot, values.mean(axis=0), parameters)
+    return union([await _search(service, snapshot, row, parameters) for row in values], parameters.k)
 
 
 @router.post("/api/query/vector", responses=problems(408, 413, 422))

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from fastapi import Query as Parameter
 from pydantic import BaseModel, ConfigDict, Field
 
-MAX_K, MAX_CANDIDATES = 1000, 100_000
+MAX_K, MAX_CANDIDATES, MAX_TOGETHER = 1000, 100_000, 100
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,11 @@ class Hit(BaseModel):
     hamming_rank: int = Field(description="rank by Hamming distance alone")
     reranked_rank: int = Field(description="rank after the re-rank")
     code: str = Field(description="the code, packed, as hexadecimal digits")
+    nearest_to: int | None = Field(
+        None,
+        description="where any of several photographs was searched for, the number from 0 of the one that this is "
+        "nearest to, which distances, similarity and the two ranks are of",
+    )
     columns: dict[str, Any] = Field({}, description="of the columns that were added to the shards, by name")
 
 
@@ -71,7 +76,11 @@ class Query(BaseModel):
     id: int | None = Field(None, description="of an indexed photograph")
     name: str | None = Field(None, description="file name of an upload, or the words or the text that were asked for")
     label: str = Field("", description="class names of an indexed photograph")
-    code: str = Field(description="the code, packed, as hexadecimal digits; bit 0 is the first digit's highest")
+    code: str | None = Field(
+        description="the code, packed, as hexadecimal digits; bit 0 is the first digit's highest; null where any of "
+        "several photographs was searched for"
+    )
+    codes: list[str] | None = Field(None, description="the code of each of these")
     values: list[float] | None = Field(None, description="of the hash layer, to search by again without the photograph")
     maps: Maps | None = Field(None, description="where the code comes from, of an upload that asks for it")
     milliseconds: dict[str, float] = Field(description="decode, encode (waiting and batch), hamming, rerank")
@@ -91,10 +100,10 @@ class Answer(BaseModel):
 
 
 class Values(BaseModel):
-    """Hash-layer values to search by, as an answer's query has them."""
+    """Hash-layer values to search by, as an answer's query has them, or those of several answers."""
 
     model_config = ConfigDict(extra="forbid")
-    values: list[float]
+    values: list[float] | Annotated[list[list[float]], Field(min_length=1, max_length=MAX_TOGETHER)]
 
 
 class Vector(BaseModel):

@@ -360,7 +360,7 @@ def test_several_photographs_have_an_answer_each_and_one_together(page, photos, 
         after(page, lambda: page.keyboard.press("ArrowRight"))
         assert ids(page) == found_for(page, searcher, file)
     assert page.locator(".choice input").nth(2).is_checked()
-    after(page, lambda: page.locator(".choice.all").click())
+    after(page, lambda: page.locator(".choice", has_text="all together").click())
     together = searcher.search_together(files, 20)
     assert ids(page) == [str(hit.id) for hit in together]
     assert page.locator("#caption").inner_text() == "3 photographs together"
@@ -369,6 +369,18 @@ def test_several_photographs_have_an_answer_each_and_one_together(page, photos, 
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     after(page, lambda: page.locator("#k").fill("5"))
     assert ids(page) == [str(hit.id) for hit in together[:5]]
+    after(page, lambda: page.locator(".choice", has_text="any of them").click())
+    union = searcher.search_together(files, 5, by="union")
+    assert ids(page) == [str(hit.id) for hit in union] != [str(hit.id) for hit in together[:5]]
+    assert page.locator("#several-note").inner_text() == (
+        "3 photographs as one query: what is like at least one of them"
+    )
+    assert page.locator("#caption").inner_text() == "any of 3 photographs"
+    assert page.locator("#bits i").count() == 0
+    page.locator(".hit").first.hover()
+    assert page.locator("#bits i.differs").count() == union[0].hamming
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    after(page, lambda: page.locator(".choice", has_text="all together").click())
     after(page, lambda: page.locator(".hit").nth(1).click())
     assert page.locator("#several").is_hidden()
     after(page, lambda: page.go_back())
@@ -387,7 +399,10 @@ def test_of_several_those_that_are_no_photographs_are_named(page, photos, tmp_pa
     assert page.locator("#caption").inner_text() == "03.png"  # that of the first that can be read
     assert page.locator(".choice input").nth(1).is_checked()
     assert len(shown(page)) == 20
-    after(page, lambda: page.locator(".choice.all").click())
+    after(page, lambda: page.locator(".choice", has_text="any of them").click())
+    page.locator(".hit").first.hover()
+    assert re.fullmatch(r"hit 1 differs in (no|one|\d+) bits? from 03\.png", page.locator("#bits-note").inner_text())
+    after(page, lambda: page.locator(".choice", has_text="all together").click())
     assert len(shown(page)) == 20
 
 
@@ -396,7 +411,7 @@ def test_none_of_several_is_a_photograph(page, tmp_path):
     for name in ("notes.png", "more.png"):
         (tmp_path / name).write_text("not a picture")
     several(page, [tmp_path / "notes.png", tmp_path / "more.png"])
-    page.locator(".choice.all").click()
+    page.locator(".choice", has_text="all together").click()
     page.wait_for_selector("#error:has-text('None of these photographs can be read.')")
     assert ids(page) == []
 

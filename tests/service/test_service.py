@@ -98,6 +98,31 @@ def test_an_upload_finds_what_the_searcher_finds(client, index_folder, model, ph
     assert hits_of(raw.json()) == hits_of(again.json()) == hits_of(answer)
 
 
+@pytest.mark.parametrize("by", ["mean", "union"])
+@pytest.mark.parametrize("parameters", [{}, {"least": 20}, {"least": "same"}, {"rerank_by": "none", "k": 3}])
+def test_several_photographs_are_one_query_as_of_the_searcher(client, index_folder, model, photos, by, parameters):
+    searcher = Searcher(index_folder, model, "cpu")
+    files = [photos / "test" / colour / "02.png" for colour in ("red", "green", "blue")]
+    values = [upload(client, file.read_bytes()).json()["query"]["values"] for file in files]
+    parameters = {"k": 7, "candidates": 20} | parameters
+    found = client.post("/api/query/values", json={"values": values}, params=parameters | {"together": by})
+    answer = found.json()
+    rerank = {"rerank_by": None} if parameters.pop("rerank_by", "") == "none" else {}
+    wanted = searcher.search_together(files, by=by, **parameters | rerank)
+    assert hits_of(answer) == [(hit.id, hit.path, hit.label, hit.hamming, hit.euclidean) for hit in wanted]
+    assert [hit["similarity"] for hit in answer["hits"]] == [hit.similarity for hit in wanted]
+    assert [hit["rank"] for hit in answer["hits"]] == list(range(1, len(wanted) + 1))
+    assert (answer["nearest"] or {}).get("id") == (wanted.nearest and wanted.nearest.id)
+    plain = searcher.search_together(files, by=by, **parameters | {"rerank_by": None})
+    assert [(hit["id"], hit["hamming"]) for hit in answer["hamming_hits"]] == [(hit.id, hit.hamming) for hit in plain]
+    assert (answer["candidates"], answer["ties_cut"]) == (wanted.candidates, wanted.ties_cut)
+    if by == "union":
+        assert (answer["query"]["code"], len(answer["query"]["codes"])) == (None, 3)
+        for hit in answer["hits"]:
+            differs = int(hit["code"], 16) ^ int(answer["query"]["codes"][hit["nearest_to"]], 16)
+            assert differs.bit_count() == hit["hamming"]
+
+
 def test_each_hit_has_its_place_in_both_orders(client, photo):
     answer = upload(client, photo.read_bytes(), k=36, candidates=36).json()
     orders = {name: {hit["id"]: hit for hit in answer[name]} for name in ("hits", "hamming_hits")}
@@ -261,11 +286,14 @@ def test_wrong_methods_and_ids(client):
         assert refused.json()["error"].startswith("no photograph with id")
     for id in ("-1", "one", "99999999999999999999999"):
         assert client.get(f"/api/items/{id}").status_code == 422
-    for values in ([], [0.5], ["a"] * 24, [2.0] * 24, [float("nan")] * 24):
+    several = [[], [[0.5] * 24, [0.5] * 23], [[0.5] * 24, 0.5], [[2.0] * 24] * 2, [[0.5] * 24] * 101]
+    for values in ([], [0.5], ["a"] * 24, [2.0] * 24, [float("nan")] * 24, *several):
         body = str({"values": values}).replace("'", '"').replace("nan", "NaN")
         refused = client.post("/api/query/values", content=body, headers={"content-type": "application/json"})
         assert refused.status_code == 422
-        assert refused.json()["error"]
+        assert refused.json()["error"].startswith("values")
+        assert "[" not in refused.json()["error"]
+    assert client.post("/api/query/values?together=both", json={"values": [0.5] * 24}).status_code == 422
     assert client.post("/api/query/values", content="{").status_code == 422
 
 

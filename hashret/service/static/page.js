@@ -121,12 +121,14 @@ function clear() {
 async function send(what, signal) {
   const wanted = parameters();
   if (what.item !== undefined) return api(`/api/items/${what.item}/query?${wanted}`, { signal });
-  const kind = about.words.length ? "words" : "text";
-  if (what.words) return api(`/api/query/${kind}?${wanted}&${kind}=${addressed(what.words)}`, { signal });
-  const values = what.together ? await meanOf(what.group) : what.values;
+  if (what.words) {
+    const kind = areClasses(what.words) || !about.text ? "words" : "text";
+    return api(`/api/query/${kind}?${wanted}&${kind}=${addressed(what.words)}`, { signal });
+  }
+  const values = what.together ? await valuesOf(what.group) : what.values;
   if (values) {
     const body = JSON.stringify({ values });
-    return api(`/api/query/values?${wanted}`, {
+    return api(`/api/query/values?${wanted}${what.together ? `&together=${what.together}` : ""}`, {
       method: "POST", body, signal, headers: { "content-type": "application/json" },
     });
   }
@@ -172,12 +174,12 @@ function bringAll(group) {
   return group.bringing;
 }
 
-// Several photographs as one query: the mean of their values, as `hashret query --together mean` has it.
-async function meanOf(group) {
+// Several photographs as one query, as `hashret query --together mean` and `union` have it.
+async function valuesOf(group) {
   await bringAll(group);
   const all = group.photos.filter((photo) => photo.values).map((photo) => photo.values);
   if (!all.length) throw new Refused("None of these photographs can be read.");
-  return all[0].map((_, bit) => all.reduce((sum, values) => sum + values[bit], 0) / all.length);
+  return all;
 }
 
 // What is wrong with the photographs of a query, one line, or null.
@@ -215,9 +217,12 @@ async function upload(files) {
   const photos = [...files].slice(0, MOST).map((file) => (
     { file, name: file.name || "photograph", picture: URL.createObjectURL(file) }));
   if (photos.length === 1) return start(photos[0]);
-  const group = { photos, all: { together: true, name: `${photos.length} photographs together` } };
-  group.left = files.length - photos.length;
-  for (const one of [...photos, group.all]) one.group = group;
+  const group = { photos, left: files.length - photos.length };
+  group.ways = [
+    { together: "mean", name: `${photos.length} photographs together`, face: "all together", note: "as one query: what they have in common" },
+    { together: "union", name: `any of ${photos.length} photographs`, face: "any of them", note: "as one query: what is like at least one of them" },
+  ];
+  for (const one of [...photos, ...group.ways]) one.group = group;
   for (const photo of photos) {
     await start(photo, photo === photos[0]);
     if (query !== photo) return;
@@ -274,12 +279,13 @@ function showSeveral() {
   const taken = group.left ? `The first ${group.photos.length} of ${group.photos.length + group.left} photographs` : `${group.photos.length} photographs`;
   const read = group.photos.filter((photo) => photo.values || photo.trouble).length;
   if (read < group.photos.length) $("several-note").textContent = `${taken}, ${read} read so far`;
-  else $("several-note").textContent = query.together ? `${taken} as one query: what they have in common` : `${taken}, an answer each`;
-  const choices = [...group.photos, group.all];
+  else $("several-note").textContent = query.together ? `${taken} ${query.note}` : `${taken}, an answer each`;
+  const choices = [...group.photos, ...group.ways];
   if ($("several").of !== group) {
     $("several").of = group;
-    $("several").querySelectorAll("label").forEach((old) => old.remove());
-    $("several").append(...choices.map((what) => choiceOf(what)));
+    $("several").querySelectorAll("label, hr").forEach((old) => old.remove());
+    const row = document.createElement("hr"); // the photographs stand above it
+    $("several").append(...group.photos.map(choiceOf), row, ...group.ways.map(choiceOf));
   }
   [...$("several").querySelectorAll("label")].forEach((label, number) => {
     const what = choices[number];
@@ -294,7 +300,7 @@ function choiceOf(what) {
   const [input, face] = label.children;
   input.setAttribute("aria-label", shown(what.name));
   input.addEventListener("change", () => start(what, false));
-  if (what.together) face.textContent = "all together";
+  if (what.together) face.textContent = what.face;
   else {
     const picture = face.firstElementChild;
     picture.addEventListener("error", () => (face.textContent = shown(what.name.split(".").pop()).slice(0, 6)));
@@ -324,7 +330,8 @@ const bitsOf = (code) =>
   [...code].map((digit) => parseInt(digit, 16).toString(2).padStart(4, "0")).join("").slice(0, about.bits);
 
 function drawBits(other) {
-  const own = bitsOf(answer.query.code);
+  const code = answer.query.code ?? answer.query.codes[other?.nearest_to]; // of any of several, only once a hit is pointed at
+  const own = code ? bitsOf(code) : "";
   const others = other && bitsOf(other.code);
   $("bits").replaceChildren(...[...own].map((bit, number) => {
     const cell = document.createElement("i");
@@ -332,11 +339,16 @@ function drawBits(other) {
     if (others && others[number] !== bit) cell.classList.add("differs");
     return cell;
   }));
-  $("bits").setAttribute("aria-label", `code of the query: ${own}`);
+  $("bits").setAttribute("aria-label", own ? `code of the query: ${own}` : "a code for each photograph");
+  const from = other && nearestOf(other);
   $("bits-note").textContent = other
-    ? `hit ${other.rank} differs in ${other.hamming === 1 ? "one bit" : `${other.hamming || "no"} bits`}`
-    : "point at a hit to see which bits differ";
+    ? `hit ${other.rank} differs in ${other.hamming === 1 ? "one bit" : `${other.hamming || "no"} bits`}${from && ` from ${from}`}`
+    : own ? "point at a hit to see which bits differ" : "each has its own: point at a hit to see that of the one it is like";
 }
+
+// The name of the photograph that a hit is nearest to, where any of several was asked for.
+const nearestOf = (hit) =>
+  hit.nearest_to == null ? "" : shown(answered.group.photos.filter((photo) => photo.values)[hit.nearest_to].name);
 
 function drawTimes(times) {
   const stages = STAGES.filter(([name]) => times[name] !== undefined);
@@ -403,7 +415,8 @@ function card(hit, item) {
   const part = (name) => item.querySelector(name);
   part(".rank").textContent = hit.rank;
   part(".label").textContent = shown(hit.label || hit.path.split("/").pop());
-  part(".hit").title = shown(hit.path);
+  const from = nearestOf(hit);
+  part(".hit").title = shown(hit.path) + (from && `, like ${from}`);
   const euclidean = hit.euclidean === null ? "" : ` · ${hit.euclidean.toPrecision(3)}`;
   part(".distances").textContent = bits(hit.hamming) + euclidean;
   part(".alike").textContent = alike(hit);
@@ -562,6 +575,7 @@ function listen() {
   $("ask").addEventListener("submit", (event) => {
     event.preventDefault();
     if ($("words").value.trim()) start({ words: $("words").value });
+    else complain("Say in words what the photographs should show.");
   });
   $("controls").addEventListener("submit", (event) => event.preventDefault());
   $("home").addEventListener("click", (event) => {
@@ -631,6 +645,10 @@ function listen() {
   });
 }
 
+// Whether words name classes that the encoder has learned; to an encoder that takes texts, all else is a text.
+const areClasses = (words) =>
+  words.split(",").every((word) => about.words.some((name) => name.toLowerCase() === word.trim().toLowerCase()));
+
 const inWords = () => Boolean(about.words.length || about.text);
 
 // What is typed goes on with any name: of a list of names, the last one.
@@ -664,7 +682,7 @@ async function main() {
     $("label-pick").hidden = !about.classes.length;
     $("candidates-slider").hidden = $("orders").hidden = $("rerank-pick").hidden = !about.values;
     $("ask").hidden = !inWords();
-    $("words").placeholder = `or in words${about.words.length ? `: ${shown(about.words[0])}` : ""}`;
+    $("words").placeholder = about.text ? "or say what they show: a red car" : `or in words: ${shown(about.words[0] ?? "")}`;
     complete();
     steps = candidateSteps();
     $("candidates").max = steps.length - 1;
