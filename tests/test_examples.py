@@ -1,6 +1,7 @@
 """The examples of README and docs: each command is parsed, and those that need neither network nor weights are run."""
 
 import functools
+import json
 import re
 import shlex
 import shutil
@@ -38,6 +39,8 @@ def examples(text):
     for words in commands(text):
         if words[:1] == ["hashret"]:
             yield words[1:]
+        elif "hashret.launch" in words:  # whose own options come before the verb
+            yield words[next(n for n, word in enumerate(words) if word in main.commands) :]
 
 
 def parse(words):
@@ -59,11 +62,25 @@ def test_each_command_is_one(page):
 
 def test_pages_have_commands():
     found = {page for page in PAGES if any(examples(PAGES[page].read_text(encoding="utf-8")))}
-    assert {*RUN, "index", "vectors", "words", "serve", "engines", "paper"} <= found
+    assert {*RUN, "index", "vectors", "words", "serve", "engines", "paper", "gpus", "scale"} <= found
     assert {words[0] for page in PAGES.values() for words in examples(page.read_text(encoding="utf-8"))} > {
         "train",
         "sync",
     }
+
+
+def test_the_container_serves_what_its_page_says():
+    made = (TOP / "Dockerfile").read_text(encoding="utf-8")
+    page = PAGES["container"].read_text(encoding="utf-8")
+    inside = [json.loads(made.partition("\nCMD ")[2]), *map(shlex.split, re.findall(r"docker run … ([^`]+)`", page))]
+    assert len(inside) == 2
+    for words in inside:
+        parse(words[1:])
+        assert words[-2:] == ["--host", "0.0.0.0"]  # else nobody outside the container gets an answer
+    [port] = [option.default for option in main.commands["serve"].params if option.name == "port"]
+    assert f"EXPOSE {port}\n" in made
+    assert f"--publish 127.0.0.1:{port}:{port} " in page
+    assert f"{inside[0][2]}:ro" in page
 
 
 @pytest.fixture
@@ -112,6 +129,16 @@ def test_the_commands_run(page, workplace, monkeypatch, request):
         done = CliRunner().invoke(main, [verb, *rest, *workplace.get(verb, [])], catch_exceptions=False)
         assert done.exit_code == 0, (words, done.output)
         assert all(path.exists() for path in outputs)
+
+
+def test_the_commands_of_a_papers_table_run(workplace, monkeypatch):
+    """Over a folder with the three sets of a protocol, in the place of CIFAR-10."""
+    shutil.copytree("photos/train", "photos/database")
+    text = PAGES["paper"].read_text(encoding="utf-8").replace("cifar10-1:data", "photos")
+    for verb, *rest in examples(text):
+        done = CliRunner().invoke(main, [verb, *rest, *workplace.get(verb, [])], catch_exceptions=False)
+        assert done.exit_code == 0, (verb, rest, done.output)
+    assert json.loads(done.stdout)["ap"]
 
 
 @pytest.mark.parametrize("page", ["README", "python"])
