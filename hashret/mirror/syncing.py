@@ -19,16 +19,18 @@ from ..data import ImageSource, warn_passed_over
 from ..data.walk import PassedOver, summary, walk
 from ..engines import refuse_engine
 from ..errors import HashretError, warn
-from ..files import StrPath, make_folder, turn
+from ..files import StrPath, make_folder, read_json, turn
 from ..index import Index, open_index
 from ..index.blocks import ROWS_AT_ONCE
 from ..index.changes import Block, common_columns, compact, create, exchange
 from ..index.folder import SHARED, location_name
 from ..index.gone import large_share, out_of_reach
+from ..methods import WITHOUT_LABELS
 from ..models.metadata import read_meta
 from ..opening import find_model
 from ..places import MODEL, is_index, own_index
 from ..progress import takes_quiet
+from ..records import fields, text, whole
 from ..results import Result
 from ..shards import Array, is_shard_folder
 from .pending import Pending
@@ -37,6 +39,7 @@ from .plan import Indexed, Plan, make_plan
 
 _LOCK = "sync.lock"
 _TO_TRAIN = 5000  # photographs that an encoder is trained on
+_OUTGROWN = 10  # times as many photographs as the encoder learned from, from which on a new one is advised
 _MANY = 500  # photographs from which on a faster way is worth to be named
 _SHARD = 256  # photographs that a kill loses at most, encoded
 _ROUNDS = 3  # of encoding, where photographs change meanwhile
@@ -370,13 +373,33 @@ class _Sync:
             warn(f"{out_of_reach(self._folders(plan.away))}; they stay in the index (is a disk missing?)")
         if plan.held:
             warn(f"{large_share(self._folders(plan.held), len(indexed))}; they stay in the index until --yes is given")
+        photographs = len(indexed) - len(plan.leaving) + plan.needed
+        if plan.new and not self.dry_run:
+            self._warn_if_outgrown(model, photographs)
         unreadable = tuple(
             {"path": os.path.join(self.root, path), "reason": reason} for path, reason in plan.unreadable.items()
         )
         return SyncReport(
-            index=str(self.folder), model=str(model), photographs=len(indexed) - len(plan.leaving) + plan.needed,
+            index=str(self.folder), model=str(model), photographs=photographs,
             unchanged=plan.unchanged, new=len(plan.new), changed=len(plan.changed), moved=len(plan.moved),
             gone=len(plan.gone), held=len(plan.held), out_of_reach=len(plan.away), encoded=encoded,
             unreadable=unreadable, passed_over=tuple(passed_over), trained=self.trained, dry_run=self.dry_run,
             seconds=round(time.monotonic() - self.started, 3),
         )  # fmt: skip
+
+    def _warn_if_outgrown(self, model: Path, photographs: int) -> None:
+        """Advise a new encoder where that of the first sync learned from a small part of what there is now."""
+        record = model.with_suffix(".json")
+        own = os.path.realpath(self.folder.with_name(MODEL))
+        if os.path.realpath(model) != own or not record.exists():
+            return
+        try:
+            learned = read_json(record, "training record", fields({"method": text(), "train_images": whole()}))
+        except HashretError:  # without which there is nothing to advise; the index is made
+            return
+        few = learned["train_images"]
+        if learned["method"] == WITHOUT_LABELS and 0 < few < _TO_TRAIN and photographs >= _OUTGROWN * few:
+            warn(
+                f"the encoder learned from {few:,} photographs, and there are {photographs:,} now; remove "
+                f"{self.folder} and {model}, and sync again, for one that learns from more of them"
+            )

@@ -396,6 +396,29 @@ def test_the_first_sync_trains_an_encoder_and_the_index_remembers_it(photos, tmp
     assert "18 unchanged, 1 new; 1 encoded, 19 in the index" in done.stdout
 
 
+def test_an_encoder_of_few_photographs_is_outgrown(photos, model, tmp_path):
+    """It goes on, and a line says what to remove where there are ten times as many as it learned from."""
+    own = photos / ".hashret" / "model.safetensors"
+    own.parent.mkdir()
+    shutil.copy(model, own)
+    record = {"method": "itq", "train_images": 2}
+    own.with_suffix(".json").write_text(json.dumps(record))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert hashret.sync(photos, workers=0).photographs == 18
+    make_photos(photos / "more", 1, seed=9)
+    with pytest.warns(
+        UserWarning, match=r"learned from 2 photographs, and there are 21 now; remove .*index and "
+    ):
+        hashret.sync(photos, workers=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert hashret.sync(photos, workers=0).unchanged == 21  # nothing came, nothing is said
+        own.with_suffix(".json").write_text("{")
+        make_photos(photos / "others", 1, seed=10)
+        assert hashret.sync(photos, workers=0).photographs == 24
+
+
 def test_what_is_left_out_of_the_walk_is_kept_where_it_may_be_there(photos, run, tmp_path):
     """A link whose disk is missing leaves nothing; a file that is named otherwise now leaves the index."""
     (tmp_path / "disk").mkdir()
