@@ -407,9 +407,7 @@ def test_an_encoder_of_few_photographs_is_outgrown(photos, model, tmp_path):
         warnings.simplefilter("error")
         assert hashret.sync(photos, workers=0).photographs == 18
     make_photos(photos / "more", 1, seed=9)
-    with pytest.warns(
-        UserWarning, match=r"learned from 2 photographs, and there are 21 now; remove .*index and "
-    ):
+    with pytest.warns(UserWarning, match=r"learned from 2 photographs, and there are 21 now; remove .*index and "):
         hashret.sync(photos, workers=0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
