@@ -1,4 +1,4 @@
-# hashret serve on a CPU; docs/container.md says how to build and run it. Not built where hashret is tested.
+# hashret serve on a CPU; docs/container.md says how to build and run it.
 FROM python:3.11-slim
 # Where pip finds torch without CUDA. Empty: pip's own, with CUDA.
 ARG TORCH_INDEX="https://download.pytorch.org/whl/cpu"

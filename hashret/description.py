@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import HashretError
+from .errors import HashretError, refuse_given
 from .files import StrPath, read_text
 from .names import json_lines
 from .records import checked, list_of
@@ -47,6 +47,8 @@ def info(path: StrPath, verify: bool | None = None, *, split: str | None = None)
         HashretError: nothing there, or none of these.
     """
     name, path = path, Path(path)
+    if path.is_file() or (path / "index.json").exists() or (path / MANIFEST).exists():
+        refuse_given(f"{name} is no data source, and not split", split=split)
     if (path / "index.json").exists():
         return Description("index", _index(path, verify))
     if (path / MANIFEST).exists():
@@ -80,7 +82,7 @@ def info(path: StrPath, verify: bool | None = None, *, split: str | None = None)
         if colon and kind in SOURCES:
             return Description("photographs", _source(str(name), split))
         raise HashretError(f"no such file or folder: {path}")
-    return Description("photographs", _photographs(path))
+    return Description("photographs", _photographs(path) if split is None else _source(str(name), split))
 
 
 def _index(folder: Path, verify: bool | None) -> dict[str, Any]:

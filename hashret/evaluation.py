@@ -19,7 +19,7 @@ from .bits import Codes, Labels, Positions, check_length
 from .collapse import QUERIES, collapsed, map_by_chance
 from .data import Source, as_source
 from .engines import refuse_engine, shown
-from .errors import HashretError, warn
+from .errors import HashretError, refuse_given, warn
 from .files import StrPath, check_writable, read_json, write_json
 from .index import Database, open_index
 from .index.changes import write_shortened
@@ -444,10 +444,16 @@ def _load_queries(
     include: Sequence[str],
 ) -> tuple[dict[str, Any], Shard]:
     """Return the manifest of the query set and its queries, encoded first where they are photographs."""
+    is_folder_of_shards = isinstance(queries, str | os.PathLike) and (Path(queries) / MANIFEST).exists()
+    if is_code_file(queries) or is_folder_of_shards:
+        refuse_given(
+            f"{queries} was encoded before, and is taken whole", split=subset, exclude=exclude, include=include
+        )
     if is_code_file(queries):
         file = CodeFile(str(queries))
         return file.manifest, file.load()
-    if isinstance(queries, str | os.PathLike) and (Path(queries) / MANIFEST).exists():
+    if is_folder_of_shards:
+        assert isinstance(queries, str | os.PathLike)
         shards = ShardFolder(queries)
         return shards.manifest, shards.load()
     from .encoding import encode

@@ -216,6 +216,14 @@ def test_info_describes_everything(workplace):
     assert "rows" in hashret("info", "codes/codes-00000.h5").output
 
 
+def test_info_counts_a_part_of_a_folder(photos):
+    counts = [
+        json.loads(hashret("info", photos, "--json", *split).stdout)["photographs"]
+        for split in ((), ("--split", "test"))
+    ]
+    assert counts == [48, 12]
+
+
 @pytest.mark.filterwarnings("default")  # it says that 10 candidates are fewer than share the least distance
 def test_evaluate_prints_json(workplace, photos):
     done = hashret("evaluate", photos, "--split", "test", "-k", 5, "--candidates", 10, "--out", "figures.json")
@@ -257,6 +265,8 @@ MISTAKES = {
     "candidates of no re-rank": (["query", "PHOTO", "--candidates", "20", "--no-rerank"], "leave --candidates out"),
     "candidates twice": (["query", "PHOTO", "--candidates", "20", "--recall", "0.9"], "take one of them"),
     "hits of no index": (["explain", "PHOTO", "-k", "2"], "name it with --index"),
+    "a split of shards": (["evaluate", "codes", "--split", "test"], "leave --split out"),
+    "a split of an index": (["info", "index", "--split", "test"], "not split; leave --split out"),
     "yes to nothing": (["remove", "--id", "3", "--yes"], "--yes goes with --gone"),
     "radius below 0": (["query", "PHOTO", "--radius", "-1"], "radius"),
     "explain nothing": (["explain"], "name a photograph: hashret explain"),

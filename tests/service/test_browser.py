@@ -377,6 +377,7 @@ def test_several_photographs_have_an_answer_each_and_one_together(page, photos, 
     )
     assert page.locator("#caption").inner_text() == "any of 3 photographs"
     assert page.locator("#bits i").count() == 0
+    assert re.search("all within|code of one of them", page.locator("#status").inner_text())
     page.locator(".hit").first.hover()
     assert page.locator("#bits i.differs").count() == union[0].hamming
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

@@ -380,7 +380,8 @@ function drawHits() {
   glide(list, before);
   const among = $("label").value ? ` of class ${shown($("label").value)}` : "";
   const farthest = Math.max(...hits.map((hit) => hit.hamming));
-  const within = farthest ? `all within ${bits(farthest)}` : "all with the query's code";
+  const own = answer.query.code ? "all with the query's code" : "all with the code of one of them";
+  const within = farthest ? `all within ${bits(farthest)}` : own;
   const cut = answer.ties_cut && order() === "hits" ? "; others as near were not re-ranked: take more candidates" : "";
   const count = `${hits.length} of ${answer.count.toLocaleString("en")} photographs${among}`;
   const seconds = took() < 1 ? "less than 0.001 s" : `${(took() / 1000).toFixed(took() < 100 ? 3 : 1)} s`;
