@@ -5,6 +5,7 @@ python -m benchmarks.pages.tables            # the pages, and the plots (with ma
 
 from __future__ import annotations
 
+import itertools
 import json
 
 from benchmarks.lib import common
@@ -31,6 +32,7 @@ PAPER = {
         "ksh": (0.556, 0.572, 0.581, 0.588), "lsh": (0.403, 0.421, 0.426, 0.441),
     },
 }  # fmt: skip
+DITHERED = {"dither": None, "nested-dither": "nested"}  # ablations, and those with which they share the training
 DATASET = {"cifar10-1": "CIFAR-10", "cifar10-2": "CIFAR-10", "nuswide-21": "NUS-WIDE", "corel5k-21": None}
 
 
@@ -91,6 +93,8 @@ def section(key, group):
         parts += ["Does attention help? mAP with it less mAP without, seed by seed:", attention]
     if nested := nested_table(group):
         parts += [NESTED, nested]
+    if spread := dither_table(group):
+        parts += [DITHER, spread]
     if used := bits_table(group):
         parts += [USED, used]
     if ablations := ablation_table(group):
@@ -191,7 +195,7 @@ def attention_table(runs):
 
 
 def ablation_table(runs):
-    names = sorted({run["ablation"] for run in runs if run["ablation"] not in (None, "nested")})
+    names = sorted({run["ablation"] for run in runs if run["ablation"] not in (None, "nested", *DITHERED)})
     lines = table_head(["AM-VGGH", *(f"{bits} bits" for bits in BITS)])
     for name in (None, *names):
         some = [run for run in runs if run["ablation"] == name]
@@ -216,9 +220,27 @@ def nested_table(runs):
     return "\n".join(lines) if len(lines) > 2 else ""
 
 
+def dither_table(runs):
+    """mAP of codes with thresholds of their own, each less that of the same training without."""
+    lines = table_head(["method", *(f"{bits} bits" for bits in BITS), "spread", "codes of the longest"])
+    for method, (kind, without) in itertools.product(ORDER, DITHERED.items()):
+        some = [run for run in runs if run["method"] == method and run["ablation"] == kind]
+        cells = []
+        for bits in BITS:
+            with_it = {run["seed"]: score for run, score in scored(some, method, bits)}
+            bare = {run["seed"]: score for run, score in scored(runs, method, bits) if run["ablation"] == without}
+            gains = ", ".join(f"{with_it[seed] - bare[seed]:+.3f}" for seed in sorted(with_it.keys() & bare.keys()))
+            cells.append(mean_and_spread([*with_it.values()]) + (f" ({gains})" if gains else ""))
+        if some:
+            spreads = ", ".join(sorted({f"{run['training']['dither_spread']:g}" for run in some}))
+            codes = [f"{run['bits_used']['distinct']:,}" for run in some if run["bits"] == max(BITS)]
+            lines.append(row([method, *cells, spreads, ", ".join(codes)]))
+    return "\n".join(lines) if len(lines) > 2 else ""
+
+
 def bits_table(runs):
     """How the bits of the longest codes are used, of the runs that say so, the lowest seed of each method."""
-    known = [run for run in runs if "bits_used" in run and run["bits"] == max(BITS)]
+    known = [run for run in runs if "bits_used" in run and run["bits"] == max(BITS) and run["ablation"] not in DITHERED]
     lines = table_head(["method", "mAP", "mAP of half the bits", "uncorrelated bits", "rare", "copies", "codes"])
     for run in first_seed(known):
         used = run["bits_used"]
@@ -336,6 +358,10 @@ share a distance here, and fewer candidates than that are merely the first of th
 
 NESTED = """One training for all lengths (`--bits 12,24,32,48`), whose shorter codes are the first bits of the longest:
 mAP@all, and in brackets what that is above a training for each length, seed by seed:"""
+
+DITHER = """Thresholds of the bits spread as far as helped held-out images most (`--dither`): mAP@all, and in brackets
+what that is above the same training without, seed by seed; the spreads that were chosen, in root mean squares of the
+logits:"""
 
 USED = f"""How the {max(BITS)} bits are used: the mAP@all of every second bit and of the others; the number of
 uncorrelated bits that would vary as much (the participation ratio of their correlations); bits that nearly all

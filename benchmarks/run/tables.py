@@ -58,6 +58,7 @@ def main():
     parser.add_argument("--lr", type=float)
     parser.add_argument("--backbone-lr", type=float)
     parser.add_argument("--views", type=int, default=0, help="as for hashret train, with --finetune head or last:N")
+    parser.add_argument("--dither", action="store_true", help="as for hashret train")
     parser.add_argument("--smoothing", type=float, help="of the methods that take it")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, which share the cores")
     parser.add_argument("--workers", type=int, default=0, help="decoding processes of each run")
@@ -111,17 +112,18 @@ def plan(options):
             ("am-vggh", bits, seed, row) for seed, bits, row in itertools.product(options.seeds, options.bits, rows)
         ]
     if options.nested:
-        lengths = tuple(sorted(options.bits))
-        return [(method, lengths, seed, "nested") for seed, method in itertools.product(options.seeds, options.methods)]
-    first = [(m, b, options.seeds[0], None) for m, b in itertools.product(options.methods, options.bits)]
+        lengths, name = tuple(sorted(options.bits)), "nested-dither" if options.dither else "nested"
+        return [(method, lengths, seed, name) for seed, method in itertools.product(options.seeds, options.methods)]
+    name = "dither" if options.dither else None
+    first = [(m, b, options.seeds[0], name) for m, b in itertools.product(options.methods, options.bits)]
     again = [m for m in options.methods if m in SEVERAL_SEEDS]
-    return first + [(m, b, s, None) for s, m, b in itertools.product(options.seeds[1:], again, options.bits)]
+    return first + [(m, b, s, name) for s, m, b in itertools.product(options.seeds[1:], again, options.bits)]
 
 
 def results_of(options, spec):
     """The file of a run's result, by the length of code."""
     method, bits, seed, ablation = spec
-    lengths = bits if ablation == "nested" else (bits,)
+    lengths = bits if isinstance(bits, tuple) else (bits,)
     return {b: options.results / f"{name_of(options, (method, b, seed, ablation))}.json" for b in lengths}
 
 
@@ -160,7 +162,7 @@ def run(options, spec):
     unfinished = (work / ".model.safetensors.training/state.pt").exists()
     settings = {"bits": bits, "method": method, "seed": seed, "image_size": options.image_size, "width": options.width}
     settings |= {"epochs": options.epochs, "batch_size": options.batch_size, "finetune": options.finetune}
-    settings |= {"backbone": options.backbone} | (ABLATIONS | {"nested": {}}).get(ablation, {})
+    settings |= {"backbone": options.backbone} | ABLATIONS.get(ablation, {}) | {"dither": options.dither}
     chosen = {"lr": options.lr, "backbone_lr": options.backbone_lr, "smoothing": options.smoothing}
     settings |= {"views": options.views} | {name: value for name, value in chosen.items() if value is not None}
     model, index = work / "model.safetensors", work / "index"
@@ -177,7 +179,17 @@ def run(options, spec):
     timed("build-index", build_index, work / "database", index, overwrite=True)
     whole = len(open_index(index))
     keep = ("quantization", "pairs", "balance", "smoothing", "gate", "dropout", "lr", "backbone_lr", "weight_decay")
-    keep += ("augment", "views", "precision", "heldout", "best_epoch", "train_images", "heldout_images", "epochs_run")
+    keep += (
+        "dither_spread",
+        "augment",
+        "views",
+        "precision",
+        "heldout",
+        "best_epoch",
+        "train_images",
+        "heldout_images",
+        "epochs_run",
+    )
     maps = []
     for length, path in results_of(options, spec).items():
         asked = {"queries": work / "test", "index": index, "bits": length}

@@ -43,6 +43,7 @@ class Chosen:
     weight_decay: float
     augment: str
     views: int
+    dither: bool
     heldout: float
     seed: int
     precision: str
@@ -75,7 +76,7 @@ class Settings(Chosen):
     def changed_since(self, record: Mapping[str, Any]) -> list[str]:
         """Return the settings that differ from those of an earlier record, each with both values."""
         now, unused = self.as_record(), _ALWAYS_RECORDED.keys() - self.options.keys()
-        of_earlier_records = {"resize": "squeeze", "metric": None, "views": 0, "backbone_lr": None}
+        of_earlier_records = {"resize": "squeeze", "metric": None, "views": 0, "backbone_lr": None, "dither": False}
         record = of_earlier_records | {"lengths": (record.get("bits"),)} | dict(record)
         if record.get("weights") == "imagenet":  # the old name
             record["weights"] = "pretrained"
@@ -92,8 +93,8 @@ class TrainReport(Chosen, WasDict):
 
     Attributes:
         data, split, exclude, include, method, bits, lengths, image_size, resize, arch, weights, finetune, width, gate,
-            dropout, epochs, batch_size, lr, backbone_lr, weight_decay, augment, views, heldout, seed, precision,
-            metric: see `Chosen`.
+            dropout, epochs, batch_size, lr, backbone_lr, weight_decay, augment, views, dither, heldout, seed,
+            precision, metric: see `Chosen`.
         hashret, torch: versions.
         device: where the network was trained.
         processes: processes that shared each batch.
@@ -104,6 +105,7 @@ class TrainReport(Chosen, WasDict):
         best_epoch: number of the epoch that was kept, from 1 on.
         epochs_run: for each epoch its loss and, where images were held out, its ``heldout_map``.
         seconds: time that training took.
+        dither_spread: spread of the thresholds that was chosen, see `hashret.models.heads.dithered`; 0 for none.
         codes: how far the codes differ, see `hashret.collapse.code_figures`.
         warning: what is wrong with the codes, where they tell photographs no better apart than chance; else None.
         fingerprint: what tells the encoder from all others.
@@ -122,6 +124,7 @@ class TrainReport(Chosen, WasDict):
     best_epoch: int
     epochs_run: list[dict[str, Any]]
     seconds: float
+    dither_spread: float
     codes: dict[str, Any]
     warning: str | None
     fingerprint: str
@@ -132,6 +135,7 @@ class TrainReport(Chosen, WasDict):
         """Return the report of a run from the record that it wrote."""
         names = {field.name for field in dataclasses.fields(cls)} - {"options"}
         options = {name: value for name, value in record.items() if name not in names}
+        record = {"dither": False, "dither_spread": 0.0} | dict(record)  # which earlier records lack
         return cls(**{name: record[name] for name in names}, options=options)
 
     def as_dict(self) -> dict[str, Any]:

@@ -69,6 +69,7 @@ def train(
     smoothing: float | None = None,
     augment: str | None = None,
     views: int = 0,
+    dither: bool = False,
     heldout: float = 0.05,
     seed: int = 0,
     device: str = "auto",
@@ -109,6 +110,8 @@ def train(
         augment: "none", "crop" or "crop-flip", where the whole backbone trains, or of ``views``; None for "crop-flip".
         views: where layers are frozen, the augmented views of each photograph that are cached, of which every epoch
             takes another, or the photograph as it is.
+        dither: spread the thresholds of the bits, see `hashret.models.heads.dithered`, as far as helps the held-out
+            images most, which may be not at all.
         heldout: fraction of the train images that picks the epoch; 0 trains on all and keeps the last epoch.
         seed: decides all that is random.
         device: "auto", "cpu" or "cuda".
@@ -199,6 +202,13 @@ def train(
         raise HashretError("views that are not augmented are all the same", hint="take another --augment")
     if views and trained_stages is None:
         raise HashretError("where all layers train, every photograph is augmented anew", hint="leave --views out")
+    if dither and not issubclass(HEADS[method_class.head], HashHead):
+        raise HashretError(f"{method} has no thresholds to spread", hint="leave --dither out")
+    if dither and not heldout:
+        raise HashretError(
+            "held-out images say how far thresholds are spread",
+            hint="name a share with --heldout, or leave --dither out",
+        )
     if on_vectors and method_class.views:
         raise HashretError(
             f"{method} learns from views of photographs, and vectors have none", hint="take bihalf or itq"
@@ -243,6 +253,7 @@ def train(
         weight_decay=weight_decay,
         augment=augment or "crop-flip",
         views=views,
+        dither=dither,
         heldout=heldout,
         seed=seed,
         precision="float32"

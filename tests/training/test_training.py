@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import signal
 import warnings
@@ -310,6 +311,32 @@ def test_views_are_cached_for_every_later_run(photos, head, tmp_path, monkeypatc
     assert len(computed) == 1
     plain = train(photos, tmp_path / "plain.safetensors", **options)
     assert plain.epochs_run[0]["loss"] != several.epochs_run[0]["loss"]
+
+
+def test_held_out_images_choose_how_far_thresholds_are_spread(photos, head, tmp_path, caplog):
+    """The training is the same, and the spread is one of those that find most of them."""
+    options = head | {"method": "csq", "bits": [8, 16], "heldout": 0.3}
+    plain = train(photos, tmp_path / "plain.safetensors", **options)
+    assert plain.dither_spread == 0
+    caplog.set_level("INFO", "hashret")
+    report = train(photos, tmp_path / "dithered.safetensors", dither=True, **options)
+    assert [epoch["loss"] for epoch in report.epochs_run] == [epoch["loss"] for epoch in plain.epochs_run]
+    said = re.search(r"thresholds spread by (\S+): held-out mAP (\S+), without (\S+)", caplog.text)
+    assert float(said[1]) == report.dither_spread == load_encoder(tmp_path / "dithered.safetensors", "cpu").head.dither
+    assert float(said[2]) >= float(said[3])
+    assert (report.fingerprint == plain.fingerprint) == (report.dither_spread == 0)
+
+
+@pytest.mark.parametrize(
+    ("other", "line"),
+    [
+        ({"heldout": 0}, r"held-out images say how far .* leave --dither out"),
+        ({"method": "itq"}, r"itq has no thresholds to spread; leave --dither out"),
+    ],
+)
+def test_thresholds_that_cannot_be_spread(photos, head, tmp_path, other, line):
+    with pytest.raises(HashretError, match=line):
+        train(photos, tmp_path / "model.safetensors", dither=True, **head | other)
 
 
 def test_the_backbone_has_a_learning_rate_of_its_own(photos, head, weights, tmp_path):
