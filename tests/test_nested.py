@@ -140,7 +140,7 @@ def test_explanations_and_pages_are_of_the_bits_that_are_searched(nested, tmp_pa
     ]
     done = CliRunner().invoke(main, [*arguments, "--model", str(nested / "model.safetensors")])
     assert done.exit_code == 0, done.output
-    assert len(json.loads(done.output)["code"]) == 16
+    assert len(json.loads(done.stdout)["code"]) == 16
     from fastapi.testclient import TestClient
 
     from hashret.service.app import create_app
@@ -168,7 +168,7 @@ def test_the_command_line_takes_several_lengths(nested, tmp_path):
     index, test = str(nested / "index"), str(nested / "test")
     done = CliRunner().invoke(main, ["evaluate", test, "--index", index, "--bits", "9,24", "-q"])
     assert done.exit_code == 0, done.output
-    figures = json.loads(done.output)
+    figures = json.loads(done.stdout)
     assert [one["bits"] for one in figures] == [9, 24]
     assert figures[1]["hamming"]["map"] == evaluate(nested / "test", nested / "index").hamming.map
     out = ["--out", str(tmp_path / "figures.json")]
