@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import damage, duplicates, gpu, latency, readme, scale, similarity, sync, tables, vectors, words
+from . import attention, damage, duplicates, gpu, latency, readme, scale, similarity, sync, tables, vectors, words
 
-for page in (readme, tables, latency, gpu, scale, damage, duplicates, similarity, sync, vectors, words):
+for page in (readme, tables, attention, latency, gpu, scale, damage, duplicates, similarity, sync, vectors, words):
     page.write()
