@@ -199,22 +199,20 @@ def service():
             single = cell["servers"]["hashret --batch 1"]
             middle, least, most = own["ratio_to_naive"]
             lines.append(
-                f"| {result.get('arch', 'vgg16')} | {cell['clients']} "
+                f"| {result['arch']} | {cell['clients']} "
                 f"| {own['requests_per_second']} a second | {times(own['ms'])} | {own['errors']} "
                 f"| {single['requests_per_second']} | {naive['requests_per_second']} | {times(naive['ms'])} "
                 f"| {middle:.2f} ({least:.2f} to {most:.2f}) |"
             )
     return (
         "\n".join(lines)
-        + "\n\nUploads a second: of VGG16 over the 50,000 train images of CIFAR-10 and their encoder at "
-        f"{results[0]['image_size']} px"
-        + "".join(
-            f", of {result['arch']} over {result['indexed']:,} photographs at {result['image_size']} px, an upload of "
-            f"{result['upload_kb']:.0f} kB"
-            for result in results[1:]
+        + "\n\nUploads a second: "
+        + "; ".join(
+            f"of {result['arch']} ({result['method']}) over {result['indexed']:,} photographs at "
+            f"{result['image_size']} px, an upload of {result['upload_kb']:.0f} kB"
+            for result in results
         )
-        + "; the clients take their share of the same cores. The naive handler of the first rows also waits for "
-        "acknowledgements of TCP, some 40 ms, which it no longer does in the others. Made by "
+        + ". The clients take their share of the same cores. Made by "
         f"`benchmarks/run/service_load.py`. {made_on(results)}"
     )
 
