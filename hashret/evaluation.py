@@ -444,18 +444,16 @@ def _load_queries(
     include: Sequence[str],
 ) -> tuple[dict[str, Any], Shard]:
     """Return the manifest of the query set and its queries, encoded first where they are photographs."""
-    is_folder_of_shards = isinstance(queries, str | os.PathLike) and (Path(queries) / MANIFEST).exists()
-    if is_code_file(queries) or is_folder_of_shards:
+    encoded: CodeFile | ShardFolder | None = None
+    if is_code_file(queries):
+        encoded = CodeFile(str(queries))
+    elif isinstance(queries, str | os.PathLike) and (Path(queries) / MANIFEST).exists():
+        encoded = ShardFolder(queries)
+    if encoded is not None:
         refuse_given(
             f"{queries} was encoded before, and is taken whole", split=subset, exclude=exclude, include=include
         )
-    if is_code_file(queries):
-        file = CodeFile(str(queries))
-        return file.manifest, file.load()
-    if is_folder_of_shards:
-        assert isinstance(queries, str | os.PathLike)
-        shards = ShardFolder(queries)
-        return shards.manifest, shards.load()
+        return encoded.manifest, encoded.load()
     from .encoding import encode
 
     source = as_source(queries, subset, exclude=exclude, include=include)

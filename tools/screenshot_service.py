@@ -32,6 +32,7 @@ DOCUMENTED = {  # of each picture of the docs: state, width and colours
     "serve-phone-start": ("start", 390, "light"),
     "serve-phone-answer": ("answer", 390, "dark"),
     "serve-phone-together": ("together", 390, "light"),
+    "serve-phone-any": ("any_of_them", 390, "dark"),
     "serve-phone-words": ("words", 390, "dark"),
     "serve-phone-nothing": ("nothing", 390, "light"),
     "serve-phone-missing": ("missing", 390, "dark"),

@@ -20,10 +20,8 @@ from . import tables
 
 RESULTS = common.RESULTS / "attention"
 PAGE = common.TOP / "benchmarks" / "attention.md"
-PAIRS = (("am-vggh", "vggh"), ("am-vggh+", "vggh+"))
 # Student's t of which 95 % lie between minus and plus, by degrees of freedom.
 STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
-MOST_SEEDS = 10
 Differences = dict[int, float]  # by seed
 
 
@@ -35,7 +33,7 @@ def write() -> None:
 
 def page(results: Path = RESULTS) -> str:
     """Return the page."""
-    runs = [run for run in tables.load() if not run["ablation"] and not run.get("nested")]
+    runs = [run for run in tables.load() if not run["ablation"]]
     studies = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("*.json"))]
     parts = [HEAD, TABLES, by_tables(runs), GATES, *map(by_variants, studies)]
     return "\n\n".join(parts) + "\n"
@@ -43,41 +41,34 @@ def page(results: Path = RESULTS) -> str:
 
 def by_tables(runs: Sequence[Mapping[str, Any]]) -> str:
     """Return the table of AM-VGGH less VGGH, by protocol, method and length of code."""
-    found = {
-        (run["protocol"], run["image_size"], run["method"], run["bits"], run["seed"]): run
-        for run in runs
-        if run.get("backbone", "vgg16") == "vgg16" and run["finetune"] == "head"
+    groups = {
+        (protocol, size): group
+        for (protocol, size, finetune, backbone), group in tables.groups(runs).items()
+        if backbone == "vgg16" and finetune == "head"
     }
-    settings = sorted({key[:2] for key in found}, key=lambda setting: (-setting[1], setting[0]))
+    settings = sorted(groups, key=lambda setting: (-setting[1], setting[0]))
     lengths = [f"{bits} bits" for bits in tables.BITS]
     lines = table_head(["data, image size", "method", *lengths, "all lengths", "seeds"])
     used: list[Mapping[str, Any]] = []
-    won: dict[str, list[bool]] = {attention: [] for attention, _ in PAIRS}
-    for (protocol, size), (attention, none) in itertools.product(settings, PAIRS):
+    won: dict[str, list[bool]] = {attention: [] for attention, _ in tables.ATTENTION}
+    for (protocol, size), pair in itertools.product(settings, tables.ATTENTION):
         cells: list[str] = []
         every: list[float] = []
         for bits in tables.BITS:
-            differences = {}
-            for seed in range(MOST_SEEDS):
-                pair = [found.get((protocol, size, method, bits, seed)) for method in (attention, none)]
-                if pair[0] and pair[1]:
-                    differences[seed] = 100 * (score(pair[0]) - score(pair[1]))
-                    used += [pair[0], pair[1]]
+            both = tables.paired(groups[protocol, size], pair, bits)
+            scores = [tables.scores(some, method, bits) for some, method in zip(both, pair, strict=True)]
+            differences = [100 * (with_gates - bare) for with_gates, bare in zip(*scores, strict=True)]
+            used += both[0] + both[1]
             cells.append(interval(differences))
-            every += differences.values()
+            every += differences
         if every:
             better = [difference > 0 for difference in every]
-            won[attention] += better
+            won[pair[0]] += better
             summary = f"{signed(statistics.mean(every))}; better in {sum(better)} of {len(every)}"
             seeds = f"{len(every) / len(tables.BITS):g}"
-            lines.append(row([f"{protocol}, {size} px", f"{attention} less {none}", *cells, summary, seeds]))
-    counts = [f"{attention} is better in {sum(won[attention])} of {len(won[attention])}" for attention, _ in PAIRS]
+            lines.append(row([f"{protocol}, {size} px", " less ".join(pair), *cells, summary, seeds]))
+    counts = [f"{attention} is better in {sum(won[attention])} of {len(won[attention])}" for attention in won]
     return "\n".join(lines) + f"\n\nOf all pairs, {', '.join(counts)}. {made_on(used)}"
-
-
-def score(run: Mapping[str, Any]) -> float:
-    """Return the mAP of a run of the tables, by Hamming distance and expected over ties."""
-    return float(run["metrics"]["hamming"]["map"])
 
 
 def by_variants(study: Mapping[str, Any]) -> str:
@@ -94,7 +85,7 @@ def by_variants(study: Mapping[str, Any]) -> str:
         cells = []
         for method in methods:
             ours, none = runs.get((method, variant), {}), runs.get((method, "none"), {})
-            cells.append(interval({seed: ours[seed] - none[seed] for seed in ours.keys() & none.keys()}))
+            cells.append(interval([ours[seed] - none[seed] for seed in ours.keys() & none.keys()]))
         lines.append(row([variant, *cells, *spread([gates.get((method, variant)) for method in methods])]))
     protocol = study["benchmark"].partition("_")[0]
     means = {method: statistics.mean(runs[method, "none"].values()) for method in methods if (method, "none") in runs}
@@ -108,14 +99,14 @@ def by_variants(study: Mapping[str, Any]) -> str:
     )
 
 
-def interval(differences: Mapping[int, float]) -> str:
+def interval(differences: Sequence[float]) -> str:
     """Return the mean of differences in points of mAP, and half the width of its 95 % confidence interval."""
     if not differences:
         return ""
-    mean = statistics.mean(differences.values())
+    mean = statistics.mean(differences)
     if len(differences) == 1:
         return f"{signed(mean)} (one seed)"
-    half = STUDENT[len(differences) - 1] * statistics.stdev(differences.values()) / math.sqrt(len(differences))
+    half = STUDENT[len(differences) - 1] * statistics.stdev(differences) / math.sqrt(len(differences))
     return f"{signed(mean)} ± {half:.1f}"
 
 

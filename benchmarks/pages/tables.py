@@ -32,6 +32,7 @@ PAPER = {
         "ksh": (0.556, 0.572, 0.581, 0.588), "lsh": (0.403, 0.421, 0.426, 0.441),
     },
 }  # fmt: skip
+ATTENTION = (("am-vggh", "vggh"), ("am-vggh+", "vggh+"))  # methods with it, and without
 DITHERED = {"dither": None, "nested-dither": "nested"}  # ablations, and those with which they share the training
 DATASET = {"cifar10-1": "CIFAR-10", "cifar10-2": "CIFAR-10", "nuswide-21": "NUS-WIDE", "corel5k-21": None}
 
@@ -182,16 +183,20 @@ def rerank_table(key):
 def attention_table(runs):
     """The method with attention less the one without, for the seeds that both have."""
     lines = table_head(["with, without", "bits", "difference by seed", "mean", "without", "with"])
-    for pair in (("am-vggh", "vggh"), ("am-vggh+", "vggh+")):
-        for bits in BITS:
-            by_seed = [{run["seed"]: score for run, score in scored(runs, method, bits)} for method in pair]
-            seeds = sorted(set(by_seed[0]) & set(by_seed[1]))
-            if seeds:
-                gain = [by_seed[0][s] - by_seed[1][s] for s in seeds]
-                means = [three(sum(column[s] for s in seeds) / len(seeds)) for column in reversed(by_seed)]
-                cells = [", ".join(pair), bits, ", ".join(f"{g:+.3f}" for g in gain)]
-                lines.append(row([*cells, f"{sum(gain) / len(gain):+.3f}", *means]))
+    for pair, bits in itertools.product(ATTENTION, BITS):
+        both = [scores(some, method, bits) for some, method in zip(paired(runs, pair, bits), pair, strict=True)]
+        if both[0]:
+            gain = [with_it - without for with_it, without in zip(*both, strict=True)]
+            means = [three(sum(column) / len(column)) for column in reversed(both)]
+            cells = [", ".join(pair), bits, ", ".join(f"{g:+.3f}" for g in gain)]
+            lines.append(row([*cells, f"{sum(gain) / len(gain):+.3f}", *means]))
     return "\n".join(lines) if len(lines) > 2 else ""
+
+
+def paired(runs, pair, bits):
+    """Runs of two methods at a length, two lists, of the seeds that both have, in their order."""
+    by_seed = [{run["seed"]: run for run, _ in scored(runs, method, bits)} for method in pair]
+    return [[some[seed] for seed in sorted(by_seed[0].keys() & by_seed[1].keys())] for some in by_seed]
 
 
 def ablation_table(runs):
@@ -208,13 +213,7 @@ def nested_table(runs):
     """mAP of the prefixes of a nested training, each less that of a training of its own."""
     lines = table_head(["method", *(f"{bits} bits" for bits in BITS)])
     for method in ORDER:
-        cells = []
-        for bits in BITS:
-            both = [{run["seed"]: score for run, score in scored(runs, method, bits) if run["ablation"] == kind}
-                    for kind in ("nested", None)]  # fmt: skip
-            gains = [both[0][seed] - both[1][seed] for seed in sorted(both[0].keys() & both[1].keys())]
-            gain = f" ({', '.join(f'{gain:+.3f}' for gain in gains)})" if gains else ""
-            cells.append(mean_and_spread([*both[0].values()]) + gain)
+        cells = [gain_cell(runs, method, bits, "nested", None) for bits in BITS]
         if any(cells):
             lines.append(row([method, *cells]))
     return "\n".join(lines) if len(lines) > 2 else ""
@@ -225,17 +224,21 @@ def dither_table(runs):
     lines = table_head(["method", *(f"{bits} bits" for bits in BITS), "spread", "codes of the longest"])
     for method, (kind, without) in itertools.product(ORDER, DITHERED.items()):
         some = [run for run in runs if run["method"] == method and run["ablation"] == kind]
-        cells = []
-        for bits in BITS:
-            with_it = {run["seed"]: score for run, score in scored(some, method, bits)}
-            bare = {run["seed"]: score for run, score in scored(runs, method, bits) if run["ablation"] == without}
-            gains = ", ".join(f"{with_it[seed] - bare[seed]:+.3f}" for seed in sorted(with_it.keys() & bare.keys()))
-            cells.append(mean_and_spread([*with_it.values()]) + (f" ({gains})" if gains else ""))
         if some:
+            cells = [gain_cell(runs, method, bits, kind, without) for bits in BITS]
             spreads = ", ".join(sorted({f"{run['training']['dither_spread']:g}" for run in some}))
             codes = [f"{run['bits_used']['distinct']:,}" for run in some if run["bits"] == max(BITS)]
             lines.append(row([method, *cells, spreads, ", ".join(codes)]))
     return "\n".join(lines) if len(lines) > 2 else ""
+
+
+def gain_cell(runs, method, bits, kind, other):
+    """mAP of runs of one ablation and, in brackets, what it is above that of another, by seed; "" where none is."""
+    both = [{run["seed"]: score for run, score in scored(runs, method, bits) if run["ablation"] == name}
+            for name in (kind, other)]  # fmt: skip
+    gains = [both[0][seed] - both[1][seed] for seed in sorted(both[0].keys() & both[1].keys())]
+    gain = f" ({', '.join(f'{gain:+.3f}' for gain in gains)})" if gains else ""
+    return mean_and_spread([*both[0].values()]) + gain
 
 
 def bits_table(runs):

@@ -192,7 +192,7 @@ class HashHead(Head):
             straight_through=straight_through, lengths=list(lengths),
         )  # fmt: skip
         self.fc_width, self.straight_through = width, straight_through
-        self.dither, self.hash_bits = 0.0, bits
+        self.hash_bits = bits
         self.set_dither(dither)
         if attention:
             self.attention = CBAM(channels, gate=gate)
@@ -226,6 +226,11 @@ class HashHead(Head):
             convolution.weight.copy_(weight)
             convolution.bias.copy_(bias)
 
+    @property
+    def dither(self) -> float:
+        """Spread of the thresholds, 0 for none."""
+        return float(self.config.get("dither", 0.0))
+
     def set_dither(self, spread: float) -> None:
         """Spread the thresholds of the bits from now on, see `dithered`; checkpoints keep it.
 
@@ -234,7 +239,7 @@ class HashHead(Head):
         """
         if not 0 <= spread <= self.hash_bits**0.5:
             raise ValueError(f"thresholds cannot be spread by {spread}")
-        self.dither = spread
+        self.config.pop("dither", None)
         if spread:  # else the head is that of a checkpoint from before there was a dither
             self.config["dither"] = spread
 

@@ -175,7 +175,7 @@ async def query_by_values(
     snapshot = service.live.current
     bits = snapshot.index.bits
     rows = [row if isinstance(row, list) else [row] for row in body.values]
-    same = {len(row) for row in rows} == {len(rows[0])} if rows else False
+    same = len({len(row) for row in rows}) == 1
     values = np.atleast_2d(np.asarray(body.values if same else [], np.float32))
     if values.shape[1] != bits or not ((values >= 0) & (values <= 1)).all():
         raise Refused(422, f"values are {bits} numbers from 0 to 1, or a list of such for each photograph")

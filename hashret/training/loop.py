@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import __version__
-from ..bits import HashOutputs, Labels, Positions, binarize, pack
+from ..bits import Codes, HashOutputs, Labels, Positions, binarize, pack
 from ..collapse import code_figures, collapsed
 from ..data.source import Source
 from ..distributed import barrier, is_main, world
@@ -336,47 +336,48 @@ class TrainingRun:
             The mAP@all, and the `code_figures` of both, encoded by all processes ``together`` or by this one.
         """
         s = self.settings
-        assert source.labels is not None
-        sample = np.random.default_rng(s.seed).permutation(rows)[:_HELD_OUT_DATABASE]
         net.eval()
-        both = np.concatenate([held, sample])
+        both = self._held_and_sample(rows, held)
 
         def compute(source_rows: Positions) -> HashOutputs:
             return feed.hash_outputs(net, source_rows, s.precision)
 
         codes = pack(binarize(self.shard.computed(both, compute, s.bits) if together else compute(both)))
-        xq, xb = codes[: len(held)], codes[len(held) :]
-        counts = count_by_distance(xq, xb, source.labels[held], source.labels[sample], s.bits)
-        figures = code_figures(codes, s.bits, source.labels[both], len(held))
-        return float(average_precision(counts).mean()), figures
+        return _map_of(codes, s.bits, source, both, len(held)), self._figures(codes, source, both, held)
 
     def _choose_dither(
         self, head: HashHead, net: HashNet, source: Source, feed: Feed, rows: Positions, held: Positions
-    ) -> None:
+    ) -> dict[str, Any]:
         """Give a head the spread of thresholds by which held-out images find most, in the mean of all lengths of code.
 
         They are searched among train images, as for the choice of the epoch. Of spreads as good, the least is taken.
+
+        Returns:
+            The `code_figures` of the codes with these thresholds.
         """
         s = self.settings
-        assert source.labels is not None
-        sample = np.random.default_rng(s.seed).permutation(rows)[:_HELD_OUT_DATABASE]
         net.eval()
-        logits = torch.logit(
-            torch.from_numpy(feed.hash_outputs(net, np.concatenate([held, sample]), s.precision)), 1e-7
-        )
-        found: dict[float, float] = {}
-        for spread in _DITHERS:
-            bits = (dithered(logits, spread) if spread else logits) >= 0
-            maps = []
-            for length in s.lengths:
-                codes = pack(bits[:, :length].numpy())
-                xq, xb = codes[: len(held)], codes[len(held) :]
-                counts = count_by_distance(xq, xb, source.labels[held], source.labels[sample], length)
-                maps.append(float(average_precision(counts).mean()))
-            found[spread] = float(np.mean(maps))
+        both = self._held_and_sample(rows, held)
+        logits = torch.logit(torch.from_numpy(feed.hash_outputs(net, both, s.precision)), 1e-7)
+        bits = {spread: ((dithered(logits, spread) if spread else logits) >= 0).numpy() for spread in _DITHERS}
+        found = {
+            spread: np.mean([_map_of(pack(x[:, :length]), length, source, both, len(held)) for length in s.lengths])
+            for spread, x in bits.items()
+        }
         best = max(found, key=lambda spread: (found[spread], -spread))
         head.set_dither(best)
         _log.info("thresholds spread by %g: held-out mAP %.4f, without %.4f", best, found[best], found[0.0])
+        return self._figures(pack(bits[best]), source, both, held)
+
+    def _held_and_sample(self, rows: Positions, held: Positions) -> Positions:
+        """Return the held-out images and, behind them, the train images that they are searched among."""
+        sample = np.random.default_rng(self.settings.seed).permutation(rows)[:_HELD_OUT_DATABASE]
+        return np.concatenate([held, sample])
+
+    def _figures(self, codes: Codes, source: Source, both: Positions, held: Positions) -> dict[str, Any]:
+        """Return the `code_figures` of held-out images and of those that they are searched among."""
+        assert source.labels is not None
+        return code_figures(codes, self.settings.bits, source.labels[both], len(held))
 
     def _codes_of_sample(self, net: HashNet, source: Source, feed: Feed, rows: Positions) -> dict[str, Any]:
         """Return the `code_figures` of some train images, where none is held out."""
@@ -475,13 +476,13 @@ class TrainingRun:
                 net.load_state_dict(best.get("net", best))  # which stood alone once
             except (RuntimeError, TypeError, AttributeError) as error:
                 raise _damaged(self.state_folder, error) from None
-            codes = self.codes or self._codes_of_sample(net, source, feed, rows)
             spread = 0.0
             if s.dither and len(held):
                 assert isinstance(net.head, HashHead)
-                self._choose_dither(net.head, net, source, feed, rows, held)
+                codes = self._choose_dither(net.head, net, source, feed, rows, held)
                 spread = net.head.dither
-                codes = self._held_out_map(net, source, feed, rows, held, together=False)[1]
+            else:
+                codes = self.codes or self._codes_of_sample(net, source, feed, rows)
             record = s.as_record() | {
                 "hashret": __version__, "torch": torch.__version__, "device": str(self.device), "processes": world(),
                 "train_images": len(rows), "heldout_images": len(held), "classes": list(source.classes),
@@ -521,6 +522,14 @@ class TrainingRun:
             return None
         other = "take more or other photographs" if method.fitted else f"lower --lr (it was {self.settings.lr:g})"
         return f"the codes tell photographs hardly apart: {wrong}; {other}, try another --method, or look at the labels"
+
+
+def _map_of(codes: Codes, bits: int, source: Source, rows: Positions, queries: int) -> float:
+    """Return the mAP@all of the first ``queries`` codes among the others; ``rows`` are those of the source."""
+    assert source.labels is not None
+    labels = source.labels[rows]
+    counts = count_by_distance(codes[:queries], codes[queries:], labels[:queries], labels[queries:], bits)
+    return float(average_precision(counts).mean())
 
 
 def _is_finite(module: nn.Module) -> bool:

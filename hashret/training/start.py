@@ -278,9 +278,8 @@ def train(
     if not on_vectors:
         with main_first():
             net.backbone = load_backbone(weights, backbone)
-            trained_convolution = last_convolution(weights, backbone) if pooled else None
-        if trained_convolution and isinstance(net.head, HashHead):
-            net.head.start_at(*trained_convolution)
+            if pooled and isinstance(net.head, HashHead) and (found := last_convolution(weights, backbone)):
+                net.head.start_at(*found)
     frozen, trained = net.divided(trained_stages)
     run.check_space(net, trained, method_class.fitted)
     feed: Feed
