@@ -7,10 +7,12 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from ..bits import check_bits
 from ..data import Source, VectorSource, as_source
@@ -139,34 +141,20 @@ def train(
         HashretError: impossible settings, data without labels, ``out`` exists or cannot be written, a full disk,
             photographs that all look the same, a loss that is no longer a number.
     """
-    lengths = tuple(sorted({check_bits(length) for length in ([bits] if isinstance(bits, int) else bits)}))
-    if not lengths:
-        raise HashretError("no length of code is named")
-    bits = lengths[-1]
+    lengths = _lengths(bits)
     check_metric(metric)
-    _check_choice("augment", augment or "none", ("none", "crop", "crop-flip"))
-    _check_choice("gate", gate, GATES)
-    if views < 0:
-        raise HashretError(f"there cannot be {views} views of a photograph")
-    if (epochs is not None and epochs < 1) or batch_size < 2:
-        raise HashretError("epochs must be at least 1, the batch size at least 2")
-    if batch_size < world():
-        raise HashretError(
-            f"a batch of {batch_size} cannot be shared by {world()} processes", hint="raise --batch-size"
-        )
-    if not 0 <= heldout < 1:
-        raise HashretError(f"the held-out share must be at least 0 and below 1, not {heldout}")
+    _check_values(augment, gate, views, epochs, batch_size, heldout)
     with main_first():  # what is downloaded or unpacked is so once
         source = as_source(data, split, download=download, exclude=exclude, include=include).single_label()
     if method == AUTO:
         several_classes = source.labels is not None and len(source.classes) > 1
         method = WITH_LABELS if several_classes else WITHOUT_LABELS
     method_class = get_method(method)
-    on_vectors = isinstance(source, VectorSource)
     tuned = {
         "width": width, "dropout": dropout, "epochs": epochs, "lr": lr, "gate": gate != "unit",
         "batch_size": batch_size != 128, "weight_decay": weight_decay != 0.01,
     }  # fmt: skip
+    on_vectors = isinstance(source, VectorSource)
     if on_vectors:
         refuse_given(
             "vectors have no backbone",
@@ -177,45 +165,18 @@ def train(
         )  # fmt: skip
     elif metric != "cosine":
         raise HashretError("photographs have no metric, which is of vectors", hint="leave --metric out")
-    backbone = method_class.backbone if backbone == AUTO else backbone
     if isinstance(source, VectorSource):
         backbone, weights, image_size, resize, finetune = f"vectors:{source.width}", "none", 1, None, "head"
         width = width or 1024
+    backbone = method_class.backbone if backbone == AUTO else backbone
     architecture = get_backbone(backbone)
     image_size, resize = image_size or architecture.image_size, resize or architecture.resize
-    pooled = POOLED if architecture.is_pooled(image_size) else 0
     _check_choice("resize", resize, RESIZES)
     trained_stages = _trained_stages(finetune)
-    pooled_alone = method_class.fitted or method_class.views  # what reads nothing but pooled features
-    if pooled_alone and trained_stages != 0:
-        raise HashretError(f"{method} learns from the features of frozen layers", hint="leave --finetune out")
-    if views and (on_vectors or pooled_alone):
-        reason = "vectors have no" if on_vectors else f"{method} takes no cached"
-        raise HashretError(f"{reason} views to choose", hint="leave --views out")
-    if backbone_lr is not None and trained_stages == 0:
-        hint = "leave --backbone-lr out" + ("" if pooled_alone else ", or add --finetune last:N or all")
-        raise HashretError("a backbone that is frozen has no learning rate", hint=hint)
-    if augment not in (None, "none") and trained_stages is not None and not views:
-        hint = "leave --augment out" + ("" if pooled_alone else ", or add --views N")
-        raise HashretError("frozen layers read photographs without that augmentation", hint=hint)
-    if views and augment == "none":
-        raise HashretError("views that are not augmented are all the same", hint="take another --augment")
-    if views and trained_stages is None:
-        raise HashretError("where all layers train, every photograph is augmented anew", hint="leave --views out")
-    if dither and not issubclass(HEADS[method_class.head], HashHead):
-        raise HashretError(f"{method} has no thresholds to spread", hint="leave --dither out")
-    if dither and not heldout:
-        raise HashretError(
-            "held-out images say how far thresholds are spread",
-            hint="name a share with --heldout, or leave --dither out",
-        )
-    if on_vectors and method_class.views:
-        raise HashretError(
-            f"{method} learns from views of photographs, and vectors have none", hint="take bihalf or itq"
-        )
-    if weights == "none" and trained_stages is not None and not on_vectors:
-        hint = "name --weights" if pooled_alone else "add --finetune all"
-        raise HashretError("a backbone without weights has nothing to freeze", hint=hint)
+    _check_combination(
+        method_class, on_vectors, trained_stages, weights=weights, views=views, augment=augment,
+        backbone_lr=backbone_lr, dither=dither, heldout=heldout,
+    )  # fmt: skip
     torch_device = local_device(pick_device(device))
     if method_class.needs_labels:
         source.require_labels()
@@ -226,24 +187,23 @@ def train(
     }  # fmt: skip
     given = _from_flags(method_class, flags) | dict(options or {})
     _warn_of_unused(method_class, on_vectors, [name for name, value in tuned.items() if value])
-    defaults = {"lr": 3e-4, "dropout": 0.5, "epochs": 10} | method_class.defaults_for(bits, several_labels)
+    defaults = {"lr": 3e-4, "dropout": 0.5, "epochs": 10} | method_class.defaults_for(lengths[-1], several_labels)
     if trained_stages != 0:
         defaults["lr"] = 1e-4
-    width = width or (2048 if pooled else 4096)
     settings = Settings(
         data=str(data) if isinstance(data, str | os.PathLike) else source.spec,
         split=split,
         exclude=tuple(exclude),
         include=tuple(include),
         method=method,
-        bits=bits,
+        bits=lengths[-1],
         lengths=lengths,
         image_size=image_size,
         resize=resize,
         arch=backbone,
         weights="pretrained" if weights == "imagenet" else str(weights),
         finetune=finetune,
-        width=width,
+        width=width or (2048 if architecture.is_pooled(image_size) else 4096),
         gate=gate,
         dropout=defaults["dropout"] if dropout is None else dropout,
         epochs=defaults["epochs"] if epochs is None else epochs,
@@ -260,51 +220,148 @@ def train(
         if on_vectors
         else pick_precision(precision, runtime, torch_device, architecture, trained=trained_stages != 0),
         metric=metric if on_vectors else None,
-        options=method_class.choose(given, bits, several_labels),
+        options=method_class.choose(given, lengths[-1], several_labels),
     )
     run = TrainingRun(Path(out), settings, torch_device)
     run.claim(source, resume, overwrite)
     torch.manual_seed(seed)
-    attention = method_class.attention and not on_vectors
-    shape = {"attention": attention, "width": width, "gate": gate, "dropout": settings.dropout}
-    shape |= {"centred": True, "unit": metric == "cosine"} if on_vectors else {}
-    shape |= {"pooled": pooled} if pooled else {}
-    shape |= method_class.head_options
-    if len(lengths) > 1 and method_class.classifier:
-        shape["lengths"] = lengths
-    config = head_config(method_class.head, settings.options | shape)
-    classes = len(source.classes) if method_class.classifier else 0
-    net = HashNet(bits, classes, image_size, backbone, head=config.pop("kind"), **config)
-    if not on_vectors:
-        with main_first():
-            net.backbone = load_backbone(weights, backbone)
-            if pooled and isinstance(net.head, HashHead) and (found := last_convolution(weights, backbone)):
-                net.head.start_at(*found)
+    net = _untrained(settings, method_class, len(source.classes), weights)
     frozen, trained = net.divided(trained_stages)
     run.check_space(net, trained, method_class.fitted)
-    feed: Feed
-    if isinstance(source, VectorSource):
-        feed = VectorFeed(source, metric, seed, torch_device)
-        feed.standardize(net)
-    elif frozen is None:
-        feed = ImageFeed(source, image_size, settings.augment, torch_device, workers, resize=resize)
-    elif method_class.views:
-        feed = ViewFeed(
-            method_class.views, source, frozen, architecture, image_size, settings.precision, torch_device, cache,
-            workers, resize=resize,
-        )  # fmt: skip
-    else:
-        feed = FeatureFeed(
-            source, frozen, architecture, image_size, settings.precision, torch_device, cache, workers, resize=resize,
-            module=trained, views=views, augment=settings.augment,
-        )  # fmt: skip
+    feed = _feed(settings, method_class, source, net, frozen, trained, torch_device, cache, workers)
     net.to(torch_device).to(memory_format=torch.channels_last)
-    trainer = method_class(bits, seed, settings.options)
+    trainer = method_class(settings.bits, seed, settings.options)
     trainer.shorter = [
         method_class(length, seed, method_class.choose(given, length, several_labels)) for length in lengths[:-1]
     ]
     with fast_training(trained) if torch_device.type == "cpu" else nullcontext():
         return run.train(net, trained, trainer, source, feed)
+
+
+def _untrained(settings: Settings, method: type[Method], classes: int, weights: StrPath) -> HashNet:
+    """Return the network of a run before it is trained: its backbone with ``weights``, its head as a seed decides."""
+    architecture, on_vectors = get_backbone(settings.arch), settings.metric is not None
+    pooled = architecture.is_pooled(settings.image_size)
+    shape: dict[str, Any] = {
+        "attention": method.attention and not on_vectors, "width": settings.width, "gate": settings.gate,
+        "dropout": settings.dropout,
+    }  # fmt: skip
+    if on_vectors:
+        shape |= {"centred": True, "unit": settings.metric == "cosine"}
+    if pooled:
+        shape["pooled"] = POOLED
+    shape |= method.head_options
+    if len(settings.lengths) > 1 and method.classifier:
+        shape["lengths"] = settings.lengths
+    config = head_config(method.head, settings.options | shape)
+    net = HashNet(
+        settings.bits, classes if method.classifier else 0, settings.image_size, settings.arch,
+        head=config.pop("kind"), **config,
+    )  # fmt: skip
+    if not on_vectors:
+        with main_first():
+            net.backbone = load_backbone(weights, settings.arch)
+            if pooled and isinstance(net.head, HashHead) and (found := last_convolution(weights, settings.arch)):
+                net.head.start_at(*found)
+    return net
+
+
+def _feed(
+    settings: Settings,
+    method: type[Method],
+    source: Source,
+    net: HashNet,
+    frozen: nn.Module | None,
+    trained: nn.Module,
+    device: torch.device,
+    cache: StrPath | None,
+    workers: int | None,
+) -> Feed:
+    """Return what reads, for the ``trained`` layers of ``net``, the batches that go into them."""
+    if isinstance(source, VectorSource):
+        vectors = VectorFeed(source, settings.metric or "cosine", settings.seed, device)
+        vectors.standardize(net)
+        return vectors
+    size, resize = settings.image_size, settings.resize
+    if frozen is None:
+        return ImageFeed(source, size, settings.augment, device, workers, resize=resize)
+    of_features = (frozen, get_backbone(settings.arch), size, settings.precision, device, cache, workers)
+    if method.views:
+        return ViewFeed(method.views, source, *of_features, resize=resize)
+    return FeatureFeed(
+        source, *of_features, resize=resize, module=trained, views=settings.views, augment=settings.augment
+    )
+
+
+def _lengths(bits: int | Sequence[int]) -> tuple[int, ...]:
+    """Return the lengths of code that are asked for, the longest last."""
+    lengths = tuple(sorted({check_bits(length) for length in ([bits] if isinstance(bits, int) else bits)}))
+    if not lengths:
+        raise HashretError("no length of code is named")
+    return lengths
+
+
+def _check_values(
+    augment: str | None, gate: str, views: int, epochs: int | None, batch_size: int, heldout: float
+) -> None:
+    """Raise HashretError for a setting whose value cannot be, whatever the others are."""
+    _check_choice("augment", augment or "none", ("none", "crop", "crop-flip"))
+    _check_choice("gate", gate, GATES)
+    if views < 0:
+        raise HashretError(f"there cannot be {views} views of a photograph")
+    if (epochs is not None and epochs < 1) or batch_size < 2:
+        raise HashretError("epochs must be at least 1, the batch size at least 2")
+    if batch_size < world():
+        raise HashretError(
+            f"a batch of {batch_size} cannot be shared by {world()} processes", hint="raise --batch-size"
+        )
+    if not 0 <= heldout < 1:
+        raise HashretError(f"the held-out share must be at least 0 and below 1, not {heldout}")
+
+
+def _check_combination(
+    method: type[Method],
+    on_vectors: bool,
+    trained_stages: int | None,
+    *,
+    weights: StrPath,
+    views: int,
+    augment: str | None,
+    backbone_lr: float | None,
+    dither: bool,
+    heldout: float,
+) -> None:
+    """Raise HashretError for settings that can do nothing beside the others, and name the option to leave out."""
+    pooled_alone = method.fitted or method.views  # what reads nothing but pooled features
+    if pooled_alone and trained_stages != 0:
+        raise HashretError(f"{method.name} learns from the features of frozen layers", hint="leave --finetune out")
+    if views and (on_vectors or pooled_alone):
+        reason = "vectors have no" if on_vectors else f"{method.name} takes no cached"
+        raise HashretError(f"{reason} views to choose", hint="leave --views out")
+    if backbone_lr is not None and trained_stages == 0:
+        hint = "leave --backbone-lr out" + ("" if pooled_alone else ", or add --finetune last:N or all")
+        raise HashretError("a backbone that is frozen has no learning rate", hint=hint)
+    if augment not in (None, "none") and trained_stages is not None and not views:
+        hint = "leave --augment out" + ("" if pooled_alone else ", or add --views N")
+        raise HashretError("frozen layers read photographs without that augmentation", hint=hint)
+    if views and augment == "none":
+        raise HashretError("views that are not augmented are all the same", hint="take another --augment")
+    if views and trained_stages is None:
+        raise HashretError("where all layers train, every photograph is augmented anew", hint="leave --views out")
+    if dither and not issubclass(HEADS[method.head], HashHead):
+        raise HashretError(f"{method.name} has no thresholds to spread", hint="leave --dither out")
+    if dither and not heldout:
+        raise HashretError(
+            "held-out images say how far thresholds are spread",
+            hint="name a share with --heldout, or leave --dither out",
+        )
+    if on_vectors and method.views:
+        raise HashretError(
+            f"{method.name} learns from views of photographs, and vectors have none", hint="take bihalf or itq"
+        )
+    if weights == "none" and trained_stages is not None and not on_vectors:
+        hint = "name --weights" if pooled_alone else "add --finetune all"
+        raise HashretError("a backbone without weights has nothing to freeze", hint=hint)
 
 
 def _trained_stages(finetune: str) -> int | None:
