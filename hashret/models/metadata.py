@@ -23,7 +23,7 @@ from .class_logits import KEY
 if TYPE_CHECKING:
     from .heads import Head
 
-FORMAT = 1
+FORMAT = 2  # 1 had no heads with spread thresholds, and is what checkpoints without them still are
 METADATA = "hashret"  # the name under which a safetensors file has it
 HEADS: Registry[type[Head]] = Registry(
     "head",

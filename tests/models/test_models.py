@@ -324,3 +324,19 @@ def test_a_head_is_dithered_where_it_does_not_train():
         assert torch.equal(head(maps).logits, bare.logits)
     with pytest.raises(ValueError, match="cannot be spread by -1"):
         head.set_dither(-1)
+
+
+@pytest.mark.parametrize(("spread", "number"), [(0, 1), (0.5, 2)])
+def test_spread_thresholds_alone_make_a_checkpoint_of_a_later_format(tmp_path, spread, number):
+    """What an earlier hashret reads as it should stays open to it; the rest it refuses as of a later one."""
+    path = make_model(tmp_path / "model.safetensors", dither=spread)
+    assert read_meta(path)["format"] == number
+    assert load_encoder(path, "cpu").head.dither == spread
+
+
+def test_a_checkpoint_of_a_later_format_is_refused(tmp_path):
+    path = make_model(tmp_path / "later.safetensors")
+    tensors, meta = load_file(path), read_meta(path) | {"format": 3}
+    save_file(tensors, path, {"hashret": json.dumps(meta)})
+    with pytest.raises(HashretError, match=r"by a later hashret \(format 3\); upgrade"):
+        load_encoder(path, "cpu")
