@@ -154,8 +154,7 @@ def train(
         "width": width, "dropout": dropout, "epochs": epochs, "lr": lr, "gate": gate != "unit",
         "batch_size": batch_size != 128, "weight_decay": weight_decay != 0.01,
     }  # fmt: skip
-    on_vectors = isinstance(source, VectorSource)
-    if on_vectors:
+    if isinstance(source, VectorSource):
         refuse_given(
             "vectors have no backbone",
             backbone=backbone != AUTO, weights=weights not in ("pretrained", "imagenet", "none"),
@@ -163,11 +162,11 @@ def train(
             augment=augment not in (None, "none"), precision=precision not in (None, "float32"),
             runtime=runtime != "auto",
         )  # fmt: skip
-    elif metric != "cosine":
-        raise HashretError("photographs have no metric, which is of vectors", hint="leave --metric out")
-    if isinstance(source, VectorSource):
         backbone, weights, image_size, resize, finetune = f"vectors:{source.width}", "none", 1, None, "head"
         width = width or 1024
+    elif metric != "cosine":
+        raise HashretError("photographs have no metric, which is of vectors", hint="leave --metric out")
+    on_vectors = isinstance(source, VectorSource)
     backbone = method_class.backbone if backbone == AUTO else backbone
     architecture = get_backbone(backbone)
     image_size, resize = image_size or architecture.image_size, resize or architecture.resize
@@ -228,7 +227,9 @@ def train(
     net = _untrained(settings, method_class, len(source.classes), weights)
     frozen, trained = net.divided(trained_stages)
     run.check_space(net, trained, method_class.fitted)
-    feed = _feed(settings, method_class, source, net, frozen, trained, torch_device, cache, workers)
+    feed = _feed(settings, method_class, source, frozen, trained, torch_device, cache, workers)
+    if isinstance(feed, VectorFeed):
+        feed.standardize(net)
     net.to(torch_device).to(memory_format=torch.channels_last)
     trainer = method_class(settings.bits, seed, settings.options)
     trainer.shorter = [
@@ -270,18 +271,16 @@ def _feed(
     settings: Settings,
     method: type[Method],
     source: Source,
-    net: HashNet,
     frozen: nn.Module | None,
     trained: nn.Module,
     device: torch.device,
     cache: StrPath | None,
     workers: int | None,
 ) -> Feed:
-    """Return what reads, for the ``trained`` layers of ``net``, the batches that go into them."""
+    """Return what reads the batches that go into the ``trained`` layers, through those below where some are frozen."""
     if isinstance(source, VectorSource):
-        vectors = VectorFeed(source, settings.metric or "cosine", settings.seed, device)
-        vectors.standardize(net)
-        return vectors
+        assert settings.metric is not None
+        return VectorFeed(source, settings.metric, settings.seed, device)
     size, resize = settings.image_size, settings.resize
     if frozen is None:
         return ImageFeed(source, size, settings.augment, device, workers, resize=resize)
