@@ -1,6 +1,7 @@
 """Small photographs, a small untrained encoder, and the folder of shared data where it is there."""
 
 import os
+import signal
 import tempfile
 import threading
 from functools import partial
@@ -12,6 +13,8 @@ import pytest
 from PIL import Image
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a job that a shell runs behind itself
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # else no test could interrupt a process that it starts
 
 CLASSES = ("blue", "green", "red")
 
