@@ -1,10 +1,11 @@
-"""Holding out a part of the train images, by class, so that the test images never choose anything."""
+"""Holding out a part of the train images, by class, and searching it, so that the test images never choose anything."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from ..bits import Labels, Positions
+from ..bits import Codes, Labels, Positions
+from ..metrics import Counts, average_precision, count_by_distance, has_label
 
 _WHOLE = 3  # images from which on a class may give one; a smaller class would lose half of what is learned of it
 
@@ -55,3 +56,37 @@ def _by_class(labels: Labels, fraction: float, rng: np.random.Generator) -> Posi
     counts[small[: max(0, goal - counts.sum())]] = 1
     held = [group[:count] for group, count in zip(groups, counts, strict=True)]
     return np.concatenate([np.zeros(0, np.int64), *held])
+
+
+def held_out_map(codes: Codes, bits: int, labels: Labels, held: int) -> float:
+    """Return what held-out photographs find among photographs that were learned from, and among each other.
+
+    A database has both kinds. Codes of photographs that were learned from are mostly right whatever the epoch, so that
+    these alone would hide how well others are told apart, and would rather choose an early epoch.
+
+    Args:
+        codes: packed codes (n, w), those of the held-out photographs first, then some that were learned from.
+        bits: length of the codes.
+        labels: of the same photographs, of either form of `hashret.bits.Labels`.
+        held: number of those held out.
+
+    Returns:
+        The mean of two mAP@all. Photographs without a relevant one among the held-out do not count in the second,
+        which is left out where it has no queries.
+    """
+    queries, of_queries = codes[:held], labels[:held]
+    learned = count_by_distance(queries, codes[held:], of_queries, labels[held:], bits)
+    among_learned = float(average_precision(learned).mean())
+    others = _without_themselves(count_by_distance(queries, queries, of_queries, of_queries, bits), of_queries)
+    answered = others.relevant.any(axis=1)
+    if not answered.any():
+        return among_learned
+    return (among_learned + float(average_precision(others)[answered].mean())) / 2
+
+
+def _without_themselves(counts: Counts, labels: Labels) -> Counts:
+    """Return counts of photographs among themselves, less each photograph's own place at distance 0."""
+    total, relevant = counts.total.copy(), counts.relevant.copy()
+    total[:, 0] -= 1
+    relevant[:, 0] -= has_label(labels)
+    return Counts(total, relevant)

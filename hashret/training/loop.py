@@ -36,7 +36,6 @@ from ..files import (
 )  # fmt: skip
 from ..labels import as_flags
 from ..methods.method import Method
-from ..metrics import average_precision, count_by_distance
 from ..models.checkpoint import save_checkpoint
 from ..models.class_logits import KEY, written
 from ..models.heads import HashHead, Head, dithered
@@ -44,7 +43,7 @@ from ..models.network import HashNet
 from ..progress import Progress, clock
 from ..records import checked, fields, list_of, number, or_none, plain, table_of, whole
 from .feed import FeatureFeed, Feed, ViewFeed, autocast
-from .held_out import hold_out
+from .held_out import held_out_map, hold_out
 from .parallel import BatchShard
 from .settings import Settings, TrainReport
 from .vector_feed import VectorFeed
@@ -330,10 +329,10 @@ class TrainingRun:
         held: Positions,
         together: bool = True,
     ) -> tuple[float, dict[str, Any]]:
-        """Search the held-out images among a fixed sample of the train images.
+        """Search the held-out images, encoded by all processes ``together`` or by this one.
 
         Returns:
-            The mAP@all, and the `code_figures` of both, encoded by all processes ``together`` or by this one.
+            Their mAP, see `held_out_map`, and the `code_figures` of them and of a fixed sample of the train images.
         """
         s = self.settings
         net.eval()
@@ -343,14 +342,14 @@ class TrainingRun:
             return feed.hash_outputs(net, source_rows, s.precision)
 
         codes = pack(binarize(self.shard.computed(both, compute, s.bits) if together else compute(both)))
-        return _map_of(codes, s.bits, source, both, len(held)), self._figures(codes, source, both, held)
+        return held_out_map(codes, s.bits, _labels(source)[both], len(held)), self._figures(codes, source, both, held)
 
     def _choose_dither(
         self, head: HashHead, net: HashNet, source: Source, feed: Feed, rows: Positions, held: Positions
     ) -> dict[str, Any]:
         """Give a head the spread of thresholds by which held-out images find most, in the mean of all lengths of code.
 
-        They are searched among train images, as for the choice of the epoch. Of spreads as good, the least is taken.
+        They are searched as for the choice of the epoch. Of spreads as good, the least is taken.
 
         Returns:
             The `code_figures` of the codes with these thresholds.
@@ -360,8 +359,9 @@ class TrainingRun:
         both = self._held_and_sample(rows, held)
         logits = torch.logit(torch.from_numpy(feed.hash_outputs(net, both, s.precision)), 1e-7)
         bits = {spread: ((dithered(logits, spread) if spread else logits) >= 0).numpy() for spread in _DITHERS}
+        labels = _labels(source)[both]
         found = {
-            spread: np.mean([_map_of(pack(x[:, :length]), length, source, both, len(held)) for length in s.lengths])
+            spread: np.mean([held_out_map(pack(x[:, :length]), length, labels, len(held)) for length in s.lengths])
             for spread, x in bits.items()
         }
         best = max(found, key=lambda spread: (found[spread], -spread))
@@ -370,14 +370,13 @@ class TrainingRun:
         return self._figures(pack(bits[best]), source, both, held)
 
     def _held_and_sample(self, rows: Positions, held: Positions) -> Positions:
-        """Return the held-out images and, behind them, the train images that they are searched among."""
+        """Return the held-out images and, behind them, the train images that they are searched among, too."""
         sample = np.random.default_rng(self.settings.seed).permutation(rows)[:_HELD_OUT_DATABASE]
         return np.concatenate([held, sample])
 
     def _figures(self, codes: Codes, source: Source, both: Positions, held: Positions) -> dict[str, Any]:
         """Return the `code_figures` of held-out images and of those that they are searched among."""
-        assert source.labels is not None
-        return code_figures(codes, self.settings.bits, source.labels[both], len(held))
+        return code_figures(codes, self.settings.bits, _labels(source)[both], len(held))
 
     def _codes_of_sample(self, net: HashNet, source: Source, feed: Feed, rows: Positions) -> dict[str, Any]:
         """Return the `code_figures` of some train images, where none is held out."""
@@ -524,12 +523,10 @@ class TrainingRun:
         return f"the codes tell photographs hardly apart: {wrong}; {other}, try another --method, or look at the labels"
 
 
-def _map_of(codes: Codes, bits: int, source: Source, rows: Positions, queries: int) -> float:
-    """Return the mAP@all of the first ``queries`` codes among the others; ``rows`` are those of the source."""
+def _labels(source: Source) -> Labels:
+    """Return the labels of a source whose images are held out by them."""
     assert source.labels is not None
-    labels = source.labels[rows]
-    counts = count_by_distance(codes[:queries], codes[queries:], labels[:queries], labels[queries:], bits)
-    return float(average_precision(counts).mean())
+    return source.labels
 
 
 def _is_finite(module: nn.Module) -> bool:
