@@ -15,6 +15,7 @@ import numpy.typing as npt
 from .errors import HashretError
 
 MIN_BITS, MAX_BITS = 8, 256
+_SATURATED = 1e-7  # an output this near to 0 or 1 says of its logit only that it is large
 MOST_BITS = 4096  # of codes that others made; the compiled scan and hash layers end at MAX_BITS
 
 Codes = npt.NDArray[np.uint8]  # packed codes (n, code_width(bits))
@@ -64,6 +65,44 @@ def binarize(hash_outputs: npt.ArrayLike) -> npt.NDArray[np.bool_]:
         raise HashretError("the encoder produced values that are not numbers (NaN); train it again with a lower rate")
     above: npt.NDArray[np.bool_] = outputs >= 0.5
     return above
+
+
+def dithered(hash_outputs: npt.ArrayLike, spread: float) -> npt.NDArray[np.bool_]:
+    """Return the bits of photographs that are searched, with thresholds of their own: (n, bits) -> (n, bits) bool.
+
+    Many bits of a trained code say the same of nearly all photographs, and a bit that repeats another adds nothing to a
+    distance. With thresholds of their own, they say how sure the encoder is of it, and Hamming distances rank as the
+    directions of the logits do. A query keeps the bits that `binarize` gives: what it asks for is what it most likely
+    shows, and only of what is ranked does it matter how surely that is there.
+
+    The logits, as far as hash outputs say them, are scaled to a mean square of 1 in each photograph. The thresholds lie
+    evenly between -spread and spread, and those of the first bits do so, too, in the order of van der Corput.
+
+    Args:
+        hash_outputs: of all bits that were trained: the first bits of the result are those of a shorter code.
+        spread: of the thresholds; 0 gives what `binarize` gives.
+
+    Raises:
+        HashretError: an output is NaN.
+
+    Source: dithered quantisation; of random projections in Jacques & Cambareri, "Time for dithering", 2017; queries and
+    database through different functions: Gordo, Perronnin, Gong & Lazebnik, "Asymmetric distances for binary
+    embeddings", PAMI 2014.
+    """
+    plain = binarize(hash_outputs)
+    if not spread:
+        return plain
+    outputs = np.clip(np.asarray(hash_outputs, np.float64), _SATURATED, 1 - _SATURATED)
+    logits = np.log(outputs / (1 - outputs))
+    scaled = logits / np.sqrt(np.mean(logits**2, axis=1, keepdims=True) + 1e-12)
+    numbers = np.arange(1, plain.shape[1] + 1).tolist()
+    above: npt.NDArray[np.bool_] = scaled >= [spread * (2 * _van_der_corput(number) - 1) for number in numbers]
+    return above
+
+
+def _van_der_corput(number: int) -> float:
+    """Return the binary digits of a number, mirrored at the point: 1/2, 1/4, 3/4, 1/8, ... for 1, 2, 3, 4, ..."""
+    return float(int(f"{number:b}"[::-1], 2) / 2 ** number.bit_length())
 
 
 def code_width(bits: int) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .bits import HashOutputs, Positions, binarize, pack
+from .bits import HashOutputs, Positions, dithered, pack
 from .data import Source, VectorSource, as_source
 from .data.batches import Batch, batch_size, batches, split_rows
 from .data.embeddings import ROWS_AT_ONCE
@@ -43,7 +43,7 @@ from .models.encoder import Encoder, pick_device
 from .names import fitting, to_json
 from .progress import Progress, takes_quiet
 from .results import Result
-from .shards import MANIFEST, Shard, encode_paths, read_manifest, read_shard, shard_name, write_shard
+from .shards import FORMAT, MANIFEST, Shard, encode_paths, read_manifest, read_shard, shard_name, write_shard
 from .vectors import unusable
 
 SKIPPED = "skipped.jsonl"
@@ -171,6 +171,8 @@ class _Run:
         }  # fmt: skip
         if "lengths" in encoder.meta:
             self.manifest["lengths"] = encoder.meta["lengths"]
+        if encoder.dither:
+            self.manifest |= {"format": FORMAT, "dither": encoder.dither}
         if keep_fc_features:
             self.manifest["features"] = encoder.fc_width
 
@@ -335,7 +337,7 @@ class _Run:
             progress.add(len(batch.rows) + len(batch.skipped))
         rows, hash_outputs = rows[readable], hash_outputs[readable]
         shard = Shard(
-            codes=pack(binarize(hash_outputs)),
+            codes=pack(dithered(hash_outputs, self.encoder.dither)),
             hash_outputs=hash_outputs,
             ids=self._ids(rows),
             paths=encode_paths([self.source.reference(row) for row in rows.tolist()]),
@@ -346,7 +348,7 @@ class _Run:
         )
         write_shard(
             self.folder / shard_name(number), shard, bits=self.encoder.bits, encoder=self.encoder.fingerprint,
-            image_size=self.encoder.image_size, first_id=number * self.shard_size,
+            image_size=self.encoder.image_size, first_id=number * self.shard_size, spread=self.encoder.dither > 0,
         )  # fmt: skip
 
     def _put(

@@ -340,6 +340,8 @@ def open_evaluation_set(
             f"{asked_for} was encoded in {manifest['precision']}, and {shown(index)} in {database.meta['precision']}: "
             "bits near the threshold may differ"
         )
+    if manifest.get("dither"):
+        query = query.as_queries()
     if manifest["bits"] != database.bits:
         query = query.shortened(check_length(database.bits, manifest))
     positions, codes, labels = database.everything()

@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from .bits import MAX_BITS, MIN_BITS, Codes, HashOutputs, Labels, Positions, code_width, prefix
+from .bits import MAX_BITS, MIN_BITS, Codes, HashOutputs, Labels, Positions, binarize, code_width, pack, prefix
 from .errors import HashretError
 from .files import StrPath, atomic, read_json, recover
 from .names import json_lines, to_json
 from .precision import PRECISIONS
 from .records import ascending, checked, fields, list_of, one_of, or_none, text, whole
+from .records import number as real_number
 from .registry import VARIABLE, load_plugins
 from .renamed import old_attributes
 from .vectors import STORED_TYPES
@@ -32,7 +33,7 @@ from .vectors import STORED_TYPES
 if TYPE_CHECKING:
     import h5py
 
-FORMAT = 1
+FORMAT = 2  # of codes with spread thresholds, which are no queries; 1 of all others
 MANIFEST = "codes.json"
 _AGAIN = "remove it and run encode again"
 _LONGEST = 2**16  # bytes of a path, and of an attribute
@@ -45,7 +46,8 @@ PROTOCOL = fields({"name": text(), "set": text(), "split": text()}, {"topk": or_
 _MANIFEST = fields(
     _ENCODED | {"precision": one_of(*PRECISIONS), "shards": whole(0, 2**40), "classes": list_of(text())},
     {"format": whole(), "images": whole(), "shard_size": whole(1), "data": text(), "features": whole(1),
-     "protocol": or_none(PROTOCOL), "rerank_by": text(), "own_ids": one_of(True), "lengths": LENGTHS},
+     "protocol": or_none(PROTOCOL), "rerank_by": text(), "own_ids": one_of(True), "lengths": LENGTHS,
+     "dither": real_number(0)},
 )  # fmt: skip
 
 Array = npt.NDArray[Any]
@@ -155,6 +157,10 @@ class Shard:
         """Return the shard with codes of ``bits`` bits, the first of its own."""
         return replace(self, codes=prefix(self.codes, bits), hash_outputs=self.hash_outputs[:, :bits])
 
+    def as_queries(self) -> Shard:
+        """Return the shard with the codes that queries have, whose thresholds are never spread, see `dithered`."""
+        return replace(self, codes=pack(binarize(self.hash_outputs)))
+
     def without(self, paths: set[str]) -> Shard:
         """Return the shard without the rows of some paths."""
         rows = [row for row, path in enumerate(self.paths) if decode_path(path) not in paths]
@@ -172,8 +178,11 @@ def decode_path(raw: Any) -> str:
     return bytes(raw).decode("utf-8", "surrogateescape")
 
 
-def write_shard(path: StrPath, shard: Shard, **attributes: Any) -> None:
-    """Write a `Shard` atomically, with ``attributes`` (bits, encoder, image_size, first_id) on the file."""
+def write_shard(path: StrPath, shard: Shard, *, spread: bool = False, **attributes: Any) -> None:
+    """Write a `Shard` atomically, with ``attributes`` (bits, encoder, image_size, first_id) on the file.
+
+    Where the codes have ``spread`` thresholds, an earlier hashret, which would take them for queries, refuses it.
+    """
     import h5py
 
     columns = shard.columns()
@@ -186,7 +195,7 @@ def write_shard(path: StrPath, shard: Shard, **attributes: Any) -> None:
                 array = array.view(h5py.string_dtype("utf-8", array.dtype.itemsize))
             file.create_dataset(name, data=array, track_times=False)
         file.create_dataset("skipped", data=np.frombuffer(skipped.encode("ascii"), np.uint8))
-        file.attrs.update(format=FORMAT, sha256=_checksum(arrays), **attributes)
+        file.attrs.update(format=FORMAT if spread else 1, sha256=_checksum(arrays), **attributes)
         file.flush()
         image = file.id.get_file_image()
     with atomic(path) as partial:
@@ -315,7 +324,10 @@ def read_manifest(folder: StrPath) -> dict[str, Any]:
     if Path(folder).is_dir() and not os.path.lexists(Path(folder) / MANIFEST):
         hint = "if these are photographs, encode them first: hashret encode"
         raise HashretError(f"no shards in {folder}: {MANIFEST} is missing", hint=hint)
-    return read_json(Path(folder) / MANIFEST, "shard folder", _MANIFEST)
+    manifest: dict[str, Any] = read_json(Path(folder) / MANIFEST, "shard folder", _MANIFEST)
+    if manifest.get("format", 0) > FORMAT:
+        raise HashretError(f"{folder} was written by a later hashret (format {manifest['format']})", hint="upgrade")
+    return manifest
 
 
 def count_shards(folder: StrPath, manifest: Mapping[str, Any]) -> int:

@@ -74,12 +74,13 @@ def make_model(path, bits=24, seed=0, **options):
 
     torch.manual_seed(seed)
     shape = {"image_size": 32, "arch": "vgg11", "width": 32, "gate": "unit"} | options
-    attention = shape.pop("attention", True)
+    attention, dither = shape.pop("attention", True), shape.pop("dither", 0)
     net = HashNet(bits, 3, attention=attention, **shape)
     init_from_scratch(net.backbone)
     with torch.no_grad():
         net.head.hash.weight *= 20
     meta = {"method": "am-vggh" if attention else "vggh", "bits": bits, "classes": list(CLASSES), "seed": seed}
+    meta |= {"dither": dither} if dither else {}
     meta |= {"attention": attention, "weights_fingerprint": net.architecture.fingerprint(net.backbone), **shape}
     save_checkpoint(path, net, meta)
     return path

@@ -364,9 +364,9 @@ share a distance here, and fewer candidates than that are merely the first of th
 NESTED = """One training for all lengths (`--bits 12,24,32,48`), whose shorter codes are the first bits of the longest:
 mAP@all, and in brackets what that is above a training for each length, seed by seed:"""
 
-DITHER = """Thresholds of the bits spread as far as helped held-out images most (`--dither`): mAP@all, and in brackets
-what that is above the same training without, seed by seed; the spreads that were chosen, in root mean squares of the
-logits:"""
+DITHER = """Thresholds of the bits of the database spread as far as helped held-out images most (`--dither`): mAP@all,
+and in brackets what that is above the same training without, seed by seed; the spreads that were chosen, in root mean
+squares of the logits:"""
 
 USED = f"""How the {max(BITS)} bits are used: the mAP@all of every second bit and of the others; the number of
 uncorrelated bits that would vary as much (the participation ratio of their correlations); bits that nearly all

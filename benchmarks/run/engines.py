@@ -64,7 +64,7 @@ def main():
         contenders[f"{name}, values beside"] = open_database(where, values=options.index)
         contenders[f"{name}, one row a photograph"] = before = open_database(where)
         before.codes = None
-    queries = ShardFolder(options.codes).load()
+    queries = ShardFolder(options.codes).load().as_queries()
     result |= measured(contenders, queries.codes, queries.hash_outputs)
     common.save("engines", result | {"seed": 0}, options.results)
 

@@ -231,6 +231,7 @@ def bits_used(database, queries, bits):
     from hashret.shards import ShardFolder
 
     items, asked = (ShardFolder(folder).load().shortened(bits) for folder in (database, queries))
+    asked = asked.as_queries()
     statistics = bit_statistics(items.codes, bits, items.labels)
     halves = []
     for first in (0, 1):

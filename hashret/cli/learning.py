@@ -101,7 +101,9 @@ from .output import tell
     help="augmented views of each photograph, cached for --finetune head or last:N",
 )
 @click.option(
-    "--dither", is_flag=True, help="give bits thresholds of their own, spread as far as helps held-out images"
+    "--dither",
+    is_flag=True,
+    help="give bits of what is searched thresholds of their own, as far as helps held-out images",
 )
 @click.option("--heldout", type=float, default=0.05, show_default=True, help="share of the images that picks the epoch")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)

@@ -51,7 +51,7 @@ def save_checkpoint(
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
     # An earlier hashret opens what has no dither, and says of what has one that it is of a later format.
-    written = {"format": FORMAT if "dither" in net.head.config else 1, **meta, "head_config": net.head.config}
+    written = {"format": FORMAT if meta.get("dither") else 1, **meta, "head_config": net.head.config}
     written["fingerprint"] = _fingerprint(tensors, written)
     with atomic(path) as partial, partial_folder(path) as folder:
         try:
@@ -126,10 +126,10 @@ def load_encoder(
 
 
 def _fingerprint(tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> str:
-    """Return a sha256 over what decides an encoder's hash outputs: the tensors and the shape of the network."""
+    """Return a sha256 over what decides an encoder's outputs and codes: the tensors and the shape of the network."""
     shape = {name: meta[name] for name in ("bits", "image_size", "arch", "width", "attention")}
     shape |= {name: meta[name] for name in ("head", "gate") if name in meta}
-    shape |= {name: meta[name] for name in ("metric",) if name in meta}
+    shape |= {name: meta[name] for name in ("metric", "dither") if name in meta}
     if meta.get("resize", "squeeze") != "squeeze":  # which the first checkpoints do not name
         shape["resize"] = meta["resize"]
     shape |= {name: value for name, value in meta.get("head_config", {}).items() if name not in _TOLD}

@@ -159,8 +159,6 @@ class HashHead(Head):
         centred: whether the fully connected layers read what `Standardize` makes of a map without attention.
         pooled: channels of the convolution whose mean over the cells stands for the map; 0 flattens the map.
         lengths: lengths of code, the longest last, where each has a classifier of its own, of its first bits.
-        dither: spread of the thresholds of the bits, see `dithered`; 0 for bits that are 1 where their logit is not
-            negative. Training goes by the logits as they are.
         straight_through: whether the classifier reads the bits, with the gradient that half of the logits have, and not
             the hash outputs. Source: Su et al., "Greedy hash", NeurIPS 2018.
     """
@@ -168,7 +166,7 @@ class HashHead(Head):
     kind = "fc"
     openvino = True
     options: ClassVar[tuple[str, ...]] = (
-        "width", "attention", "gate", "dropout", "centred", "pooled", "straight_through", "lengths", "dither",
+        "width", "attention", "gate", "dropout", "centred", "pooled", "straight_through", "lengths",
     )  # fmt: skip
 
     def __init__(
@@ -185,15 +183,12 @@ class HashHead(Head):
         pooled: int = 0,
         straight_through: bool = False,
         lengths: Sequence[int] = (),
-        dither: float = 0.0,
     ) -> None:
         super().__init__(
             width=width, attention=attention, gate=gate, dropout=dropout, centred=centred, pooled=pooled,
             straight_through=straight_through, lengths=list(lengths),
         )  # fmt: skip
         self.fc_width, self.straight_through = width, straight_through
-        self.hash_bits = bits
-        self.set_dither(dither)
         if attention:
             self.attention = CBAM(channels, gate=gate)
         elif centred:
@@ -226,23 +221,6 @@ class HashHead(Head):
             convolution.weight.copy_(weight)
             convolution.bias.copy_(bias)
 
-    @property
-    def dither(self) -> float:
-        """Spread of the thresholds, 0 for none."""
-        return float(self.config.get("dither", 0.0))
-
-    def set_dither(self, spread: float) -> None:
-        """Spread the thresholds of the bits from now on, see `dithered`; checkpoints keep it.
-
-        Raises:
-            ValueError: the spread is below 0 or beyond what logits reach.
-        """
-        if not 0 <= spread <= self.hash_bits**0.5:
-            raise ValueError(f"thresholds cannot be spread by {spread}")
-        self.config.pop("dither", None)
-        if spread:  # else the head is that of a checkpoint from before there was a dither
-            self.config["dither"] = spread
-
     def hash_layer(self, width: int, bits: int) -> nn.Module:
         """Return the layer from the fully connected features to the logits: (n, width) -> (n, bits)."""
         return nn.Linear(width, bits)
@@ -254,8 +232,6 @@ class HashHead(Head):
             logits = self.hash(inner)
             read = self.classified(logits)
             scores = [classifier(read[:, : classifier.in_features]) for classifier in self.classifiers()]
-            if self.dither and not self.training:
-                logits = dithered(logits, self.dither)
             return HeadOutput(logits, torch.cat(scores, dim=1) if scores else None, inner)
 
     def classifiers(self) -> list[nn.Linear]:
@@ -435,23 +411,3 @@ def descriptor(feature_map: Tensor) -> Tensor:
     Source: SPoC, Babenko & Lempitsky, "Aggregating deep convolutional features for image retrieval", ICCV 2015.
     """
     return nn.functional.normalize(feature_map.float().mean(dim=(2, 3)), dim=1)
-
-
-def dithered(logits: Tensor, spread: float) -> Tensor:
-    """Return logits less a threshold of each bit: (n, bits) -> (n, bits).
-
-    Many bits of a trained code say the same of nearly all photographs, and a bit that repeats another adds nothing to a
-    distance. With thresholds of their own, they say how much of it there is: Hamming distances then rank more as the
-    directions of the logits do. The logits are scaled to a mean square of 1 in each photograph; the thresholds lie
-    evenly between -spread and spread, and those of the first bits do so, too, in the order of van der Corput.
-
-    Source: dithered quantisation; of random projections in Jacques & Cambareri, "Time for dithering", 2017.
-    """
-    thresholds = [spread * (2 * _van_der_corput(number) - 1) for number in range(1, logits.shape[1] + 1)]
-    scaled = logits * torch.rsqrt(logits.square().mean(dim=1, keepdim=True) + 1e-12)
-    return scaled - torch.tensor(thresholds, dtype=logits.dtype, device=logits.device)
-
-
-def _van_der_corput(number: int) -> float:
-    """Return the binary digits of a number, mirrored at the point: 1/2, 1/4, 3/4, 1/8, ... for 1, 2, 3, 4, ..."""
-    return float(int(f"{number:b}"[::-1], 2) / 2 ** number.bit_length())

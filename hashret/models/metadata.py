@@ -23,7 +23,8 @@ from .class_logits import KEY
 if TYPE_CHECKING:
     from .heads import Head
 
-FORMAT = 2  # 1 had no heads with spread thresholds, and is what checkpoints without them still are
+FORMAT = 3  # of encoders with spread thresholds; 1 of all others
+_OUTPUTS_SPREAD = 2  # was written for some days: queries had spread thresholds, too
 METADATA = "hashret"  # the name under which a safetensors file has it
 HEADS: Registry[type[Head]] = Registry(
     "head",
@@ -67,6 +68,11 @@ class Described:
         return str(self.meta["fingerprint"])
 
     @property
+    def dither(self) -> float:
+        """Spread of the thresholds of photographs that are searched, see `hashret.bits.dithered`; 0 for none."""
+        return float(self.meta.get("dither", 0))
+
+    @property
     def vector_width(self) -> int | None:
         """Numbers of a vector, where vectors are encoded; None where photographs are."""
         return int(self.meta["arch"].removeprefix("vectors:")) if "metric" in self.meta else None
@@ -101,7 +107,7 @@ _META = fields(
         "head": _HEAD, "gate": one_of(*GATES), "dropout": number(0, 1), "anchors": _SIZE,
         "head_config": fields({"kind": _HEAD}), "classifier": one_of(True, False), "seed": whole(),
         "resize": one_of(*RESIZES), "metric": one_of(*METRICS), "unit_length": one_of(True, False), "rerank_by": text(),
-        "lengths": LENGTHS, "multi_label": one_of(True, False), KEY: _CLASS_LOGITS,
+        "lengths": LENGTHS, "dither": number(0, MAX_BITS**0.5), "multi_label": one_of(True, False), KEY: _CLASS_LOGITS,
         "protocol": or_none(PROTOCOL), "data": text(), "heldout_map": or_none(number()), "best_epoch": whole(),
     },
 )  # fmt: skip
@@ -133,6 +139,8 @@ def read_meta(path: StrPath) -> dict[str, Any]:
     checked(meta, fields({}, {"format": whole()}), f"the checkpoint {path}")
     if meta.get("format", 0) > FORMAT:
         raise HashretError(f"{path} was written by a later hashret (format {meta['format']})", hint="upgrade")
+    if meta.get("format") == _OUTPUTS_SPREAD:
+        raise HashretError(f"{path} spreads the thresholds of queries, too (format 2)", hint="train it again")
     checked(meta, _META, f"the checkpoint {path}")
     if meta["arch"].startswith("vectors:") != (meta.keys() >= _OF_VECTORS):
         raise HashretError(f"the checkpoint {path} is damaged: {', '.join(_OF_VECTORS)} go with {meta['arch']}")

@@ -58,35 +58,38 @@ def _by_class(labels: Labels, fraction: float, rng: np.random.Generator) -> Posi
     return np.concatenate([np.zeros(0, np.int64), *held])
 
 
-def held_out_map(codes: Codes, bits: int, labels: Labels, held: int) -> float:
+def held_out_map(queries: Codes, database: Codes, bits: int, labels: Labels) -> float:
     """Return what held-out photographs find among photographs that were learned from, and among each other.
 
     A database has both kinds. Codes of photographs that were learned from are mostly right whatever the epoch, so that
-    these alone would hide how well others are told apart, and would rather choose an early epoch.
+    these alone would hide how well others are told apart.
 
     Args:
-        codes: packed codes (n, w), those of the held-out photographs first, then some that were learned from.
+        queries: packed codes of the held-out photographs (nq, w).
+        database: packed codes (nb, w), of the same first, then of some that were learned from.
         bits: length of the codes.
-        labels: of the same photographs, of either form of `hashret.bits.Labels`.
-        held: number of those held out.
+        labels: of the database, of either form of `hashret.bits.Labels`.
 
     Returns:
         The mean of two mAP@all. Photographs without a relevant one among the held-out do not count in the second,
         which is left out where it has no queries.
     """
-    queries, of_queries = codes[:held], labels[:held]
-    learned = count_by_distance(queries, codes[held:], of_queries, labels[held:], bits)
+    held = len(queries)
+    of_queries = labels[:held]
+    learned = count_by_distance(queries, database[held:], of_queries, labels[held:], bits)
     among_learned = float(average_precision(learned).mean())
-    others = _without_themselves(count_by_distance(queries, queries, of_queries, of_queries, bits), of_queries)
+    others = _without_themselves(queries, database[:held], of_queries, bits)
     answered = others.relevant.any(axis=1)
     if not answered.any():
         return among_learned
     return (among_learned + float(average_precision(others)[answered].mean())) / 2
 
 
-def _without_themselves(counts: Counts, labels: Labels) -> Counts:
-    """Return counts of photographs among themselves, less each photograph's own place at distance 0."""
+def _without_themselves(queries: Codes, database: Codes, labels: Labels, bits: int) -> Counts:
+    """Return the counts of photographs among themselves, in which none is found by itself."""
+    counts = count_by_distance(queries, database, labels, labels, bits)
     total, relevant = counts.total.copy(), counts.relevant.copy()
-    total[:, 0] -= 1
-    relevant[:, 0] -= has_label(labels)
+    row, own = np.arange(len(queries)), np.bitwise_count(queries ^ database).sum(axis=1)
+    total[row, own] -= 1
+    relevant[row, own] -= has_label(labels)
     return Counts(total, relevant)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import __version__
-from ..bits import Codes, HashOutputs, Labels, Positions, binarize, pack
+from ..bits import Codes, HashOutputs, Labels, Positions, binarize, dithered, pack
 from ..collapse import code_figures, collapsed
 from ..data.source import Source
 from ..distributed import barrier, is_main, world
@@ -38,7 +38,7 @@ from ..labels import as_flags
 from ..methods.method import Method
 from ..models.checkpoint import save_checkpoint
 from ..models.class_logits import KEY, written
-from ..models.heads import HashHead, Head, dithered
+from ..models.heads import Head
 from ..models.network import HashNet
 from ..progress import Progress, clock
 from ..records import checked, fields, list_of, number, or_none, plain, table_of, whole
@@ -342,32 +342,32 @@ class TrainingRun:
             return feed.hash_outputs(net, source_rows, s.precision)
 
         codes = pack(binarize(self.shard.computed(both, compute, s.bits) if together else compute(both)))
-        return held_out_map(codes, s.bits, _labels(source)[both], len(held)), self._figures(codes, source, both, held)
+        found = held_out_map(codes[: len(held)], codes, s.bits, _labels(source)[both])
+        return found, self._figures(codes, source, both, held)
 
     def _choose_dither(
-        self, head: HashHead, net: HashNet, source: Source, feed: Feed, rows: Positions, held: Positions
-    ) -> dict[str, Any]:
-        """Give a head the spread of thresholds by which held-out images find most, in the mean of all lengths of code.
+        self, net: HashNet, source: Source, feed: Feed, rows: Positions, held: Positions
+    ) -> tuple[float, dict[str, Any]]:
+        """Find the spread of thresholds by which held-out images find most, in the mean of all lengths of code.
 
         They are searched as for the choice of the epoch. Of spreads as good, the least is taken.
 
         Returns:
-            The `code_figures` of the codes with these thresholds.
+            The spread, see `dithered`, and the `code_figures` of the codes that are searched.
         """
         s = self.settings
         net.eval()
         both = self._held_and_sample(rows, held)
-        logits = torch.logit(torch.from_numpy(feed.hash_outputs(net, both, s.precision)), 1e-7)
-        bits = {spread: ((dithered(logits, spread) if spread else logits) >= 0).numpy() for spread in _DITHERS}
-        labels = _labels(source)[both]
+        hash_outputs, labels = feed.hash_outputs(net, both, s.precision), _labels(source)[both]
+        queries = binarize(hash_outputs[: len(held)])
+        bits = {spread: dithered(hash_outputs, spread) for spread in _DITHERS}
         found = {
-            spread: np.mean([held_out_map(pack(x[:, :length]), length, labels, len(held)) for length in s.lengths])
+            spread: np.mean([held_out_map(pack(queries[:, :n]), pack(x[:, :n]), n, labels) for n in s.lengths])
             for spread, x in bits.items()
         }
         best = max(found, key=lambda spread: (found[spread], -spread))
-        head.set_dither(best)
         _log.info("thresholds spread by %g: held-out mAP %.4f, without %.4f", best, found[best], found[0.0])
-        return self._figures(pack(bits[best]), source, both, held)
+        return best, self._figures(pack(bits[best]), source, both, held)
 
     def _held_and_sample(self, rows: Positions, held: Positions) -> Positions:
         """Return the held-out images and, behind them, the train images that they are searched among, too."""
@@ -477,9 +477,7 @@ class TrainingRun:
                 raise _damaged(self.state_folder, error) from None
             spread = 0.0
             if s.dither and len(held):
-                assert isinstance(net.head, HashHead)
-                codes = self._choose_dither(net.head, net, source, feed, rows, held)
-                spread = net.head.dither
+                spread, codes = self._choose_dither(net, source, feed, rows, held)
             else:
                 codes = self.codes or self._codes_of_sample(net, source, feed, rows)
             record = s.as_record() | {
@@ -502,6 +500,8 @@ class TrainingRun:
                 meta[KEY] = self._class_logits(net, method, source, feed, rows)
             if len(s.lengths) > 1:
                 meta["lengths"] = list(s.lengths)
+            if spread:
+                meta["dither"] = spread
             # The record comes first: with the checkpoint, the run is complete.
             save_checkpoint(
                 self.out, net, meta, lambda meta: write_json(self.record, record | {"fingerprint": meta["fingerprint"]})

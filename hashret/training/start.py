@@ -112,8 +112,8 @@ def train(
         augment: "none", "crop" or "crop-flip", where the whole backbone trains, or of ``views``; None for "crop-flip".
         views: where layers are frozen, the augmented views of each photograph that are cached, of which every epoch
             takes another, or the photograph as it is.
-        dither: spread the thresholds of the bits, see `hashret.models.heads.dithered`, as far as helps the held-out
-            images most, which may be not at all.
+        dither: spread the thresholds of the bits of photographs that are searched, see `hashret.bits.dithered`, as far
+            as helps the held-out images most, which may be not at all.
         heldout: fraction of the train images that picks the epoch; 0 trains on all and keeps the last epoch.
         seed: decides all that is random.
         device: "auto", "cpu" or "cuda".

@@ -14,7 +14,6 @@ from hashret.models.attention import CBAM, GATES
 from hashret.models.backbones import get_backbone
 from hashret.models.checkpoint import load_encoder, read_meta
 from hashret.models.encoder import FrozenBackbone
-from hashret.models.heads import dithered, make_head
 from hashret.models.network import HashNet
 from hashret.models.vgg import build_vgg
 from hashret.models.weights import load_backbone
@@ -292,51 +291,25 @@ def test_a_start_from_scratch_keeps_the_signal(tmp_path):
         assert load_backbone("none", arch)(x).std() > 0.05
 
 
-def test_thresholds_lie_evenly_for_any_number_of_first_bits():
-    logits = torch.zeros(1, 63)
-    thresholds = -dithered(logits, 0.75)[0]
-    assert torch.allclose(thresholds.sort().values, 0.75 * (torch.arange(1, 64) / 32 - 1))
-    for first in (8, 12, 24, 48):
-        gaps = thresholds[:first].sort().values.diff()
-        assert gaps.max() <= 2.01 * 0.75 * 2 / first  # none twice as large as where all were as large
-
-
-def test_dithered_logits_are_scaled_and_less_a_threshold():
-    logits = torch.tensor([[3.0, -4.0, 0.0]]), torch.tensor([[0.3, -0.4, 0.0]])
-    root_mean_square = (25 / 3) ** 0.5
-    wanted = torch.tensor([[3 / root_mean_square, -4 / root_mean_square + 0.25, -0.25]])
-    for scale in logits:
-        assert torch.allclose(dithered(scale, 0.5), wanted, atol=1e-5)
-
-
-def test_a_head_is_dithered_where_it_does_not_train():
-    torch.manual_seed(0)
-    head = make_head({"kind": "fc", "width": 16, "dither": 0.5}, 16, 3, 4, 2)
-    plain = make_head({name: value for name, value in head.config.items() if name != "dither"}, 16, 3, 4, 2)
-    plain.load_state_dict(head.state_dict())
-    maps = torch.rand(5, 4, 2, 2)
-    with torch.no_grad():
-        bare, own = plain.eval()(maps), head.eval()(maps)
-        assert torch.equal(own.logits, dithered(bare.logits, 0.5))
-        assert torch.equal(own.scores, bare.scores)
-        head.train()
-        head.fc.eval()  # whose dropout would differ
-        assert torch.equal(head(maps).logits, bare.logits)
-    with pytest.raises(ValueError, match="cannot be spread by -1"):
-        head.set_dither(-1)
-
-
-@pytest.mark.parametrize(("spread", "number"), [(0, 1), (0.5, 2)])
+@pytest.mark.parametrize(("spread", "number"), [(0, 1), (0.5, 3)])
 def test_spread_thresholds_alone_make_a_checkpoint_of_a_later_format(tmp_path, spread, number):
     """What an earlier hashret reads as it should stays open to it; the rest it refuses as of a later one."""
     path = make_model(tmp_path / "model.safetensors", dither=spread)
     assert read_meta(path)["format"] == number
-    assert load_encoder(path, "cpu").head.dither == spread
+    assert load_encoder(path, "cpu").dither == spread
+
+
+def test_a_checkpoint_whose_queries_have_spread_thresholds_is_refused(tmp_path):
+    """Format 2 was written for some days: outputs, and so queries, too, had them."""
+    path = make_model(tmp_path / "some_days.safetensors", dither=0.5)
+    save_file(load_file(path), path, {"hashret": json.dumps(read_meta(path) | {"format": 2})})
+    with pytest.raises(HashretError, match=r"spreads the thresholds of queries, too \(format 2\); train it again"):
+        load_encoder(path, "cpu")
 
 
 def test_a_checkpoint_of_a_later_format_is_refused(tmp_path):
     path = make_model(tmp_path / "later.safetensors")
-    tensors, meta = load_file(path), read_meta(path) | {"format": 3}
+    tensors, meta = load_file(path), read_meta(path) | {"format": 4}
     save_file(tensors, path, {"hashret": json.dumps(meta)})
-    with pytest.raises(HashretError, match=r"by a later hashret \(format 3\); upgrade"):
+    with pytest.raises(HashretError, match=r"by a later hashret \(format 4\); upgrade"):
         load_encoder(path, "cpu")

@@ -91,7 +91,6 @@ HEADS = [
     {"kind": "projection"}, {"kind": "kernel", "anchors": 3}, {"kind": "perceptron", "hidden": 40, "centred": True},
     {"kind": "perceptron", "hidden": 0}, {"kind": "fc", "width": 40}, {"kind": "sliced", "width": 40},
     {"kind": "fc", "width": 40, "attention": False, "centred": True, "pooled": 24, "lengths": [16, 48]},
-    {"kind": "fc", "width": 40, "dither": 0.75},
 ]  # fmt: skip
 
 

@@ -8,43 +8,43 @@ from hashret.metrics import average_precision, count_by_distance
 from hashret.training.held_out import held_out_map
 
 
-def mean_average_precision(queries, database, labels_q, labels_b, bits):
-    return average_precision(count_by_distance(pack(queries), pack(database), labels_q, labels_b, bits)).mean()
+def plain_map(queries, database, labels_q, labels_b):
+    counts = count_by_distance(pack(queries), pack(database), labels_q, labels_b, queries.shape[1])
+    return average_precision(counts).mean()
 
 
 @pytest.mark.parametrize("several", [False, True])
 def test_it_is_the_mean_of_both_searches(several):
     rng = np.random.default_rng(0)
-    bits, labels = rng.random((30, 12)) < 0.5, rng.integers(0, 3, 30)
+    held, database, labels = 10, rng.random((30, 12)) < 0.5, rng.integers(0, 3, 30)
+    queries = database[:held] ^ (rng.random((held, 12)) < 0.1)
     if several:
         labels = (rng.random((30, 4)) < 0.3).astype(np.uint8)
         labels[3] = 0  # a photograph without a label finds nothing
-    held = 10
-    among_learned = mean_average_precision(bits[:held], bits[held:], labels[:held], labels[held:], 12)
+    among_learned = plain_map(queries, database[held:], labels[:held], labels[held:])
     found = []
     for one in range(held):
         others = np.delete(np.arange(held), one)
         relevant = labels[others] @ labels[one] if several else labels[others] == labels[one]
         if relevant.any():
-            found.append(mean_average_precision(bits[[one]], bits[others], labels[[one]], labels[others], 12))
+            found.append(plain_map(queries[[one]], database[others], labels[[one]], labels[others]))
     wanted = (among_learned + np.mean(found)) / 2
-    assert held_out_map(pack(bits), 12, labels, held) == pytest.approx(wanted, abs=1e-12)
+    assert held_out_map(pack(queries), pack(database), 12, labels) == pytest.approx(wanted, abs=1e-12)
 
 
-def test_held_out_photographs_of_a_class_each_are_searched_among_the_others_alone():
-    bits = np.repeat([[0, 0, 1, 1, 0, 0, 1, 1], [1, 1, 0, 0, 1, 1, 0, 0]], 2, axis=0)[[0, 2, 1, 3]]
-    assert held_out_map(pack(bits), 8, np.array([4, 7, 4, 7]), 2) == 1
-    assert held_out_map(pack(bits), 8, np.array([4, 7, 7, 4]), 2) == 0.5
+def test_where_no_held_out_photograph_has_a_relevant_one_the_others_count_alone():
+    bits = np.array([[0, 0, 1, 1, 0, 0, 1, 1], [1, 1, 0, 0, 1, 1, 0, 0]] * 2, bool)
+    for labels, wanted in ([4, 7, 4, 7], 1), ([4, 7, 7, 4], 0.5):
+        assert held_out_map(pack(bits[:2]), pack(bits), 8, np.array(labels)) == wanted
 
 
 def test_codes_that_are_right_where_they_were_learned_do_not_hide_what_the_others_lack():
     """Of two encoders whose codes of learned photographs are right, the better is that which tells others apart."""
     rng = np.random.default_rng(1)
-    labels = np.repeat([0, 1], 20)
-    right = np.repeat(labels[:, None], 8, axis=1)
-    learned_labels, learned = np.repeat([0, 1], 500), np.repeat(np.repeat([0, 1], 500)[:, None], 8, axis=1)
-    flipped = right ^ (rng.random(right.shape) < 0.3)  # still nearer to the right class
-    both = np.concatenate([labels, learned_labels])
-    alone = mean_average_precision(flipped, learned, labels, learned_labels, 8)
-    assert held_out_map(pack(np.concatenate([flipped, learned])), 8, both, 40) < alone - 0.05
-    assert held_out_map(pack(np.concatenate([right, learned])), 8, both, 40) == 1
+    labels = np.repeat([0, 1], [520, 520])[np.r_[:20, 520:540, 20:520, 540:1040]]
+    right = np.repeat(labels[:, None], 8, axis=1).astype(bool)
+    others = right.copy()
+    others[:40] ^= rng.random((40, 8)) < 0.3  # nearer to the right class still
+    alone = plain_map(others[:40], others[40:], labels[:40], labels[40:])
+    assert held_out_map(pack(others[:40]), pack(others), 8, labels) < alone - 0.05
+    assert held_out_map(pack(right[:40]), pack(right), 8, labels) == 1

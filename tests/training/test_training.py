@@ -322,7 +322,7 @@ def test_held_out_images_choose_how_far_thresholds_are_spread(photos, head, tmp_
     report = train(photos, tmp_path / "dithered.safetensors", dither=True, **options)
     assert [epoch["loss"] for epoch in report.epochs_run] == [epoch["loss"] for epoch in plain.epochs_run]
     said = re.search(r"thresholds spread by (\S+): held-out mAP (\S+), without (\S+)", caplog.text)
-    assert float(said[1]) == report.dither_spread == load_encoder(tmp_path / "dithered.safetensors", "cpu").head.dither
+    assert float(said[1]) == report.dither_spread == load_encoder(tmp_path / "dithered.safetensors", "cpu").dither
     assert float(said[2]) >= float(said[3])
     assert (report.fingerprint == plain.fingerprint) == (report.dither_spread == 0)
 
