@@ -63,6 +63,8 @@ def tables():
     parts = []
     for (protocol, size, finetune, backbone), runs in tables_page.groups(tables_page.load()).items():
         plain = [run for run in runs if not run["ablation"]]
+        if not plain:
+            continue
         trained = "" if finetune == "head" else f", {tables_page.trained_layers(finetune)}"
         network = "" if backbone == "vgg16" else f", {backbone}"
         shown = tables_page.main_table(protocol if backbone == "vgg16" else None, plain)
