@@ -15,7 +15,7 @@ import numpy.typing as npt
 from .errors import HashretError
 
 MIN_BITS, MAX_BITS = 8, 256
-_SATURATED = 1e-7  # an output this near to 0 or 1 says of its logit only that it is large
+LEAST = 1e-7  # an output this near to 0 or 1 says of its logit only that it is large: float32 ends here
 MOST_BITS = 4096  # of codes that others made; the compiled scan and hash layers end at MAX_BITS
 
 Codes = npt.NDArray[np.uint8]  # packed codes (n, code_width(bits))
@@ -67,6 +67,17 @@ def binarize(hash_outputs: npt.ArrayLike) -> npt.NDArray[np.bool_]:
     return above
 
 
+def logits(hash_outputs: npt.ArrayLike, dtype: npt.DTypeLike = np.float32) -> npt.NDArray[Any]:
+    """Return what a sigmoid made hash outputs of, as far as they say: (n, bits) in [0, 1] -> ``dtype`` (n, bits).
+
+    Outputs nearer than `LEAST` to 0 or 1 are taken as that far from them, so that no logit is infinite. In float32, the
+    largest logit is about 16.
+    """
+    outputs = np.clip(np.asarray(hash_outputs, dtype), LEAST, 1 - LEAST)
+    known: npt.NDArray[Any] = np.log(outputs) - np.log1p(-outputs)
+    return known
+
+
 def dithered(hash_outputs: npt.ArrayLike, spread: float) -> npt.NDArray[np.bool_]:
     """Return the bits of photographs that are searched, with thresholds of their own: (n, bits) -> (n, bits) bool.
 
@@ -92,9 +103,8 @@ def dithered(hash_outputs: npt.ArrayLike, spread: float) -> npt.NDArray[np.bool_
     plain = binarize(hash_outputs)
     if not spread:
         return plain
-    outputs = np.clip(np.asarray(hash_outputs, np.float64), _SATURATED, 1 - _SATURATED)
-    logits = np.log(outputs / (1 - outputs))
-    scaled = logits / np.sqrt(np.mean(logits**2, axis=1, keepdims=True) + 1e-12)
+    known = logits(hash_outputs, np.float64)
+    scaled = known / np.sqrt(np.mean(known**2, axis=1, keepdims=True) + 1e-12)
     numbers = np.arange(1, plain.shape[1] + 1).tolist()
     above: npt.NDArray[np.bool_] = scaled >= [spread * (2 * _van_der_corput(number) - 1) for number in numbers]
     return above

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .bits import Codes, Labels, unpack
-from .metrics import Counts, average_precision, count_by_distance, has_label
+from .metrics import Counts, average_precision, count_among_themselves, count_by_distance
 
 QUERIES = 10  # with fewer, a mAP says little; with fewer held-out images, train images are asked among each other
 _ASKED = 1000  # of these, at most
@@ -40,9 +40,7 @@ def code_figures(codes: Codes, bits: int, labels: Labels | None = None, held: in
         counts = count_by_distance(codes[:held], codes[held:], labels[:held], labels[held:], bits)
     else:
         asked = slice(held, held + _ASKED)
-        counts = count_by_distance(codes[asked], codes[asked], labels[asked], labels[asked], bits)
-        counts.total[:, 0] -= 1  # each is at distance 0 of itself
-        counts.relevant[:, 0] -= has_label(labels[asked])
+        counts = count_among_themselves(codes[asked], codes[asked], labels[asked], bits)
     answerable = counts.relevant.any(axis=1)
     if answerable.sum() >= QUERIES:
         counts = Counts(counts.total[answerable], counts.relevant[answerable])

@@ -88,6 +88,22 @@ def count_by_distance(
     return Counts(total[back], relevant[back])
 
 
+def count_among_themselves(xq: Codes, xb: Codes, labels: Labels, bits: int, progress: Progress | None = None) -> Counts:
+    """Count as `count_by_distance` does, photographs among each other: none is found by itself.
+
+    Args:
+        xq, xb: packed codes of the same photographs, (n, w) both, as queries and as items; they may differ.
+        labels: of the photographs, as in `is_relevant`.
+        bits: length of the codes.
+        progress: counts n queries.
+    """
+    counts = count_by_distance(xq, xb, labels, labels, bits, progress)
+    row, own = np.arange(len(xq)), np.bitwise_count(xq ^ xb).sum(axis=1)
+    counts.total[row, own] -= 1
+    counts.relevant[row, own] -= has_label(labels)
+    return counts
+
+
 def _count_classes(
     words_q: Words,
     words_b: Words,

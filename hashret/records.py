@@ -32,6 +32,22 @@ def checked(record: Any, check: Check, what: str, advice: str = "") -> Any:
     return record
 
 
+def check_format(version: Any, newest: int, where: object) -> None:
+    """Check the number of a format, before any field whose meaning it decides.
+
+    Args:
+        version: what the record says.
+        newest: the format that this hashret writes.
+        where: the file, folder or address of the record, for the message.
+
+    Raises:
+        HashretError: it is no number, or of a later hashret.
+    """
+    checked({"format": version}, fields({"format": whole()}), str(where))
+    if version > newest:
+        raise HashretError(f"{where} was written by a later hashret (format {version})", hint="upgrade hashret")
+
+
 def whole(low: int = 0, high: int = 2**53) -> Check:
     """Check for a whole number from ``low`` to ``high``."""
 

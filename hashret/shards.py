@@ -24,7 +24,7 @@ from .errors import HashretError
 from .files import StrPath, atomic, read_json, recover
 from .names import json_lines, to_json
 from .precision import PRECISIONS
-from .records import ascending, checked, fields, list_of, one_of, or_none, text, whole
+from .records import ascending, check_format, checked, fields, list_of, one_of, or_none, text, whole
 from .records import number as real_number
 from .registry import VARIABLE, load_plugins
 from .renamed import old_attributes
@@ -219,8 +219,7 @@ def read_shard(path: StrPath, verify: bool = True) -> tuple[Shard, dict[str, Any
     try:
         with h5py.File(path, "r", locking=False) as file:  # a shard is written whole, and never changed
             attributes = {name: _attribute(file, name) for name in _ATTRIBUTES if name in file.attrs}
-            if attributes.get("format", 0) > FORMAT:
-                raise HashretError(f"{path} was written by a later hashret (format {attributes['format']}); upgrade")
+            check_format(attributes.get("format", 0), FORMAT, path)
             checked(attributes, _SHARD, f"the shard {path}")
             n, bits = _length(file), attributes["bits"]
             unknown = unknown_columns(file.keys() - {"skipped"})
@@ -324,9 +323,9 @@ def read_manifest(folder: StrPath) -> dict[str, Any]:
     if Path(folder).is_dir() and not os.path.lexists(Path(folder) / MANIFEST):
         hint = "if these are photographs, encode them first: hashret encode"
         raise HashretError(f"no shards in {folder}: {MANIFEST} is missing", hint=hint)
-    manifest: dict[str, Any] = read_json(Path(folder) / MANIFEST, "shard folder", _MANIFEST)
-    if manifest.get("format", 0) > FORMAT:
-        raise HashretError(f"{folder} was written by a later hashret (format {manifest['format']})", hint="upgrade")
+    manifest: dict[str, Any] = read_json(Path(folder) / MANIFEST, "shard folder")
+    check_format(manifest.get("format", 0), FORMAT, folder)
+    checked(manifest, _MANIFEST, f"the shard folder {Path(folder) / MANIFEST}")
     return manifest
 
 

@@ -17,6 +17,7 @@ from ..files import StrPath
 from ..index import Database, Index, Item, open_index, rerank
 from ..index.calibration import Calibration
 from ..index.paths import is_named, path_matches, readings
+from ..records import check_format
 from ..vectors import Vectors
 from .codes import CodeSearch, address_of, record_of
 from .engine import ALL, Engine, Filter, Nearest, Rows, concatenated, connect
@@ -59,8 +60,7 @@ def _checked(engine: Engine, record: dict[str, Any] | None) -> dict[str, Any]:
     """Return a record, or raise HashretError unless it is that of a whole collection, and the collection exists."""
     if record is None:
         raise HashretError(f"no collection of hashret's at {engine.address}", hint="make one with hashret export")
-    if record["format"] > FORMAT:
-        raise HashretError(f"{engine.address} was written by a later hashret (format {record['format']}); upgrade")
+    check_format(record["format"], FORMAT, engine.address)
     if not record["complete"]:
         raise HashretError(f"{engine.address} is not complete", hint="run the same hashret export again to go on")
     _check_is_there(engine, record)

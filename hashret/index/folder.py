@@ -25,7 +25,7 @@ from ..files import StrPath, read_json
 from ..labels import renumbered
 from ..places import is_index
 from ..precision import PRECISIONS
-from ..records import checked, fields, list_of, one_of, or_none, table_of, text, whole
+from ..records import check_format, checked, fields, list_of, one_of, or_none, table_of, text, whole
 from ..renamed import forwarding, old_attributes
 from ..shards import (
     COLUMNS,
@@ -557,9 +557,7 @@ def read_meta(folder: StrPath) -> dict[str, Any]:
         raise HashretError(f"{folder} is a folder of shards, and no index", hint=hint)
     meta = read_json(Path(folder) / "index.json", "index")
     version = meta.get("format", 0)
-    checked(version, whole(), f"the format of the index {folder}")
-    if version > FORMAT:
-        raise HashretError(f"{folder} was written by a later hashret (format {version}); upgrade")
+    check_format(version, FORMAT, folder)
     if version < FORMAT:
         raise HashretError(
             f"{folder} was written by an earlier hashret (format {version})", hint="run hashret build-index again"

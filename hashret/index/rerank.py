@@ -23,7 +23,7 @@ import faiss
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..bits import HashOutputs, Positions, code_width, unpack
+from ..bits import HashOutputs, Positions, code_width, logits, unpack
 from ..errors import HashretError
 from ..vectors import METRICS, Vectors, lengths, unit
 from .keys import make_keys, split_keys
@@ -34,7 +34,6 @@ CHOICES = ("values", "directions", "asymmetric", "features", *METRICS)  # of the
 OF_FEATURES = ("features", *METRICS)  # which compare the features that an index keeps, not hash outputs
 DEFAULT = "directions"  # of photographs: on Corel5k-21 more than "values" with every method (benchmarks/tables.md)
 AUTO = "auto"  # stands for the choice that an index is made for, see `hashret.index.database.Database.rerank_choice`
-LEAST = 1e-7  # float32 tells hash outputs from 1 down to here
 _NUMBERS_AT_ONCE = 2**18  # of features that are converted and compared, which stay in the processor's cache
 _NO_DIRECTION = np.float32(4.001)  # squared distance by cosine to a row of zeros, beyond the 4 of opposite directions
 _PAIRS_AT_ONCE = 2**18  # of queries and candidates, each of some 100 numbers
@@ -51,10 +50,9 @@ def check_rerank_by(rerank_by: str) -> str:
 
 def directions(hash_outputs: ArrayLike) -> Vectors:
     """Return the logits of hash outputs, scaled to unit length: (n, bits) in [0, 1] -> float32 (n, bits)."""
-    outputs = np.clip(np.asarray(hash_outputs, np.float32), LEAST, 1 - LEAST)
-    logits = np.log(outputs) - np.log1p(-outputs)
-    length = np.linalg.norm(logits, axis=-1, keepdims=True)
-    unit: Vectors = np.divide(logits, length, out=np.zeros_like(logits), where=length > 0)
+    known = logits(hash_outputs)
+    length = np.linalg.norm(known, axis=-1, keepdims=True)
+    unit: Vectors = np.divide(known, length, out=np.zeros_like(known), where=length > 0)
     return unit
 
 

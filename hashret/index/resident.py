@@ -15,14 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..bits import Codes, Distances, Positions, pad, padded_width
+from ..bits import LEAST, Codes, Distances, Positions, pad, padded_width
 from ..errors import warn_once
 from ..vectors import Vectors
 from .distinct import as_keys
 from .folder import Index
 from .hamming import has_compiled
 from .keys import POSITION_BITS, make_keys, split_keys
-from .rerank import CHOICES, LEAST
+from .rerank import CHOICES
 from .torch_nearest import GPU_MAX_K, DeviceCodes, SegmentOnDevice, fill
 
 # Up to so many queries the compiled scan answers sooner than a GPU: on an H200 with 16 cores, one query takes a GPU 20

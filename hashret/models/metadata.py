@@ -12,7 +12,7 @@ from ..bits import MAX_BITS, MIN_BITS
 from ..errors import HashretError
 from ..files import StrPath
 from ..names import from_json, utf8_path
-from ..records import Misfit, checked, fields, list_of, number, one_of, or_none, table_of, text, whole
+from ..records import Misfit, check_format, checked, fields, list_of, number, one_of, or_none, table_of, text, whole
 from ..registry import Registry
 from ..shards import LENGTHS, PROTOCOL
 from ..vectors import METRICS
@@ -136,9 +136,8 @@ def read_meta(path: StrPath) -> dict[str, Any]:
         meta: dict[str, Any] = from_json(stored)
     except ValueError as error:
         raise HashretError(f"the checkpoint {path} is damaged: {error}") from None
-    checked(meta, fields({}, {"format": whole()}), f"the checkpoint {path}")
-    if meta.get("format", 0) > FORMAT:
-        raise HashretError(f"{path} was written by a later hashret (format {meta['format']})", hint="upgrade")
+    checked(meta, fields({}), f"the checkpoint {path}")
+    check_format(meta.get("format", 0), FORMAT, path)
     if meta.get("format") == _OUTPUTS_SPREAD:
         raise HashretError(f"{path} spreads the thresholds of queries, too (format 2)", hint="train it again")
     checked(meta, _META, f"the checkpoint {path}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..bits import Codes, Labels, Positions
-from ..metrics import Counts, average_precision, count_by_distance, has_label
+from ..metrics import average_precision, count_among_themselves, count_by_distance
 
 _WHOLE = 3  # images from which on a class may give one; a smaller class would lose half of what is learned of it
 
@@ -78,18 +78,8 @@ def held_out_map(queries: Codes, database: Codes, bits: int, labels: Labels) -> 
     of_queries = labels[:held]
     learned = count_by_distance(queries, database[held:], of_queries, labels[held:], bits)
     among_learned = float(average_precision(learned).mean())
-    others = _without_themselves(queries, database[:held], of_queries, bits)
+    others = count_among_themselves(queries, database[:held], of_queries, bits)
     answered = others.relevant.any(axis=1)
     if not answered.any():
         return among_learned
     return (among_learned + float(average_precision(others)[answered].mean())) / 2
-
-
-def _without_themselves(queries: Codes, database: Codes, labels: Labels, bits: int) -> Counts:
-    """Return the counts of photographs among themselves, in which none is found by itself."""
-    counts = count_by_distance(queries, database, labels, labels, bits)
-    total, relevant = counts.total.copy(), counts.relevant.copy()
-    row, own = np.arange(len(queries)), np.bitwise_count(queries ^ database).sum(axis=1)
-    total[row, own] -= 1
-    relevant[row, own] -= has_label(labels)
-    return Counts(total, relevant)
