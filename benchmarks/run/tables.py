@@ -170,6 +170,8 @@ def run(options, spec):
         "train", train, data, model, weights=options.weights, workers=options.workers, resume=unfinished,
         overwrite=not unfinished, **settings,
     )  # fmt: skip
+    if unfinished:  # this process did only the rest
+        seconds["train"] = training["seconds"]
     frozen = options.finetune == "head"
     for part in ("database", "test"):
         timed(

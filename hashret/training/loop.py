@@ -96,6 +96,7 @@ class TrainingRun:
         self.codes: dict[str, Any] | None = None  # the `code_figures` of that epoch
         self.best_net: dict[str, Tensor] | None = None  # the network of that epoch, where it is not on disk
         self.saved = 0.0  # when the state was last written, as of `time.monotonic`
+        self.begun = 0.0  # when training began, as of `time.monotonic`, or would have without the kills
         self.shard = BatchShard()
 
     def claim(self, source: Source, resume: bool, overwrite: bool) -> None:
@@ -169,13 +170,13 @@ class TrainingRun:
         if source.labels is not None:
             learned, held_out = hold_out(source.labels[readable], s.heldout, s.seed)
             rows, held = readable[learned], readable[held_out]
-        started = time.monotonic()
+        self.begun = time.monotonic()
         if method.fitted:
             assert isinstance(feed, FeatureFeed)
             self._fit(net, method, source, feed, rows, held)
         else:
             self._descend(net, module, method, source, feed, rows, held)
-        return self._finish(net, method, source, feed, rows, held, time.monotonic() - started)
+        return self._finish(net, method, source, feed, rows, held, time.monotonic() - self.begun)
 
     def _fit(
         self, net: HashNet, method: Method, source: Source, feed: FeatureFeed, rows: Positions, held: Positions
@@ -248,6 +249,7 @@ class TrainingRun:
             except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
                 raise _damaged(self.state_folder, error) from None
             self.epochs, self.best, method.state = self.state["epochs"], self.state["best"], self.state["method"]
+            self.begun -= sum(line.get("seconds", 0) for line in self.epochs)
             for shorter, state in zip(method.shorter, self.state.get("shorter", []), strict=True):
                 shorter.state = state
             self.codes = self.state.get("codes")
