@@ -96,6 +96,8 @@ def section(key, group):
         parts += [NESTED, nested]
     if spread := dither_table(group):
         parts += [DITHER, spread]
+    if trained := training_table(group):
+        parts += [TRAINED, trained]
     if used := bits_table(group):
         parts += [USED, used]
     if ablations := ablation_table(group):
@@ -234,6 +236,25 @@ def dither_table(runs):
     return "\n".join(lines) if len(lines) > 2 else ""
 
 
+def training_table(runs):
+    """How the backbone was trained, where it was: rates, augmentation, the held-out mAP by epoch and the time."""
+    runs = [run for run in runs if run["finetune"] != "head"]
+    head = ["method", "bits", "learning rate, backbone's", "augmentation", "smoothing", "held-out mAP by epoch", "P@1"]
+    lines = table_head([*head, "training, encoding"])
+    for run in runs:
+        training, epochs = run["training"], run["training"]["epochs_run"]
+        rate, precision = training["lr"], run["metrics"]["hamming"]["precision_at"]
+        augment = f"{training['views']} views, {training['augment']}" if training["views"] else training["augment"]
+        encoding = run["seconds"]["encode database"] + run["seconds"]["encode test"]
+        # A training that was killed and resumed names the time of its last process alone.
+        seconds = max(run["seconds"]["train"], sum(epoch["seconds"] for epoch in epochs))
+        cells = [run["method"], run["bits"], f"{rate:g}, {training['backbone_lr'] or rate:g}", augment]
+        cells += [f"{training['smoothing']:g}", ", ".join(three(epoch["heldout_map"]) for epoch in epochs)]
+        cells += [three(precision["1"]), f"{seconds / 60:.0f} min, {encoding / 60:.0f} min"]
+        lines.append(row(cells))
+    return "\n".join(lines) if runs else ""
+
+
 def gain_cell(runs, method, bits, kind, other):
     """mAP of runs of one ablation and, in brackets, what it is above that of another, by seed; "" where none is."""
     both = [{run["seed"]: score for run, score in scored(runs, method, bits) if run["ablation"] == name}
@@ -368,6 +389,7 @@ DITHER = """Thresholds of the bits of the database spread as far as helped held-
 and in brackets what that is above the same training without, seed by seed; the spreads that were chosen, in root mean
 squares of the logits:"""
 
+TRAINED = "How the backbone was trained:"
 USED = f"""How the {max(BITS)} bits are used: the mAP@all of every second bit and of the others; the number of
 uncorrelated bits that would vary as much (the participation ratio of their correlations); bits that nearly all
 photographs have the same of, and bits that nearly repeat another; distinct codes of the database:"""

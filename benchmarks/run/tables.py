@@ -58,6 +58,7 @@ def main():
     parser.add_argument("--lr", type=float)
     parser.add_argument("--backbone-lr", type=float)
     parser.add_argument("--views", type=int, default=0, help="as for hashret train, with --finetune head or last:N")
+    parser.add_argument("--augment", help="as for hashret train, with --finetune all or --views")
     parser.add_argument("--dither", action="store_true", help="as for hashret train")
     parser.add_argument("--smoothing", type=float, help="of the methods that take it")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, which share the cores")
@@ -164,7 +165,8 @@ def run(options, spec):
     settings |= {"epochs": options.epochs, "batch_size": options.batch_size, "finetune": options.finetune}
     settings |= {"backbone": options.backbone} | ABLATIONS.get(ablation, {}) | {"dither": options.dither}
     chosen = {"lr": options.lr, "backbone_lr": options.backbone_lr, "smoothing": options.smoothing}
-    settings |= {"views": options.views} | {name: value for name, value in chosen.items() if value is not None}
+    settings |= {"views": options.views, "augment": options.augment}
+    settings |= {name: value for name, value in chosen.items() if value is not None}
     model, index = work / "model.safetensors", work / "index"
     training = timed(
         "train", train, data, model, weights=options.weights, workers=options.workers, resume=unfinished,

@@ -90,7 +90,7 @@ from .output import tell
     help="of vectors: what nearest means",
 )  # fmt: skip
 @click.option(
-    "--augment", type=click.Choice(["none", "crop", "crop-flip"]),
+    "--augment", type=click.Choice(["none", "crop", "crop-flip", "shift", "shift-flip"]),
     help="how photographs are changed at random, with --finetune all or --views; default: crop-flip",
 )  # fmt: skip
 @click.option(

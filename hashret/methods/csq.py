@@ -11,6 +11,7 @@ from ..bits import Labels, Positions
 from ..models.heads import HeadOutput
 from .codewords import codewords
 from .method import Method, Option, Words
+from .vggh import SMOOTHING
 
 
 class CSQ(Method):
@@ -25,7 +26,7 @@ class CSQ(Method):
         "Yuan, Wang, Zhang, Tay, Jie, Liu & Feng, Central similarity quantization for efficient image and video "
         "retrieval, CVPR 2020"
     )
-    options = (Option("quantization", 1e-4, "pulls hash outputs to 0 and 1"),)
+    options = (Option("quantization", 1e-4, "pulls hash outputs to 0 and 1"), SMOOTHING)
 
     @classmethod
     def class_codewords(cls, classes: int, bits: int, seed: int) -> Words:
@@ -44,10 +45,12 @@ class CSQ(Method):
         """Return the binary cross-entropy of each bit with the centre, and quantisation.
 
         ``quantization`` times the mean of log cosh(|2 v - 1| - 1) of the hash outputs v is added. Where photographs
-        have several labels, each bit of their centre is that of most of their classes' centres.
+        have several labels, each bit of their centre is that of most of their classes' centres. The option
+        ``smoothing``, which the paper does not have, lets the centre's bits be as far from 0 and 1 as smoothed labels.
         Source: formulas (5) to (7) there, as means.
         """
         centre = self.state["codes"][torch.as_tensor(source_rows)].to(output.logits)
+        centre = centre * (1 - self.chosen["smoothing"]) + self.chosen["smoothing"] / 2
         from_corner = (2 * output.hash_outputs - 1).abs() - 1
         loss = F.binary_cross_entropy_with_logits(output.logits, centre)
         return loss + self.chosen["quantization"] * from_corner.cosh().log().mean()

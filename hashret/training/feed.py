@@ -25,6 +25,7 @@ from ..models.encoder import FrozenBackbone
 from ..models.heads import Head, descriptor
 from ..models.network import HashNet
 
+AUGMENTS = ("none", "crop", "crop-flip", "shift", "shift-flip")  # see `augmentation`
 _MAPS_AT_ONCE = 512
 _SHARE_OF_GPU = 4  # feature maps are kept on a GPU where they take at most this fraction of what is free there
 
@@ -289,7 +290,7 @@ class Augment:
     """Random crop and flip of one image, decided by seed and source row alone, whichever worker does it.
 
     Args:
-        kind: "none", "crop" (half to all of the area) or "crop-flip".
+        kind: one of `AUGMENTS`.
         size: pixels a side.
         seed: of the run and the epoch.
     """
@@ -325,11 +326,20 @@ class Views:
 
 
 def augmentation(kind: str, size: int) -> Callable[[Tensor], Tensor]:
-    """Return what augments pixels (3, s, s): "crop" (half to all of the area) or "crop-flip"."""
+    """Return what augments pixels (3, s, s).
+
+    Args:
+        kind: "crop", to half to all of the area; "shift", by up to an eighth of a side, where the edge is mirrored;
+            with "-flip" behind it, half of the images are mirrored, too.
+        size: pixels a side.
+    """
     from torchvision.transforms import v2
 
-    steps: list[Any] = [v2.RandomResizedCrop(size, scale=(0.5, 1.0), antialias=True)]
-    if kind == "crop-flip":
+    if kind.startswith("crop"):
+        steps: list[Any] = [v2.RandomResizedCrop(size, scale=(0.5, 1.0), antialias=True)]
+    else:
+        steps = [v2.RandomCrop(size, padding=size // 8, padding_mode="reflect")]
+    if kind.endswith("-flip"):
         steps.append(v2.RandomHorizontalFlip())
     compose: Callable[[Tensor], Tensor] = v2.Compose(steps)
     return compose

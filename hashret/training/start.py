@@ -32,7 +32,7 @@ from ..progress import takes_quiet
 from ..renamed import old_keywords
 from ..vectors import check_metric
 from .cpu import fast_training
-from .feed import FeatureFeed, Feed, ImageFeed, ViewFeed
+from .feed import AUGMENTS, FeatureFeed, Feed, ImageFeed, ViewFeed
 from .loop import TrainingRun
 from .settings import Settings, TrainReport
 from .vector_feed import VectorFeed
@@ -109,7 +109,8 @@ def train(
         lr: learning rate; None for 1e-4 where stages of the backbone train too, else the method's default, or 3e-4.
         backbone_lr: learning rate of the backbone's stages that train, where some do; None for ``lr``.
         classifier_rate, quantization, pairs, balance, smoothing: options of methods, which may stand here, too.
-        augment: "none", "crop" or "crop-flip", where the whole backbone trains, or of ``views``; None for "crop-flip".
+        augment: one of `hashret.training.feed.AUGMENTS`, where the whole backbone trains, or of ``views``; None for
+            "crop-flip".
         views: where layers are frozen, the augmented views of each photograph that are cached, of which every epoch
             takes another, or the photograph as it is.
         dither: spread the thresholds of the bits of photographs that are searched, see `hashret.bits.dithered`, as far
@@ -304,7 +305,7 @@ def _check_values(
     augment: str | None, gate: str, views: int, epochs: int | None, batch_size: int, heldout: float
 ) -> None:
     """Raise HashretError for a setting whose value cannot be, whatever the others are."""
-    _check_choice("augment", augment or "none", ("none", "crop", "crop-flip"))
+    _check_choice("augment", augment or "none", AUGMENTS)
     _check_choice("gate", gate, GATES)
     if views < 0:
         raise HashretError(f"there cannot be {views} views of a photograph")

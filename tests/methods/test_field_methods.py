@@ -100,18 +100,20 @@ def test_dtsh_loss_by_hand(labels):
     assert loss_of("dtsh", labels, out, margin=0.5, quantization=0.3)[1].item() == pytest.approx(by_hand)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
 @BOTH
-def test_csq_loss_by_hand(labels):
+def test_csq_loss_by_hand(labels, smoothing):
     out = output()
     centres, v = csq.centres(3, 4), sigmoid(out.logits.detach().numpy())
-    method, loss = loss_of("csq", labels, out, quantization=0.3)
+    method, loss = loss_of("csq", labels, out, quantization=0.3, smoothing=smoothing)
     terms = []
     for row, label in enumerate(labels):
         votes = centres[label] if labels.ndim == 1 else sum(centres[c] for c in range(3) if label[c])
         for bit in range(4):
             target = method.state["codes"][row, bit].item()  # where votes are even it is drawn
             assert votes[bit] == 0 or target == (votes[bit] > 0)
-            terms.append(-np.log(v[row, bit] if target else 1 - v[row, bit]))
+            one = 1 - smoothing / 2 if target else smoothing / 2
+            terms.append(-one * np.log(v[row, bit]) - (1 - one) * np.log(1 - v[row, bit]))
     by_hand = np.mean(terms) + 0.3 * np.mean(np.log(np.cosh(abs(2 * v - 1) - 1)))
     assert loss.item() == pytest.approx(by_hand)
 

@@ -13,6 +13,7 @@ from helpers import kill_when, start, together, torchrun
 from safetensors.torch import load_file, save_file
 
 from hashret import distributed
+from hashret.cli import main
 from hashret.data import open_data
 from hashret.data.feature_cache import FeatureCache
 from hashret.distributed import rank
@@ -118,6 +119,7 @@ def test_a_killed_training_resumes_to_the_same_encoder(photos, head, tmp_path, f
         train(photos, out, **options | {"resume": True, "lr": 0.01})
     record = train(photos, out, **options | {"resume": True})
     assert len(record.epochs_run) == 4
+    assert record.seconds > sum(epoch["seconds"] for epoch in record.epochs_run) - 0.3  # those before the kill, too
     assert record.fingerprint == whole.fingerprint
     assert not state.parent.exists()
     with pytest.raises(HashretError, match="complete"):
@@ -260,14 +262,34 @@ def test_a_killed_feature_cache_goes_on_where_it_stopped(photos, tmp_path, monke
         (folder / name).write_bytes(whole_file)
 
 
-def test_augmentation_depends_on_seed_and_row_alone(photos):
-    image = open_data(photos, "train").pixels(0, 32)
-    one = Augment("crop-flip", 32, (0, 1, 0))
+@pytest.mark.parametrize("kind", [kind for kind in feed.AUGMENTS if kind != "none"])
+def test_augmentation_depends_on_seed_and_row_alone(photos, kind):
+    image = np.random.default_rng(0).integers(256, size=(3, 32, 32), dtype=np.uint8)
+    one = Augment(kind, 32, (0, 1, 0))
     assert np.array_equal(one(5, image), one(5, image))
     assert not np.array_equal(one(5, image), one(6, image))
-    assert not np.array_equal(one(5, image), Augment("crop-flip", 32, (0, 2, 0))(5, image))
+    assert not np.array_equal(one(5, image), Augment(kind, 32, (0, 2, 0))(5, image))
     assert one(5, image).shape == image.shape
     assert Augment("none", 32, (0, 1, 0))(5, image) is image
+
+
+@pytest.mark.parametrize("kind", ["shift", "shift-flip"])
+def test_a_shift_moves_by_an_eighth_at_most_and_mirrors_the_edge(kind):
+    image = np.random.default_rng(0).integers(256, size=(3, 32, 32), dtype=np.uint8)
+    framed = np.pad(image, ((0, 0), (4, 4), (4, 4)), mode="reflect")
+    shifted = [framed[:, y : y + 32, x : x + 32] for y in range(9) for x in range(9)]
+    mirrored = [one[:, :, ::-1] for one in shifted] if kind == "shift-flip" else []
+    seen = [Augment(kind, 32, (0, 1))(row, image) for row in range(60)]
+    where = {
+        next(i for i, one in enumerate(shifted + mirrored) if np.array_equal(one, augmented)) for augmented in seen
+    }
+    assert len(where) > 30
+    assert (max(where) >= len(shifted)) == (kind == "shift-flip")
+
+
+def test_the_command_line_takes_each_kind_of_augmentation():
+    option = next(option for option in main.commands["train"].params if option.name == "augment")
+    assert tuple(option.type.choices) == feed.AUGMENTS
 
 
 def feed_of_views(photos, cache, views):
