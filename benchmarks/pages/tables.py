@@ -256,12 +256,28 @@ def training_table(runs):
 
 
 def gain_cell(runs, method, bits, kind, other):
-    """mAP of runs of one ablation and, in brackets, what it is above that of another, by seed; "" where none is."""
-    both = [{run["seed"]: score for run, score in scored(runs, method, bits) if run["ablation"] == name}
-            for name in (kind, other)]  # fmt: skip
-    gains = [both[0][seed] - both[1][seed] for seed in sorted(both[0].keys() & both[1].keys())]
-    gain = f" ({', '.join(f'{gain:+.3f}' for gain in gains)})" if gains else ""
-    return mean_and_spread([*both[0].values()]) + gain
+    """mAP of runs of one ablation and, in brackets, what it is above that of another, by seed; "" where none is.
+
+    A dither changes no training: runs that were trained otherwise are not compared.
+    """
+    ours, others = ([pair for pair in scored(runs, method, bits) if pair[0]["ablation"] == name]
+                    for name in (kind, other))  # fmt: skip
+    gains = [
+        f"{score - base:+.3f}"
+        for run, score in ours
+        for plain, base in others
+        if run["seed"] == plain["seed"] and (kind not in DITHERED or trained_alike(run, plain))
+    ]
+    return mean_and_spread([score for _, score in ours]) + (f" ({', '.join(gains)})" if gains else "")
+
+
+def trained_alike(run, other):
+    """Whether two runs of the same lengths of code are the same training by their settings, --dither apart."""
+    of_run = ("epochs", "width", "batch_size")
+    of_training = ("smoothing", "lr", "backbone_lr", "weight_decay", "dropout", "augment", "views")
+    return all(run[name] == other[name] for name in of_run) and all(
+        run["training"].get(name) == other["training"].get(name) for name in of_training
+    )
 
 
 def bits_table(runs):
