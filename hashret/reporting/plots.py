@@ -27,12 +27,14 @@ def training_plots(record: dict[str, Any]) -> list[Plot]:
     caption = f"Mean loss of the train images: {loss[0]:.4g} in epoch {xs[0]}, {loss[-1]:.4g} in epoch {xs[-1]}."
     plots = [plot("Loss by epoch", caption, partial(_draw_epochs, xs=xs, ys=loss, ylabel="loss"))]
     if all("heldout_map" in line for line in epochs):
-        held, best = [line["heldout_map"] for line in epochs], record["best_epoch"]
+        held, kept = [line["heldout_map"] for line in epochs], record["best_epoch"]
+        of_kept, highest = held[xs.index(kept)], max(held)
+        beside = "the highest" if of_kept == highest else f"where the highest is {highest:.4f}"
         caption = (
-            f"mAP@all of the {record['heldout_images']:,} held-out train images among other train images. "
-            f"Epoch {best} is the best, {held[xs.index(best)]:.4f}, and was kept."
+            f"mAP@all of the {record['heldout_images']:,} held-out train images, among other train images and among "
+            f"each other. Epoch {kept} was kept, {of_kept:.4f}, {beside}."
         )
-        draw = partial(_draw_epochs, xs=xs, ys=held, ylabel="held-out mAP", kept=best)
+        draw = partial(_draw_epochs, xs=xs, ys=held, ylabel="held-out mAP", kept=kept)
         plots.append(plot("Held-out mAP by epoch", caption, draw))
     return plots
 

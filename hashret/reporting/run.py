@@ -31,7 +31,8 @@ _RECORD = fields(
     | dict.fromkeys(("seed", "fingerprint", "hashret", "torch", *SETTINGS), plain),
 )
 _EPOCH = fields(
-    {"epoch": _COUNT, "loss": or_none(number())}, {"heldout_map": number(), "lr": number(), "seconds": number()}
+    {"epoch": _COUNT, "loss": or_none(number())},
+    {"heldout_map": number(), "heldout_error": number(), "lr": number(), "seconds": number()},
 )
 _TRAINED = fields(
     {"best_epoch": whole(1), "train_images": _COUNT, "heldout_images": _COUNT, "epochs_run": list_of(_EPOCH, 1)}

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from ..bits import Codes, Labels, Positions
-from ..metrics import average_precision, count_among_themselves, count_by_distance
+from ..metrics import Floats, average_precision, count_among_themselves, count_by_distance
 
 _WHOLE = 3  # images from which on a class may give one; a smaller class would lose half of what is learned of it
+
+
+class HeldOutMap(NamedTuple):
+    """What held-out photographs find.
+
+    Attributes:
+        mean: the mAP.
+        error: its standard error over the photographs that are held out.
+    """
+
+    mean: float
+    error: float
 
 
 def hold_out(labels: Labels, fraction: float, seed: int) -> tuple[Positions, Positions]:
@@ -58,7 +72,7 @@ def _by_class(labels: Labels, fraction: float, rng: np.random.Generator) -> Posi
     return np.concatenate([np.zeros(0, np.int64), *held])
 
 
-def held_out_map(queries: Codes, database: Codes, bits: int, labels: Labels) -> float:
+def held_out_map(queries: Codes, database: Codes, bits: int, labels: Labels) -> HeldOutMap:
     """Return what held-out photographs find among photographs that were learned from, and among each other.
 
     A database has both kinds. Codes of photographs that were learned from are mostly right whatever the epoch, so that
@@ -71,15 +85,20 @@ def held_out_map(queries: Codes, database: Codes, bits: int, labels: Labels) -> 
         labels: of the database, of either form of `hashret.bits.Labels`.
 
     Returns:
-        The mean of two mAP@all. Photographs without a relevant one among the held-out do not count in the second,
-        which is left out where it has no queries.
+        The mean of two mAP@all, and of their standard errors, as both are of the same queries. Photographs without a
+        relevant one among the held-out do not count in the second, which is left out where it has no queries.
     """
     held = len(queries)
     of_queries = labels[:held]
     learned = count_by_distance(queries, database[held:], of_queries, labels[held:], bits)
-    among_learned = float(average_precision(learned).mean())
+    found = [average_precision(learned)]
     others = count_among_themselves(queries, database[:held], of_queries, bits)
     answered = others.relevant.any(axis=1)
-    if not answered.any():
-        return among_learned
-    return (among_learned + float(average_precision(others)[answered].mean())) / 2
+    if answered.any():
+        found.append(average_precision(others)[answered])
+    return HeldOutMap(float(np.mean([np.mean(one) for one in found])), float(np.mean([_error(one) for one in found])))
+
+
+def _error(values: Floats) -> float:
+    """Return the standard error of the mean of values; 0 of a single one."""
+    return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0

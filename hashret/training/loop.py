@@ -43,7 +43,7 @@ from ..models.network import HashNet
 from ..progress import Progress, clock
 from ..records import checked, fields, list_of, number, or_none, plain, table_of, whole
 from .feed import FeatureFeed, Feed, ViewFeed, autocast
-from .held_out import held_out_map, hold_out
+from .held_out import HeldOutMap, held_out_map, hold_out
 from .parallel import BatchShard
 from .settings import Settings, TrainReport
 from .vector_feed import VectorFeed
@@ -58,7 +58,8 @@ _OF_CLASS, _OF_CLASSES = 100, 10_000  # train images of one class, and of all, t
 _SAME = 1e-6  # spread of descriptors of unit length up to which photographs are all the same
 
 _EPOCH = fields(
-    {"epoch": whole(1), "loss": or_none(number())}, {"heldout_map": number(), "lr": number(), "seconds": number()}
+    {"epoch": whole(1), "loss": or_none(number())},
+    {"heldout_map": number(), "heldout_error": number(), "lr": number(), "seconds": number()},
 )
 _STATE = fields(
     {
@@ -92,7 +93,7 @@ class TrainingRun:
         self.state_folder = self.out.with_name(f".{self.out.name}.training")
         self.state: dict[str, Any] | None = None  # of an unfinished run that is resumed
         self.epochs: list[dict[str, Any]] = []
-        self.best: dict[str, Any] = {}  # the line of the best epoch
+        self.best: dict[str, Any] = {}  # the line of the epoch that is kept
         self.codes: dict[str, Any] | None = None  # the `code_figures` of that epoch
         self.best_net: dict[str, Tensor] | None = None  # the network of that epoch, where it is not on disk
         self.saved = 0.0  # when the state was last written, as of `time.monotonic`
@@ -191,7 +192,8 @@ class TrainingRun:
             line: dict[str, Any] = {"epoch": 1, "loss": None}
             codes = None
             if len(held):
-                line["heldout_map"], codes = self._held_out_map(net, source, feed, rows, held, together=False)
+                found, codes = self._held_out_map(net, source, feed, rows, held, together=False)
+                line |= {"heldout_map": found.mean, "heldout_error": found.error}
             self._end_epoch(line | {"seconds": round(time.monotonic() - begun, 1)}, net, codes)
         barrier()
 
@@ -267,7 +269,8 @@ class TrainingRun:
                 raise HashretError(f"the weights are no longer numbers after epoch {epoch}", hint="lower --lr")
             line, codes = {"epoch": epoch, "loss": loss, "lr": schedule.get_last_lr()[0]}, None
             if len(held):
-                line["heldout_map"], codes = self._held_out_map(net, source, feed, rows, held)
+                found, codes = self._held_out_map(net, source, feed, rows, held)
+                line |= {"heldout_map": found.mean, "heldout_error": found.error}
             line["seconds"] = round(time.monotonic() - begun, 1)
             if not method.needs_labels:  # labels, where there are some, then choose nothing
                 self.best = {}
@@ -330,7 +333,7 @@ class TrainingRun:
         rows: Positions,
         held: Positions,
         together: bool = True,
-    ) -> tuple[float, dict[str, Any]]:
+    ) -> tuple[HeldOutMap, dict[str, Any]]:
         """Search the held-out images, encoded by all processes ``together`` or by this one.
 
         Returns:
@@ -364,7 +367,7 @@ class TrainingRun:
         queries = binarize(hash_outputs[: len(held)])
         bits = {spread: dithered(hash_outputs, spread) for spread in _DITHERS}
         found = {
-            spread: np.mean([held_out_map(pack(queries[:, :n]), pack(x[:, :n]), n, labels) for n in s.lengths])
+            spread: np.mean([held_out_map(pack(queries[:, :n]), pack(x[:, :n]), n, labels).mean for n in s.lengths])
             for spread, x in bits.items()
         }
         best = max(found, key=lambda spread: (found[spread], -spread))
@@ -416,7 +419,9 @@ class TrainingRun:
     def _end_epoch(
         self, line: dict[str, Any], net: HashNet, codes: dict[str, Any] | None, state: dict[str, Any] | None = None
     ) -> None:
-        """Keep the best epoch with the figures of its codes and, where there is one, the state to resume from."""
+        """Keep the epoch, if it `_is_kept`, with the figures of its codes and, where there is one, the state to resume
+        from.
+        """
         self.epochs.append(line)
         large = 3 * _bytes(net) >= _LARGE_STATE
         due = state is None or not large or time.monotonic() - self.saved >= _STATE_EVERY
@@ -424,7 +429,7 @@ class TrainingRun:
             step = "fitted: " if line["loss"] is None else f"epoch {line['epoch']}: loss {line['loss']:.4f}, "
             held = f"held-out mAP {line['heldout_map']:.4f}, " if "heldout_map" in line else ""
             _log.info("%s%s%s", step, held, clock(line["seconds"]))
-        if not self.best or line.get("heldout_map", 0) >= self.best.get("heldout_map", 0):
+        if not self.best or self._is_kept(line):
             self.best, self.codes = line, codes
             if is_main():
                 self.best_net = net.state_dict()
@@ -438,6 +443,20 @@ class TrainingRun:
                 run = {"settings": self.settings.as_record(), "epochs": self.epochs, "best": self.best}
                 _save(self.state_folder / "state.pt", state | run | {"codes": self.codes})
             self.saved = time.monotonic()
+
+    def _is_kept(self, line: dict[str, Any]) -> bool:
+        """Return whether an epoch is as good as all before it, as far as held-out images can tell.
+
+        These are few, and their mAP changes by chance from epoch to epoch. What is at most one standard error below the
+        highest is not told from it, and of such epochs the latest is kept, towards which the learning rate falls.
+        Source: the rule of one standard error of Breiman, Friedman, Olshen & Stone, "Classification and regression
+        trees", 1984, 3.4.3.
+        """
+        if "heldout_map" not in line:
+            return True
+        highest = max(self.epochs, key=lambda epoch: epoch["heldout_map"])
+        least: float = highest["heldout_map"] - highest.get("heldout_error", 0)  # which states of earlier runs lack
+        return bool(line["heldout_map"] >= least)
 
     def _load_state(self, source: Source) -> dict[str, Any]:
         """Return the state of the unfinished run.
@@ -468,7 +487,7 @@ class TrainingRun:
         held: Positions,
         seconds: float,
     ) -> TrainReport:
-        """Write checkpoint and record of the best epoch, and clear the state away."""
+        """Write checkpoint and record of the epoch that was kept, and clear the state away."""
         s = self.settings
         if is_main():
             best = _load(self.state_folder / "best.pt") if self.best_net is None else {"net": self.best_net}

@@ -103,7 +103,8 @@ class TrainReport(Chosen, WasDict):
         multi_label: whether photographs have several labels.
         protocol: the evaluation protocol that the data are a part of, or None.
         best_epoch: number of the epoch that was kept, from 1 on.
-        epochs_run: for each epoch its loss and, where images were held out, its ``heldout_map``.
+        epochs_run: for each epoch its loss and, where images were held out, their mAP as ``heldout_map`` and its
+            standard error as ``heldout_error``.
         seconds: time that training took, with that of the epochs before a kill.
         dither_spread: spread of the thresholds that was chosen, see `hashret.bits.dithered`; 0 for none.
         codes: how far the codes differ, see `hashret.collapse.code_figures`.

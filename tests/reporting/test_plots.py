@@ -73,7 +73,9 @@ def test_captions_say_what_the_curves_show():
     loss, held = plots.training_plots(record)
     assert "2 in epoch 1, 1.25 in epoch 2" in loss.caption
     assert "250 held-out" in held.caption
-    assert "Epoch 2 is the best, 0.7500" in held.caption
+    assert "Epoch 2 was kept, 0.7500, the highest." in held.caption
+    earlier = plots.training_plots(record | {"best_epoch": 1})[1]
+    assert "Epoch 1 was kept, 0.5000, where the highest is 0.7500." in earlier.caption
     assert plots.training_plots({"epochs_run": [{"epoch": 1, "loss": None}]}) == []
     bare = [{"epoch": n, "loss": 1.0} for n in (1, 2)]  # --heldout 0
     assert len(plots.training_plots({"epochs_run": bare})) == 1

@@ -29,13 +29,13 @@ def test_it_is_the_mean_of_both_searches(several):
         if relevant.any():
             found.append(plain_map(queries[[one]], database[others], labels[[one]], labels[others]))
     wanted = (among_learned + np.mean(found)) / 2
-    assert held_out_map(pack(queries), pack(database), 12, labels) == pytest.approx(wanted, abs=1e-12)
+    assert held_out_map(pack(queries), pack(database), 12, labels).mean == pytest.approx(wanted, abs=1e-12)
 
 
 def test_where_no_held_out_photograph_has_a_relevant_one_the_others_count_alone():
     bits = np.array([[0, 0, 1, 1, 0, 0, 1, 1], [1, 1, 0, 0, 1, 1, 0, 0]] * 2, bool)
     for labels, wanted in ([4, 7, 4, 7], 1), ([4, 7, 7, 4], 0.5):
-        assert held_out_map(pack(bits[:2]), pack(bits), 8, np.array(labels)) == wanted
+        assert held_out_map(pack(bits[:2]), pack(bits), 8, np.array(labels)).mean == wanted
 
 
 def test_codes_that_are_right_where_they_were_learned_do_not_hide_what_the_others_lack():
@@ -46,5 +46,17 @@ def test_codes_that_are_right_where_they_were_learned_do_not_hide_what_the_other
     others = right.copy()
     others[:40] ^= rng.random((40, 8)) < 0.3  # nearer to the right class still
     alone = plain_map(others[:40], others[40:], labels[:40], labels[40:])
-    assert held_out_map(pack(others[:40]), pack(others), 8, labels) < alone - 0.05
-    assert held_out_map(pack(right[:40]), pack(right), 8, labels) == 1
+    assert held_out_map(pack(others[:40]), pack(others), 8, labels).mean < alone - 0.05
+    assert held_out_map(pack(right[:40]), pack(right), 8, labels) == (1, 0)
+
+
+def test_the_standard_error_is_that_of_means_of_as_many_photographs():
+    rng = np.random.default_rng(2)
+    labels = np.tile([0, 1], 520)
+    codes = np.repeat(labels[:, None], 8, axis=1).astype(bool) ^ (rng.random((1040, 8)) < 0.35)
+    found = []
+    for _ in range(200):
+        drawn = np.r_[rng.integers(0, 40, 40), 40:1040]
+        found.append(held_out_map(pack(codes[drawn[:40]]), pack(codes[drawn]), 8, labels[drawn]))
+    error = held_out_map(pack(codes[:40]), pack(codes), 8, labels).error
+    assert np.std([one.mean for one in found]) == pytest.approx(error, rel=0.3)

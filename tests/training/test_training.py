@@ -23,6 +23,7 @@ from hashret.models.checkpoint import load_encoder, read_meta
 from hashret.models.network import HashNet
 from hashret.training import feed, loop
 from hashret.training.feed import Augment, FeatureFeed
+from hashret.training.held_out import HeldOutMap
 from hashret.training.start import train
 
 SMALL = {
@@ -124,6 +125,17 @@ def test_a_killed_training_resumes_to_the_same_encoder(photos, head, tmp_path, f
     assert not state.parent.exists()
     with pytest.raises(HashretError, match="complete"):
         train(photos, out, **options | {"resume": True})
+
+
+def test_the_latest_epoch_within_a_standard_error_of_the_highest_is_kept(photos, head, tmp_path, monkeypatch):
+    figures = iter([(0.5, 0.1), (0.9, 0.05), (0.8, 0.3), (0.86, 0.02), (0.84, 0.5)])
+    monkeypatch.setattr(loop, "held_out_map", lambda *arguments: HeldOutMap(*next(figures)))
+    out = tmp_path / "model.safetensors"
+    record = train(photos, out, **head | {"epochs": 5})
+    assert record.best_epoch == 4
+    assert read_meta(out)["heldout_map"] == 0.86
+    last = train(photos, tmp_path / "last.safetensors", **head | {"epochs": 5, "heldout": 0.0})
+    assert last.best_epoch == 5
 
 
 def test_a_large_state_is_written_now_and_then_and_changes_nothing(photos, head, tmp_path, monkeypatch):
