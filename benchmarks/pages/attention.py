@@ -9,7 +9,7 @@ import itertools
 import json
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,17 +76,24 @@ def by_variants(study: Mapping[str, Any]) -> str:
     runs: dict[tuple[str, str], Differences] = {}
     for run in study["runs"]:
         runs.setdefault((run["method"], run["variant"]), {})[run["seed"]] = 100 * run["map"]
-    gates = {(run["method"], run["variant"]): run["gates"] for run in study["runs"]}
+    gates: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for run in study["runs"]:
+        gates.setdefault((run["method"], run["variant"]), []).append(run["gates"] or {})
     methods = dict.fromkeys(method for method, _ in runs)
     variants = dict.fromkeys(variant for _, variant in runs if variant != "none")
-    columns = [f"{method}: mAP less that without" for method in methods]
-    lines = table_head(["gates", *columns, "channel gate varies", "spatial gate varies"])
+    columns = [
+        f"{method}: {column}"
+        for method in methods
+        for column in ("mAP less that without", "channel gate varies", "spatial gate varies")
+    ]
+    lines = table_head(["gates", *columns])
     for variant in variants:
         cells = []
         for method in methods:
             ours, none = runs.get((method, variant), {}), runs.get((method, "none"), {})
             cells.append(interval([ours[seed] - none[seed] for seed in ours.keys() & none.keys()]))
-        lines.append(row([variant, *cells, *spread([gates.get((method, variant)) for method in methods])]))
+            cells += spread(gates.get((method, variant), []))
+        lines.append(row([variant, *cells]))
     protocol = study["benchmark"].partition("_")[0]
     means = {method: statistics.mean(runs[method, "none"].values()) for method in methods if (method, "none") in runs}
     bare = "; ".join(f"{method} {mean:.1f}" for method, mean in means.items())
@@ -110,12 +117,13 @@ def interval(differences: Sequence[float]) -> str:
     return f"{signed(mean)} ± {half:.1f}"
 
 
-def spread(gates: Iterable[Mapping[str, Any] | None]) -> list[str]:
-    """Return how far channel and spatial gates vary, in percent: within a photograph and between photographs."""
-    known = [found for found in gates if found]
+def spread(gates: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return how far the channel and spatial gates of some runs vary, in percent, as means over the runs: within a
+    photograph, and between photographs.
+    """
     cells = []
     for name in ("channel", "spatial"):
-        of_gate = [found[name] for found in known if name in found]
+        of_gate = [found[name] for found in gates if name in found]
         if not of_gate:
             cells.append("")
             continue

@@ -48,7 +48,7 @@ from .parallel import BatchShard
 from .settings import Settings, TrainReport
 from .vector_feed import VectorFeed
 
-_DITHERS = (0.0, 0.25, 0.5, 0.75, 1.0)  # spreads of thresholds that are compared
+_DITHERS = tuple(eighth / 8 for eighth in range(9))  # spreads of thresholds that are compared
 _HELD_OUT_DATABASE = 5000  # train images that the held-out ones are searched among
 _CHECKED = 1000  # train images whose codes are examined where none is held out
 # A large state takes seconds to write: those of 120 million weights as long as an epoch on a GPU.
