@@ -11,7 +11,7 @@ import logging
 import os
 import time
 import warnings
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -50,8 +50,9 @@ _PROBED = 16  # one in so many lists of the approximate index is looked into
 _INDEX_SECONDS = 300  # to wait for an index to grow
 _STARTS = 4  # of Milvus Lite, which may fail on a busy machine
 _ERRORS = (MilvusException, grpc.RpcError)
-_lock = Lock()
+_lock = Lock()  # of what opens and ends a Milvus Lite
 _open_files: Counter[Path] = Counter()  # whose Milvus Lite ends with the last who has them open
+_closed_files: deque[Path] = deque()  # which somebody had open, and `_open_files` counts still
 
 
 def open_engine(address: EngineAddress, create: bool = False, seconds: float = SECONDS) -> Milvus:
@@ -89,16 +90,34 @@ def _open_file(file: Path, seconds: float) -> Any:
         except _ERRORS as error:
             reason = _reason(error)[1]
             time.sleep(2**attempt / 4)
+        finally:
+            _end_unused()
     raise EngineError(f"Milvus Lite cannot open {file}: {reason}; does another process have it open?")
 
 
 def _close_file(file: Path) -> None:
+    """Close a file for one of those who have it open.
+
+    Python may collect a collection, and so close its file, in the midst of `_open_file` in the same thread, which would
+    wait for itself: what has the lock then ends Milvus Lite when it is done.
+    """
+    _closed_files.append(file)
+    _end_unused()
+
+
+def _end_unused() -> None:
+    """End Milvus Lite for files that nobody has open any more, unless what has the lock will."""
     from milvus_lite.server_manager import server_manager_instance
 
-    with _lock:
-        _open_files[file] -= 1
-        if not _open_files[file]:
-            server_manager_instance.release_server(str(file))
+    while _closed_files and _lock.acquire(blocking=False):
+        try:
+            while _closed_files:
+                file = _closed_files.popleft()
+                _open_files[file] -= 1
+                if not _open_files[file]:
+                    server_manager_instance.release_server(str(file))
+        finally:
+            _lock.release()
 
 
 class Milvus(Engine):

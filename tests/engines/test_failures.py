@@ -390,3 +390,38 @@ def test_a_milvus_file_that_cannot_be_one(index, tmp_path):
     pytest.importorskip("milvus_lite", reason="needs hashret[milvus]")
     with pytest.raises(HashretError, match=r"Milvus Lite cannot open .*name"):
         export(index, f"milvus:{tmp_path / 'my photographs.db'}")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_collection_that_is_collected_while_another_opens_does_not_wait_for_itself(tmp_path, monkeypatch, fails):
+    """Python may collect garbage, and so close a collection, wherever memory is taken, as in a client's beginning."""
+    pytest.importorskip("pymilvus", reason="needs hashret[milvus]")
+    from milvus_lite.server_manager import server_manager_instance
+
+    from hashret.engines import milvus
+
+    one, other, ended = tmp_path / "one.db", tmp_path / "other.db", []
+
+    def client(path, timeout):
+        if path == str(other):
+            milvus._close_file(one)
+            assert ended == []  # Milvus Lite is beginning; what has the lock ends the first
+            if fails:
+                raise RuntimeError("no such name")
+
+    monkeypatch.setattr(milvus, "MilvusClient", client)
+    monkeypatch.setattr(server_manager_instance, "release_server", ended.append)
+
+    def opens():
+        milvus._open_file(one, 1)
+        with contextlib.suppress(HashretError):
+            milvus._open_file(other, 1)
+
+    thread = threading.Thread(target=opens, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert ended == [str(one)]
+    if not fails:
+        milvus._close_file(other)
+        assert ended == [str(one), str(other)]
