@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,16 +13,36 @@ from ..metrics import Floats, average_precision, count_among_themselves, count_b
 _WHOLE = 3  # images from which on a class may give one; a smaller class would lose half of what is learned of it
 
 
-class HeldOutMap(NamedTuple):
-    """What held-out photographs find.
+@dataclass(frozen=True)
+class HeldOutMap:
+    """What held-out photographs find, in one search or several.
 
     Attributes:
-        mean: the mAP.
-        error: its standard error over the photographs that are held out.
+        precisions: of each search, the average precision of each photograph that asks.
     """
 
-    mean: float
-    error: float
+    precisions: tuple[Floats, ...]
+
+    @property
+    def mean(self) -> float:
+        """The mean of the mAP of the searches."""
+        return float(np.mean([np.mean(one) for one in self.precisions]))
+
+    @property
+    def error(self) -> float:
+        """The standard error of that mean: the mean of those of the searches, as the same photographs ask in all."""
+        return float(np.mean([_error(one) for one in self.precisions]))
+
+    @staticmethod
+    def mean_of(several: Sequence[HeldOutMap]) -> HeldOutMap:
+        """Return the means, photograph by photograph, of what the same photographs find by several codes."""
+        searches = zip(*(one.precisions for one in several), strict=True)
+        return HeldOutMap(tuple(np.mean(search, axis=0) for search in searches))
+
+    def less(self, other: HeldOutMap) -> HeldOutMap:
+        """Return the differences to what the same photographs find by other codes: their error is the paired one."""
+        pairs = zip(self.precisions, other.precisions, strict=True)
+        return HeldOutMap(tuple(ours - theirs for ours, theirs in pairs))
 
 
 def hold_out(labels: Labels, fraction: float, seed: int) -> tuple[Positions, Positions]:
@@ -85,8 +106,8 @@ def held_out_map(queries: Codes, database: Codes, bits: int, labels: Labels) -> 
         labels: of the database, of either form of `hashret.bits.Labels`.
 
     Returns:
-        The mean of two mAP@all, and of their standard errors, as both are of the same queries. Photographs without a
-        relevant one among the held-out do not count in the second, which is left out where it has no queries.
+        What both searches find, by mAP@all. Photographs without a relevant one among the held-out do not count in the
+        second, which is left out where it has no queries.
     """
     held = len(queries)
     of_queries = labels[:held]
@@ -96,7 +117,7 @@ def held_out_map(queries: Codes, database: Codes, bits: int, labels: Labels) -> 
     answered = others.relevant.any(axis=1)
     if answered.any():
         found.append(average_precision(others)[answered])
-    return HeldOutMap(float(np.mean([np.mean(one) for one in found])), float(np.mean([_error(one) for one in found])))
+    return HeldOutMap(tuple(found))
 
 
 def _error(values: Floats) -> float:

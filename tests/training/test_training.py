@@ -129,7 +129,9 @@ def test_a_killed_training_resumes_to_the_same_encoder(photos, head, tmp_path, f
 
 def test_the_latest_epoch_within_a_standard_error_of_the_highest_is_kept(photos, head, tmp_path, monkeypatch):
     figures = iter([(0.5, 0.1), (0.9, 0.05), (0.8, 0.3), (0.86, 0.02), (0.84, 0.5)])
-    monkeypatch.setattr(loop, "held_out_map", lambda *arguments: HeldOutMap(*next(figures)))
+    # Two photographs whose average precisions have these means and standard errors.
+    maps = (HeldOutMap((np.array([mean - error, mean + error]),)) for mean, error in figures)
+    monkeypatch.setattr(loop, "held_out_map", lambda *arguments: next(maps))
     out = tmp_path / "model.safetensors"
     record = train(photos, out, **head | {"epochs": 5})
     assert record.best_epoch == 4
