@@ -140,6 +140,36 @@ def test_the_latest_epoch_within_a_standard_error_of_the_highest_is_kept(photos,
     assert last.best_epoch == 5
 
 
+@pytest.mark.parametrize(
+    ("gains", "noise", "spread"),
+    [
+        ([0, 1, 2, 3, 2, 1, 0, 0, 0], 0.1, 0.375),
+        ([0, 1, 2, 3, 2.995, 2.99, 0, 0, 0], 0.1, 0.625),
+        ([0, 0, 0, 0, 0, 0, 0, 0, -1], 0.1, 0.0),  # none is better than none
+    ],
+)
+def test_of_spreads_that_held_out_images_cannot_tell_from_the_best_the_largest_is_chosen(
+    photos, head, tmp_path, monkeypatch, gains, noise, spread
+):
+    """Each spread is told by how many bits of its codes are one. The photographs differ by far more than it does."""
+    choosing = []
+
+    def marked(outputs, spread):
+        choosing.append(spread)
+        return np.tile(np.arange(outputs.shape[1]) < round(8 * spread), (len(outputs), 1))
+
+    def found(queries, database, bits, labels):
+        eighths = int(np.bitwise_count(database[0]).sum()) if choosing else 0
+        of_image = np.random.default_rng(0).normal(size=50) + noise * np.random.default_rng(eighths).normal(size=50)
+        of_image -= of_image.mean()  # so that the mAP is known
+        return HeldOutMap((gains[eighths] + of_image,))
+
+    monkeypatch.setattr(loop, "dithered", marked)
+    monkeypatch.setattr(loop, "held_out_map", found)
+    record = train(photos, tmp_path / "model.safetensors", **head | {"epochs": 1, "dither": True})
+    assert record.dither_spread == spread
+
+
 def test_a_large_state_is_written_now_and_then_and_changes_nothing(photos, head, tmp_path, monkeypatch):
     fingerprint = train(photos, tmp_path / "small.safetensors", **head).fingerprint
     monkeypatch.setattr(loop, "_LARGE_STATE", 0)
