@@ -74,11 +74,11 @@ def by_tables(runs: Sequence[Mapping[str, Any]]) -> str:
 def by_variants(study: Mapping[str, Any]) -> str:
     """Return the table of a study of gates: each kind less none, by method, paired by seed."""
     runs: dict[tuple[str, str], Differences] = {}
-    for run in study["runs"]:
-        runs.setdefault((run["method"], run["variant"]), {})[run["seed"]] = 100 * run["map"]
     gates: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for run in study["runs"]:
-        gates.setdefault((run["method"], run["variant"]), []).append(run["gates"] or {})
+        kind = run["method"], run["variant"]
+        runs.setdefault(kind, {})[run["seed"]] = 100 * run["map"]
+        gates.setdefault(kind, []).append(run["gates"] or {})
     methods = dict.fromkeys(method for method, _ in runs)
     variants = dict.fromkeys(variant for _, variant in runs if variant != "none")
     columns = [

@@ -246,7 +246,7 @@ def training_table(runs):
         rate, precision = training["lr"], run["metrics"]["hamming"]["precision_at"]
         augment = f"{training['views']} views, {training['augment']}" if training["views"] else training["augment"]
         encoding = run["seconds"]["encode database"] + run["seconds"]["encode test"]
-        # A training that was killed and resumed names the time of its last process alone.
+        # Of a training that was resumed, results before b1a8321 name the time of the last process alone.
         seconds = max(run["seconds"]["train"], sum(epoch["seconds"] for epoch in epochs))
         cells = [run["method"], run["bits"], f"{rate:g}, {training['backbone_lr'] or rate:g}", augment]
         cells += [f"{training['smoothing']:g}", ", ".join(three(epoch["heldout_map"]) for epoch in epochs)]

@@ -187,9 +187,9 @@ def gate_figures(options, model):
         if gate.ndim > 1:  # which that of `NoGate` has not
             weights = gate.flatten(1)
             deviation = weights.std(dim=1) / weights.mean(dim=1)
-            # A gate that is the same for all photographs has one row.
-            between = weights.expand(2, -1) if len(weights) == 1 else weights
-            between = between.std(dim=0) / between.mean(dim=0)
+            between = torch.zeros(1)  # of a gate that is the same for all photographs, and has one row
+            if len(weights) > 1:
+                between = weights.std(dim=0) / weights.mean(dim=0)
             figures[name] = {"deviation": round(float(deviation.mean()), 4), "between": round(float(between.mean()), 4)}
     return figures
 
