@@ -80,8 +80,12 @@ def utf8_path(path: str | os.PathLike[str]) -> Iterator[str]:
 
 
 def to_json(content: Any, **options: Any) -> str:
-    """Return JSON in ASCII, which holds every name and keeps it, whatever the encoding of a file or a terminal."""
-    return json.dumps(content, **options)
+    """Return JSON in ASCII, which holds every name and keeps it, whatever the encoding of a file or a terminal.
+
+    Raises:
+        ValueError: a number is NaN or infinity, which JSON has no words for; other programs refuse such a file.
+    """
+    return json.dumps(content, allow_nan=False, **options)
 
 
 def names_in(data: bytes, null: bool = False) -> list[str]:

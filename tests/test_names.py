@@ -33,6 +33,11 @@ def test_shown(name, text):
     assert to_json(name).isascii()
 
 
+def test_what_json_has_no_words_for_is_not_written():
+    with pytest.raises(ValueError, match="JSON"):
+        to_json({"map": float("nan")})
+
+
 def test_a_path_is_shown_from_the_working_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert shown_path(str(tmp_path / "in\x07side")) == r"in\x07side"

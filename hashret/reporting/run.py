@@ -12,6 +12,7 @@ from ..errors import HashretError
 from ..files import StrPath, read_json
 from ..records import Misfit, checked, either, fields, list_of, number, one_of, or_none, plain, table_of, text, whole
 from ..shards import MANIFEST
+from ..training.settings import EPOCH
 
 Record = dict[str, Any]  # JSON that has passed its check
 
@@ -30,12 +31,8 @@ _RECORD = fields(
     {"data": text(), "arch": text(), "protocol": _PROTOCOL, "seconds": number()}
     | dict.fromkeys(("seed", "fingerprint", "hashret", "torch", *SETTINGS), plain),
 )
-_EPOCH = fields(
-    {"epoch": _COUNT, "loss": or_none(number())},
-    {"heldout_map": number(), "heldout_error": number(), "lr": number(), "seconds": number()},
-)
 _TRAINED = fields(
-    {"best_epoch": whole(1), "train_images": _COUNT, "heldout_images": _COUNT, "epochs_run": list_of(_EPOCH, 1)}
+    {"best_epoch": whole(1), "train_images": _COUNT, "heldout_images": _COUNT, "epochs_run": list_of(EPOCH, 1)}
 )
 _AT_RANKS = table_of(number(), r"\d+")
 _HAMMING = fields(

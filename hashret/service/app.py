@@ -34,7 +34,7 @@ class NamesResponse(JSONResponse):
     """JSON whose names may hold any bytes, as `hashret.names` has them."""
 
     def render(self, content: Any) -> bytes:
-        text: str = to_json(content, separators=(",", ":"), allow_nan=False)
+        text: str = to_json(content, separators=(",", ":"))
         return text.encode("ascii")
 
 

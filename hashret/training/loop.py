@@ -9,7 +9,8 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from ..files import (
     check_output,
     check_writable,
     discard,
+    locked,
+    make_folder,
     named,
     read_json,
     remove_leftovers,
@@ -41,11 +44,11 @@ from ..models.class_logits import KEY, written
 from ..models.heads import Head
 from ..models.network import HashNet
 from ..progress import Progress, clock
-from ..records import checked, fields, list_of, number, or_none, plain, table_of, whole
+from ..records import checked, fields, list_of, plain, table_of
 from .feed import FeatureFeed, Feed, ViewFeed, autocast
 from .held_out import HeldOutMap, held_out_map, hold_out
 from .parallel import BatchShard
-from .settings import Settings, TrainReport
+from .settings import EPOCH, Settings, TrainReport
 from .vector_feed import VectorFeed
 
 _DITHERS = tuple(eighth / 8 for eighth in range(9))  # spreads of thresholds that are compared
@@ -57,15 +60,11 @@ _STATE_EVERY = 60  # seconds from one large state to the next, which is what a k
 _OF_CLASS, _OF_CLASSES = 100, 10_000  # train images of one class, and of all, that say what a class is like
 _SAME = 1e-6  # spread of descriptors of unit length up to which photographs are all the same
 
-_EPOCH = fields(
-    {"epoch": whole(1), "loss": or_none(number())},
-    {"heldout_map": number(), "heldout_error": number(), "lr": number(), "seconds": number()},
-)
 _STATE = fields(
     {
         "module": lambda value, place: None, "optimizer": lambda value, place: None,  # torch says what is wrong there
         "schedule": lambda value, place: None, "method": lambda value, place: None, "settings": table_of(plain),
-        "epochs": list_of(_EPOCH, 1), "best": _EPOCH,
+        "epochs": list_of(EPOCH, 1), "best": EPOCH,
     }
 )  # fmt: skip
 # What of the settings goes into the checkpoint.
@@ -100,45 +99,75 @@ class TrainingRun:
         self.begun = 0.0  # when training began, as of `time.monotonic`, or would have without the kills
         self.shard = BatchShard()
 
-    def claim(self, source: Source, resume: bool, overwrite: bool) -> None:
-        """Refuse to lose a checkpoint or an unfinished run, and load the latter with ``resume``.
+    @contextmanager
+    def claimed(self, source: Source, resume: bool, overwrite: bool) -> Iterator[None]:
+        """Hold the checkpoint and its state, refuse to lose those of other runs, and load an unfinished one to resume.
 
-        What writing the results at the end could fail for is found out now.
+        Two trainings that wrote to one state would mix their epochs. What writing the results at the end could fail
+        for is found out now, too.
 
         Raises:
-            HashretError: results or an unfinished run exist and may not be replaced, there is nothing to resume, the
-                unfinished run is another or damaged, or the results cannot be written.
+            HashretError: another process trains the same checkpoint, results or an unfinished run exist and may not be
+                replaced, there is nothing to resume, the unfinished run is another or damaged, or the results cannot be
+                written.
         """
         if self.record == self.out:
             raise HashretError(
                 f"{self.out} is the name of the training record", hint="name the checkpoint *.safetensors"
             )
-        if is_main():
-            for path in (self.out, self.record, self.state_folder):
-                if not os.path.isdir(path):
-                    check_writable(path)
-            remove_leftovers(self.out.parent, rf"\.?{re.escape(self.out.name)}(\.training)?")
-            remove_leftovers(self.state_folder)
-        if is_main() or resume:
-            unfinished = (self.state_folder / "state.pt").exists()
-            if is_main() and not unfinished:
-                self._clear_complete()
-            if resume and unfinished:
-                self.state = self._load_state(source)
-            elif resume and not self.out.exists():
-                raise HashretError(f"no unfinished training of {self.out} to resume", hint="leave --resume out")
-            elif resume:
-                raise HashretError(f"the training of {self.out} is complete; nothing to resume")
-            elif unfinished and not overwrite:
-                raise HashretError(
-                    f"an unfinished training of {self.out} is here", hint="add --resume to go on, or --overwrite"
-                )
-            else:
-                check_output(self.out, overwrite, "checkpoint")
-                if self.out.exists() or not (self.state_folder / "best.pt").exists():  # else it is of a killed run
-                    check_output(self.record, overwrite, "training record")
-                discard(self.state_folder)
-        barrier()
+        with ExitStack() as held:
+            if is_main():
+                for path in (self.out, self.record, self.state_folder):
+                    if not os.path.isdir(path):
+                        check_writable(path)
+                held.enter_context(self._locked())
+                remove_leftovers(self.out.parent, rf"\.?{re.escape(self.out.name)}(\.training)?")
+                remove_leftovers(self.state_folder)
+            try:
+                if is_main() or resume:
+                    self._claim(source, resume, overwrite)
+                barrier()
+                yield
+            except BaseException:
+                if is_main():
+                    with suppress(OSError):  # there is a state to resume from
+                        self.state_folder.rmdir()
+                raise
+
+    def _locked(self) -> ExitStack:
+        """Return what holds the lock of the folder of the state, which is made where it is missing."""
+        held = ExitStack()
+        try:
+            make_folder(self.state_folder)
+            held.enter_context(locked(self.state_folder, wait=False))
+        except BlockingIOError:
+            raise HashretError(
+                f"another hashret train writes to {self.out}",
+                hint="wait for it, or name another checkpoint with --out",
+            ) from None
+        except OSError as error:
+            raise HashretError(f"cannot write {self.state_folder}: {error.strerror or error}") from error
+        return held
+
+    def _claim(self, source: Source, resume: bool, overwrite: bool) -> None:
+        unfinished = (self.state_folder / "state.pt").exists()
+        if is_main() and not unfinished:
+            self._clear_complete()
+        if resume and unfinished:
+            self.state = self._load_state(source)
+        elif resume and not self.out.exists():
+            raise HashretError(f"no unfinished training of {self.out} to resume", hint="leave --resume out")
+        elif resume:
+            raise HashretError(f"the training of {self.out} is complete; nothing to resume")
+        elif unfinished and not overwrite:
+            raise HashretError(
+                f"an unfinished training of {self.out} is here", hint="add --resume to go on, or --overwrite"
+            )
+        else:
+            check_output(self.out, overwrite, "checkpoint")
+            if self.out.exists() or not (self.state_folder / "best.pt").exists():  # else it is of a killed run
+                check_output(self.record, overwrite, "training record")
+            self._clear_state()
 
     def check_space(self, net: HashNet, module: nn.Module, fitted: bool) -> None:
         """Raise HashretError where the disk cannot hold what the training of a ``module`` of ``net`` writes to it."""
@@ -158,7 +187,12 @@ class TrainingRun:
         """Remove what a run left that was killed when its checkpoint was there already."""
         best = self.state_folder / "best.pt"
         if self.out.exists() and best.exists() and best.stat().st_mtime_ns <= self.out.stat().st_mtime_ns:
-            discard(self.state_folder)
+            self._clear_state()
+
+    def _clear_state(self) -> None:
+        """Remove the state of another run from the folder, which stays locked; a kill in between leaves no state."""
+        for name in ("state.pt", "best.pt"):
+            (self.state_folder / name).unlink(missing_ok=True)
 
     def train(self, net: HashNet, module: nn.Module, method: Method, source: Source, feed: Feed) -> TrainReport:
         """Train a module of a network by a method on what a feed reads of a source; write checkpoint and record."""

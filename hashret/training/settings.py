@@ -7,10 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..records import fields, number, or_none, whole
 from ..results import WasDict
 
 # Options of methods that every record has, also that of a method without them.
 _ALWAYS_RECORDED = {"quantization": 0.0, "pairs": 0.0, "balance": 0.0, "smoothing": 0.0, "classifier_rate": 1.0}
+
+
+# What a training notes of each epoch.
+EPOCH = fields(
+    {"epoch": whole(1), "loss": or_none(number())},
+    {"heldout_map": number(), "heldout_error": number(), "lr": number(), "seconds": number()},
+)
 
 
 @dataclass(frozen=True)

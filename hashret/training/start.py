@@ -224,21 +224,21 @@ def train(
         options=method_class.choose(given, lengths[-1], several_labels),
     )
     run = TrainingRun(Path(out), settings, torch_device)
-    run.claim(source, resume, overwrite)
-    torch.manual_seed(seed)
-    net = _untrained(settings, method_class, len(source.classes), weights)
-    frozen, trained = net.divided(trained_stages)
-    run.check_space(net, trained, method_class.fitted)
-    feed = _feed(settings, method_class, source, frozen, trained, torch_device, cache, workers)
-    if isinstance(feed, VectorFeed):
-        feed.standardize(net)
-    net.to(torch_device).to(memory_format=torch.channels_last)
-    trainer = method_class(settings.bits, seed, settings.options)
-    trainer.shorter = [
-        method_class(length, seed, method_class.choose(given, length, several_labels)) for length in lengths[:-1]
-    ]
-    with fast_training(trained) if torch_device.type == "cpu" else nullcontext():
-        return run.train(net, trained, trainer, source, feed)
+    with run.claimed(source, resume, overwrite):
+        torch.manual_seed(seed)
+        net = _untrained(settings, method_class, len(source.classes), weights)
+        frozen, trained = net.divided(trained_stages)
+        run.check_space(net, trained, method_class.fitted)
+        feed = _feed(settings, method_class, source, frozen, trained, torch_device, cache, workers)
+        if isinstance(feed, VectorFeed):
+            feed.standardize(net)
+        net.to(torch_device).to(memory_format=torch.channels_last)
+        trainer = method_class(settings.bits, seed, settings.options)
+        trainer.shorter = [
+            method_class(length, seed, method_class.choose(given, length, several_labels)) for length in lengths[:-1]
+        ]
+        with fast_training(trained) if torch_device.type == "cpu" else nullcontext():
+            return run.train(net, trained, trainer, source, feed)
 
 
 def _untrained(settings: Settings, method: type[Method], classes: int, weights: StrPath) -> HashNet:

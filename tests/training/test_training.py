@@ -127,6 +127,25 @@ def test_a_killed_training_resumes_to_the_same_encoder(photos, head, tmp_path, f
         train(photos, out, **options | {"resume": True})
 
 
+def test_one_training_at_a_time_writes_a_checkpoint(photos, head, tmp_path, monkeypatch):
+    out, save, refused = tmp_path / "model.safetensors", loop._save, []
+    options = head | {"epochs": 2}
+    alone = train(photos, tmp_path / "alone.safetensors", **options)
+
+    def save_while_others_begin(path, content):
+        for way in ({}, {"resume": True}, {"overwrite": True}):
+            with pytest.raises(HashretError, match="another hashret train writes to"):
+                train(photos, out, **options | way)
+            refused.append(way)
+        save(path, content)
+
+    monkeypatch.setattr(loop, "_save", save_while_others_begin)
+    assert train(photos, out, **options).fingerprint == alone.fingerprint
+    assert refused
+    names = [f"{name}.{end}" for name in ("alone", "model") for end in ("json", "safetensors")]
+    assert sorted(os.listdir(tmp_path)) == names
+
+
 def test_the_latest_epoch_within_a_standard_error_of_the_highest_is_kept(photos, head, tmp_path, monkeypatch):
     figures = iter([(0.5, 0.1), (0.9, 0.05), (0.8, 0.3), (0.86, 0.02), (0.84, 0.5)])
     # Two photographs whose average precisions have these means and standard errors.
@@ -202,6 +221,7 @@ def test_existing_checkpoints_are_kept(photos, head, tmp_path):
     assert read_meta(out)["bits"] == 16
     with pytest.raises(HashretError, match="no unfinished training"):
         train(photos, tmp_path / "new.safetensors", **head | {"resume": True})
+    assert sorted(os.listdir(tmp_path)) == ["model.json", "model.safetensors"]
 
 
 @pytest.mark.parametrize(
