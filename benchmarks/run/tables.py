@@ -3,8 +3,8 @@
     python -m benchmarks.run.tables --protocol cifar10-1 --data DIR --weights FILE --work runs/tables --jobs 2
 
 Each run trains, encodes database and queries, builds an index and scores it, through the functions behind the verbs,
-and leaves one JSON under results/tables/. What has its JSON is not run again, and a killed training goes on where it
-stopped: run the same command again. Convolution features are computed once and shared. `pages/tables.py` makes the
+and leaves one JSON under results/tables/. What has its JSON is not run again, and a killed run goes on after its last
+epoch: run the same command again. Convolution features are computed once and shared. `pages/tables.py` makes the
 tables and plots from the JSON.
 """
 
@@ -144,6 +144,8 @@ def run(options, spec):
     import torch
 
     from hashret import build_index, encode, evaluate, open_index, train
+    from hashret.files import read_json
+    from hashret.names import to_json
 
     threads = max(1, (os.cpu_count() or 1) // options.jobs)
     torch.set_num_threads(threads)
@@ -168,12 +170,18 @@ def run(options, spec):
     settings |= {"views": options.views, "augment": options.augment}
     settings |= {name: value for name, value in chosen.items() if value is not None}
     model, index = work / "model.safetensors", work / "index"
-    training = timed(
-        "train", train, data, model, weights=options.weights, workers=options.workers, resume=unfinished,
-        overwrite=not unfinished, **settings,
-    )  # fmt: skip
-    if unfinished:  # this process did only the rest
+    trained, wanted = work / "trained.json", to_json(settings | {"commit": common.commit()})
+    if trained.exists() and trained.read_text() == wanted:  # by a process that was killed afterwards
+        training = read_json(model.with_suffix(".json"), "training record")
         seconds["train"] = training["seconds"]
+    else:
+        training = timed(
+            "train", train, data, model, weights=options.weights, workers=options.workers, resume=unfinished,
+            overwrite=not unfinished, **settings,
+        )  # fmt: skip
+        if unfinished:  # this process did only the rest
+            seconds["train"] = training["seconds"]
+        trained.write_text(wanted)
     frozen = options.finetune == "head"
     for part in ("database", "test"):
         timed(
