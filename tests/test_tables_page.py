@@ -1,4 +1,4 @@
-"""`benchmarks.pages.tables`: which runs its brackets compare."""
+"""`benchmarks.pages.tables`: which runs its brackets compare, and which columns and pictures it has."""
 
 import pytest
 
@@ -23,9 +23,18 @@ def run(ablation, score, seed=0, epochs=10, **training):
 )  # fmt: skip
 def test_a_dither_is_compared_with_the_same_training_alone(other, cell):
     runs = [run("dither", 0.85), run(None, 0.8, **other)]
-    assert tables.dither_table(runs).splitlines()[-1] == f"| csq |  |  |  | {cell} | 0.5 | 9 |"
+    assert tables.dither_table(runs).splitlines()[-1] == f"| csq | {cell} | 0.5 | 9 |"
 
 
 def test_nested_lengths_are_compared_with_a_training_for_each_by_seed():
     runs = [run("nested", 0.85), run("nested", 0.87, seed=1), run(None, 0.8, epochs=20), run(None, 0.8, seed=2)]
-    assert tables.nested_table(runs).splitlines()[-1] == "| csq |  |  |  | 0.860 ± 0.014 (2) (+0.050) |"
+    assert tables.nested_table(runs).splitlines()[-1] == "| csq | 0.860 ± 0.014 (2) (+0.050) |"
+
+
+def test_lengths_that_no_run_has_take_no_column_and_one_run_no_picture():
+    runs = [run(None, 0.8), run(None, 0.9, seed=1), run("dither", 0.95)]
+    assert tables.main_table(None, runs[:2]).splitlines() == [
+        "| method | 48 bits |", "| --- | --- |", "| csq | 0.850 ± 0.071 (2) |",
+    ]  # fmt: skip
+    assert not tables.has_picture(runs)
+    assert tables.has_picture([*runs, run(None, 0.7) | {"bits": 24}])

@@ -44,7 +44,7 @@ def write() -> None:
         path.write_text(text, encoding="utf-8")
         print(f"-> {path}")
     for name, group in groups(runs).items():
-        if any(not run["ablation"] for run in group):
+        if has_picture(group):
             print(f"-> {plot(name, group)}")
 
 
@@ -82,11 +82,13 @@ def section(key, group):
         f"{first['metrics']['queries']:,} queries, {first['metrics']['database']:,} database items, "
         f"{first['training']['train_images'] + first['training']['heldout_images']:,} train images, split sha256 "
         f"`{first['split_sha256'][:12]}`. {provenance(group)}",
-        "mAP@all, expected over ties; mean ± standard deviation over the seeds where there are several"
-        + (", and behind the stroke the paper's figure, where it has one." if compared else "."),
     ]  # fmt: skip
     if plain:
-        parts += [main_table(protocol if compared else None, plain)]
+        parts += [
+            "mAP@all, expected over ties; mean ± standard deviation over the seeds where there are several"
+            + (", and behind the stroke the paper's figure, where it has one." if compared else "."),
+            main_table(protocol if compared else None, plain),
+        ]
         parts += [f"Order of ties and other metrics, seed {min(run['seed'] for run in plain)}:", metrics_table(plain)]
     if reranked := rerank_table(key):
         parts += [RERANK, reranked]
@@ -102,7 +104,7 @@ def section(key, group):
         parts += [USED, used]
     if ablations := ablation_table(group):
         parts += ["Ablations of AM-VGGH, mAP@all as above:", ablations]
-    if plain:
+    if has_picture(group):
         parts.append(f"![mAP by bits, precision-recall, training time](../docs/{picture_of(key)})")
     return "\n\n".join(parts)
 
@@ -114,6 +116,11 @@ def trained_layers(finetune):
     return "all layers trained" if finetune == "all" else f"the last {finetune.removeprefix('last:')} stages trained"
 
 
+def has_picture(runs):
+    """Whether there is something to compare in a picture: more than one run of a method or length as it stands."""
+    return len({(run["method"], run["bits"]) for run in runs if not run["ablation"]}) > 1
+
+
 def picture_of(key):
     """File name of the plots of one table."""
     protocol, size, finetune, backbone = key
@@ -122,18 +129,23 @@ def picture_of(key):
 
 
 def main_table(protocol, runs):
-    paper = PAPER.get(DATASET.get(protocol), {})
-    lines = table_head(["method", *(f"{bits} bits" for bits in BITS)])
+    paper, lengths = PAPER.get(DATASET.get(protocol), {}), lengths_of(runs)
+    lines = table_head(["method", *(f"{bits} bits" for bits in lengths)])
     for method in ORDER:
         cells = []
-        for column, bits in enumerate(BITS):
+        for bits in lengths:
             cell = mean_and_spread(scores(runs, method, bits))
             if cell and method in paper:
-                cell += f" / {paper[method][column]:.3f}"
+                cell += f" / {paper[method][BITS.index(bits)]:.3f}"
             cells.append(cell)
         if any(cells):
             lines.append(row([method, *cells]))
     return "\n".join(lines)
+
+
+def lengths_of(runs):
+    """The lengths of code that some runs have; others need no column."""
+    return sorted({run["bits"] for run in runs})
 
 
 def metrics_table(runs):
@@ -215,9 +227,10 @@ def ablation_table(runs):
 
 def nested_table(runs):
     """mAP of the prefixes of a nested training, each less that of a training of its own."""
-    lines = table_head(["method", *(f"{bits} bits" for bits in BITS)])
+    lengths = lengths_of(run for run in runs if run["ablation"] == "nested")
+    lines = table_head(["method", *(f"{bits} bits" for bits in lengths)])
     for method in ORDER:
-        cells = [gain_cell(runs, method, bits, "nested", None) for bits in BITS]
+        cells = [gain_cell(runs, method, bits, "nested", None) for bits in lengths]
         if any(cells):
             lines.append(row([method, *cells]))
     return "\n".join(lines) if len(lines) > 2 else ""
@@ -225,11 +238,12 @@ def nested_table(runs):
 
 def dither_table(runs):
     """mAP of codes with thresholds of their own, each less that of the same training without."""
-    lines = table_head(["method", *(f"{bits} bits" for bits in BITS), "spread", "codes of the longest"])
+    lengths = lengths_of(run for run in runs if run["ablation"] in DITHERED)
+    lines = table_head(["method", *(f"{bits} bits" for bits in lengths), "spread", "codes of the longest"])
     for method, (kind, without) in itertools.product(ORDER, DITHERED.items()):
         some = [run for run in runs if run["method"] == method and run["ablation"] == kind]
         if some:
-            cells = [gain_cell(runs, method, bits, kind, without) for bits in BITS]
+            cells = [gain_cell(runs, method, bits, kind, without) for bits in lengths]
             spreads = ", ".join(sorted({f"{run['training']['dither_spread']:g}" for run in some}))
             codes = [f"{run['bits_used']['distinct']:,}" for run in some if run["bits"] == max(BITS)]
             lines.append(row([method, *cells, spreads, ", ".join(codes)]))
