@@ -30,13 +30,13 @@ from .files import (
     check_names,
     check_output,
     locked,
-    make_folder,
     named,
     recover,
     remove_leftovers,
     remove_own,
     replace_folder,
     write_json,
+    written_alone,
 )  # fmt: skip
 from .models.checkpoint import load_encoder
 from .models.encoder import Encoder, pick_device
@@ -187,17 +187,11 @@ class _Run:
                 recover(self.out, _NAMES)
                 if self.out.exists() and not self.out.is_dir():
                     check_output(self.out, overwrite, "folder of shards", MANIFEST)
+                held.enter_context(written_alone(self.out, self.out, "encode", "folder"))
                 try:
-                    make_folder(self.out)
-                    held.enter_context(locked(self.out, wait=False))
                     self._claim(overwrite)
                     if self._replaces(overwrite):
                         held.enter_context(locked(self.pending))  # and still when it has taken the place of the other
-                except BlockingIOError:
-                    raise HashretError(
-                        f"another hashret encode writes to {self.out}",
-                        hint="wait for it, or name another folder with --out",
-                    ) from None
                 except OSError as error:
                     raise HashretError(f"cannot write {self.out}: {error.strerror}") from error
             barrier()

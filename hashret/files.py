@@ -15,7 +15,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -290,6 +290,31 @@ def locked(folder: StrPath, wait: bool = True) -> Iterator[None]:
         yield
     finally:
         _unlock(lock)
+
+
+@contextmanager
+def written_alone(folder: StrPath, out: StrPath, verb: str, kind: str) -> Iterator[None]:
+    """Hold the lock of a folder, which is made where it is missing, so that one process at a time writes a result.
+
+    Args:
+        folder: that of the result, or of the state that leads to it.
+        out: the result, a ``kind`` of thing, as the user named it with --out.
+        verb: of hashret, that writes it.
+
+    Raises:
+        HashretError: another process holds the lock, or the folder cannot be made.
+    """
+    with ExitStack() as held:
+        try:
+            make_folder(folder)
+            held.enter_context(locked(folder, wait=False))
+        except BlockingIOError:
+            raise HashretError(
+                f"another hashret {verb} writes to {out}", hint=f"wait for it, or name another {kind} with --out"
+            ) from None
+        except OSError as error:
+            raise HashretError(f"cannot write {folder}: {error.strerror or error}") from error
+        yield
 
 
 def _lock(folder: StrPath, wait: bool) -> int | None:

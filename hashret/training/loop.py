@@ -30,12 +30,11 @@ from ..files import (
     check_output,
     check_writable,
     discard,
-    locked,
-    make_folder,
     named,
     read_json,
     remove_leftovers,
     write_json,
+    written_alone,
 )  # fmt: skip
 from ..labels import as_flags
 from ..methods.method import Method
@@ -120,7 +119,7 @@ class TrainingRun:
                 for path in (self.out, self.record, self.state_folder):
                     if not os.path.isdir(path):
                         check_writable(path)
-                held.enter_context(self._locked())
+                held.enter_context(written_alone(self.state_folder, self.out, "train", "checkpoint"))
                 remove_leftovers(self.out.parent, rf"\.?{re.escape(self.out.name)}(\.training)?")
                 remove_leftovers(self.state_folder)
             try:
@@ -133,21 +132,6 @@ class TrainingRun:
                     with suppress(OSError):  # there is a state to resume from
                         self.state_folder.rmdir()
                 raise
-
-    def _locked(self) -> ExitStack:
-        """Return what holds the lock of the folder of the state, which is made where it is missing."""
-        held = ExitStack()
-        try:
-            make_folder(self.state_folder)
-            held.enter_context(locked(self.state_folder, wait=False))
-        except BlockingIOError:
-            raise HashretError(
-                f"another hashret train writes to {self.out}",
-                hint="wait for it, or name another checkpoint with --out",
-            ) from None
-        except OSError as error:
-            raise HashretError(f"cannot write {self.state_folder}: {error.strerror or error}") from error
-        return held
 
     def _claim(self, source: Source, resume: bool, overwrite: bool) -> None:
         unfinished = (self.state_folder / "state.pt").exists()
