@@ -16,6 +16,7 @@ import multiprocessing
 import os
 import resource
 import shutil
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -77,12 +78,25 @@ def main():
         if filling.exitcode:
             raise SystemExit("the convolution features could not be computed")
     workers = ProcessPoolExecutor(
-        options.jobs, mp_context=spawn, max_tasks_per_child=1
+        options.jobs, mp_context=spawn, max_tasks_per_child=1, initializer=end_with_parent
     )  # a process a run, so that its peak memory is its own
     with workers as pool:
         runs = {pool.submit(run, options, spec): spec for spec in todo}
         for number, done in enumerate(as_completed(runs), 1):
             print(f"[{number}/{len(todo)}] {done.result()}", flush=True)
+
+
+def end_with_parent():
+    """End this process as soon as the one that started it ends, which may be killed.
+
+    It would go on otherwise, for hours, beside the run that goes on in its place.
+    """
+
+    def wait():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def fill_cache(options):
@@ -93,6 +107,7 @@ def fill_cache(options):
     from hashret.models.weights import load_backbone
     from hashret.training.feed import FeatureFeed
 
+    end_with_parent()
     device, started = pick_device("auto"), time.perf_counter()
     layers, architecture = load_backbone(options.weights, options.backbone), get_backbone(options.backbone)
     precision = pick_precision(None, "auto", device, architecture)  # that of the runs, which read what is cached here

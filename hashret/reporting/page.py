@@ -14,6 +14,7 @@ from ..files import StrPath, check_output
 from ..progress import clock, takes_quiet
 from ..rendering.pages import write_page
 from ..rendering.pictures import check_suffix
+from ..training.settings import TrainReport
 from . import plots
 from .bits import BitStatistics
 from .figures import Figures, measure
@@ -150,9 +151,12 @@ def _training(record: Record) -> dict[str, Any] | None:
     if "epochs_run" not in record:
         return None
     columns = [name for name in _EPOCH if any(line.get(name) is not None for line in record["epochs_run"])]
+    options = TrainReport.options_in(record)
     return {
         "plots": plots.training_plots(record),
-        "settings": {words(name): _setting(record[name]) for name in SETTINGS if record.get(name) is not None},
+        "settings": {
+            words(name): _setting(record[name]) for name in (*SETTINGS, *options) if record.get(name) is not None
+        },
         "columns": [words(name) for name in columns],
         "rows": [[shown(line.get(name)) for name in columns] for line in record["epochs_run"]],
         "best": record["epochs_run"][record["best_epoch"] - 1],

@@ -16,10 +16,9 @@ from ..training.settings import EPOCH
 
 Record = dict[str, Any]  # JSON that has passed its check
 
-SETTINGS = (  # of a training record, in the order in which the page shows them
-    "finetune", "weights", "width", "gate", "dropout", "epochs", "batch_size", "lr", "backbone_lr", "classifier_rate",
-    "weight_decay", "quantization", "pairs", "balance", "smoothing", "augment", "views", "heldout", "precision",
-    "device", "processes",
+SETTINGS = (  # of a training record, in the order in which the page shows them; options of the method come behind
+    "finetune", "weights", "resize", "width", "gate", "dropout", "epochs", "batch_size", "lr", "backbone_lr",
+    "weight_decay", "augment", "views", "heldout", "precision", "device", "processes", "dither", "dither_spread",
 )  # fmt: skip
 # Settings that benchmarks/run/tables.py writes beside the training record.
 _BESIDE_RECORD = ("method", "bits", "seed", "image_size", "width", "finetune", "epochs", "batch_size")

@@ -142,10 +142,17 @@ class TrainReport(Chosen, WasDict):
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> TrainReport:
         """Return the report of a run from the record that it wrote."""
-        names = {field.name for field in dataclasses.fields(cls)} - {"options"}
-        options = {name: value for name, value in record.items() if name not in names}
         record = {"dither": False, "dither_spread": 0.0} | dict(record)  # which earlier records lack
-        return cls(**{name: record[name] for name in names}, options=options)
+        return cls(**{name: record[name] for name in cls._beside_options()}, options=cls.options_in(record))
+
+    @classmethod
+    def options_in(cls, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Return of a training record, or of a part of one, the value of each option of a method."""
+        return {name: value for name, value in record.items() if name not in cls._beside_options()}
+
+    @classmethod
+    def _beside_options(cls) -> set[str]:
+        return {field.name for field in dataclasses.fields(cls)} - {"options"}
 
     def as_dict(self) -> dict[str, Any]:
         """Return the record as it is written, where options stand beside the settings."""

@@ -23,6 +23,7 @@ from hashret.models.checkpoint import read_meta
 from hashret.reporting.page import report
 from hashret.reporting.run import find_run
 from hashret.shards import ShardFolder, write_shard
+from hashret.training.settings import TrainReport
 
 QUIET = {"device": "cpu"}
 
@@ -30,7 +31,9 @@ QUIET = {"device": "cpu"}
 def training_record(model, **changes):
     """A record as `hashret train` writes it, of two epochs."""
     epochs = [{"epoch": n, "loss": 2.0 / n, "lr": 1e-4, "heldout_map": 0.4 + n / 10, "seconds": 1.5} for n in (1, 2)]
-    record = read_meta(model) | {"data": "folder:/home/someone/<photos>", "train_images": 30, "heldout_images": 6}
+    meta = read_meta(model)
+    record = {name: meta[name] for name in meta.keys() - TrainReport.options_in(meta).keys()}
+    record |= {"data": "folder:/home/someone/<photos>", "train_images": 30, "heldout_images": 6}
     return record | {"epochs_run": epochs, "best_epoch": 2, "seconds": 3.0, "hashret": "0.1.0"} | changes
 
 
@@ -134,6 +137,17 @@ def test_the_page_is_self_contained_escaped_and_whole(run, tmp_path):
     assert "✗" in text
     assert "am-vggh, vgg11, 32 px" in text
     assert len(source) < 1_500_000
+
+
+def test_settings_are_shown_with_the_options_of_the_method(run, tmp_path):
+    for name in ("model.safetensors", "index", "codes-test"):
+        (tmp_path / name).symlink_to(run / name)
+    record = training_record(run / "model.safetensors", dither=True, dither_spread=0.75, views=2, margin=0.3)
+    write_json(tmp_path / "model.json", record)
+    report(tmp_path, tmp_path / "report.html", **QUIET)
+    text, _ = text_of(tmp_path / "report.html")
+    for shown in ("views 2", "dither yes", "dither spread 0.75", "margin 0.3"):
+        assert shown in text
 
 
 def test_several_labels(several, tmp_path):
