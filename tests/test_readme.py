@@ -24,9 +24,9 @@ def test_tables_are_made_of_the_results():
     for path in readme.PAGES:
         text = path.read_text(encoding="utf-8")
         assert readme.page(text) == text, again
-    assert "| am-vggh | 48 |" in README
+    assert "| am-vggh | " in README
     for name in readme.SECTIONS:
-        assert TEXT.count(f"<!-- {name} -->") == TEXT.count(f"<!-- /{name} -->") == (2 if name == "retrieval" else 1)
+        assert TEXT.count(f"<!-- {name} -->") == TEXT.count(f"<!-- /{name} -->") == 1
     text = tables.FIGURES.read_text(encoding="utf-8")
     assert tables.figures_page(text) == text, again
     assert tables.page(tables.load()) == tables.PAGE.read_text(encoding="utf-8"), again

@@ -174,7 +174,8 @@ def metrics_table(runs):
             reranked = run["all_by_directions"]
             cells.append(three(reranked["map"]) if reranked else "")
         encode = run["seconds"]["encode database"] + run["seconds"]["encode test"]
-        cells += [f"{run['seconds']['train']:.0f} s", f"{encode:.0f} s", run["peak_memory_mb"]["process"]]
+        gpu = ", GPU" if on_gpu(run) else ""
+        cells += [f"{run['seconds']['train']:.0f} s{gpu}", f"{encode:.0f} s{gpu}", run["peak_memory_mb"]["process"]]
         lines.append(row(cells))
     return "\n".join(lines)
 
@@ -335,6 +336,11 @@ def mean_and_spread(values):
     return f"{three(mean)} ± {three(spread)} ({len(values)})"
 
 
+def on_gpu(run):
+    """Whether a run computed on a GPU, whose times are no measure for those of a CPU."""
+    return "gpu" in run["peak_memory_mb"]
+
+
 def three(value):
     return f"{value:.3f}"
 
@@ -377,8 +383,11 @@ def plot(key, runs):
         run = [run for run in first_seed(runs) if run["method"] == method][-1]
         points = run["metrics"]["hamming"]["curve"]
         curve.plot(points["recall"], points["precision"], marker=".", color=colours[method], label=method)
-        seconds = [run["seconds"]["train"] for run in first_seed(runs) if run["method"] == method]
-        time.barh(method, sum(seconds) / len(seconds), color=colours[method])
+        for gpu in (False, True):
+            some = [run for run in first_seed(runs) if run["method"] == method and on_gpu(run) == gpu]
+            if some:
+                mean = sum(run["seconds"]["train"] for run in some) / len(some)
+                time.barh(f"{method}, GPU" if gpu else method, mean, color=colours[method])
     by_bits.set(xlabel="bits", ylabel="mAP@all", xticks=BITS, title="mAP (bars: lowest and highest seed)")
     curve.set(
         xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1), title=f"by Hamming radius, {max(BITS)} bits"
