@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,8 @@ from ..precision import RUNTIMES, Precision
 from ..renamed import old_attributes
 from ..vectors import Vectors, are_unit, as_float32, scaled, unusable
 from .backbones import Backbone
-from .heads import Head, PrefixHead
+from .heads import HashHead, Head, HeadOutput, PrefixHead
+from .large_heads import outputs_of_groups
 from .metadata import Described
 from .network import HashNet
 from .openvino_runtime import has_openvino, head_outputs
@@ -31,6 +32,7 @@ _PHOTOS_AT_ONCE = 64  # decoded before they are encoded
 # The head runs on so many rows always, padded, since a product's rounding depends on its shape. Beside OpenVINO it is
 # one thread's work: OpenMP's threads would keep the processors from those of OpenVINO while they wait for one another.
 _ROWS_AT_ONCE = {"torch": 32, "openvino": 8}
+_MOST_ROWS = 128  # for which the weights of a large head are read once
 _LARGEST_WHOLE = 2**23  # parameters of a head that OpenVINO runs, which reads all of them for each row
 
 if TYPE_CHECKING:
@@ -278,13 +280,24 @@ class Encoder(Described):
             return head_outputs(self._head_network(self._head_networks), maps, self.bits, keep_fc_features)
         hash_outputs = torch.empty(len(feature_maps), self.bits)
         fc_features = torch.empty(len(feature_maps), self.fc_width or 0) if keep_fc_features else None
-        with _threads(1 if self.backbone.runtime == "openvino" else torch.get_num_threads()):
-            for start, n, padded in self.padded(feature_maps):
-                output = self.head(padded)
-                hash_outputs[start : start + n] = output.hash_outputs[:n].float().cpu()
-                if fc_features is not None:
-                    fc_features[start : start + n] = output.fc_features[:n].cpu()
+        threads = torch.get_num_threads()
+        with _threads(1 if self.backbone.runtime == "openvino" else threads):
+            for first in range(0, len(feature_maps), _MOST_ROWS):
+                padded = list(self.padded(feature_maps[first : first + _MOST_ROWS]))
+                for (start, n, _), output in zip(padded, self._head_outputs(padded, threads), strict=True):
+                    rows = slice(first + start, first + start + n)
+                    hash_outputs[rows] = output.hash_outputs[:n, : self.bits].float().cpu()
+                    if fc_features is not None and output.fc_features is not None:
+                        fc_features[rows] = output.fc_features[:n].cpu()
         return hash_outputs.numpy(), None if fc_features is None else fc_features.numpy()
+
+    def _head_outputs(self, padded: Sequence[tuple[int, int, Tensor]], threads: int) -> list[HeadOutput]:
+        """Return what the head gives for each group of rows of `padded`, maybe with more bits than the encoder has."""
+        head = self.head.head if isinstance(self.head, PrefixHead) else self.head
+        groups = [rows for _, _, rows in padded]
+        if self.backbone.runtime == "openvino" and isinstance(head, HashHead):
+            return outputs_of_groups(head, groups, threads)
+        return [head(rows) for rows in groups]
 
     def _head_network(self, made: list[OpenVINONetwork]) -> OpenVINONetwork:
         """Return the head as OpenVINO runs it, which encoders for several lengths of code share."""

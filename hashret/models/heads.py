@@ -226,7 +226,10 @@ class HashHead(Head):
         return nn.Linear(width, bits)
 
     def read(self, attended: Tensor) -> HeadOutput:
-        inner = self.fc(attended)
+        return self.hashed(self.fc(attended))
+
+    def hashed(self, inner: Tensor) -> HeadOutput:
+        """Compute the output from what the fully connected layers give, (n, width)."""
         with torch.autocast(inner.device.type, enabled=False):  # few numbers, whose last digits order the re-rank
             inner = inner.float()
             logits = self.hash(inner)

@@ -94,7 +94,7 @@ HEADS = [
 ]  # fmt: skip
 
 
-def make_encoder(architecture, config, fingerprint="of this head"):
+def make_encoder(architecture, config, fingerprint="of this head", precision="float32/openvino-whole"):
     torch.manual_seed(1)
     options = dict(config)
     net = HashNet(48, 3, 32, architecture.name, head=options.pop("kind"), **options)
@@ -103,7 +103,30 @@ def make_encoder(architecture, config, fingerprint="of this head"):
             nn.init.normal_(parameter, std=0.3)
     meta = {"bits": 48, "lengths": config.get("lengths") or [48], "image_size": 32, "arch": architecture.name}
     meta |= {"method": "none", "fingerprint": fingerprint, "classes": ["a", "b", "c"]}
-    return Encoder(net, meta, "cpu", "float32/openvino-whole")
+    return Encoder(net, meta, "cpu", precision)
+
+
+@pytest.mark.parametrize("config", HEADS, ids=lambda config: "-".join(map(str, config.values())))
+def test_heads_beside_openvino_are_the_same_in_any_batch(architecture, config, monkeypatch):
+    """As those that are too large for OpenVINO: 200 nodes are three tiles and a part of one."""
+    config = config | {"width": 200} if "width" in config else config
+    encoder = make_encoder(architecture, config, precision="float32/openvino")
+    maps, keep = encoder.backbone(np.concatenate([pixels(), pixels()[::-1]] * 3)), encoder.fc_width is not None
+    assert len(maps) > 128
+    outputs, features = encoder.outputs(maps, keep)
+    with torch.inference_mode():
+        expected = encoder.head(maps.float())
+    assert np.abs(outputs - expected.hash_outputs.numpy()).max() < 1e-5
+    assert features is None or np.abs(features - expected.fc_features.numpy()).max() < 1e-4
+    threads = torch.get_num_threads()
+    for first, n in ((0, 1), (1, 1), (120, 17), (len(maps) - 3, 3)):
+        rows = slice(first, first + n)
+        alone = encoder.outputs(maps[rows], keep)
+        assert np.array_equal(alone[0], outputs[rows])
+        assert features is None or np.array_equal(alone[1], features[rows])
+    assert torch.get_num_threads() == threads
+    if "lengths" in config:
+        assert np.array_equal(encoder.shortened(16).outputs(maps)[0], outputs[:, :16])
 
 
 @pytest.mark.parametrize("config", HEADS, ids=lambda config: "-".join(map(str, config.values())))
