@@ -1,5 +1,6 @@
 """The public names of hashret: editors and type checkers read this file, and lazy_loader loads from it."""
 
+from .adding import add as add
 from .comparison import Comparison as Comparison, compare as compare
 from .data import Source as Source, open_data as open_data
 from .description import Description as Description, info as info
@@ -13,6 +14,7 @@ from .evaluation import (
     evaluate as evaluate,
 )
 from .explanation import Explanation as Explanation, explain as explain
+from .hits import Hit as Hit, HitList as HitList, QueryAnswer as QueryAnswer
 from .index import (
     Database as Database,
     Hits as Hits,
@@ -42,14 +44,7 @@ from .opening import open_database as open_database
 from .progress import quieted as quieted
 from .reporting.figures import Figures as Figures
 from .reporting.page import report as report
-from .search import (
-    Hit as Hit,
-    HitList as HitList,
-    QueryAnswer as QueryAnswer,
-    Searcher as Searcher,
-    add as add,
-    query as query,
-)
+from .search import Searcher as Searcher, query as query
 from .service import serve as serve
 from .training.settings import TrainReport as TrainReport
 from .training.start import train as train

@@ -15,8 +15,8 @@ from .models.checkpoint import load_encoder
 from .names import shown_path
 from .opening import find_model
 from .places import find_index
+from .queries import read_query
 from .results import Result
-from .search import read_query
 from .similar import similarity
 
 

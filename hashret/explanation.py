@@ -15,6 +15,7 @@ from .data.batches import split_rows
 from .data.in_memory import Held, Photo
 from .errors import HashretError
 from .files import StrPath, check_output
+from .hits import Hit
 from .models.attribution import Attribution, attribute
 from .models.checkpoint import load_encoder
 from .models.encoder import Encoder
@@ -22,6 +23,7 @@ from .names import shown_path
 from .opening import find_model
 from .places import find_index
 from .progress import Progress, takes_quiet
+from .queries import expand, nothing_read, read_query, warn_unreadable
 from .rendering import heatmaps
 from .rendering.pictures import (
     PLAIN,
@@ -36,7 +38,7 @@ from .rendering.pictures import (
     thumbnail,
 )
 from .results import Result
-from .search import Hit, Searcher, expand, nothing_read, read_query, warn_unreadable
+from .search import Searcher
 
 if TYPE_CHECKING:
     from PIL.Image import Image

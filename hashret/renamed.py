@@ -54,6 +54,7 @@ NAMES = {
         "open_small save_png sheet thumbnail write",
         "hashret.rendering.text": "caches_table distances duplicates_table size table",
     },
+    "hashret.search": {"hashret.adding": "add"},
     "hashret.training": {"hashret.training.settings": "Settings", "hashret.training.start": "train"},
 }
 # Attributes and methods that have another name now, by the class that has them: see `old_attributes`.

@@ -1,59 +1,47 @@
-"""From a photograph to its answers: the only module that knows both the encoder and the index."""
+"""From a photograph to its answers: an index and the encoder that it was built with."""
 
 from __future__ import annotations
 
 import functools
-import hashlib
 import math
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
-from numpy.typing import NDArray
 
-from . import __version__
 from .bits import HashOutputs, binarize, pack
-from .data import ImageSource, Source, VectorSource, as_source, open_data, warn_passed_over
+from .data import VectorSource, open_data
 from .data import vectors as vector_source
 from .data.batches import split_rows
-from .data.images import UnreadableImage, read_image
-from .data.in_memory import Held, Photo, photographs, refuse_in_memory
-from .data.references import is_there, kind_of
-from .data.walk import LINKED_TO_NOTHING, SPECIAL, summary, walk
-from .engines import refuse_engine, shown
+from .data.in_memory import Held, Photo, photographs
+from .engines import shown
 from .errors import HashretError, refuse_given, warn
-from .files import StrPath, partial_folder, remove_leftovers
-from .index import Database, Index, Item, open_index
+from .files import StrPath
+from .hits import Hit, HitList, QueryAnswer, hits_of, union, without
+from .index import Database, Index
 from .index.database import Hits
 from .index.given import ENCODER, CodeFile, is_code_file, packed
 from .index.opening import on_device
-from .index.paths import file_key
 from .index.rerank import AUTO, OF_FEATURES
 from .models.metadata import Described, read_meta
 from .models.ready import ready_encoder
-from .names import to_json
 from .opening import find_model, open_database
 from .places import find_index
-from .progress import takes_quiet
-from .renamed import old_keywords
-from .results import Result
-from .similar import bits_within, least_percent, similarity
+from .queries import Asked, Photos, QueryOutputs, as_named, expand, nothing_read, read_query, warn_unreadable
+from .renamed import forwarding, old_keywords
+from .similar import bits_within, least_percent
 from .vectors import Vectors
 
 if TYPE_CHECKING:
-    from .encoding import EncodeReport
     from .models.encoder import Encoder
     from .models.ready import ReadyEncoder
 
 P = ParamSpec("P")
 T = TypeVar("T")
 TOGETHER = ("mean", "union")
-Photos = Photo | Sequence[Photo] | VectorSource  # queries: photographs, or vectors or `Asked`, whose items are names
 _PHOTOS_AT_ONCE = 64  # decoded before they are encoded
 _ITEMS_AT_ONCE = 1000  # photographs within a radius that are looked up together
 
@@ -69,94 +57,6 @@ def _old_rerank(function: Callable[P, T]) -> Callable[P, T]:
         return function(*args, **(options if rerank in (None, True) else options | {"rerank_by": None}))
 
     return called  # type: ignore[return-value]
-
-
-@dataclass(frozen=True)
-class Hit(Result):
-    """One answer.
-
-    Attributes:
-        rank: from 1.
-        id: of the photograph.
-        path: of its file.
-        label: class names with spaces between, "" where unknown.
-        hamming: distance in bits.
-        euclidean: distance; None without re-rank.
-        labels: the same class names one by one.
-        columns: the number or text of the photograph in each column that others have added to the shards, by name.
-        similarity: percent, see `hashret.similar.similarity`.
-    """
-
-    rank: int
-    id: int
-    path: str
-    label: str
-    hamming: int
-    euclidean: float | None
-    labels: tuple[str, ...] = ()
-    columns: dict[str, Any] = field(default_factory=dict, hash=False)
-    similarity: int | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON has them, ``columns`` only where there are any."""
-        return {name: value for name, value in super().as_dict().items() if name != "columns" or value}
-
-
-class HitList(list[Hit]):
-    """The `Hit` of one query, best first.
-
-    Attributes:
-        candidates: how many of the nearest were re-ranked, 0 without re-rank.
-        ties_cut: whether photographs that are as near as the k-th nearest were not among them.
-        least: percent of similarity that was asked for, or None.
-        nearest: the nearest photograph, where none is as similar as ``least``, else None.
-    """
-
-    def __init__(
-        self,
-        hits: Iterable[Hit] = (),
-        candidates: int = 0,
-        ties_cut: bool = False,
-        least: float | None = None,
-        nearest: Hit | None = None,
-    ) -> None:
-        super().__init__(hits)
-        self.candidates, self.ties_cut, self.least, self.nearest = candidates, ties_cut, least, nearest
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the hits, the number of candidates and whether ties were cut off, for JSON, and ``nearest``."""
-        nearest = {"nearest": self.nearest.as_dict()} if self.nearest else {}
-        hits = [hit.as_dict() for hit in self]
-        return {"hits": hits, "candidates": self.candidates, "ties_cut": self.ties_cut} | nearest
-
-    def at_least(self, least: str | float | None) -> HitList:
-        """Return the hits that are so similar; ``least`` as of `hashret.similar.least_percent`, None takes all."""
-        if least is None:
-            return self
-        percent = least_percent(least)
-        near = [hit for hit in self if hit.similarity is not None and hit.similarity >= percent]
-        nearest = max(self, key=lambda hit: hit.similarity or 0, default=None)
-        return HitList(_ranked(near), self.candidates, self.ties_cut, percent, None if near else nearest)
-
-
-class QueryOutputs(NamedTuple):
-    """What the encoder gives for the photographs of a query that could be read.
-
-    ``numbers`` say which of the photographs these are, ``hash_outputs`` float32 (n, bits), and ``fc_features``
-    float32 (n, width) what the hash layer reads, where the re-rank compares that, else None.
-    """
-
-    numbers: list[int]
-    hash_outputs: HashOutputs
-    fc_features: Vectors | None
-
-
-class Asked(list[str]):
-    """Queries that are no photographs, by name, with the ``outputs`` to search by."""
-
-    def __init__(self, names: Iterable[str], outputs: QueryOutputs) -> None:
-        super().__init__(names)
-        self.outputs = outputs
 
 
 class Searcher:
@@ -278,7 +178,7 @@ class Searcher:
                 None then. Without it, one of them is an error.
         """
         extra = int(exclude_self)  # the file itself is one of the first, but may tie with others
-        named = _named(photos)
+        named = as_named(photos)
         answers: list[HitList | None] = [None] * len(named)
         outputs = self._outputs(named, rerank_by, unreadable)
         if outputs is None:
@@ -286,7 +186,7 @@ class Searcher:
         more = None if candidates is None else candidates + extra
         hit_lists = self._hits(outputs, k + extra, more, rerank_by, among, least)
         for number, hits in zip(outputs.numbers, hit_lists, strict=True):
-            kept = _without(str(named[number]), hits, k) if exclude_self else hits
+            kept = without(str(named[number]), hits, k) if exclude_self else hits
             answers[number] = kept.at_least(least)
         return answers
 
@@ -327,16 +227,8 @@ class Searcher:
                 None if features is None else features.mean(axis=0, keepdims=True),
             )
             return self._hits(mean, k, candidates, rerank_by, among, least)[0].at_least(least)
-        answers = [hits.at_least(least) for hits in self._hits(outputs, k, candidates, rerank_by, among, least)]
-        best: dict[int, Hit] = {}
-        for hits in answers:
-            for hit in hits:
-                best[hit.id] = min(best.get(hit.id, hit), hit, key=_distance)
-        most, cut = max(hits.candidates for hits in answers), any(hits.ties_cut for hits in answers)
-        near = _ranked(sorted(best.values(), key=_distance)[:k])
-        away = [hits.nearest for hits in answers if hits.nearest]
-        nearest = None if near else min(away, key=_distance_of_codes, default=None)
-        return HitList(near, most, cut, answers[0].least, nearest)
+        answers = self._hits(outputs, k, candidates, rerank_by, among, least)
+        return union([hits.at_least(least) for hits in answers], k)
 
     def search_vectors(
         self,
@@ -461,7 +353,7 @@ class Searcher:
             for start in range(0, len(positions), _ITEMS_AT_ONCE):
                 block = slice(start, start + _ITEMS_AT_ONCE)
                 items = self.index.items(positions[block].tolist())
-                yield from _hits(items, self.index.bits, D[block].tolist(), [math.nan] * len(items), start + 1)
+                yield from hits_of(items, self.index.bits, D[block].tolist(), [math.nan] * len(items), start + 1)
 
     def _all_within(
         self, files: Sequence[str | Held] | VectorSource, radius: int, among: Any, unreadable: dict[str, str]
@@ -485,7 +377,7 @@ class Searcher:
         self, queries: Photos, rerank_by: str | None = AUTO, unreadable: dict[str, str] | None = None
     ) -> QueryOutputs | None:
         """Return what the encoder gives for photographs or vectors; None where none of them could be read."""
-        photos = _named(queries)
+        photos = as_named(queries)
         if not len(photos):
             raise HashretError("no photographs to look for")
         if isinstance(photos, Asked):
@@ -556,7 +448,7 @@ class Searcher:
     def _hit_lists(self, answers: Hits) -> list[HitList]:
         items, k = self.index.items(answers.positions.ravel().tolist()), answers.positions.shape[1]
         lists = [
-            _hits(items[query * k : (query + 1) * k], self.index.bits, hamming, euclidean)
+            hits_of(items[query * k : (query + 1) * k], self.index.bits, hamming, euclidean)
             for query, (hamming, euclidean) in enumerate(
                 zip(answers.hamming.tolist(), answers.euclidean.tolist(), strict=True)
             )
@@ -564,80 +456,10 @@ class Searcher:
         return list(map(HitList, lists, answers.candidates.tolist(), answers.cut.tolist()))
 
 
-def _hits(
-    items: Sequence[Item], bits: int, hamming: Sequence[int], euclidean: Sequence[float], first: int = 1
-) -> list[Hit]:
-    distances = [None if math.isnan(distance) else distance for distance in euclidean]
-    return [
-        Hit(
-            rank, item.id, item.path, item.label, differing, distance, item.labels, dict(item.columns),
-            similarity(differing, bits),
-        )
-        for rank, (item, differing, distance) in enumerate(zip(items, hamming, distances, strict=True), first)
-    ]  # fmt: skip
-
-
-def _distance(hit: Hit) -> tuple[float, int, int]:
-    return (hit.hamming if hit.euclidean is None else hit.euclidean, hit.hamming, hit.id)
-
-
-def _distance_of_codes(hit: Hit) -> tuple[int, int]:
-    return hit.hamming, hit.id
-
-
-def _ranked(hits: Iterable[Hit]) -> list[Hit]:
-    return [replace(hit, rank=rank) for rank, hit in enumerate(hits, 1)]
-
-
-def _named(photos: Photos) -> Sequence[str | Held] | VectorSource:
-    """Return queries as a sequence, whose items are paths, or have the names of the queries by ``str``."""
-    return photos if isinstance(photos, VectorSource | Asked) else photographs(photos)
-
-
-def _without(path: StrPath, hits: HitList, k: int) -> HitList:
-    """Return hits without those of a file."""
-    file = os.path.realpath(path)
-    others = _ranked([hit for hit in hits if os.path.realpath(hit.path) != file][:k])
-    return HitList(others, hits.candidates, hits.ties_cut)
-
-
 def _load_encoder(model: StrPath, device: str, precision: str, bits: int) -> Encoder:
     from .models.checkpoint import load_encoder
 
     return load_encoder(model, device, precision).shortened(bits)
-
-
-def read_query(photo: Photo, encoder: Described, unreadable: dict[str, str] | None = None) -> NDArray[np.uint8] | None:
-    """Return one photograph as uint8 (3, size, size), as its encoder wants it.
-
-    One that cannot be read is an error, or, where a dict ``unreadable`` is given, added to it with the reason, and
-    None.
-    """
-    try:
-        return read_image(photo, encoder.image_size, resize=encoder.resize)
-    except UnreadableImage as error:
-        if unreadable is None:
-            raise HashretError(f"cannot read {photo}: {error}") from None
-        unreadable[str(photo)] = str(error)
-        return None
-
-
-def nothing_read(unreadable: dict[str, str]) -> HashretError:
-    """Return the error to raise where no photograph could be read."""
-    photo, reason = next(iter(unreadable.items()))
-    others = f", nor {len(unreadable) - 1:,} others" if len(unreadable) > 1 else ""
-    return HashretError(f"cannot read {photo}: {reason}{others}")
-
-
-class QueryAnswer(NamedTuple):
-    """The ``hits`` of a photograph, which was asked for by its ``path``."""
-
-    path: str
-    hits: HitList
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the answer as plain types, for JSON."""
-        return {"query": self.path} | self.hits.as_dict()
 
 
 def query(
@@ -789,179 +611,4 @@ def _warn_of_cut_ties(answers: Sequence[HitList]) -> None:
         )
 
 
-def warn_unreadable(unreadable: dict[str, str]) -> None:
-    """Warn of each photograph of a dict from paths to reasons."""
-    for photo, reason in unreadable.items():
-        warn(f"cannot read {photo}: {reason}")
-
-
-@takes_quiet
-def add(
-    index: StrPath,
-    photos: StrPath | Iterable[StrPath] | Source | npt.NDArray[np.number],
-    model: StrPath | None = None,
-    *,
-    split: str | None = None,
-    again: bool = False,
-    device: str = "auto",
-    workers: int | None = None,
-    exclude: Sequence[str] = (),
-    include: Sequence[str] = (),
-) -> EncodeReport:
-    """Encode photographs, add those to an index that are new, and report what was added.
-
-    A file is added once, even if it is named by two paths, or added by two processes at a time. A call that was killed
-    is taken up by the next one for the same photographs.
-
-    Args:
-        index, model, device: see `Searcher`.
-        photos: image files, or data sources as of `hashret.data.open_data`, which ``split``, ``exclude`` and
-            ``include`` are for; or an open source, or an array of vectors; or ``codes:FILE`` of `hashret.index.given`.
-        again: add also photographs whose file is in the index already, which are left out otherwise.
-        workers: decoding processes, see `hashret.encoding.encode`.
-
-    Raises:
-        HashretError: nothing there, none of the photographs can be read, or the index is of another encoder.
-    """
-    from .encoding import SKIPPED, EncodeReport, encode
-    from .index import append
-
-    refuse_engine(index)
-    index = find_index(index)
-    opened = open_index(index, "cpu")
-    names = [photos] if isinstance(photos, str) else photos if isinstance(photos, list | tuple) else []
-    if names and all(map(is_code_file, names)):
-        return EncodeReport(append(index, [str(name) for name in names], new_only=not again), 0, 0.0)
-    model = find_model(model, opened)
-    if read_meta(model)["fingerprint"] != opened.meta["encoder"]:
-        raise HashretError(
-            f"the index {index} was built by another encoder than {model}", hint="name its own with --model"
-        )
-    sources = list(_sources(photos, split, exclude, include))
-    passed_over = tuple(item for source in sources for item in source.files_passed_over())
-    new = _new_photographs(opened, sources, again)
-    if not new:
-        remove_leftovers(index, r"added-\w+")  # of a run that was killed when all was in the index
-        return EncodeReport(0, 0, 0.0, (), passed_over)
-    # A killed run is taken up, by the name of its folder, where all of this is the same.
-    same = [__version__, read_meta(model)["fingerprint"], opened.meta["precision"], opened.has_fc_features]
-    same += [[source.fingerprint, source.classes, source.protocol] for source in new]
-    name = hashlib.sha256(to_json(same).encode()).hexdigest()[:16]
-    reports, shards = [], []
-    with partial_folder(Path(index) / f"added-{name}", resume=True) as folder:
-        for number, source in enumerate(new):
-            shards.append(folder / str(number))
-            (shards[-1] / SKIPPED).unlink(missing_ok=True)  # of a run that was killed after this source
-            report = encode(
-                source, model, shards[-1], device=device, precision=opened.meta["precision"],
-                features=opened.has_fc_features and not isinstance(source, VectorSource), workers=workers,
-                vectors=_stored(opened) if isinstance(source, VectorSource) else None,
-            )  # fmt: skip
-            assert report is not None  # as this is the main process
-            reports.append(report)
-        unreadable = tuple(line for report in reports for line in report.unreadable)
-        reasons = {line["path"]: line["reason"] for line in unreadable}
-        if len(reasons) == sum(map(len, sources)):
-            raise nothing_read(reasons)
-        added = append(index, shards, new_only=not again)
-    warn_unreadable(reasons)
-    rate = float(np.mean([report.rate for report in reports]))
-    return EncodeReport(added, len(unreadable), rate, unreadable, passed_over)
-
-
-def _stored(index: Index) -> str | None:
-    """Return how an index keeps vectors, as `hashret.encode` takes it; None where that is as they come."""
-    if not index.has_fc_features:
-        return "none"
-    dtype = str(index.segments[0].columns["fc_features"].dtype)
-    return dtype if dtype in ("float32", "float16") else None
-
-
-def _new_photographs(index: Index, sources: Iterable[Source], again: bool) -> list[Source]:
-    """Return the photographs whose file is not in the index yet, each once, as sources that are not empty."""
-    folders: dict[str, Any] = {}
-    seen, new = set(), []
-    for source in sources:
-        paths = [source.reference(row) for row in range(len(source))]
-        known = set() if again else index.known_files(paths)
-        rows = []
-        for row, path in enumerate(paths):
-            key = file_key(path, folders)
-            if path not in known and key not in seen:
-                rows.append(row)
-            seen.add(key)
-        if rows:
-            new.append(source.subset(rows))
-    return new
-
-
-def _sources(
-    photos: StrPath | Iterable[StrPath] | Source | npt.NDArray[np.number],
-    split: str | None,
-    exclude: Sequence[str],
-    include: Sequence[str],
-) -> Iterator[Source]:
-    """Yield data sources of what a user names: files together as one, each folder or data set on its own."""
-    if isinstance(photos, np.ndarray | ImageSource):
-        yield as_source(photos)
-        return
-    refuse_in_memory(photos)
-    named = [photos] if isinstance(photos, (str, os.PathLike)) else list(cast(Iterable[StrPath], photos))
-    files = [photo for photo in named if is_there(photo)]
-    if files:
-        yield ImageSource(Path("."), tuple(str(file) for file in files), spec=str(files[0]))
-    for photo in named:
-        if photo not in files:
-            yield open_data(photo, split, exclude=exclude, include=include)
-
-
-def expand(
-    photos: Photo | Iterable[Photo],
-    exclude: Sequence[str] = (),
-    include: Sequence[str] = (),
-    unreadable: dict[str, str] | None = None,
-) -> list[str | Held]:
-    """Return the photographs of a list in which a folder stands for the images below it.
-
-    Args:
-        photos: paths of files and folders, and photographs in memory, see `hashret.data.in_memory.photographs`.
-        exclude, include: patterns of what is left out of folders and what is not, see `hashret.data.walk.walk`.
-        unreadable: a dict, to which what is missing is added, with the reason.
-
-    Raises:
-        HashretError: one of them is missing or no file, or a folder holds no image; with ``unreadable``, all of them.
-    """
-    files: list[str | Held] = []
-    missing: dict[str, str] = {}
-    for photo in photographs(photos):
-        if isinstance(photo, Held):
-            files.append(photo)
-            continue
-        inside, reason = _inside(photo, exclude, include)
-        files += inside
-        if reason:
-            missing[str(photo)] = reason
-    if missing and (unreadable is None or not files):
-        named, reason = next(iter(missing.items()))
-        raise HashretError(f"{reason}: {named}")
-    if unreadable is not None:
-        unreadable.update(missing)
-    return files
-
-
-def _inside(photo: StrPath, exclude: Sequence[str], include: Sequence[str]) -> tuple[list[str], str | None]:
-    """Return the image files that a path stands for, and why there are none."""
-    path = Path(photo)
-    if kind_of(photo):
-        return [str(photo)], None
-    if path.is_dir():
-        inside, passed_over = walk(path, exclude, include)
-        if inside:
-            warn_passed_over(path, passed_over)
-            return [str(path / name) for name in inside], None
-        return [], "no images in this folder" + (f" ({summary(passed_over)})" if passed_over else "")
-    if path.is_file():
-        return [str(path)], None
-    if path.exists():
-        return [], f"a {SPECIAL}, no file"
-    return [], LINKED_TO_NOTHING if path.is_symlink() else "no such file"
+__getattr__ = forwarding(__name__)

@@ -7,8 +7,8 @@ import pytest
 from conftest import make_photos
 
 from hashret import encoding
+from hashret.adding import add
 from hashret.index import open_index, remove
-from hashret.search import add
 
 
 @pytest.fixture

@@ -10,10 +10,11 @@ from hashret.bits import binarize
 from hashret.encoding import encode
 from hashret.errors import HashretError
 from hashret.explanation import contribution_caption, explain_results, table
+from hashret.hits import Hit
 from hashret.index import build_index
 from hashret.models.checkpoint import load_encoder
 from hashret.rendering import pictures
-from hashret.search import Hit, Searcher
+from hashret.search import Searcher
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,8 @@ from hashret.encoding import encode
 from hashret.errors import HashretError
 from hashret.index import build_index, open_index
 from hashret.index.resident import Resident
-from hashret.search import Searcher, expand, query
+from hashret.queries import expand
+from hashret.search import Searcher, query
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,14 @@ import pytest
 from click.testing import CliRunner
 from conftest import make_photos
 
+from hashret.adding import add
 from hashret.cli import main
 from hashret.data.images import UnreadableImage, image_size, open_rgb, read_image
 from hashret.errors import HashretError
 from hashret.evaluation import evaluate
 from hashret.explanation import explain
-from hashret.search import Searcher, add, expand, query
+from hashret.queries import expand
+from hashret.search import Searcher, query
 
 
 @pytest.fixture(scope="module")

@@ -94,7 +94,7 @@ def add(index: str | None, photos: tuple[str, ...], as_json: bool, **options: An
     Example: hashret add photos
              hashret add --index ~/photos-index holidays/*.jpg
     """
-    from ..search import add
+    from ..adding import add
 
     index = str(find_index(index))
     report = add(index, photos, **options)

@@ -88,9 +88,10 @@ def query(
              hashret query --vector queries.npy --json
              hashret query --words "bear, snow"
     """
+    from ..queries import expand
     from ..rendering import pages, pictures
     from ..rendering.text import table
-    from ..search import Searcher, expand, query
+    from ..search import Searcher, query
 
     pictures.check_suffix(grid, ".png")
     pictures.check_suffix(html, ".html")

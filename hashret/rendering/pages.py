@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from ..explanation import Explanation
+    from ..hits import Hit
     from ..models.attribution import Attribution
     from ..near_duplicates.groups import Photograph
-    from ..search import Hit
 
 _LARGE = 160
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageDraw import ImageDraw
 
-    from ..search import Hit
+    from ..hits import Hit
 
 TILE, _GAP, _TEXT, _HEAD = 128, 10, 34, 24
 QUERY, PLAIN, _GOOD, _BAD = "black", "#c8ccd2", "#2a9d5c", "#d1495b"

@@ -10,8 +10,8 @@ from ..similar import nothing_so_similar
 
 if TYPE_CHECKING:
     from ..data.feature_cache import CacheInfo
+    from ..hits import Hit
     from ..near_duplicates.groups import Photograph
-    from ..search import Hit
 
 
 def table(hits: Sequence[Hit]) -> str:

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 from conftest import make_photos
 
+from hashret.adding import add
 from hashret.cli import main
 from hashret.data import open_data
 from hashret.data.walk import (
@@ -26,7 +27,6 @@ from hashret.data.walk import (
 from hashret.encoding import encode
 from hashret.errors import HashretError
 from hashret.names import json_lines
-from hashret.search import add
 from hashret.training.start import train
 
 

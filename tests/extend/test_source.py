@@ -12,11 +12,12 @@ from conftest import make_photos
 from PIL import Image
 
 import hashret
+from hashret.adding import add
 from hashret.data import ImageSource, ReferenceKind, SourceRequest, register, register_references
 from hashret.data.references import KINDS
 from hashret.data.source import SOURCES
 from hashret.errors import HashretError
-from hashret.search import add, query
+from hashret.search import query
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@ import pytest
 from conftest import make_model
 
 from hashret.explanation import explain_results
+from hashret.hits import Hit
 from hashret.models.checkpoint import load_encoder
 from hashret.rendering.pages import results_page
-from hashret.search import Hit, query
+from hashret.search import query
 
 
 def test_page_is_self_contained_and_escaped(photos, index_folder, model, tmp_path):
