@@ -394,7 +394,7 @@ def plot(key, runs):
     )
     time.set(xlabel="seconds", title="training, without convolution features")
     time.invert_yaxis()
-    curve.legend(fontsize=8)
+    figure.legend(*curve.get_legend_handles_labels(), loc="outside lower center", ncols=12, fontsize=9)
     for axes in (by_bits, curve, time):
         axes.grid(alpha=0.3)
     figure.suptitle(
