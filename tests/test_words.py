@@ -40,6 +40,7 @@ RETIRED = {
 # Keywords of the public verbs are the options of the command line, which users have in their scripts, and names in JSON
 # are in their programs.
 FOR_USERS = {
+    "adding.add(split)",
     "cli.reports.info(split)",
     "cli.searching.query(values)",
     "data.__init__.open_data(split)",
@@ -57,7 +58,6 @@ FOR_USERS = {
     "near_duplicates.groups.duplicates(split)",
     "opening.open_database(values)",
     "search.Searcher.__init__(values)",
-    "search.add(split)",
     "search.query(values)",
     "service.app.create_app(values)",
     "service.live.LiveIndex.__init__(values)",
