@@ -12,7 +12,7 @@ from ..errors import HashretError
 from ..files import StrPath, read_json
 from ..records import Misfit, checked, either, fields, list_of, number, one_of, or_none, plain, table_of, text, whole
 from ..shards import MANIFEST
-from ..training.settings import EPOCH
+from ..training.settings import ALWAYS_RECORDED, EPOCH
 
 Record = dict[str, Any]  # JSON that has passed its check
 
@@ -28,7 +28,7 @@ _PROTOCOL = or_none(either(text(), fields({"name": text()})))
 _RECORD = fields(
     {"method": text(), "bits": whole(1, 2**16), "image_size": _COUNT},
     {"data": text(), "arch": text(), "protocol": _PROTOCOL, "seconds": number()}
-    | dict.fromkeys(("seed", "fingerprint", "hashret", "torch", *SETTINGS), plain),
+    | dict.fromkeys(("seed", "fingerprint", "hashret", "torch", *SETTINGS, *ALWAYS_RECORDED), plain),
 )
 _TRAINED = fields(
     {"best_epoch": whole(1), "train_images": _COUNT, "heldout_images": _COUNT, "epochs_run": list_of(EPOCH, 1)}

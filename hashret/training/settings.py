@@ -11,7 +11,7 @@ from ..records import fields, number, or_none, whole
 from ..results import WasDict
 
 # Options of methods that every record has, also that of a method without them.
-_ALWAYS_RECORDED = {"quantization": 0.0, "pairs": 0.0, "balance": 0.0, "smoothing": 0.0, "classifier_rate": 1.0}
+ALWAYS_RECORDED = {"quantization": 0.0, "pairs": 0.0, "balance": 0.0, "smoothing": 0.0, "classifier_rate": 1.0}
 
 
 # What a training notes of each epoch.
@@ -79,11 +79,11 @@ class Settings(Chosen):
     def as_record(self) -> dict[str, Any]:
         """Return the settings as the training record has them, where options stand beside the others."""
         settings = {name: value for name, value in vars(self).items() if name != "options"}
-        return settings | _ALWAYS_RECORDED | self.options
+        return settings | ALWAYS_RECORDED | self.options
 
     def changed_since(self, record: Mapping[str, Any]) -> list[str]:
         """Return the settings that differ from those of an earlier record, each with both values."""
-        now, unused = self.as_record(), _ALWAYS_RECORDED.keys() - self.options.keys()
+        now, unused = self.as_record(), ALWAYS_RECORDED.keys() - self.options.keys()
         of_earlier_records = {"resize": "squeeze", "metric": None, "views": 0, "backbone_lr": None, "dither": False}
         record = of_earlier_records | {"lengths": (record.get("bits"),)} | dict(record)
         if record.get("weights") == "imagenet":  # the old name

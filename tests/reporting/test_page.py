@@ -379,3 +379,10 @@ def test_the_record_of_another_training_is_left_out(run, tmp_path):
     write_json(tmp_path / "model.json", record | {"fingerprint": "of another"})
     with pytest.warns(UserWarning, match="record of another training"):
         assert "epochs_run" not in find_run(tmp_path).record
+
+
+@pytest.mark.parametrize("name", ["quantization", "classifier_rate", "width", "dither"])
+def test_a_setting_that_is_no_plain_value_is_refused(run, tmp_path, name):
+    write_json(tmp_path / "model.json", training_record(run / "model.safetensors", **{name: {"of": [1]}}))
+    with pytest.raises(HashretError, match=name):
+        find_run(tmp_path / "model.json")
