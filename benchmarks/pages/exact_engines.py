@@ -110,7 +110,10 @@ def figure(value):
 
 
 def plot(runs, path: Path) -> bool:
-    """Draw the milliseconds of a query by number of uniform 48-bit codes, with the slope of each engine; -> whether."""
+    """Draw the milliseconds of a query by number of uniform 48-bit codes, with the slope of each engine; -> whether.
+
+    Slopes are those over the numbers of codes that all engines were run with.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -120,17 +123,23 @@ def plot(runs, path: Path) -> bool:
     if len(drawn) < 2:
         return False
     picture, axes = plt.subplots(figsize=(7, 4.6), layout="constrained")
-    for name, colour in GROWTH.items():
-        points = [
+    points = {
+        name: [
             (run["items"], cell["engines"][name]["ms"]["p50"])
             for run in drawn
             for cell in run["cells"]
             if (cell["k"], cell["batch"]) == (100, 1) and name in cell["engines"]
         ]
-        if len(points) > 1:
-            items, ms = map(np.array, zip(*points, strict=True))
-            slope = np.polyfit(np.log(items), np.log(ms), 1)[0]
-            axes.plot(items, ms, marker="o", color=colour, label=f"{NAMES[name]}, slope {slope:.2f}")
+        for name in GROWTH
+    }
+    least = max(min(items for items, _ in found) for found in points.values() if found)  # that all were run with
+    for name, colour in GROWTH.items():
+        if len(points[name]) > 1:
+            items, ms = map(np.array, zip(*points[name], strict=True))
+            slope = np.polyfit(np.log(items[items >= least]), np.log(ms[items >= least]), 1)[0]
+            # What was chosen lies upon one of the others.
+            style = {"linestyle": ":", "markersize": 10, "markerfacecolor": "none"} if name == "hashret" else {}
+            axes.plot(items, ms, marker="o", color=colour, label=f"{NAMES[name]}, slope {slope:.2f}", **style)
     axes.set(xscale="log", yscale="log", xlabel="uniform codes of 48 bits", ylabel="ms a query, k = 100, one thread")
     axes.grid(alpha=0.3)
     axes.legend()

@@ -33,6 +33,7 @@ PAPER = {
     },
 }  # fmt: skip
 ATTENTION = (("am-vggh", "vggh"), ("am-vggh+", "vggh+"))  # methods with it, and without
+SHOWN = 0.15  # mAP below the highest that a picture has room for
 DITHERED = {"dither": None, "nested-dither": "nested"}  # ablations, and those with which they share the training
 DATASET = {"cifar10-1": "CIFAR-10", "cifar10-2": "CIFAR-10", "nuswide-21": "NUS-WIDE", "corel5k-21": None}
 
@@ -86,7 +87,7 @@ def section(key, group):
     if plain:
         parts += [
             "mAP@all, expected over ties; mean ± standard deviation over the seeds where there are several"
-            + (", and behind the stroke the paper's figure, where it has one." if compared else "."),
+            + (", and after the slash the paper's figure, where it has one." if compared else "."),
             main_table(protocol if compared else None, plain),
         ]
         parts += [f"Order of ties and other metrics, seed {min(run['seed'] for run in plain)}:", metrics_table(plain)]
@@ -217,6 +218,7 @@ def paired(runs, pair, bits):
 
 
 def ablation_table(runs):
+    runs = [run for run in runs if run["method"] == "am-vggh"]
     names = sorted({run["ablation"] for run in runs if run["ablation"] not in (None, "nested", *DITHERED)})
     lines = table_head(["AM-VGGH", *(f"{bits} bits" for bits in BITS)])
     for name in (None, *names):
@@ -351,11 +353,14 @@ def provenance(runs):
     def all_of(get):
         return ", ".join(sorted({str(get(run)) for run in runs}))
 
+    seeds = sorted({run["seed"] for run in runs})
+
     views = sorted({run["training"].get("views", 0) for run in runs} - {0})
     views = f"{', '.join(map(str, views))} cached views of each photograph. " if views else ""
     return (
         f"Fully connected layers of {all_of(lambda r: r['width'])} nodes, {all_of(lambda r: r['epochs'])} epochs, "
-        f"batches of {all_of(lambda r: r['batch_size'])}. {views}Seeds {all_of(lambda r: r['seed'])}. torch "
+        f"batches of {all_of(lambda r: r['batch_size'])}. {views}"
+        f"Seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}. torch "
         f"{all_of(lambda r: r['versions']['torch'])}. {made_on(runs)}"
     )  # fmt: skip
 
@@ -389,6 +394,12 @@ def plot(key, runs):
                 mean = sum(run["seconds"]["train"] for run in some) / len(some)
                 time.barh(f"{method}, GPU" if gpu else method, mean, color=colours[method])
     by_bits.set(xlabel="bits", ylabel="mAP@all", xticks=BITS, title="mAP (bars: lowest and highest seed)")
+    highest = max(run["metrics"]["hamming"]["map"] for run in runs)
+    lowest, _ = by_bits.get_ylim()
+    if lowest < highest - SHOWN:  # curves of methods near the best would lie upon one another
+        by_bits.set(
+            ylim=(highest - SHOWN, highest + SHOWN / 10), title="mAP near the highest (bars: range of the seeds)"
+        )
     curve.set(
         xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1), title=f"by Hamming radius, {max(BITS)} bits"
     )

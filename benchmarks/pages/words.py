@@ -67,12 +67,13 @@ relevant; of two words, those that have both. What a head knows of a class (a co
 classifier) is taken for the logits of a photograph of it. Beside it, below, stand the same weights less their mean over
 the classes, and the mean hash outputs of the photographs that have the label, less those of all.
 
-**What they show.** A codeword is a better query than the mean of the photographs that were drawn to it, and the
-re-rank is worth more to words than to photographs: a word's logits say which bits matter. Weights are taken less their
-mean where classes exclude each other, since it then counts for nothing; where photographs have several labels, they are
-taken as they are, which for two words finds more. Encoders that learned no classes could be asked through the
-photographs that have a label, too, at a lower mAP; but those have the label already, and `--label` finds them. A
-photograph as a query is scored by other photographs that share any of its labels, and so has other relevant ones.
+**What they show**, by one seed. A codeword is a better query for a word than the mean of the photographs that were
+drawn to it; for two words the mean is mostly better. The re-rank is worth more to words than to photographs: a word's
+logits say which bits matter. Weights are taken less their mean where classes exclude each other, since it then counts
+for nothing; where photographs have several labels, they are taken as they are, which for two words finds more. Encoders
+that learned no classes, as ITQ, could be asked through the photographs that have a label, too, which finds less than
+what most others find by words; but those photographs have the label already, and `--label` finds them. A photograph as
+a query is scored by other photographs that share any of its labels, and so has other relevant ones.
 
 Made by `benchmarks/pages/words.py` from what `benchmarks/run/words.py` writes."""
 

@@ -26,8 +26,8 @@ class VGGHPlus(VGGH):
     """VGGH with a normalised classifier with a margin.
 
     The paper's classifier learns where in the code space its classes lie, and few bits leave it little room; the
-    hash layer saturates before the classes are apart. Codewords as far apart as the bits allow are there from the
-    start, and the margin asks for nearness to the right one, not for saturated values.
+    hash layer saturates before the classes are apart. Here codewords that are far apart are there from the start, and
+    the margin asks for nearness to the right one, not for saturated values.
 
     A photograph with several labels wants to be near to several words, for which codes of up to 16 bits have no room.
     There the pairs of a batch count as well, without dropout, and bring those together that share one.

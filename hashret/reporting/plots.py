@@ -15,7 +15,7 @@ from .svg import FIRST, LINE, QUIET, SECOND, Plot, plot
 
 _POSITIVE, _NEGATIVE = (47, 111, 208), (221, 107, 32)  # seen on white and on black, and apart by the colour-blind
 _SQUARE = (4.6, 4.6)
-_NAMED_BITS = 64  # that a heat map has room to number
+_NAMED_BITS = 32  # that a heat map has room to number
 
 
 def training_plots(record: dict[str, Any]) -> list[Plot]:
