@@ -15,6 +15,9 @@ from playwright.sync_api import sync_playwright
 
 KEEP = """ids => document.body.querySelectorAll(':scope > *').forEach(part => {
   if (!ids.some(id => part.querySelector(':scope > #' + id))) part.remove();
+  const first = document.body.firstElementChild.style;
+  document.body.style.paddingTop = first.marginTop = 0;
+  first.borderTop = 'none';
 })"""
 
 
