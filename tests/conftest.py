@@ -17,15 +17,27 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a job that a shel
     signal.signal(signal.SIGINT, signal.default_int_handler)  # else no test could interrupt a process that it starts
 
 CLASSES = ("blue", "green", "red")
+# Files of tests that take longest begin first, so that no process works on one alone in the end: the longest first.
+LONG = (
+    "training/test_training.py", "kills/test_kills.py", "methods/test_methods.py", "test_damage.py", "test_encoding.py",
+    "engines/test_engines.py", "models/test_openvino.py", "test_hostile_files.py", "test_cli.py", "test_real.py",
+)  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
-    """No test reads or leaves feature caches of the user."""
-    monkeypatch.setenv("HASHRET_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-    monkeypatch.delenv("HASHRET_INDEX", raising=False)
-    monkeypatch.delenv("HASHRET_MODEL", raising=False)
-    monkeypatch.delenv("HASHRET_MAX_PIXELS", raising=False)
+def pytest_collection_modifyitems(items):
+    """Put the tests of the files of `LONG` before all others."""
+    order = {Path(__file__).parent / name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path, len(order)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """No test reads or leaves feature caches of the user, nor does what several tests share."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("HASHRET_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        for name in ("HASHRET_INDEX", "HASHRET_MODEL", "HASHRET_MAX_PIXELS"):
+            environment.delenv(name, raising=False)
+        yield
 
 
 @pytest.fixture(scope="session")
