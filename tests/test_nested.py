@@ -1,5 +1,6 @@
 """Several lengths of code from one training: the first bits of a code are a code, on the whole way to the answers."""
 
+import itertools
 import json
 
 import numpy as np
@@ -48,16 +49,44 @@ def test_prefix_is_the_first_bits():
 def test_the_loss_is_the_mean_over_the_lengths():
     out = output(bits=4, classes=6)  # scores of three classes for two lengths
     method = make("vggh")
-    method.shorter = [get_method("vggh")(3, 0, method.chosen)]
+    method.train_with([get_method("vggh")(3, 0, method.chosen)])
     labels, rows = torch.as_tensor(SINGLE), np.arange(6)
     one, other = (
         method.loss(out._replace(scores=out.scores[:, part]), labels, rows) for part in (slice(3), slice(3, 6))
     )
     assert method.nested_loss(out, labels, rows).item() == pytest.approx((one.item() + other.item()) / 2)
     pairs = make("dpsh", quantization=0.1)
-    pairs.shorter = [get_method("dpsh")(3, 0, pairs.chosen)]
+    pairs.train_with([get_method("dpsh")(3, 0, pairs.chosen)])
     by_hand = [pairs.loss(out._replace(logits=out.logits[:, :bits]), labels, rows).item() for bits in (3, 4)]
     assert pairs.nested_loss(out, labels, rows).item() == pytest.approx(np.mean(by_hand))
+
+
+@pytest.mark.parametrize("name", ["csq", "am-vggh+", "cnnh"])
+def test_lengths_ask_the_same_of_the_bits_that_they_share(name):
+    """And ask no less of them than a training for one length, whose classes are as far apart."""
+    labels, rows = np.repeat(np.arange(10), 3), np.arange(30)
+    together, alone = ([get_method(name)(bits) for bits in (12, 24, 48)] for _ in range(2))
+    together[-1].train_with(together[:-1])
+    asked = [[of_classes(method, labels, rows) for method in some] for some in (together, alone)]
+    for shorter, longer in itertools.pairwise(asked[0]):
+        assert np.array_equal(shorter, longer[:, : shorter.shape[1]])
+    for ours, own in zip(*asked, strict=True):
+        assert nearest(ours) >= nearest(own)
+
+
+def of_classes(method, labels, rows):
+    """What a method draws the photographs of ten classes to, three of each: (10, bits) of 0 and 1."""
+    method.begin(labels, rows)
+    if "codewords" in method.state:
+        return (method.state["codewords"] > 0).numpy()
+    codes = method.state["codes"].numpy()
+    assert np.array_equal(codes[::3], codes[2::3])
+    return codes[::3]
+
+
+def nearest(words):
+    """The distance of the two nearest of some words, in bits."""
+    return min((words[i] != words[j]).sum() for i, j in itertools.combinations(range(len(words)), 2))
 
 
 def test_each_length_has_a_classifier_of_its_own_bits():
@@ -221,7 +250,7 @@ def test_the_bits_of_itq_are_those_of_the_first_length_that_has_them():
 
     def weight(*lengths):
         method = lsh.ITQ(lengths[-1])
-        method.shorter = [lsh.ITQ(length) for length in lengths[:-1]]
+        method.train_with([lsh.ITQ(length) for length in lengths[:-1]])
         head = make_head({"kind": "projection"}, lengths[-1], 0, 40, 1)
         with torch.no_grad():
             method.fit(head, x, None, 0)

@@ -26,7 +26,10 @@ class CNNH(Method):
 
     def begin(self, labels: Labels, source_rows: Positions) -> None:
         codes = torch.zeros(len(labels), self.bits)
-        signs = approximate(Similarity(labels[source_rows]), self.bits, self.seed)
+        similarity, signs = Similarity(labels[source_rows]), None
+        for bits in self.together[: self.together.index(self.bits) + 1]:  # each length goes on from the one before
+            signs = approximate(similarity, bits, self.seed, first=signs)
+        assert signs is not None
         codes[torch.as_tensor(source_rows)] = torch.from_numpy(signs > 0).float()
         self.state = {"codes": codes}
 
@@ -51,7 +54,12 @@ class CNNHPlus(CNNH):
 
 
 def approximate(
-    similarity: Similarity, bits: int, seed: int = 0, sweeps: int = SWEEPS, history: list[float] | None = None
+    similarity: Similarity,
+    bits: int,
+    seed: int = 0,
+    sweeps: int = SWEEPS,
+    history: list[float] | None = None,
+    first: npt.NDArray[np.int64] | None = None,
 ) -> npt.NDArray[np.int64]:
     """Return codes H that minimise |S - H H^T / bits|^2 (Frobenius), entry by entry: -> (n, bits) of +1 and -1.
 
@@ -62,10 +70,13 @@ def approximate(
     Args:
         similarity: a `Similarity` of n photographs.
         history: a list that the relaxed objective is appended to, before the first sweep and after each.
+        first: the first bits of the codes, (n, fewer) of +1 and -1, where these are given.
     """
     rng = np.random.default_rng(seed)
     n = len(similarity)
-    h = rng.uniform(-1, 1, (n, bits))
+    given = np.empty((n, 0)) if first is None else first
+    fixed = given.shape[1]
+    h: Floats = np.hstack([given, rng.uniform(-1, 1, (n, bits - fixed))])
     between, pattern = similarity.between, similarity.pattern
     gram = h.T @ h
     pulled = similarity.by_pattern(h)  # rows of S @ H, by pattern
@@ -73,7 +84,7 @@ def approximate(
         _note(history, similarity, h, bits)
         for i in rng.permutation(n):
             z, row = pattern[i], h[i]
-            for j in rng.permutation(bits):
+            for j in fixed + rng.permutation(bits - fixed):
                 old = row[j]
                 column = gram[j]
                 # Of f(d) = |S - (H + d e_ij) (...)^T / bits|^2: slope and curvature at d = 0, over 4 / bits.

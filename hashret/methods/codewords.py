@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -50,9 +51,15 @@ class VGGHPlus(VGGH):
     def class_codewords(cls, classes: int, bits: int, seed: int) -> Words:
         return codewords(classes, bits, seed)
 
+    def codewords(self, classes: int) -> Words:
+        """Return `class_codewords`; where several lengths are trained together, those of `nested_codewords`."""
+        if len(self.together) > 1:
+            return nested_codewords(classes, self.together, self.seed)[:, : self.bits]
+        return self.class_codewords(classes, self.bits, self.seed)
+
     def begin(self, labels: Labels, source_rows: Positions) -> None:
         classes = labels.shape[1] if labels.ndim == 2 else int(labels.max()) + 1
-        words = self.class_codewords(classes, self.bits, self.seed)
+        words = self.codewords(classes)
         self.state = {"codewords": torch.from_numpy(words).float()}
 
     def loss(self, output: HeadOutput, labels: Tensor, source_rows: Positions) -> Tensor:
@@ -81,20 +88,45 @@ class AMVGGHPlus(VGGHPlus):
     attention = True
 
 
-def codewords(classes: int, bits: int, seed: int = 0, tries: int = 10) -> Words:
+def codewords(classes: int, bits: int, seed: int = 0, tries: int = 10, first: Words | None = None) -> Words:
     """Return codes far from each other and with balanced bits, (classes, bits) of +1 and -1.
 
     From random codes on, one bit is flipped at a time while that lowers the sum over pairs of
     exp(2 c_i . c_j / sqrt(bits)), which the nearest pairs rule, plus 0.05 times the squared sums of the bits over the
     classes.
+
+    Args:
+        classes: how many codes.
+        bits: their length.
+        seed: decides where the search begins.
+        tries: how many times it begins; the best that is found counts.
+        first: the first bits of all codes, (classes, fewer), where these are given.
     """
     rng = np.random.default_rng(seed)
-    found = [_descend(np.where(rng.random((classes, bits)) < 0.5, -1, 1), rng) for _ in range(tries)]
+    given = np.empty((classes, 0), np.int64) if first is None else first
+    free = bits - given.shape[1]
+    found = [
+        _descend(np.hstack([given, np.where(rng.random((classes, free)) < 0.5, -1, 1)]), rng, free)
+        for _ in range(tries)
+    ]
     return min(found, key=_cost)
 
 
-def _descend(words: Words, rng: np.random.Generator) -> Words:
-    """Flip one bit after the other of words (classes, bits), in random order, where that lowers their `_cost`.
+def nested_codewords(classes: int, lengths: Sequence[int], seed: int = 0) -> Words:
+    """Return codes of the longest of ``lengths``, ascending, whose first bits are far apart for each of these.
+
+    Codes of one length are extended to the next: where lengths are trained together, all read the same outputs, and
+    each length on its own would ask other bits of them.
+    """
+    words: Words | None = None
+    for bits in lengths:
+        words = codewords(classes, bits, seed, first=words)
+    assert words is not None
+    return words
+
+
+def _descend(words: Words, rng: np.random.Generator, free: int) -> Words:
+    """Flip bits of words (classes, bits), each of the last ``free`` ones in random order, where that lowers `_cost`.
 
     A flip changes few terms of the cost. Those of several entries in a row are computed at once, and count up to the
     first flip; the rarer flips are, the more.
@@ -105,9 +137,10 @@ def _descend(words: Words, rng: np.random.Generator) -> Words:
     moved = True
     while moved:
         moved = False
-        order, start, ahead = rng.permutation(classes * bits), 0, 4
+        order, start, ahead = rng.permutation(classes * free), 0, 4
         while start < len(order):
-            i, j = np.divmod(order[start : start + ahead], bits)
+            i, j = np.divmod(order[start : start + ahead], free)
+            j += bits - free
             bit = words[i, j]
             changed = products[i] - 2 * bit[:, None] * words[:, j].T
             changes = (_pair_terms(changed, bits) - _pair_terms(products[i], bits)).sum(axis=1)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..bits import Labels, Positions
 from ..models.heads import HeadOutput
-from .codewords import codewords
+from .codewords import codewords, nested_codewords
 from .method import Method, Option, Words
 from .vggh import SMOOTHING
 
@@ -32,10 +32,19 @@ class CSQ(Method):
     def class_codewords(cls, classes: int, bits: int, seed: int) -> Words:
         return centres(classes, bits, seed)
 
+    def codewords(self, classes: int) -> Words:
+        """Return `centres`; where several lengths are trained together, `nested_codewords`.
+
+        The first bits of rows of a Hadamard matrix are not far apart.
+        """
+        if len(self.together) > 1:
+            return nested_codewords(classes, self.together, self.seed)[:, : self.bits]
+        return centres(classes, self.bits, self.seed)
+
     def begin(self, labels: Labels, source_rows: Positions) -> None:
         classes = labels.shape[1] if labels.ndim == 2 else int(labels.max()) + 1
         own = labels if labels.ndim == 2 else np.eye(classes, dtype=np.int64)[labels]
-        words = self.class_codewords(classes, self.bits, self.seed)
+        words = self.codewords(classes)
         votes = own @ words
         drawn = np.random.default_rng(self.seed).choice([-1, 1], self.bits)  # decides where the votes are even
         codes = torch.from_numpy(np.where(votes == 0, drawn, votes) > 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -77,6 +77,7 @@ class Method:
         seed: decides what is random in the method.
         chosen: value of each option in this run.
         shorter: the same method for shorter codes, the first bits of its own, that are trained with it, ascending.
+        together: the lengths of all codes that are trained together, ascending, of which ``bits`` is one.
         progress: fraction of the epochs before this one, for what changes as training goes on.
         state: tensors that a run must keep to go on after a kill.
     """
@@ -98,6 +99,7 @@ class Method:
         self.bits, self.seed = bits, seed
         self.chosen = {option.name: option.default for option in self.options} | dict(options or {})
         self.shorter: list[Method] = []
+        self.together: tuple[int, ...] = (bits,)
         self.progress = 0.0
         self.state: dict[str, Tensor] = {}
 
@@ -137,6 +139,12 @@ class Method:
         None where the method draws them to none. One that does keeps them in its state, as "codewords".
         """
         return None
+
+    def train_with(self, shorter: Sequence[Method]) -> None:
+        """Train the same method for ``shorter`` codes, ascending in length, with this one."""
+        self.shorter = list(shorter)
+        for method in self.family():
+            method.together = tuple(self.lengths())
 
     def family(self) -> list[Method]:
         """Return the method for each length of code that is trained, ascending: the last is this one."""

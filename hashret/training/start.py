@@ -234,9 +234,9 @@ def train(
             feed.standardize(net)
         net.to(torch_device).to(memory_format=torch.channels_last)
         trainer = method_class(settings.bits, seed, settings.options)
-        trainer.shorter = [
-            method_class(length, seed, method_class.choose(given, length, several_labels)) for length in lengths[:-1]
-        ]
+        trainer.train_with(
+            [method_class(length, seed, method_class.choose(given, length, several_labels)) for length in lengths[:-1]]
+        )
         with fast_training(trained) if torch_device.type == "cpu" else nullcontext():
             return run.train(net, trained, trainer, source, feed)
 
