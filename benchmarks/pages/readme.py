@@ -46,7 +46,7 @@ def retrieval():
     for result in results:
         training, metrics, steps = result["training"], result["metrics"], result["steps"]
         hamming, encode = metrics["hamming"], steps["encode train"]["seconds"] + steps["encode test"]["seconds"]
-        paper = PAPER[training["bits"]] if training["method"] == "am-vggh" else ""
+        paper = PAPER.get(training["bits"], "") if training["method"] == "am-vggh" else ""
         cells = [training[name] for name in ("method", "bits", "image_size", "finetune")]
         cells += [f"**{hamming['map']:.3f}**", f"{hamming['map_worst_ties']:.3f}, {hamming['map_best_ties']:.3f}"]
         cells += [f"{metrics['reranked']['map']:.3f}", f"{hamming['precision_at']['10']:.3f}", paper]

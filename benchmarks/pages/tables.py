@@ -136,7 +136,7 @@ def main_table(protocol, runs):
         cells = []
         for bits in lengths:
             cell = mean_and_spread(scores(runs, method, bits))
-            if cell and method in paper:
+            if cell and method in paper and bits in BITS:
                 cell += f" / {paper[method][BITS.index(bits)]:.3f}"
             cells.append(cell)
         if any(cells):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import multiprocessing
 import os
 import resource
@@ -68,7 +69,7 @@ def main():
     parser.add_argument("--results", type=Path, default=common.RESULTS / "tables")
     options = parser.parse_args()
     options.weights = options.weights or str(common.shared() / "weights" / WEIGHTS[options.backbone])
-    todo = [spec for spec in plan(options) if not all(path.exists() for path in results_of(options, spec).values())]
+    todo = [spec for spec in plan(options) if not are_there(options, spec)]
     print(f"{len(todo)} runs to do", flush=True)
     spawn = multiprocessing.get_context("spawn")
     if todo and options.finetune == "head":
@@ -141,6 +142,29 @@ def results_of(options, spec):
     method, bits, seed, ablation = spec
     lengths = bits if isinstance(bits, tuple) else (bits,)
     return {b: options.results / f"{name_of(options, (method, b, seed, ablation))}.json" for b in lengths}
+
+
+def are_there(options, spec):
+    """Whether a run has left all its results.
+
+    Raises:
+        SystemExit: there is a result of that name which another command left, by a setting that names do not have.
+    """
+    present = [path for path in results_of(options, spec).values() if path.exists()]
+    asked = {}
+    if not METHODS[spec[0]].fitted:
+        asked = {"width": options.width, "epochs": options.epochs, "batch_size": options.batch_size, "lr": options.lr}
+        asked |= {"backbone_lr": options.backbone_lr, "smoothing": options.smoothing, "augment": options.augment}
+    for path in present:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        settings = result["training"] | result
+        for name, value in asked.items():
+            if value is not None and settings.get(name) != value:
+                option = f"--{name.replace('_', '-')}"
+                raise SystemExit(
+                    f"{path} is of {option} {settings.get(name)}, not {value}: ask for that, or name other --results"
+                )
+    return len(present) == len(results_of(options, spec))
 
 
 def name_of(options, spec):
