@@ -14,9 +14,9 @@ Floats = npt.NDArray[np.float64]
 
 
 def share_a_label(labels_a: Tensor, labels_b: Tensor) -> Tensor:
-    """Say which photographs share a label: tensors (n,) and (m,), or (n, c) and (m, c) -> (n, m) bool."""
+    """Say which photographs share a label: tensors (n,), -1 for none, and (m,), or (n, c) and (m, c) -> (n, m) bool."""
     if labels_a.ndim == 1:
-        return labels_a[:, None] == labels_b[None, :]
+        return (labels_a[:, None] == labels_b[None, :]) & (labels_a >= 0)[:, None]
     return labels_a.float() @ labels_b.float().T > 0
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..bits import Codes, Labels, Positions
-from ..metrics import Floats, average_precision, count_among_themselves, count_by_distance
+from ..metrics import Floats, average_precision, count_among_themselves, count_by_distance, has_label
 
 _WHOLE = 3  # images from which on a class may give one; a smaller class would lose half of what is learned of it
 
@@ -51,19 +51,22 @@ def hold_out(labels: Labels, fraction: float, seed: int) -> tuple[Positions, Pos
     Of each class, ``fraction`` of its photographs is held out, rounded. Where that is nothing, some of the small
     classes give a photograph each, the larger first and by lot, until ``fraction`` of all is reached; classes of two
     only where the others reach less than half of that. Where photographs have several labels, ``fraction`` of all is
-    drawn, and those with a label that only one or two have come last.
+    drawn, and those with a label that only one or two have come last. Photographs without a label are never held out,
+    since nothing is relevant to them, and do not count here.
 
     Args:
-        labels: class numbers (n,), or flags (n, classes).
-        fraction: of all photographs that is held out, one at least; 0 holds out none.
+        labels: class numbers (n,), -1 for none, or flags (n, classes).
+        fraction: of all photographs with a label that is held out, one at least; 0 holds out none.
         seed: decides the draw.
 
     Returns:
         The numbers of the photographs to learn from and of those held out, both sorted.
     """
-    n = len(labels)
-    if fraction <= 0:
-        return np.arange(n), np.zeros(0, np.int64)
+    every = np.arange(len(labels))
+    labelled = np.flatnonzero(has_label(labels))
+    labels, n = labels[labelled], len(labelled)
+    if fraction <= 0 or not n:
+        return every, np.zeros(0, np.int64)
     rng = np.random.default_rng(seed)
     if labels.ndim == 1:
         drawn = _by_class(labels, fraction, rng)
@@ -72,8 +75,8 @@ def hold_out(labels: Labels, fraction: float, seed: int) -> tuple[Positions, Pos
         rare = np.flatnonzero(labels.sum(axis=0) < _WHOLE)
         seldom = (labels[:, rare] != 0).any(axis=1, keepdims=True)[:, 0]
         drawn = order[np.argsort(seldom[order], kind="stable")][: max(1, round(fraction * n)) if n > 1 else 0]
-    held = np.sort(drawn)
-    return np.setdiff1d(np.arange(n), held), held
+    held = np.sort(labelled[drawn])
+    return np.setdiff1d(every, held), held
 
 
 def _by_class(labels: Labels, fraction: float, rng: np.random.Generator) -> Positions:

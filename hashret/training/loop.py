@@ -38,6 +38,7 @@ from ..files import (
 )  # fmt: skip
 from ..labels import as_flags
 from ..methods.method import Method
+from ..metrics import has_label
 from ..models.checkpoint import save_checkpoint
 from ..models.class_logits import KEY, written
 from ..models.heads import Head
@@ -185,10 +186,11 @@ class TrainingRun:
         if len(readable) < len(source) and is_main():
             first = source.reference(int(np.setdiff1d(np.arange(len(source)), readable)[0]))
             warn(f"{len(source) - len(readable):,} of {len(source):,} train images cannot be read, as {first}")
-        rows, held = readable, readable[:0]
+        rows = _labelled(source, readable, s.method) if method.needs_labels else readable
+        held = rows[:0]
         if source.labels is not None:
-            learned, held_out = hold_out(source.labels[readable], s.heldout, s.seed)
-            rows, held = readable[learned], readable[held_out]
+            learned, held_out = hold_out(source.labels[rows], s.heldout, s.seed)
+            rows, held = rows[learned], rows[held_out]
         self.begun = time.monotonic()
         if method.fitted:
             assert isinstance(feed, FeatureFeed)
@@ -561,7 +563,7 @@ class TrainingRun:
     def _warning(self, codes: dict[str, Any], source: Source, method: Method) -> str | None:
         """Return one line where the codes have collapsed, with what is wrong and what to do; else None."""
         labels = source.labels
-        classes = len(np.unique(labels)) if labels is not None and labels.ndim == 1 else None
+        classes = len(np.unique(labels[has_label(labels)])) if labels is not None and labels.ndim == 1 else None
         wrong = collapsed(codes, self.settings.bits, classes)
         if wrong is None:
             return None
@@ -573,6 +575,30 @@ def _labels(source: Source) -> Labels:
     """Return the labels of a source whose images are held out by them."""
     assert source.labels is not None
     return source.labels
+
+
+def _labelled(source: Source, rows: Positions, method: str) -> Positions:
+    """Return those rows of a source that a method learns from that needs labels.
+
+    It would take photographs without a class number for one more class. Flags of which none is set are no gap: they say
+    which labels a photograph does not have, and such photographs are learned from as dissimilar to all others.
+
+    Raises:
+        HashretError: none of the rows has a label.
+    """
+    labels = _labels(source)[rows]
+    with_label = has_label(labels)
+    if not with_label.any():
+        raise HashretError(
+            f"none of the {len(rows):,} train images has a label",
+            hint="take a method that needs no labels, as --method itq",
+        )
+    if labels.ndim == 2 or with_label.all():
+        return rows
+    if is_main():
+        without = len(rows) - int(with_label.sum())
+        warn(f"{without:,} of {len(rows):,} train images have no label, and {method} does not learn from them")
+    return rows[with_label]
 
 
 def _is_finite(module: nn.Module) -> bool:
