@@ -215,7 +215,7 @@ def test_a_training_resumes_only_with_the_classes_it_began_with(photos, head, tm
     monkeypatch.setattr(loop.TrainingRun, "_finish", lambda *_: None)  # as if it had been killed
     train(folder, out, **head)
     (folder / "red").rename(folder / "rot")
-    with pytest.raises(HashretError, match="photographs changed since the unfinished training"):
+    with pytest.raises(HashretError, match="photographs or their labels changed since the unfinished training"):
         train(folder, out, **head | {"resume": True})
 
 

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from .. import __version__
 from ..bits import Codes, HashOutputs, Labels, Positions, binarize, dithered, pack
 from ..collapse import code_figures, collapsed
-from ..data.source import Source
+from ..data import Source, VectorSource
 from ..distributed import barrier, is_main, world
 from ..errors import HashretError, warn
 from ..files import (
@@ -278,7 +279,7 @@ class TrainingRun:
         else:
             for one in method.family():
                 one.begin(known, rows)
-        parallel = self.shard.parallel(module)
+        parallel, digest = self.shard.parallel(module), _digest(source)
         self.saved = time.monotonic()
         for epoch in range(len(self.epochs) + 1, s.epochs + 1):
             begun = time.monotonic()
@@ -297,7 +298,7 @@ class TrainingRun:
             self._end_epoch(line, net, codes, {
                 "module": module.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(),
                 "method": method.state, "shorter": [one.state for one in method.shorter],
-                "classes": list(source.classes), "images": len(source),
+                "classes": list(source.classes), "images": len(source), "digest": digest,
             })  # fmt: skip
             barrier()
 
@@ -497,9 +498,11 @@ class TrainingRun:
         if changed:
             raise HashretError(f"the unfinished training of {self.out} has other settings: {', '.join(changed)}")
         known = {"classes": list(source.classes), "images": len(source)}
+        if "digest" in state:  # which earlier ones lack
+            known["digest"] = _digest(source)
         if any(state.get(name, value) != value for name, value in known.items()):
             raise HashretError(
-                f"the photographs changed since the unfinished training of {self.out}",
+                f"the photographs or their labels changed since the unfinished training of {self.out}",
                 hint="start again with --overwrite",
             )
         return state
@@ -575,6 +578,21 @@ def _labels(source: Source) -> Labels:
     """Return the labels of a source whose images are held out by them."""
     assert source.labels is not None
     return source.labels
+
+
+def _digest(source: Source) -> str:
+    """Return what tells the photographs and labels of a source from others: the sha256 of paths, ids and labels.
+
+    Pixels and vectors are not read for it, and times do not count, which a copy may change.
+    """
+    digest = hashlib.sha256("\0".join(source.paths).encode(errors="surrogateescape"))
+    known: list[npt.NDArray[Any] | None] = [source.labels]
+    if isinstance(source, VectorSource):
+        digest.update(f"\0{len(source)} {source.width}".encode())
+        known += [source.ids, source.numbered]
+    for array in known:
+        digest.update(b"-" if array is None else f"{array.shape}".encode() + array.astype("<i8").tobytes())
+    return digest.hexdigest()
 
 
 def _labelled(source: Source, rows: Positions, method: str) -> Positions:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from hashret import distributed
 from hashret.cli import main
-from hashret.data import open_data
+from hashret.data import open_data, vectors
 from hashret.data.feature_cache import FeatureCache
 from hashret.distributed import rank
 from hashret.errors import HashretError
@@ -125,6 +125,35 @@ def test_a_killed_training_resumes_to_the_same_encoder(photos, head, tmp_path, f
     assert not state.parent.exists()
     with pytest.raises(HashretError, match="complete"):
         train(photos, out, **options | {"resume": True})
+
+
+def test_a_training_resumes_only_over_the_labels_it_began_with(photos, head, tmp_path, monkeypatch):
+    folder, out = tmp_path / "photos", tmp_path / "model.safetensors"
+    shutil.copytree(photos / "train", folder)
+    with monkeypatch.context() as killed:
+        killed.setattr(loop.TrainingRun, "_finish", lambda *_: None)
+        train(folder, out, **head)
+    moved = folder / "red" / "00.png", folder / "blue" / "again.png"
+    moved[0].rename(moved[1])  # as many photographs of as many classes as before
+    with pytest.raises(HashretError, match="photographs or their labels changed since the unfinished training"):
+        train(folder, out, **head | {"resume": True})
+    path = tmp_path / ".model.safetensors.training" / "state.pt"
+    state = torch.load(path, weights_only=True)
+    torch.save({name: value for name, value in state.items() if name not in ("digest", "sha256")}, path)
+    train(folder, out, **head | {"resume": True})  # a state of an earlier release has no digest
+    assert out.exists()
+
+
+def test_a_training_on_vectors_resumes_only_over_the_labels_it_began_with(tmp_path, monkeypatch):
+    x, labels = np.random.default_rng(0).normal(size=(40, 8)), np.repeat([0, 1], 20)
+    options = {"method": "csq", "bits": 8, "width": 16, "epochs": 1, "batch_size": 8}
+    with monkeypatch.context() as killed:
+        killed.setattr(loop.TrainingRun, "_finish", lambda *_: None)
+        train(vectors(x, labels=labels), tmp_path / "v.safetensors", **options)
+    for others in (vectors(x, labels=labels[::-1].copy()), vectors(x, labels=labels, ids=np.arange(1, 41))):
+        with pytest.raises(HashretError, match="changed since the unfinished training"):
+            train(others, tmp_path / "v.safetensors", resume=True, **options)
+    train(vectors(x, labels=labels), tmp_path / "v.safetensors", resume=True, **options)
 
 
 def test_one_training_at_a_time_writes_a_checkpoint(photos, head, tmp_path, monkeypatch):
