@@ -156,7 +156,7 @@ def test_damaged_class_logits_are_named(taught, tmp_path):
         with pytest.raises(HashretError, match="damaged: class_logits"):
             read_meta(tmp_path / "m.safetensors")
     encoder = load_encoder(taught / "model.safetensors", "cpu")
-    for rows in (["00" * 24] * 2, ["00" * 23] * 3):
+    for rows in (["00" * 24] * 4, ["00" * 23] * 3):
         encoder.meta["class_logits"]["24"] = rows
         with pytest.raises(HashretError, match="class_logits do not fit its classes and bits"):
             names_in("red", encoder)

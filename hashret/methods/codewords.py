@@ -58,7 +58,7 @@ class VGGHPlus(VGGH):
         return self.class_codewords(classes, self.bits, self.seed)
 
     def begin(self, labels: Labels, source_rows: Positions) -> None:
-        classes = labels.shape[1] if labels.ndim == 2 else int(labels.max()) + 1
+        classes = self.count_classes(labels)
         words = self.codewords(classes)
         self.state = {"codewords": torch.from_numpy(words).float()}
 

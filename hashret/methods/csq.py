@@ -42,7 +42,7 @@ class CSQ(Method):
         return centres(classes, self.bits, self.seed)
 
     def begin(self, labels: Labels, source_rows: Positions) -> None:
-        classes = labels.shape[1] if labels.ndim == 2 else int(labels.max()) + 1
+        classes = self.count_classes(labels)
         own = labels if labels.ndim == 2 else np.eye(classes, dtype=np.int64)[labels]
         words = self.codewords(classes)
         votes = own @ words

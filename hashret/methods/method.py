@@ -76,6 +76,7 @@ class Method:
         bits: length of the codes.
         seed: decides what is random in the method.
         chosen: value of each option in this run.
+        classes: of the source that is learned from, whether or not a photograph has them; 0 where that is not known.
         shorter: the same method for shorter codes, the first bits of its own, that are trained with it, ascending.
         together: the lengths of all codes that are trained together, ascending, of which ``bits`` is one.
         progress: fraction of the epochs before this one, for what changes as training goes on.
@@ -98,6 +99,7 @@ class Method:
     def __init__(self, bits: int, seed: int = 0, options: Mapping[str, float] | None = None) -> None:
         self.bits, self.seed = bits, seed
         self.chosen = {option.name: option.default for option in self.options} | dict(options or {})
+        self.classes = 0
         self.shorter: list[Method] = []
         self.together: tuple[int, ...] = (bits,)
         self.progress = 0.0
@@ -165,6 +167,10 @@ class Method:
             method.loss(output.prefix(lengths, number), labels, source_rows) for number, method in enumerate(family)
         ]
         return sum(losses[1:], losses[0]) / len(losses)
+
+    def count_classes(self, labels: Labels) -> int:
+        """Return the number of classes of a source with ``labels``, which need not use them all."""
+        return self.classes or (labels.shape[1] if labels.ndim == 2 else int(labels.max()) + 1)
 
     def begin(self, labels: Labels, source_rows: Positions) -> None:
         """Prepare to train on some rows of a source with ``labels``, (n,) or (n, classes), (n, 0) for none."""

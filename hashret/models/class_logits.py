@@ -24,13 +24,18 @@ def written(logits: npt.NDArray[Any]) -> list[str]:
 def kept(meta: Mapping[str, Any], bits: int) -> Vectors | None:
     """Return what a checkpoint keeps for codes of ``bits`` bits, float32 (classes, bits); None where it keeps nothing.
 
+    Of classes that it keeps nothing of, all numbers are 0. These are the last classes of a checkpoint of an earlier
+    hashret, which kept those up to the last one that a photograph had.
+
     Raises:
-        HashretError: the numbers of classes or bits are not those of the encoder.
+        HashretError: there are more classes, or other bits, than the encoder has.
     """
     rows: Sequence[str] | None = meta.get(KEY, {}).get(str(bits))
     if rows is None:
         return None
     logits = [np.frombuffer(bytes.fromhex(row), np.int8) for row in rows]
-    if [len(row) for row in logits] != [bits] * len(meta["classes"]):
+    if len(logits) > len(meta["classes"]) or any(len(row) != bits for row in logits):
         raise HashretError(f"the checkpoint is damaged: its {KEY} do not fit its classes and bits")
-    return np.stack(logits).astype(np.float32)
+    known = np.zeros((len(meta["classes"]), bits), np.float32)
+    known[: len(logits)] = logits
+    return known

@@ -237,6 +237,8 @@ def train(
         trainer.train_with(
             [method_class(length, seed, method_class.choose(given, length, several_labels)) for length in lengths[:-1]]
         )
+        for one in trainer.family():
+            one.classes = len(source.classes)
         with fast_training(trained) if torch_device.type == "cpu" else nullcontext():
             return run.train(net, trained, trainer, source, feed)
 

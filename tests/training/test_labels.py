@@ -8,11 +8,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from hashret import methods
 from hashret.data import open_data, vectors
 from hashret.errors import HashretError
+from hashret.methods import METHODS, get_method
 from hashret.methods.similarity import share_a_label
+from hashret.models.checkpoint import load_encoder
 from hashret.training.held_out import hold_out
 from hashret.training.start import train
+from hashret.words import class_logits, known_words, word_outputs
 
 SMALL = {
     "bits": 16, "image_size": 32, "backbone": "vgg11", "width": 32, "epochs": 2, "batch_size": 8, "heldout": 0.2,
@@ -97,3 +101,52 @@ def test_vectors_without_a_label_are_no_class(tmp_path):
         report = train(data, tmp_path / "v.safetensors", method="csq", bits=8, width=16, epochs=1, batch_size=8)
     assert report.classes == ["0", "1"]
     assert report.train_images + report.heldout_images == 40
+
+
+@pytest.mark.filterwarnings("ignore:the codes tell photographs hardly apart")
+@pytest.mark.parametrize("method", ["csq", "vggh+", "vggh", "hashnet"])
+def test_classes_that_no_photograph_has_are_classes_of_the_encoder(photos, head, tmp_path, method):
+    source = open_data(photos, "train")
+    named = replace(source, classes=(*source.classes, "violet", "white"))
+    train(named, tmp_path / "m.safetensors", method=method, **head | {"bits": [8, 16]})
+    encoder = load_encoder(tmp_path / "m.safetensors", "cpu")
+    for length in (8, 16):
+        known = class_logits(encoder.shortened(length))
+        assert known.shape == (5, length)
+        assert known[:3].any(axis=1).all()
+    assert known_words(encoder) == [*source.classes, "violet", "white"]
+    searched = word_outputs(["red", "white"], encoder)
+    assert np.isfinite(searched).all()
+
+
+def test_a_checkpoint_that_keeps_fewer_classes_than_it_names_opens(photos, head, tmp_path):
+    """As the last release made it where the last classes of a list had no photographs."""
+    source = open_data(photos, "train")
+    train(source, tmp_path / "m.safetensors", method="csq", **head)
+    encoder = load_encoder(tmp_path / "m.safetensors", "cpu")
+    before = class_logits(encoder)
+    other = load_encoder(tmp_path / "m.safetensors", "cpu")
+    other.meta["classes"] = [*source.classes, "violet", "white"]
+    assert np.array_equal(class_logits(other)[:3], before)
+    assert not class_logits(other)[3:].any()
+    assert np.isfinite(word_outputs(["violet", "red"], other)).all()
+
+
+def test_a_method_that_counts_the_classes_of_its_labels_writes_a_checkpoint_that_opens(photos, head, tmp_path):
+    """As a plugin may do."""
+
+    @methods.register
+    class Counting(get_method("csq")):
+        name = "counting"
+
+        def begin(self, labels, source_rows):
+            words = self.class_codewords(int(labels.max()) + 1, self.bits, self.seed)
+            self.state = {"codes": torch.from_numpy(words[labels] > 0), "codewords": torch.from_numpy(words).float()}
+
+    try:
+        source = open_data(photos, "train")
+        named = replace(source, classes=(*source.classes, "violet"))
+        train(named, tmp_path / "m.safetensors", method="counting", **head)
+        assert class_logits(load_encoder(tmp_path / "m.safetensors", "cpu")).shape == (4, 16)
+    finally:
+        del METHODS["counting"]
