@@ -39,7 +39,7 @@ class HeldOutMap:
         searches = zip(*(one.precisions for one in several), strict=True)
         return HeldOutMap(tuple(np.mean(search, axis=0) for search in searches))
 
-    def less(self, other: HeldOutMap) -> HeldOutMap:
+    def minus(self, other: HeldOutMap) -> HeldOutMap:
         """Return the differences to what the same photographs find by other codes: their error is the paired one."""
         pairs = zip(self.precisions, other.precisions, strict=True)
         return HeldOutMap(tuple(ours - theirs for ours, theirs in pairs))

@@ -58,7 +58,7 @@ _CHECKED = 1000  # train images whose codes are examined where none is held out
 # A large state takes seconds to write: those of 120 million weights as long as an epoch on a GPU.
 _LARGE_STATE = 2**29  # bytes; a smaller one is written at the end of every epoch
 _STATE_EVERY = 60  # seconds from one large state to the next, which is what a kill costs at most
-_OF_CLASS, _OF_CLASSES = 100, 10_000  # train images of one class, and of all, that say what a class is like
+_SAMPLES_PER_CLASS, _SAMPLES_IN_ALL = 100, 10_000  # train images that say what a class is like
 _SAME = 1e-6  # spread of descriptors of unit length up to which photographs are all the same
 
 _STATE = fields(
@@ -397,8 +397,9 @@ class TrainingRun:
             for spread, x in bits.items()
         }
         best = max(found, key=lambda spread: (found[spread].mean, -spread))
-        behind = {spread: found[best].less(one) for spread, one in found.items()}
-        chosen = max(spread for spread, less in behind.items() if less.mean <= less.error) if best else best
+        behind = {spread: found[best].minus(one) for spread, one in found.items()}
+        as_good = [spread for spread, less in behind.items() if less.mean <= less.error]
+        chosen = 0.0 if best == 0 else max(as_good)
         _log.info("thresholds spread by %g: held-out mAP %.4f, without %.4f", chosen, found[chosen].mean, found[0].mean)
         return chosen, self._figures(pack(bits[chosen]), source, both, held)
 
@@ -434,7 +435,7 @@ class TrainingRun:
             assert source.labels is not None
             labels = source.labels if source.labels.ndim == 2 else as_flags(source.labels, len(source.classes))
             shuffled = np.random.default_rng(self.settings.seed).permutation(rows)
-            most = max(1, min(_OF_CLASS, _OF_CLASSES // labels.shape[1]))
+            most = max(1, min(_SAMPLES_PER_CLASS, _SAMPLES_IN_ALL // labels.shape[1]))
             sample = np.unique(np.concatenate([shuffled[of[shuffled] > 0][:most] for of in labels.T]))
             net.eval()
             outputs = feed.hash_outputs(net, sample, self.settings.precision)
