@@ -260,7 +260,7 @@ class TrainingRun:
         rates: dict[nn.Module, float] = {
             classifier: s.lr * method.chosen.get("classifier_rate", 1.0) for classifier in classifiers
         }
-        if s.backbone_lr:
+        if s.backbone_lr is not None:
             rates[net.backbone] = s.backbone_lr
         optimizer = torch.optim.AdamW(_groups(module, rates), lr=s.lr, weight_decay=s.weight_decay, fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warm_cosine(steps * s.epochs, steps // 2))
@@ -322,7 +322,7 @@ class TrainingRun:
         batches = [order[i * batch_size : (i + 1) * batch_size] for i in range(count)]
         if isinstance(feed, ViewFeed):
             batches = [feed.paired(batch, rng) for batch in batches]
-        torch.manual_seed((s.seed * 100_003 + epoch) * 1009)
+        torch.manual_seed((s.seed * 100_003 + epoch) * 1009 % 2**64)  # torch takes no more
         progress = Progress(f"epoch {epoch}/{s.epochs}", count, "batches")
         module.train()
         total = torch.zeros((), device=self.device)

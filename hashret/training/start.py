@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -117,7 +118,8 @@ def train(
             as helps the held-out images most, which may be not at all.
         heldout: fraction of the train images that picks the epoch: the latest of those whose mAP is within a standard
             error of the highest; 0 trains on all and keeps the last epoch.
-        seed: decides all that is random.
+        seed: a whole number below 2^53; decides all that is random but the augmented views that are cached, which the
+            pixels of a photograph decide, so that runs with other seeds find them in the cache.
         device: "auto", "cpu" or "cuda".
         precision: number format of the network, "bfloat16", "float32" or None for what is fast on the device.
         runtime: what runs frozen backbones, "torch", "openvino" or "auto", see
@@ -145,7 +147,11 @@ def train(
     """
     lengths = _lengths(bits)
     check_metric(metric)
-    _check_values(augment, gate, views, epochs, batch_size, heldout)
+    _check_values(
+        augment=augment, gate=gate, image_size=image_size, width=width, dropout=dropout, epochs=epochs,
+        batch_size=batch_size, lr=lr, backbone_lr=backbone_lr, weight_decay=weight_decay, views=views, heldout=heldout,
+        seed=seed, workers=workers,
+    )  # fmt: skip
     with main_first():  # what is downloaded or unpacked is so once
         source = as_source(data, split, download=download, exclude=exclude, include=include).single_label()
     if method == AUTO:
@@ -216,7 +222,7 @@ def train(
         views=views,
         dither=dither,
         heldout=heldout,
-        seed=seed,
+        seed=int(seed),
         precision="float32"
         if on_vectors
         else pick_precision(precision, runtime, torch_device, architecture, trained=trained_stages != 0),
@@ -225,7 +231,7 @@ def train(
     )
     run = TrainingRun(Path(out), settings, torch_device)
     with run.claimed(source, resume, overwrite):
-        torch.manual_seed(seed)
+        torch.manual_seed(settings.seed)
         net = _untrained(settings, method_class, len(source.classes), weights)
         frozen, trained = net.divided(trained_stages)
         run.check_space(net, trained, method_class.fitted)
@@ -233,9 +239,12 @@ def train(
         if isinstance(feed, VectorFeed):
             feed.standardize(net)
         net.to(torch_device).to(memory_format=torch.channels_last)
-        trainer = method_class(settings.bits, seed, settings.options)
+        trainer = method_class(settings.bits, settings.seed, settings.options)
         trainer.train_with(
-            [method_class(length, seed, method_class.choose(given, length, several_labels)) for length in lengths[:-1]]
+            [
+                method_class(length, settings.seed, method_class.choose(given, length, several_labels))
+                for length in lengths[:-1]
+            ]
         )
         for one in trainer.family():
             one.classes = len(source.classes)
@@ -304,22 +313,57 @@ def _lengths(bits: int | Sequence[int]) -> tuple[int, ...]:
     return lengths
 
 
-def _check_values(
-    augment: str | None, gate: str, views: int, epochs: int | None, batch_size: int, heldout: float
-) -> None:
-    """Raise HashretError for a setting whose value cannot be, whatever the others are."""
+class _Range(NamedTuple):
+    """The values that a setting takes: ``low`` or more, or ``above`` it, and below ``high``; whole numbers or any."""
+
+    words: str
+    low: int
+    high: float = math.inf
+    whole: bool = False
+    above: bool = False
+
+    def check(self, value: object) -> None:
+        """Raise HashretError for a value that is no such number; NaN and infinity are none."""
+        numbers = (int, np.integer) if self.whole else (int, float, np.integer, np.floating)
+        if not isinstance(value, numbers) or not self.low <= value < self.high or (self.above and value == self.low):
+            wanted = f"{'a whole number, ' if self.whole else ''}{'above' if self.above else 'at least'} {self.low}"
+            wanted += f" and below {self.high}" if self.high < math.inf else ""
+            raise HashretError(f"the {self.words} must be {wanted}, not {value}")
+
+
+_RANGES = {
+    "image_size": _Range("image size", 1, whole=True),
+    "width": _Range("width", 1, whole=True),
+    "dropout": _Range("dropout", 0, 1),
+    "epochs": _Range("number of epochs", 1, whole=True),
+    "batch_size": _Range("batch size", 2, whole=True),
+    "lr": _Range("learning rate", 0, above=True),
+    "backbone_lr": _Range("backbone's learning rate", 0, above=True),
+    "weight_decay": _Range("weight decay", 0),
+    "views": _Range("number of views", 0, whole=True),
+    "heldout": _Range("held-out share", 0, 1),
+    "seed": _Range("seed", 0, 2**53, whole=True),  # which JSON and all generators of numbers take
+    "workers": _Range("number of decoding processes", 0, whole=True),
+}
+
+
+def _check_values(*, augment: str | None, gate: str, **numbers: float | None) -> None:
+    """Raise HashretError for a setting whose value cannot be, whatever the others are.
+
+    Args:
+        augment, gate: the words that were chosen.
+        numbers: the numbers that were chosen, by the name of the setting, see `_RANGES`; None where none was.
+    """
     _check_choice("augment", augment or "none", AUGMENTS)
     _check_choice("gate", gate, GATES)
-    if views < 0:
-        raise HashretError(f"there cannot be {views} views of a photograph")
-    if (epochs is not None and epochs < 1) or batch_size < 2:
-        raise HashretError("epochs must be at least 1, the batch size at least 2")
-    if batch_size < world():
+    for name, value in numbers.items():
+        if value is not None:
+            _RANGES[name].check(value)
+    batch_size = numbers["batch_size"]
+    if batch_size is not None and batch_size < world():
         raise HashretError(
             f"a batch of {batch_size} cannot be shared by {world()} processes", hint="raise --batch-size"
         )
-    if not 0 <= heldout < 1:
-        raise HashretError(f"the held-out share must be at least 0 and below 1, not {heldout}")
 
 
 def _check_combination(

@@ -90,6 +90,17 @@ def test_the_same_seed_gives_the_same_encoder(photos, head, tmp_path, finetune):
     assert prints[0] == prints[1] != prints[2]
 
 
+@pytest.mark.filterwarnings("ignore:the method .* has no use for")
+@pytest.mark.parametrize("method", ["am-vggh", "csq", "cnnh", "ksh", "lsh"])
+def test_large_seeds_train(photos, head, tmp_path, method):
+    prints = set()
+    for seed in (20261128120000, 2**53 - 1):
+        report = train(photos, tmp_path / "m.safetensors", overwrite=True, **head | {"method": method, "seed": seed})
+        assert report.seed == load_encoder(tmp_path / "m.safetensors", "cpu").meta["seed"] == seed
+        prints.add(report.fingerprint)
+    assert len(prints) == 2
+
+
 def test_rare_labels_do_not_make_the_bits_constant(head, tmp_path):
     """Three groups of photographs, each with two labels of its own among eighteen."""
     make_photos(tmp_path / "images", 8, 0)
@@ -267,7 +278,22 @@ def test_existing_checkpoints_are_kept(photos, head, tmp_path):
         ({"views": 2, "augment": "none"}, "take another --augment"),
         ({"views": 2, "finetune": "all"}, "leave --views out"),
         ({"views": 2, "method": "itq"}, "itq takes no cached views"),
-        ({"views": -1}, "cannot be -1 views"),
+        ({"views": -1}, "number of views must be a whole number, at least 0, not -1"),
+        ({"epochs": 2.0}, "number of epochs must be a whole number"),
+        ({"batch_size": 1}, "batch size must be a whole number, at least 2, not 1"),
+        ({"image_size": -32}, "image size must be"),
+        ({"width": -3}, "width must be a whole number, at least 1, not -3"),
+        ({"dropout": 1.5}, r"dropout must be at least 0 and below 1, not 1\.5"),
+        ({"lr": -1.0}, r"the learning rate must be above 0, not -1\.0"),
+        ({"lr": 0}, "the learning rate must be above 0, not 0"),
+        ({"lr": float("nan")}, "the learning rate must be above 0, not nan"),
+        ({"lr": float("inf")}, "the learning rate must be above 0, not inf"),
+        ({"backbone_lr": 0.0, "finetune": "all"}, "the backbone's learning rate must be above 0"),
+        ({"weight_decay": -1.0}, "weight decay must be at least 0"),
+        ({"workers": -1}, "number of decoding processes must be"),
+        ({"seed": -1}, "the seed must be a whole number, at least 0 and below 9007199254740992, not -1"),
+        ({"seed": 2**53}, "the seed must be"),
+        ({"seed": 0.5}, "the seed must be"),
         ({"backbone_lr": 1e-4}, "a backbone that is frozen has no learning rate; leave --backbone-lr out, or add"),
         ({"backbone_lr": 1e-4, "method": "itq"}, "has no learning rate; leave --backbone-lr out$"),
         ({"augment": "crop"}, "without that augmentation; leave --augment out, or add --views N"),
@@ -571,7 +597,7 @@ def test_a_pooled_head_starts_from_the_librarys_last_convolution(photos, tmp_pat
     out = tmp_path / "model.safetensors"
     train(
         photos, out, method="vggh", backbone="efficientnet_lite0", weights=tmp_path / "lite0.safetensors",
-        image_size=32, bits=8, epochs=1, lr=0, cache=tmp_path / "cache", workers=0,
+        image_size=32, bits=8, epochs=1, lr=1e-30, cache=tmp_path / "cache", workers=0,
     )  # fmt: skip
     first = load_encoder(out, "cpu").head.fc[0]
     scale = state["bn2.weight"] / torch.sqrt(state["bn2.running_var"] + 1e-3)
