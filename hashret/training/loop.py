@@ -97,6 +97,7 @@ class TrainingRun:
         self.codes: dict[str, Any] | None = None  # the `code_figures` of that epoch
         self.best_net: dict[str, Tensor] | None = None  # the network of that epoch, where it is not on disk
         self.saved = 0.0  # when the state was last written, as of `time.monotonic`
+        self.skipped = 0  # steps that were left out for want of readable photographs
         self.begun = 0.0  # when training began, as of `time.monotonic`, or would have without the kills
         self.shard = BatchShard()
 
@@ -301,6 +302,11 @@ class TrainingRun:
                 "classes": list(source.classes), "images": len(source), "digest": digest,
             })  # fmt: skip
             barrier()
+        if self.skipped and is_main():
+            warn(
+                f"{self.skipped:,} of {steps * s.epochs:,} steps of training were left out, since fewer than two "
+                "images of their batches could be read"
+            )
 
     def _epoch(
         self,
@@ -314,7 +320,14 @@ class TrainingRun:
         rows: Positions,
         batch_size: int,
     ) -> float:
-        """Train one epoch and return the mean loss; its order, crops and dropout depend on seed and epoch alone."""
+        """Train one epoch and return the mean loss; its order, crops and dropout depend on seed and epoch alone.
+
+        A batch of which fewer than two photographs could be read is left out: a loss that compares photographs with
+        each other is no number then. All processes gather the same photographs, and so leave out the same batches.
+
+        Raises:
+            HashretError: the loss is no longer a number, or all batches were left out.
+        """
         s = self.settings
         rng = np.random.default_rng((s.seed, epoch))
         order = rows[rng.permutation(len(rows))]
@@ -325,15 +338,16 @@ class TrainingRun:
         torch.manual_seed((s.seed * 100_003 + epoch) * 1009 % 2**64)  # torch takes no more
         progress = Progress(f"epoch {epoch}/{s.epochs}", count, "batches")
         module.train()
-        total = torch.zeros((), device=self.device)
+        total, taken = torch.zeros((), device=self.device), 0
         mine = feed.batches([self.shard.of(batch) for batch in batches], seed=(s.seed, epoch))
         for batch, (read, inputs) in zip(batches, mine, strict=True):
             self.shard.take(batch, read)
             with autocast(self.device, s.precision):
                 output = module(inputs)
             output, gathered = self.shard.gathered(output, batch)
-            if not len(gathered):
-                raise HashretError(f"none of the {len(batch)} train images of a batch could be read")
+            if len(gathered) < 2:
+                progress.add(1)
+                continue
             loss = method.nested_loss(output, labels[gathered % len(labels)].to(self.device), gathered)
             if not torch.isfinite(loss):
                 raise HashretError(f"the loss is no longer a number in epoch {epoch}", hint="lower --lr")
@@ -341,10 +355,13 @@ class TrainingRun:
             self.shard.backward(loss)
             optimizer.step()
             schedule.step()
-            total += loss.detach()
+            total, taken = total + loss.detach(), taken + 1
             progress.add(1, f"loss {loss.item():.4f}" if progress.due else "")
         progress.close()
-        return float(total) / count
+        if not taken:
+            raise HashretError(f"no batch of epoch {epoch} has two train images that can be read")
+        self.skipped += count - taken
+        return float(total) / taken
 
     def _held_out_map(
         self,

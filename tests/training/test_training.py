@@ -563,6 +563,48 @@ def test_a_training_that_lost_a_process_resumes_with_any_number(photos, head, tm
     assert_alike(tmp_path / "whole.safetensors", tmp_path / "other.safetensors")
 
 
+@pytest.mark.parametrize("method", ["dpsh", "hashnet", "dch", "bihalf"])
+@pytest.mark.filterwarnings("ignore:the method bihalf has no use for")
+@pytest.mark.filterwarnings("ignore:the codes tell photographs hardly apart")
+def test_a_batch_with_one_readable_photograph_is_left_out(photos, head, tmp_path, method):
+    folder = few_photos(photos, tmp_path / "few")
+    options = head | {"method": method, "finetune": "all", "batch_size": 2, "heldout": 0.0, "epochs": 2}
+    with pytest.warns(UserWarning, match="2 of 4 steps of training were left out, since fewer than two images of"):
+        report = train(folder, tmp_path / "model.safetensors", **options)
+    assert all(np.isfinite(epoch["loss"]) for epoch in report.epochs_run)
+
+
+def few_photos(photos, folder):
+    """Two photographs of each of two classes, one of which is none."""
+    for colour in ("red", "blue"):
+        (folder / colour).mkdir(parents=True)
+        for number in range(2):
+            shutil.copy(photos / "train" / colour / f"{number:02d}.png", folder / colour)
+    (folder / "red" / "00.png").write_bytes(b"no picture")
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore:the codes tell photographs hardly apart")
+def test_several_processes_leave_out_the_same_batches(photos, head, tmp_path):
+    folder = few_photos(photos, tmp_path / "few")
+    options = head | {"method": "dpsh", "finetune": "all", "batch_size": 2, "heldout": 0.0, "lr": 1e-4}
+    options |= {"precision": "float32", "dropout": 0.0}
+    alone = train(folder, tmp_path / "alone.safetensors", **options)
+    found = together(train, 2, folder, tmp_path / "shared.safetensors", **options)
+    for one, other in zip(alone.epochs_run, found[0].epochs_run, strict=True):
+        assert other["loss"] == pytest.approx(one["loss"], rel=1e-3)
+    assert_alike(tmp_path / "alone.safetensors", tmp_path / "shared.safetensors")
+
+
+def test_photographs_none_of_which_can_be_read_with_another_end_a_training(photos, head, tmp_path):
+    folder = few_photos(photos, tmp_path / "few")
+    (folder / "blue" / "00.png").write_bytes(b"no picture")
+    (folder / "blue" / "01.png").write_bytes(b"no picture")
+    options = head | {"method": "dpsh", "finetune": "all", "batch_size": 2, "heldout": 0.0}
+    with pytest.raises(HashretError, match="no batch of epoch 1 has two train images that can be read"):
+        train(folder, tmp_path / "model.safetensors", **options)
+
+
 def test_torchrun(photos, head, tmp_path):
     options = head | {"data": f"folder:{photos}", "out": tmp_path / "model.safetensors", "epochs": 2}
     arguments = [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", str(value))]
