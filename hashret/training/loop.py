@@ -483,7 +483,7 @@ class TrainingRun:
                     self.best_net = {name: tensor.to("cpu", copy=True) for name, tensor in self.best_net.items()}
         if is_main() and due:
             if self.best_net is not None:
-                _save(self.state_folder / "best.pt", {"net": self.best_net})
+                _save(self.state_folder / "best.pt", {"net": self.best_net, "line": self.best, "codes": self.codes})
                 self.best_net = None
             if state:
                 run = {"settings": self.settings.as_record(), "epochs": self.epochs, "best": self.best}
@@ -538,7 +538,11 @@ class TrainingRun:
         """Write checkpoint and record of the epoch that was kept, and clear the state away."""
         s = self.settings
         if is_main():
-            best = _load(self.state_folder / "best.pt") if self.best_net is None else {"net": self.best_net}
+            if self.best_net is None:
+                best = _load(self.state_folder / "best.pt")
+                self._take_best(best)
+            else:
+                best = {"net": self.best_net}
             self.best_net = None
             try:
                 net.load_state_dict(best.get("net", best))  # which stood alone once
@@ -580,6 +584,16 @@ class TrainingRun:
                 warn(record["warning"])
         barrier()
         return TrainReport.from_record(read_json(self.record, "training record"))
+
+    def _take_best(self, best: Mapping[str, Any]) -> None:
+        """Take the line of the epoch that is kept, and the figures of its codes, from the file with its network.
+
+        The state may say of another epoch that it is kept: where a run was killed after it had written the network of
+        an epoch, and before the state, that epoch is trained again. It may then not be kept, as rounding depends on
+        the number of processes, but its network has replaced the one before. Files of earlier releases have no line.
+        """
+        self.best, self.codes = best.get("line", self.best), best.get("codes", self.codes)
+        self.epochs = [self.best if line["epoch"] == self.best["epoch"] else line for line in self.epochs]
 
     def _warning(self, codes: dict[str, Any], source: Source, method: Method) -> str | None:
         """Return one line where the codes have collapsed, with what is wrong and what to do; else None."""

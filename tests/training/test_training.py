@@ -199,6 +199,29 @@ def test_the_latest_epoch_within_a_standard_error_of_the_highest_is_kept(photos,
     assert last.best_epoch == 5
 
 
+def test_a_kill_between_the_network_and_the_state_keeps_them_a_pair(photos, head, tmp_path, monkeypatch):
+    """Rounding, which depends on the number of processes, may keep an epoch before a kill and not after it."""
+    figures = iter([0.5, 0.9, 0.3, 0.2])
+    monkeypatch.setattr(loop, "held_out_map", lambda *arguments: HeldOutMap((np.full(2, next(figures)),)))
+    save, saved, out = loop._save, [], tmp_path / "model.safetensors"
+
+    def save_until_killed(path, content):
+        saved.append(path.name)
+        if saved == ["best.pt", "state.pt"] * 2:
+            raise KeyboardInterrupt
+        save(path, content)
+
+    with monkeypatch.context() as killed:
+        killed.setattr(loop, "_save", save_until_killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(photos, out, **head)
+    of_second = torch.load(tmp_path / ".model.safetensors.training" / "best.pt", weights_only=True)["net"]
+    report = train(photos, out, **head | {"resume": True})
+    assert all(torch.equal(tensor, of_second[name]) for name, tensor in load_file(out).items())
+    assert (report.best_epoch, read_meta(out)["heldout_map"]) == (2, 0.9)
+    assert [epoch["heldout_map"] for epoch in report.epochs_run] == [0.5, 0.9, 0.2]
+
+
 @pytest.mark.parametrize(
     ("gains", "spread"),
     [
