@@ -26,7 +26,7 @@ from .errors import HashretError
 from .methods import METHODS
 from .models.class_logits import kept
 from .models.encoder import Encoder
-from .models.heads import PrefixHead, ProjectionHead
+from .models.heads import ProjectionHead, trained_head
 from .names import shown
 from .vectors import Vectors, unit
 
@@ -147,7 +147,7 @@ def text_outputs(texts: Sequence[str], encoder: Encoder) -> tuple[HashOutputs, V
     layers: Any = encoder.backbone.layers
     embeddings = torch.cat([layers.embed_texts([text]) for text in texts])  # the same numbers whatever the others
     hash_outputs, features = encoder.outputs(embeddings, keep_fc_features=encoder.fc_width is not None)
-    head = encoder.head.head if isinstance(encoder.head, PrefixHead) else encoder.head
+    head = trained_head(encoder.head)
     if isinstance(head, ProjectionHead):
         if encoder not in _usual:
             _usual[encoder] = head.descriptor(layers.embed_texts(_USUAL_TEXTS)).mean(dim=0)

@@ -20,7 +20,7 @@ from ..precision import RUNTIMES, Precision
 from ..renamed import old_attributes
 from ..vectors import Vectors, are_unit, as_float32, scaled, unusable
 from .backbones import Backbone
-from .heads import HashHead, Head, HeadOutput, PrefixHead
+from .heads import HashHead, Head, HeadOutput, PrefixHead, trained_head
 from .large_heads import outputs_of_groups
 from .metadata import Described
 from .network import HashNet
@@ -201,7 +201,8 @@ class Encoder(Described):
         if bits == self.bits:
             return self
         shorter = copy.copy(self)
-        shorter.meta, shorter.head = self.meta | {"bits": check_length(bits, self.meta)}, PrefixHead(self.head, bits)
+        shorter.meta = self.meta | {"bits": check_length(bits, self.meta)}
+        shorter.head = PrefixHead(trained_head(self.head), bits)
         return shorter
 
     @property
@@ -293,7 +294,7 @@ class Encoder(Described):
 
     def _head_outputs(self, padded: Sequence[tuple[int, int, Tensor]], threads: int) -> list[HeadOutput]:
         """Return what the head gives for each group of rows of `padded`, maybe with more bits than the encoder has."""
-        head = self.head.head if isinstance(self.head, PrefixHead) else self.head
+        head = trained_head(self.head)
         groups = [rows for _, _, rows in padded]
         if self.backbone.runtime == "openvino" and isinstance(head, HashHead):
             return outputs_of_groups(head, groups, threads)
@@ -306,7 +307,7 @@ class Encoder(Described):
 
             architecture, size = self.backbone.architecture, self.image_size
             folder = backbone_folder(self.backbone.layers, architecture, size)
-            head = self.head.head if isinstance(self.head, PrefixHead) else self.head
+            head = trained_head(self.head)
             made.append(openvino_head(head, architecture.map_shape(size), self.fingerprint, folder))
         return made[0]
 

@@ -408,6 +408,11 @@ class PrefixHead(Head):
         return HeadOutput(output.logits[:, : self.bits], None, output.fc_features)
 
 
+def trained_head(head: Head) -> Head:
+    """Return the head that was trained, with all of its bits: a `PrefixHead` gives only the first of them."""
+    return head.head if isinstance(head, PrefixHead) else head
+
+
 def descriptor(feature_map: Tensor) -> Tensor:
     """Return what the shallow methods hash: the mean over all cells, of unit length. (n, c, h, w) -> (n, c).
 

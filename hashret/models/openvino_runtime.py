@@ -29,7 +29,7 @@ from ..names import to_json
 from ..records import fields, or_none, text, whole
 from ..vectors import Vectors
 
-_CONVERSION = 2  # counts up when networks come to be converted otherwise, so that they are converted anew
+_CONVERSION = 3  # counts up when networks come to be converted otherwise, so that they are converted anew
 _BLOCKS = (1, 2, 4)  # images, of which few at a time have activations that stay in the processor's caches
 _HINTS = {"bfloat16": "bf16", "float32": "f32"}
 _NETWORK, _WEIGHTS, _RECORD = "network.xml", "network.bin", "network.json"

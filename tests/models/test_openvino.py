@@ -108,7 +108,10 @@ def make_encoder(architecture, config, fingerprint="of this head", precision="fl
 
 @pytest.mark.parametrize("config", HEADS, ids=lambda config: "-".join(map(str, config.values())))
 def test_heads_beside_openvino_are_the_same_in_any_batch(architecture, config, monkeypatch):
-    """As those that are too large for OpenVINO: 200 nodes are three tiles and a part of one."""
+    """As those that are too large for OpenVINO: 200 nodes are three tiles and a part of one.
+
+    Nor does it count for how many rows weights are read once, even if a group of rows is cut in two by that number.
+    """
     config = config | {"width": 200} if "width" in config else config
     encoder = make_encoder(architecture, config, precision="float32/openvino")
     maps, keep = encoder.backbone(np.concatenate([pixels(), pixels()[::-1]] * 3)), encoder.fc_width is not None
@@ -125,6 +128,8 @@ def test_heads_beside_openvino_are_the_same_in_any_batch(architecture, config, m
         assert np.array_equal(alone[0], outputs[rows])
         assert features is None or np.array_equal(alone[1], features[rows])
     assert torch.get_num_threads() == threads
+    monkeypatch.setattr(encoders, "_MOST_ROWS", 61)
+    assert np.array_equal(encoder.outputs(maps)[0], outputs)
     if "lengths" in config:
         assert np.array_equal(encoder.shortened(16).outputs(maps)[0], outputs[:, :16])
 
@@ -154,6 +159,19 @@ def test_heads_are_those_of_torch_in_any_batch_and_process(architecture, config,
         shorter = ready_encoder(encoder.meta, "float32/openvino-whole", 16)
         assert np.array_equal(shorter.outputs(maps)[0], outputs[:, :16])
         assert np.array_equal(encoder.shortened(16).outputs(maps)[0], outputs[:, :16])
+
+
+@pytest.mark.parametrize("precision", ["float32", "float32/openvino", "float32/openvino-whole"])
+def test_an_encoder_that_is_shortened_twice_is_one_shortened_once(architecture, precision):
+    """The kept network of the head has all bits, whichever of the encoders runs first."""
+    encoder = make_encoder(architecture, {"kind": "fc", "width": 40, "lengths": [16, 24, 48]}, precision=precision)
+    maps = encoder.backbone(pixels())
+    twice = encoder.shortened(24).shortened(16).outputs(maps)[0]
+    again = encoder.shortened(16).shortened(48).outputs(maps)[0]
+    whole = encoder.outputs(maps)[0]
+    assert whole.shape == (33, 48)
+    assert np.array_equal(twice, whole[:, :16])
+    assert np.array_equal(again, whole)
 
 
 def test_an_encoder_is_ready_only_where_its_networks_are_whole(architecture, tmp_path, monkeypatch):
