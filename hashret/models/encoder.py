@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,12 +24,12 @@ from .large_heads import outputs_of_groups
 from .metadata import Described
 from .network import HashNet
 from .openvino_runtime import has_openvino, head_outputs
+from .single_threads import in_threads, single_threads
 
 _PIXELS_A_THREAD = 2**17  # on a CPU, small batches keep the activations in the caches: 5 images of 224 px on two cores
 _IMAGES_AT_ONCE = 256  # on a GPU
 _PHOTOS_AT_ONCE = 64  # decoded before they are encoded
-# The head runs on so many rows always, padded, since a product's rounding depends on its shape. Beside OpenVINO it is
-# one thread's work: OpenMP's threads would keep the processors from those of OpenVINO while they wait for one another.
+# The head runs on so many rows always, padded, since a product's rounding depends on its shape.
 _ROWS_AT_ONCE = {"torch": 32, "openvino": 8}
 _MOST_ROWS = 128  # for which the weights of a large head are read once
 _LARGEST_WHOLE = 2**23  # parameters of a head that OpenVINO runs, which reads all of them for each row
@@ -189,6 +188,8 @@ class Encoder(Described):
         self._head_networks: list[OpenVINONetwork] | None = None  # one or, before it is needed, none
         if Precision.of(self.compute_dtype).whole:
             self._head_networks = []
+        elif self.backbone.runtime == "openvino":
+            single_threads(torch.get_num_threads())  # which begin now, before threads that encode ask torch
         self._said: set[str] = set()
         self.head: Head = net.head.eval().requires_grad_(False).to(self.device)
 
@@ -281,24 +282,30 @@ class Encoder(Described):
             return head_outputs(self._head_network(self._head_networks), maps, self.bits, keep_fc_features)
         hash_outputs = torch.empty(len(feature_maps), self.bits)
         fc_features = torch.empty(len(feature_maps), self.fc_width or 0) if keep_fc_features else None
-        threads = torch.get_num_threads()
-        with _threads(1 if self.backbone.runtime == "openvino" else threads):
-            for first in range(0, len(feature_maps), _MOST_ROWS):
-                padded = list(self.padded(feature_maps[first : first + _MOST_ROWS]))
-                for (start, n, _), output in zip(padded, self._head_outputs(padded, threads), strict=True):
-                    rows = slice(first + start, first + start + n)
-                    hash_outputs[rows] = output.hash_outputs[:n, : self.bits].float().cpu()
-                    if fc_features is not None and output.fc_features is not None:
-                        fc_features[rows] = output.fc_features[:n].cpu()
+        for first in range(0, len(feature_maps), _MOST_ROWS):
+            for start, n, output in self._head_outputs(feature_maps[first : first + _MOST_ROWS]):
+                rows = slice(first + start, first + start + n)
+                hash_outputs[rows] = output.hash_outputs[:n, : self.bits].float().cpu()
+                if fc_features is not None and output.fc_features is not None:
+                    fc_features[rows] = output.fc_features[:n].cpu()
         return hash_outputs.numpy(), None if fc_features is None else fc_features.numpy()
 
-    def _head_outputs(self, padded: Sequence[tuple[int, int, Tensor]], threads: int) -> list[HeadOutput]:
-        """Return what the head gives for each group of rows of `padded`, maybe with more bits than the encoder has."""
+    def _head_outputs(self, feature_maps: npt.NDArray[np.floating] | Tensor) -> list[tuple[int, int, HeadOutput]]:
+        """Return first row, number of rows and outputs of each group of rows of `padded`.
+
+        The outputs may have more bits than the encoder.
+        """
         head = trained_head(self.head)
+        if self.backbone.runtime != "openvino":
+            return [(start, n, head(rows)) for start, n, rows in self.padded(feature_maps)]
+        threads = single_threads(torch.get_num_threads())
+        padded = threads.submit(list, self.padded(feature_maps)).result()
         groups = [rows for _, _, rows in padded]
-        if self.backbone.runtime == "openvino" and isinstance(head, HashHead):
-            return outputs_of_groups(head, groups, threads)
-        return [head(rows) for rows in groups]
+        if isinstance(head, HashHead):
+            outputs = outputs_of_groups(head, groups, threads)
+        else:
+            outputs = in_threads(threads, head, groups)
+        return [(start, n, output) for (start, n, _), output in zip(padded, outputs, strict=True)]
 
     def _head_network(self, made: list[OpenVINONetwork]) -> OpenVINONetwork:
         """Return the head as OpenVINO runs it, which encoders for several lengths of code share."""
@@ -322,17 +329,3 @@ class Encoder(Described):
             padded = rows.new_zeros(at_once, *rows.shape[1:])
             padded[: len(rows)] = rows
             yield start, len(rows), padded
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Let torch compute with so many threads, where the calling thread computes."""
-    before = torch.get_num_threads()
-    if count == before:
-        yield
-        return
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -9,42 +9,38 @@ many photographs as ever: the numbers are the same for one photograph and for ma
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 
-import torch
 from torch import Tensor, nn
 
 from .heads import HashHead, HeadOutput
+from .single_threads import in_threads
 
 _TILE = 64  # nodes of a layer at a time: 6 MB of the weights of VGG16's first
 
 
-def outputs_of_groups(head: HashHead, groups: Sequence[Tensor], threads: int) -> list[HeadOutput]:
+def outputs_of_groups(head: HashHead, groups: Sequence[Tensor], threads: Executor) -> list[HeadOutput]:
     """Return the outputs of a head for groups of feature maps, all of one shape: float32 (m, c, h, w) each.
 
     Args:
         head: which is on the CPU and learns no more.
         groups: some hundred feature maps at most, since what the layers give is kept of all.
-        threads: how many multiply at a time, each a tile. They are not OpenMP's, which keep the processors busy while
-            they wait; the caller leaves torch one thread.
+        threads: see `hashret.models.single_threads`, which take a group or a tile each.
     """
-    inner = [head.attention(group) for group in groups]
-    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        for layer in head.fc:
-            inner = _by_tiles(layer, inner, pool) if isinstance(layer, nn.Linear) else [layer(x) for x in inner]
-    return [head.hashed(x) for x in inner]
+    inner = in_threads(threads, head.attention, groups)
+    for layer in head.fc:
+        inner = _by_tiles(layer, inner, threads) if isinstance(layer, nn.Linear) else in_threads(threads, layer, inner)
+    return in_threads(threads, head.hashed, inner)
 
 
-def _by_tiles(layer: nn.Linear, groups: Sequence[Tensor], pool: Executor) -> list[Tensor]:
+def _by_tiles(layer: nn.Linear, groups: Sequence[Tensor], threads: Executor) -> list[Tensor]:
     """Return what a layer gives for groups (m, inputs), each (m, outputs)."""
     outputs = [group.new_empty(len(group), layer.out_features) for group in groups]
 
-    @torch.inference_mode()  # which holds in one thread
     def multiply(start: int) -> None:
         nodes = slice(start, start + _TILE)
         for x, y in zip(groups, outputs, strict=True):
             y[:, nodes] = nn.functional.linear(x, layer.weight[nodes], layer.bias[nodes])
 
-    for _ in pool.map(multiply, range(0, layer.out_features, _TILE)):
-        pass
+    in_threads(threads, multiply, range(0, layer.out_features, _TILE))
     return outputs

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -159,6 +160,38 @@ def test_heads_are_those_of_torch_in_any_batch_and_process(architecture, config,
         shorter = ready_encoder(encoder.meta, "float32/openvino-whole", 16)
         assert np.array_equal(shorter.outputs(maps)[0], outputs[:, :16])
         assert np.array_equal(encoder.shortened(16).outputs(maps)[0], outputs[:, :16])
+
+
+@pytest.mark.parametrize("config", [HEADS[0], HEADS[4]], ids=["projection", "fc"])
+def test_a_head_beside_openvino_leaves_other_threads_theirs(architecture, config):
+    """A thread takes torch's number of threads when it first asks torch: here, while a head computes with one each."""
+    encoder = make_encoder(architecture, config, precision="float32/openvino")
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    seen, computes, asked = [], threading.Event(), threading.Event()
+
+    def ask():
+        computes.wait(60)
+        seen.append(torch.get_num_threads())
+        asked.set()
+
+    def in_the_head(*_):
+        seen.append(torch.get_num_threads())
+        computes.set()
+        asked.wait(60)
+
+    try:
+        maps = encoder.backbone(pixels(1))
+        encoder.outputs(maps)
+        encoder.head.attention.register_forward_pre_hook(in_the_head)
+        other = threading.Thread(target=ask)
+        other.start()
+        encoder.outputs(maps)
+        other.join()
+        assert seen == [1, 3]
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("precision", ["float32", "float32/openvino", "float32/openvino-whole"])
