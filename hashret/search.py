@@ -110,7 +110,7 @@ class Searcher:
             self._encoder = model.shortened(self.index.bits)
             return
         precision, bits = self.index.meta["precision"], self.index.bits
-        self._load = functools.partial(_load_encoder, model, device, precision, bits)
+        self._load = functools.partial(_load_encoder, model, device, precision, bits, meta["fingerprint"])
         if device in ("auto", "cpu"):
             self._ready = ready_encoder(meta, precision, bits)
         if self._ready is None:
@@ -121,7 +121,8 @@ class Searcher:
         """The loaded `Encoder`, for codes of the length that the index has.
 
         Raises:
-            HashretError: others made the codes of the index, nobody knows how; or its checkpoint is damaged.
+            HashretError: others made the codes of the index, nobody knows how; or its checkpoint is damaged, or was
+                replaced by that of another encoder since the searcher was made.
         """
         if self._encoder is None:
             if self._load is None:
@@ -456,10 +457,10 @@ class Searcher:
         return list(map(HitList, lists, answers.candidates.tolist(), answers.cut.tolist()))
 
 
-def _load_encoder(model: StrPath, device: str, precision: str, bits: int) -> Encoder:
+def _load_encoder(model: StrPath, device: str, precision: str, bits: int, fingerprint: str) -> Encoder:
     from .models.checkpoint import load_encoder
 
-    return load_encoder(model, device, precision).shortened(bits)
+    return load_encoder(model, device, precision, fingerprint=fingerprint).shortened(bits)
 
 
 def query(

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -84,6 +85,19 @@ def test_an_index_of_another_encoder_is_refused(index_folder, tmp_path):
     other = make_model(tmp_path / "other.safetensors", seed=5)
     with pytest.raises(HashretError, match="another encoder"):
         Searcher(index_folder, other)
+
+
+def test_a_checkpoint_that_is_replaced_before_it_is_loaded_is_refused(index_folder, model, tmp_path, monkeypatch):
+    """Words, explanations and several runtimes load the encoder of a searcher only when they are asked for."""
+    monkeypatch.setattr(hashret.search, "ready_encoder", lambda *_: "what encodes photographs without torch")
+    own = tmp_path / "model.safetensors"
+    shutil.copy(model, own)
+    searcher = Searcher(index_folder, own, "cpu")
+    make_model(own, seed=5)
+    with pytest.raises(HashretError, match="replaced by another encoder"):
+        _ = searcher.encoder
+    shutil.copy(model, own)
+    assert searcher.encoder.fingerprint == searcher.index.meta["encoder"]
 
 
 def test_the_query_computes_in_the_precision_of_the_database(photos, model, tmp_path):

@@ -87,6 +87,7 @@ def load_encoder(
     precision: str | None = None,
     *,
     runtime: str = "auto",
+    fingerprint: str | None = None,
 ) -> Encoder:
     """Load a trained encoder.
 
@@ -96,11 +97,19 @@ def load_encoder(
         precision: number format in which the backbone computes, "bfloat16" or "float32", or one of
             `hashret.precision.PRECISIONS`; None for what is fast on the device.
         runtime: what runs the backbone, "torch" or "openvino", or "auto", see `hashret.models.encoder.pick_precision`.
+        fingerprint: of the encoder that is wanted. A checkpoint may be replaced after its metadata was read and found
+            to be right, so that it is the metadata loaded here that has to have it; None takes any encoder.
 
     Raises:
-        HashretError: as `read_meta`, or tensors that do not fit the metadata, or no such device.
+        HashretError: as `read_meta`, or another encoder than the one that is wanted, or tensors that do not fit the
+            metadata, or no such device.
     """
     meta = read_meta(path)
+    if fingerprint not in (None, meta["fingerprint"]):
+        raise HashretError(
+            f"the checkpoint {path} was replaced by another encoder than the one that made the codes of the index",
+            hint="name its own with --model, or encode and build the index again",
+        )
     try:
         with utf8_path(path) as name:
             tensors = load_file(name)

@@ -171,7 +171,8 @@ class LiveIndex:
                     f"the index {shown(self.index)} was built by another encoder than {self.model}",
                     hint="name its own with --model",
                 )
-            encoder = _warm(load_encoder(self.model, self.device, index.meta["precision"]).shortened(index.bits))
+            encoder = load_encoder(self.model, self.device, index.meta["precision"], fingerprint=wanted)
+            encoder = _warm(encoder.shortened(index.bits))
         return Snapshot(index, encoder, self.show_paths)
 
 

@@ -29,6 +29,7 @@ from hashret.errors import HashretError
 from hashret.files import read_json, write_json
 from hashret.index import append, build_index, remove
 from hashret.models.attribution import attribute
+from hashret.models.checkpoint import load_encoder
 
 pytest.importorskip("fastapi", reason="needs hashret[serve]")
 from fastapi.testclient import TestClient
@@ -431,6 +432,16 @@ def test_a_newer_index_is_taken_up_without_losing_a_request(own, photos, photo, 
         assert {answer.status_code for answer in answers} == {200}
         assert {len(answer.json()["hits"]) for answer in answers} <= {36, 47, 48}
         assert client.get("/api/items/0").status_code == 200
+
+
+def test_a_checkpoint_that_is_replaced_while_it_is_opened_is_refused(own, monkeypatch):
+    def load_after_a_change(path, *arguments, **options):
+        make_model(path, seed=5)
+        return load_encoder(path, *arguments, **options)
+
+    monkeypatch.setattr("hashret.service.live.load_encoder", load_after_a_change)
+    with pytest.raises(HashretError, match="replaced by another encoder"):
+        LiveIndex(own / "index", own / "model.safetensors", "cpu")
 
 
 def test_an_index_of_another_encoder_is_not_taken_up_without_it(own, photos, tmp_path):
