@@ -9,8 +9,11 @@ _IN_WORDS = {"somewhat": "somewhat similar", "very": "very similar", "same": "fu
 
 
 def similarity(hamming: int, bits: int) -> int:
-    """Return how similar codes are in percent: 100 where they are equal, 0 from half of the bits on, as by chance."""
-    return max(0, round(100 * (1 - 2 * hamming / bits)))
+    """Return how similar codes are in percent: 100 where they are equal, 0 from half of the bits on, as by chance.
+
+    Codes that differ are similar by 99 at most, however many bits they have: 100 says that they are the same.
+    """
+    return min(99 if hamming else 100, max(0, round(100 * (1 - 2 * hamming / bits))))
 
 
 def level_in_words(word: str) -> str:

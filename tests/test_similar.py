@@ -18,6 +18,13 @@ def test_how_similar():
     assert [similarity(hamming, 48) for hamming in (0, 12, 24, 48)] == [100, 50, 0, 0]
 
 
+@pytest.mark.parametrize("bits", [8, 400, 512, 4096])
+def test_only_equal_codes_are_fully_similar(bits):
+    assert similarity(0, bits) == 100
+    assert similarity(1, bits) <= 99
+    assert bits_within("same", bits) == bits_within(99.5, bits) == 0
+
+
 @pytest.mark.parametrize(
     ("least", "percent"),
     [("somewhat", 25), ("Very", 75), ("same", 100), ("60", 60), ("60 %", 60), (12.5, 12.5), (0, 0)],
@@ -32,7 +39,7 @@ def test_what_is_none(least):
         least_percent(least)
 
 
-@pytest.mark.parametrize("bits", [8, 12, 24, 48, 256])
+@pytest.mark.parametrize("bits", [8, 12, 24, 48, 256, 4096])
 def test_bits_and_percent_agree(bits):
     for least in (*LEVELS, 0, 33, 99.5):
         within = bits_within(least, bits)
