@@ -189,6 +189,9 @@ def test_odd_requests(client, photo):  # noqa: F811
         head, get = client.head(path), client.get(path)
         assert (head.status_code, head.content) == (200, b"")
         assert head.headers["content-type"] == get.headers["content-type"]
+    counted = client.get("/metrics").text
+    for route in ("/healthz", "/api/items/{id}", "/api/items/{id}/thumbnail"):  # each as GET is
+        assert f'hashret_requests_total{{method="HEAD",route="{route}",status="200"}} 1.0' in counted
     assert client.head("/api/query").status_code == 405
     assert client.request("BREW", "/").status_code == 405
     assert 'method="other"' in client.get("/metrics").text
