@@ -183,6 +183,8 @@ def evaluate(
     Raises:
         HashretError: queries and index do not fit, have no labels, have no class in common, or no codes of that length.
     """
+    if not len(k):
+        raise HashretError("k is empty; precision@k takes at least 1 number")
     if candidates < 1 or min(k) < 1 or (topk is not None and topk < 0):
         raise HashretError("candidates and k must be at least 1, topk at least 1, or 0 for all ranks")
     if out:

@@ -127,7 +127,7 @@ def test_codes_that_tell_nothing_apart_are_named(photos, model, tmp_path):
     assert figures["map"] == pytest.approx(figures["map_by_chance"])
 
 
-@pytest.mark.parametrize("wrong", [{"k": (0,)}, {"candidates": 0}, {"topk": -1}])
+@pytest.mark.parametrize("wrong", [{"k": (0,)}, {"k": []}, {"candidates": 0}, {"topk": -1}])
 def test_counts_below_one(query_codes, index_folder, wrong):
     with pytest.raises(HashretError, match="at least 1"):
         evaluate(query_codes, index_folder, **wrong)

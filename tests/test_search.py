@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 
 import numpy as np
@@ -146,6 +147,15 @@ def test_saturated_values_still_order_the_answers(photos, tmp_path):
     assert {hit.hamming for hit in hits} == {0}
     assert len({hit.euclidean for hit in hits}) > 20
     assert len(np.unique(searcher.index.hash_outputs.astype(np.float16), axis=0)) < 5
+
+
+@pytest.mark.parametrize("wrong", [10**30, -(10**30), "seven"])
+def test_what_can_be_no_id_is_refused_in_one_line(searcher, wrong):
+    line = re.escape(f"an id is a whole number from 0 to 2^63 - 1, not {wrong!r}")
+    with pytest.raises(HashretError, match=line):
+        query(searcher.index.path(0), searcher=searcher, ids=[3, wrong])
+    with pytest.raises(HashretError, match=line):
+        searcher.index.find(wrong)
 
 
 def test_several_labels_are_named(index_folder):

@@ -16,6 +16,7 @@ from ..errors import HashretError
 from ..files import StrPath
 from ..index import Database, Index, Item, open_index, rerank
 from ..index.calibration import Calibration
+from ..index.database import ids_array
 from ..index.paths import is_named, path_matches, readings
 from ..records import check_format
 from ..vectors import Vectors
@@ -153,7 +154,7 @@ class Collection(Database):
         ids: Iterable[int] | None = None,
     ) -> Selection:
         labels = None if label is None else tuple(self._class_numbers(label))
-        named = None if ids is None else tuple(np.unique(np.asarray(list(ids), np.int64)).tolist())
+        named = None if ids is None else tuple(ids_array(ids).tolist())
         if path is None:
             return self._selection(Filter(labels, None, named))
         meant = [self._meant(text) for text in ([path] if isinstance(path, str) else path)]
@@ -183,7 +184,7 @@ class Collection(Database):
         return (None, pattern) if name is None else (name, None)
 
     def find(self, id: int) -> tuple[int, Item]:
-        rows = self.engine.read(Filter(ids=(id,)), ("labels", "paths", "codes"))
+        rows = self.engine.read(Filter(ids=tuple(ids_array([id]).tolist())), ("labels", "paths", "codes"))
         if not len(rows):
             raise HashretError(f"no photograph with id {id} in the index")
         return id, self._items(rows)[0]

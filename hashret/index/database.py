@@ -113,6 +113,16 @@ class Item(NamedTuple):
         return cls(id, path, " ".join(labels), code, labels, columns)
 
 
+def ids_array(ids: Iterable[int]) -> NDArray[np.int64]:
+    """Return some ids without repetition, int64 (n,), ascending. Raises HashretError for what can be none."""
+    given = list(ids)
+    try:
+        return np.unique(np.asarray(given, np.int64))
+    except (OverflowError, TypeError, ValueError):
+        wrong = next((id for id in given if not isinstance(id, int | np.integer) or not 0 <= id < 2**63), given)
+        raise HashretError(f"an id is a whole number from 0 to 2^63 - 1, not {wrong!r}") from None
+
+
 @old_attributes
 class Database(ABC):
     """Encoded photographs, searched by Hamming distance and then by Euclidean distance: the paper's section 1.2.
@@ -228,7 +238,7 @@ class Database(ABC):
             ids: ids of photographs.
 
         Raises:
-            HashretError: no such class.
+            HashretError: no such class, or a number that can be no id.
         """
 
     @abstractmethod

@@ -42,7 +42,7 @@ from ..vectors import Vectors
 from . import rerank
 from .background import BackgroundCheck
 from .calibration import Calibration, calibrate
-from .database import Database, Item
+from .database import Database, Item, ids_array
 from .distinct import damaged_table
 from .given import CodeFile
 from .hamming import HammingStage
@@ -230,7 +230,7 @@ class Index(Database):
 
     def positions(self, ids: Iterable[int]) -> Positions:
         """Return the positions of those of some ids that were not removed, int64, ascending."""
-        ids = np.unique(np.asarray(ids if isinstance(ids, Sequence | np.ndarray) else list(ids), np.int64))
+        ids = ids_array(ids)
         segments = zip(self.segments, self.offsets, strict=False)
         return np.concatenate([segment.rows_of(ids) + offset for segment, offset in segments])
 

@@ -48,9 +48,15 @@ def pick_device(name: str = "auto") -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
+    if name.partition(":")[0] not in ("cpu", "cuda"):
+        raise HashretError(f"no device {name!r}; there are auto, cpu and cuda")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise HashretError(f"no device {name!r}; one of several is named as cuda:1") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
         raise HashretError("no CUDA device here", hint="use --device cpu")
-    return torch.device(name)
+    return device
 
 
 def pick_compute_dtype(device: torch.device | str) -> str:

@@ -13,7 +13,7 @@ from hashret.errors import HashretError
 from hashret.models.attention import CBAM, GATES
 from hashret.models.backbones import get_backbone
 from hashret.models.checkpoint import load_encoder, read_meta
-from hashret.models.encoder import FrozenBackbone
+from hashret.models.encoder import FrozenBackbone, pick_device
 from hashret.models.network import HashNet
 from hashret.models.vgg import build_vgg
 from hashret.models.weights import load_backbone
@@ -150,6 +150,12 @@ def test_a_gpu_gives_nearly_the_values_of_the_cpu(model):
     together = on_gpu.hash_outputs(images)
     assert np.array_equal(np.concatenate([on_gpu.hash_outputs(images[i : i + 1]) for i in range(20)]), together)
     assert together == pytest.approx(load_encoder(model, "cpu", "float32").hash_outputs(images), abs=0.05)
+
+
+@pytest.mark.parametrize("name", ["gpu", "mps", "", "cpu:one", "cuda:-2"])
+def test_there_are_no_other_devices(name):
+    with pytest.raises(HashretError, match=f"no device '{name}'; "):
+        pick_device(name)
 
 
 def test_encoder_is_the_network(model):
