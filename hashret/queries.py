@@ -34,6 +34,11 @@ class QueryOutputs(NamedTuple):
     hash_outputs: HashOutputs
     fc_features: Vectors | None
 
+    def row(self, row: int) -> QueryOutputs:
+        """Return the outputs of one photograph as a query of its own."""
+        features = None if self.fc_features is None else self.fc_features[row : row + 1]
+        return QueryOutputs([self.numbers[row]], self.hash_outputs[row : row + 1], features)
+
 
 class Asked(list[str]):
     """Queries that are no photographs, by name, with the ``outputs`` to search by."""

@@ -178,18 +178,39 @@ class Searcher:
             unreadable: a dict, to which photographs that cannot be read are added, with the reason; their answer is
                 None then. Without it, one of them is an error.
         """
-        extra = int(exclude_self)  # the file itself is one of the first, but may tie with others
         named = as_named(photos)
         answers: list[HitList | None] = [None] * len(named)
         outputs = self._outputs(named, rerank_by, unreadable)
         if outputs is None:
             return answers
-        more = None if candidates is None else candidates + extra
-        hit_lists = self._hits(outputs, k + extra, more, rerank_by, among, least)
-        for number, hits in zip(outputs.numbers, hit_lists, strict=True):
-            kept = without(str(named[number]), hits, k) if exclude_self else hits
-            answers[number] = kept.at_least(least)
+
+        def ask(queries: QueryOutputs, extra: int) -> list[HitList]:
+            more = None if candidates is None else candidates + extra
+            return self._hits(queries, k + extra, more, rerank_by, among, least)
+
+        extra = int(exclude_self)  # the file itself is one of the first, but may tie with others
+        for row, (number, hits) in enumerate(zip(outputs.numbers, ask(outputs, extra), strict=True)):
+            if exclude_self:
+                ask_again = functools.partial(ask, outputs.row(row))
+                hits = self._without_itself(str(named[number]), hits, k, ask_again)
+            answers[number] = hits.at_least(least)
         return answers
+
+    def _without_itself(self, file: str, hits: HitList, k: int, ask_again: Callable[[int], list[HitList]]) -> HitList:
+        """Return k hits without those of a file, which may have been indexed more than once.
+
+        Args:
+            file: of the query.
+            hits: its hits, one more than k, as long as there are so many.
+            ask_again: returns as many more than k as it is told.
+        """
+        extra = 1
+        while len(others := without(file, hits, k)) < k and len(hits) == k + extra:
+            extra *= 2
+            if self.index.most and k + extra > self.index.most:
+                break
+            [hits] = ask_again(extra)
+        return others
 
     @_old_rerank
     def search_together(

@@ -149,6 +149,23 @@ def test_saturated_values_still_order_the_answers(photos, tmp_path):
     assert len(np.unique(searcher.index.hash_outputs.astype(np.float16), axis=0)) < 5
 
 
+@pytest.mark.parametrize("candidates", [None, 4])
+def test_as_many_others_are_found_where_a_file_is_indexed_several_times(index_folder, model, tmp_path, candidates):
+    shutil.copytree(index_folder, tmp_path / "index")
+    itself = open_index(index_folder).path(7)
+    for _ in range(3):
+        hashret.add(tmp_path / "index", [itself], model, again=True)
+    searcher, once = Searcher(tmp_path / "index", model, "cpu"), Searcher(index_folder, model, "cpu")
+    wanted = once.search(itself, 36, exclude_self=True)
+    assert len(wanted) == 35
+    assert searcher.search(itself, 36, exclude_self=True) == wanted
+    found = searcher.search_many([itself, once.index.path(0)], 4, candidates=candidates, exclude_self=True)
+    assert [hit.rank for hit in found[0]] == [1, 2, 3, 4]
+    assert itself not in {hit.path for hit in found[0]}
+    if candidates is None:
+        assert found[0] == wanted[:4]
+
+
 @pytest.mark.parametrize("wrong", [10**30, -(10**30), "seven"])
 def test_what_can_be_no_id_is_refused_in_one_line(searcher, wrong):
     line = re.escape(f"an id is a whole number from 0 to 2^63 - 1, not {wrong!r}")
