@@ -522,8 +522,7 @@ def query(
         k: answers a photograph.
         candidates: nearest by Hamming distance that are re-ranked; None for 1,000 and, where more are as near as the
             k-th nearest, all of these, up to 10,000. Where some are left out even so, that is a warning.
-        recall: take as many candidates as give this fraction of the k nearest by what the re-rank compares, instead:
-            hash outputs, or features or vectors.
+        recall: take as many candidates as give this fraction of the k nearest by the re-rank's own distance, instead.
         rerank: False leaves the order of the Hamming distance, as ``rerank_by`` None does.
         rerank_by: one of `hashret.index.rerank.CHOICES`, or None; "auto" is what the index is made for.
         radius: all photographs within this many bits, instead of k.

@@ -243,7 +243,7 @@ class Collection(Database):
     ) -> Calibration:
         if self.beside is None:
             raise HashretError("candidates are calibrated on the index that was exported", hint="name it with --values")
-        return self.beside.calibrate(k, recall, sample, seed, rerank_by)
+        return self.beside.calibrate(k, recall, sample, seed, self.rerank_choice(rerank_by))
 
 
 @dataclass(frozen=True)

@@ -272,8 +272,7 @@ class Database(ABC):
         """Return how many candidates give a recall of the k nearest, see `hashret.index.calibration.calibrate`.
 
         Args:
-            rerank_by: as of `search`: where features or vectors are compared, the nearest are those by these, and else
-                those by hash outputs.
+            rerank_by: as of `search`: the nearest are those by the distance that the re-rank orders by.
         """
 
     def warm(self) -> Database:

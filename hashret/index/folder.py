@@ -398,10 +398,12 @@ class Index(Database):
         if len(self.segments) > 1 or self.meta["count"] < self.offsets[-1]:
             raise HashretError("candidates are calibrated on an index of one piece", hint="run hashret compact first")
         by = self.rerank_choice(rerank_by)
-        by, compared = (by, self.fc_features) if by in rerank.OF_FEATURES else ("values", self.hash_outputs)
+        of_features = by in rerank.OF_FEATURES
+        compared = self.fc_features if of_features else self.hash_outputs
         if compared is None:
-            raise HashretError(f"this index keeps no {'values' if by == 'values' else 'features'} to calibrate on")
-        return calibrate(self.segments[0].stage, compared, k, recall, sample, seed, by)
+            raise HashretError(f"this index keeps no {'features' if of_features else 'values'} to calibrate on")
+        stage = self.segments[0].stage
+        return calibrate(stage, compared, k, recall, sample, seed, by, hash_outputs=self.hash_outputs)
 
     def nearest(self, codes: Codes, k: int, among: Any = None) -> tuple[Distances, Positions]:
         self.check(codes)

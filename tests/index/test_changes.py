@@ -15,6 +15,7 @@ from hashret.bits import binarize, hamming, pack
 from hashret.errors import HashretError
 from hashret.files import read_json, write_json
 from hashret.index import append, build_index, compact, open_index, remove
+from hashret.index.calibration import calibrate
 from hashret.shards import MANIFEST, Shard, encode_paths, shard_name, write_shard
 
 BITS = 24
@@ -530,8 +531,12 @@ def test_an_index_without_values_reranks_by_codes(living):
 
 def test_calibrated_candidates(living):
     index, _, _ = living
-    found = open_index(index, "cpu").calibrate(k=5, recall=0.9)
+    opened = open_index(index, "cpu")
+    found = opened.calibrate(k=5, recall=0.9)
     assert found.recall >= 0.9
+    for choice, by in (("auto", "directions"), ("values", "values")):
+        wanted = calibrate(opened.segments[0].stage, opened.hash_outputs, 5, 0.9, rerank_by=by)
+        assert opened.calibrate(5, 0.9, rerank_by=choice) == wanted
     assert 5 <= found.candidates <= 60
     remove(index, [1])
     with pytest.raises(HashretError, match="hashret compact"):

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import stage_of
 
-from hashret.bits import binarize, hamming, pack, pad, padded_width, unpack
+from hashret.bits import binarize, dithered, hamming, pack, pad, padded_width, unpack
 from hashret.errors import HashretError
 from hashret.index import calibration, rerank
 from hashret.index.calibration import calibrate, kth_distances
@@ -166,23 +166,20 @@ def make_stage(values, **choices):
     return stage_of(pack(binarize(values)), values.shape[1], **choices)
 
 
-def brute_recall(values, candidates, k, rows, features="values"):
-    """Mean share of the k nearest that the re-rank of so many candidates has among its first k."""
-    codes, n = pack(binarize(values)), len(values)
+def brute_recall(values, candidates, k, rows, features="values", spread=0):
+    """Mean share of the k nearest, by what is compared, that are among so many candidates of a query's plain code."""
+    codes, queries, n = pack(dithered(values, spread)), pack(binarize(values)), len(values)
     shares = []
     for row in rows:
         others = np.delete(np.arange(n), row)
-        exact = squared_distances(values[row : row + 1], values, others[None])[0]
-        kth = np.sort(exact)[k - 1]
-        near = np.argsort(hamming(codes[row : row + 1], codes[others])[0], kind="stable")[:candidates]
         if features == "values":
-            score = exact[near]
+            exact = squared_distances(values[row : row + 1], values, others[None])[0]
         elif features == "directions":
-            score = -(directions(values[others[near]]) @ directions(values[row]))
+            exact = ((directions(values[others]) - directions(values[row])) ** 2).sum(axis=1)
         else:
-            score = ((values[row] - unpack(codes, values.shape[1])[others[near]]) ** 2).sum(axis=1)
-        found = near[np.argsort(score, kind="stable")[:k]]
-        shares.append((exact[found] <= kth).mean())
+            exact = ((values[row] - unpack(codes, values.shape[1])[others]) ** 2).sum(axis=1)
+        near = np.argsort(hamming(queries[row : row + 1], codes[others])[0], kind="stable")[:candidates]
+        shares.append(min(1, (exact[near] <= np.sort(exact)[k - 1]).sum() / k))
     return np.mean(shares)
 
 
@@ -235,7 +232,8 @@ def test_the_k_nearest_in_blocks(monkeypatch, tmp_path):
     for block in (15, 64, 10**6):
         monkeypatch.setattr(calibration, "ROWS_AT_ONCE", block)
         for k in (1, 20, 99):
-            assert kth_distances(mapped, rows, k) == pytest.approx(np.sort(exact, axis=1)[:, k - 1], rel=1e-5)
+            found = kth_distances(values[rows], mapped, rows, k)
+            assert found == pytest.approx(np.sort(exact, axis=1)[:, k - 1], rel=1e-5)
 
 
 def test_blocks_of_queries_do_not_change_the_answer(monkeypatch, tmp_path):
@@ -255,19 +253,32 @@ def test_equal_photographs_all_count():
         assert (found.candidates, found.recall) == (10, 1.0)
 
 
-@pytest.mark.parametrize("features", ["directions", "asymmetric"])
-def test_calibration_of_other_features(features):
-    values = make_values(200, 24, 6)
-    stage, codes = make_stage(values), pack(binarize(values))
-    best = brute_recall(values, 200, 5, range(200), features)
-    assert best < 0.95
-    never = calibrate(stage, values, 5, 0.99, rerank_by=features, sample=200)
-    assert never.candidates == 200
-    assert never.recall == pytest.approx(best, abs=3e-3)  # float32 draws
-    found = calibrate(stage, values, 5, best / 2, rerank_by=features, sample=200, codes=codes)
-    assert best / 2 <= found.recall
-    assert found.recall == pytest.approx(brute_recall(values, found.candidates, 5, range(200), features), abs=3e-3)
-    assert found == calibrate(stage, values, 5, best / 2, rerank_by=features, sample=200)
+@pytest.mark.parametrize("features", ["values", "directions", "asymmetric"])
+@pytest.mark.parametrize("spread", [0, 0.75])
+def test_calibration_is_by_the_distance_of_the_rerank_and_by_the_codes_of_queries(features, spread):
+    """Codes of what is searched may have spread thresholds, which those of queries never have."""
+    values = make_values(400, 24, 6)
+    codes = pack(dithered(values, spread))
+    stage = stage_of(codes, 24)
+    found = calibrate(stage, values, 5, 0.9, rerank_by=features, sample=400)
+    assert found == calibrate(stage, values, 5, 0.9, rerank_by=features, sample=400, codes=codes)
+    assert found.recall >= 0.9
+    near = pytest.approx(brute_recall(values, found.candidates, 5, range(400), features, spread), abs=3e-3)
+    assert found.recall == near  # float32 draws
+    fewer = found.candidates - max(1, found.candidates // 20)
+    assert brute_recall(values, fewer, 5, range(400), features, spread) < 0.9
+    assert calibrate(stage, values, 5, 1.0, rerank_by=features, sample=50).recall == 1
+
+
+def test_calibration_by_features_asks_with_the_codes_of_queries():
+    values, x = make_values(400, 24, 6), np.random.default_rng(0).normal(size=(400, 8)).astype(np.float32)
+    codes = pack(dithered(values, 0.75))
+    found = calibrate(stage_of(codes, 24), x, 5, 0.5, rerank_by="cosine", sample=400, hash_outputs=values)
+    exact, apart = -(unit(x) @ unit(x).T), hamming(pack(binarize(values)), codes).astype(float)
+    for matrix in (exact, apart):
+        np.fill_diagonal(matrix, np.inf)
+    wanted, near = np.argsort(exact, axis=1)[:, :5], np.argsort(apart, axis=1, kind="stable")[:, : found.candidates]
+    assert found.recall == np.mean([np.isin(a, b).mean() for a, b in zip(wanted, near, strict=True)])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
