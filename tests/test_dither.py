@@ -93,6 +93,29 @@ def test_queries_have_plain_thresholds(photos, spread):
         assert found == wanted.tolist()
 
 
+def test_an_indexed_photograph_is_asked_for_as_its_file_is(spread, tmp_path):
+    """Also by the service, which need not encode it: unless the index keeps its code alone."""
+    pytest.importorskip("fastapi", reason="needs hashret[serve]")
+    from fastapi.testclient import TestClient
+
+    from hashret.service.app import create_app
+
+    index = open_index(spread / "index", "cpu")
+    differing = np.any(pack(binarize(np.asarray(index.hash_outputs))) != index.codes(), axis=1)
+    number = int(np.flatnonzero(differing)[0])
+    with TestClient(create_app(spread / "index", spread / "model.safetensors", "cpu")) as client:
+        asked = client.get(f"/api/items/{number}/query?k=5&candidates=5").json()
+        with open(index.path(number), "rb") as file:
+            uploaded = client.post("/api/query?k=5&candidates=5", content=file.read()).json()
+    for answer in ("hits", "hamming_hits"):
+        assert asked[answer] == uploaded[answer]
+    assert asked["query"]["code"] == uploaded["query"]["code"] != index.code(number).tobytes().hex()
+    build_index(spread / "train", tmp_path / "bare", values=False)
+    with TestClient(create_app(tmp_path / "bare", None, "cpu")) as client:
+        alone = client.get(f"/api/items/{number}/query?k=1").json()
+    assert (alone["hits"][0]["id"], alone["hits"][0]["hamming"]) == (number, 0)
+
+
 def test_evaluate_scores_what_a_query_would_find(photos, spread):
     index, test = open_index(spread / "index", "cpu"), ShardFolder(spread / "test").load()
     plain = test.as_queries().codes

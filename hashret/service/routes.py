@@ -245,7 +245,8 @@ async def query_by_item(id: Id, service: Shared, parameters: Parameters) -> sche
     values = await run_in_threadpool(snapshot.index.hash_outputs_at, row)
     vector = await run_in_threadpool(snapshot.index.fc_features_at, row)
     named = {"id": id, "label": found.label, "name": os.path.basename(found.path)}
-    return await _search(service, snapshot, values, parameters, code=found.code, vector=vector, **named)
+    code = found.code if values is None else None  # what is kept may have spread thresholds, as no query has
+    return await _search(service, snapshot, values, parameters, code=code, vector=vector, **named)
 
 
 @router.get("/api/items/{id}", responses=problems(404, 422))
@@ -359,7 +360,8 @@ async def _search(
 ) -> schema.Answer:
     """Search by the hash outputs of a query and its vector, if there is one, or by its code alone.
 
-    The code alone counts where the index keeps nothing that the others could be compared with.
+    The code is that of the hash outputs, unless one is given. The code alone counts where the index keeps nothing that
+    the others could be compared with.
     """
     if code is None:
         assert hash_outputs is not None
