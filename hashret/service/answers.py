@@ -42,21 +42,21 @@ def answer(
     [hamming], [positions], [cut] = ranked.candidates[1:]
     [euclidean], [order] = ranked.euclidean, ranked.order
     milliseconds |= zip(("hamming", "rerank"), (round(1000 * seconds, 3) for seconds in ranked.seconds), strict=True)
-    reranked_ranks = np.argsort(order)  # of each candidate, from 0
+    reranked_ranks = np.argsort(order)  # of each candidate, from 0; candidates are numbered by Hamming distance
     near = len(hamming) if most_bits is None else int((hamming <= most_bits).sum())
     best, by_hamming = order[: min(parameters.k, near)].tolist(), range(min(parameters.k, near))
     beyond = [0] if len(positions) and not near else []
-    columns = sorted({*best, *by_hamming, *beyond})
-    items = dict(zip(columns, index.items(positions[columns].tolist(), codes=True), strict=True))
+    candidate_numbers = sorted({*best, *by_hamming, *beyond})
+    items = dict(zip(candidate_numbers, index.items(positions[candidate_numbers].tolist(), codes=True), strict=True))
 
-    def hit(column: int, rank: int) -> Hit:
-        item, reranked_rank = items[column], int(reranked_ranks[column])
+    def hit(candidate_number: int, rank: int) -> Hit:
+        item, reranked_rank = items[candidate_number], int(reranked_ranks[candidate_number])
+        differing = int(hamming[candidate_number])
         assert item.code is not None
         return Hit(
             rank=rank, id=item.id, path=snapshot.path_for_visitors(item.path), label=item.label,
             labels=list(item.labels),
-            hamming=int(hamming[column]), similarity=similarity(int(hamming[column]), index.bits),
-            hamming_rank=column + 1,
+            hamming=differing, similarity=similarity(differing, index.bits), hamming_rank=candidate_number + 1,
             euclidean=float(euclidean[reranked_rank]) if rerank else None,
             reranked_rank=reranked_rank + 1, code=item.code.tobytes().hex(), nearest_to=None,
             columns=dict(item.columns),
@@ -69,9 +69,9 @@ def answer(
             milliseconds=milliseconds,
             **query,
         ),
-        hits=[hit(column, rank) for rank, column in enumerate(best, 1)],
-        hamming_hits=[hit(column, column + 1) for column in by_hamming],
-        nearest=next((hit(column, 1) for column in beyond), None),
+        hits=[hit(number, rank) for rank, number in enumerate(best, 1)],
+        hamming_hits=[hit(number, number + 1) for number in by_hamming],
+        nearest=next((hit(number, 1) for number in beyond), None),
         count=len(index) if among is None else len(among),
         candidates=len(positions) if rerank else 0,
         ties_cut=bool(cut),
