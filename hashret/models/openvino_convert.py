@@ -16,8 +16,8 @@ from .openvino_runtime import (
     folder_of,
     head_folder,
     head_network,
-    keep,
-    kept,
+    load_network,
+    save_network,
 )
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def openvino_backbone(
     """
     folder, name = backbone_folder(layers, architecture, image_size), architecture.name
     example = torch.zeros(2, 3, image_size, image_size, dtype=torch.uint8)
-    network = _found(folder, name, _Normalized(layers, architecture), example, {})
+    network = _kept_or_converted(folder, name, _Normalized(layers, architecture), example, {})
     return backbone_network(name, network, number_format)
 
 
@@ -88,23 +88,23 @@ def openvino_head(head: Head, shape: tuple[int, int, int], fingerprint: str, bac
         HashretError: as `openvino_backbone`.
     """
     folder, example = head_folder(fingerprint), torch.zeros(2, *shape)
-    network = _found(
+    network = _kept_or_converted(
         folder, f"the head {head.kind}", _Hashed(head), example, {"backbone": backbone.name, "fc_width": head.fc_width}
     )
     return head_network(head.kind, network)
 
 
-def _found(folder: Path, name: str, module: nn.Module, example: Tensor, said: dict[str, Any]) -> Any:
-    """Return the network that is kept in a folder, or is converted now and kept there with what is ``said`` of it."""
+def _kept_or_converted(folder: Path, name: str, module: nn.Module, example: Tensor, metadata: dict[str, Any]) -> Any:
+    """Return the network that is kept in a folder, or is converted now and kept there with its metadata."""
     import openvino
 
-    found = kept(folder)
-    if found and found[1] == said:
-        return found[0]
+    kept = load_network(folder)
+    if kept and kept[1] == metadata:
+        return kept[0]
     shape = openvino.PartialShape([-1, *example.shape[1:]])
     try:
         with warnings.catch_warnings(action="ignore"):  # of the tracer, about sizes that are fixed here
             network = openvino.convert_model(module.eval(), example_input=example, input=[shape])
-        return keep(network, folder, said)
+        return save_network(network, folder, metadata)
     except RuntimeError as error:
         raise cannot_run(name, error) from None

@@ -34,7 +34,7 @@ _BLOCKS = (1, 2, 4)  # images, of which few at a time have activations that stay
 _HINTS = {"bfloat16": "bf16", "float32": "f32"}
 _NETWORK, _WEIGHTS, _RECORD = "network.xml", "network.bin", "network.json"
 _OF_HEAD = {"backbone": text("[0-9a-f]{20}", "no name of a folder"), "fc_width": or_none(whole(1))}
-_CHECK = fields({"sha256": text(), "said": fields({}, _OF_HEAD)})
+_CHECK = fields({"sha256": text(), "said": fields({}, _OF_HEAD)})  # "said" is the metadata
 
 
 @cache
@@ -64,7 +64,7 @@ class OpenVINONetwork:
 
     Args:
         name: of the network, for messages.
-        network: as `kept` and `keep` return it.
+        network: as `load_network` and `save_network` return it.
         number_format: in which it computes, one of `hashret.precision.FORMATS`.
         blocks: sizes of block, from 1 on. With blocks of 1 alone, each row is computed by the same steps, whatever the
             network; with others, it has to be seen that they give the same numbers.
@@ -176,8 +176,8 @@ def head_folder(fingerprint: str) -> Path:
     return folder_of("head", fingerprint)
 
 
-def kept(folder: Path) -> tuple[Any, dict[str, Any]] | None:
-    """Return the network that `keep` left in a folder, and what was said of it.
+def load_network(folder: Path) -> tuple[Any, dict[str, Any]] | None:
+    """Return the network that `save_network` left in a folder, and its metadata.
 
     Returns:
         None where there is none, or not as it was written.
@@ -187,11 +187,12 @@ def kept(folder: Path) -> tuple[Any, dict[str, Any]] | None:
         files = _files(folder)
     except (OSError, HashretError):
         return None
-    return (_read(files), record["said"]) if record["sha256"] == _sha256(files, record["said"]) else None
+    metadata = record["said"]
+    return (_read(files), metadata) if record["sha256"] == _sha256(files, metadata) else None
 
 
-def keep(network: Any, folder: Path, said: dict[str, Any]) -> Any:
-    """Keep a converted network in a folder, with what is said of it, and return it as it is read again.
+def save_network(network: Any, folder: Path, metadata: dict[str, Any]) -> Any:
+    """Keep a converted network in a folder, with its metadata, and return it as it is read again.
 
     That one is to be run in this process, too, since the network that was converted may round otherwise. It is returned
     also where the cache cannot be written, so that each process converts anew.
@@ -200,7 +201,7 @@ def keep(network: Any, folder: Path, said: dict[str, Any]) -> Any:
         discard(folder)  # which could not be read
         with partial_folder(folder) as partial:
             files = _saved(network, partial)
-            write_json(partial / _RECORD, {"sha256": _sha256(files, said), "said": said})
+            write_json(partial / _RECORD, {"sha256": _sha256(files, metadata), "said": metadata})
             os.rename(partial, folder)
     except (OSError, RuntimeError, HashretError):
         with TemporaryDirectory() as temporary:
@@ -224,8 +225,8 @@ def _read(files: list[bytes]) -> Any:
     return _core().read_model(network, weights)
 
 
-def _sha256(files: list[bytes], said: dict[str, Any]) -> str:
-    digest = hashlib.sha256(to_json(said).encode())
+def _sha256(files: list[bytes], metadata: dict[str, Any]) -> str:
+    digest = hashlib.sha256(to_json(metadata).encode())
     for file in files:
         digest.update(file)
     return digest.hexdigest()

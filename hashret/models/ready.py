@@ -22,7 +22,7 @@ from .openvino_runtime import (
     head_folder,
     head_network,
     head_outputs,
-    kept,
+    load_network,
 )
 
 
@@ -69,8 +69,8 @@ def ready_encoder(meta: dict[str, Any], compute_dtype: str, bits: int) -> ReadyE
     if not asked.whole or not has_openvino():
         return None
     folder = head_folder(meta["fingerprint"])
-    head = kept(folder)
-    backbone = head and kept(folder.with_name(head[1]["backbone"]))
+    head = load_network(folder)
+    backbone = head and load_network(folder.with_name(head[1]["backbone"]))
     if not head or not backbone:
         return None
     networks = backbone_network(meta["arch"], backbone[0], asked.number_format), head_network(meta["method"], head[0])

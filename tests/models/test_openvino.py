@@ -69,13 +69,13 @@ def test_a_converted_network_is_kept(architecture, tmp_path, monkeypatch):
     first = maps()
     [folder] = (tmp_path / "cache/openvino").iterdir()
     with monkeypatch.context() as patch:
-        patch.setattr(openvino_convert, "keep", None)  # which a network that is converted goes through
+        patch.setattr(openvino_convert, "save_network", None)  # which a network that is converted goes through
         assert torch.equal(maps(), first)
     for name in ("network.xml", "network.bin", "network.json"):
         damage(folder / name)
-        assert openvino_runtime.kept(folder) is None
+        assert openvino_runtime.load_network(folder) is None
         assert torch.equal(maps(), first)
-        assert openvino_runtime.kept(folder)
+        assert openvino_runtime.load_network(folder)
     (tmp_path / "file").touch()
     monkeypatch.setenv("HASHRET_CACHE", str(tmp_path / "file"))
     assert torch.equal(maps(), first)
