@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .bits import Codes, Labels, Positions, check_length
+from .bits import Codes, Distances, Labels, Positions, check_length
 from .collapse import QUERIES, collapsed, map_by_chance
 from .data import Source, as_source
 from .engines import refuse_engine, shown
@@ -299,6 +299,7 @@ class EvaluationSet:
         return asked if same else {}
 
 
+@old_attributes
 @dataclass(frozen=True)
 class Scores:
     """What `score` computes.
@@ -306,14 +307,14 @@ class Scores:
     Attributes:
         figures: the figures of `evaluate`.
         counts: counts of each query over all items.
-        head: which of the re-ranked items are relevant, (nq, candidates).
-        tail: counts of each query over the items that follow the re-ranked ones.
+        reranked_prefix: which of the re-ranked items are relevant, (nq, candidates).
+        counts_behind: counts of each query over the items that follow the re-ranked ones.
     """
 
     figures: Evaluation
     counts: Counts
-    head: Relevant
-    tail: Counts
+    reranked_prefix: Relevant
+    counts_behind: Counts
 
 
 @takes_quiet
@@ -409,8 +410,8 @@ def score(
         by_index = average_precision_by_index(query.codes, codes, query_labels, labels, topk)
         hamming = replace(hamming, map_index_order=float(by_index.mean()))
     hamming_seconds = time.perf_counter() - started
-    head, tail = _reranked(evaluation_set, counts, candidates, rerank_by)
-    reranked = average_precision(tail, topk=topk, head=head)
+    reranked_prefix, counts_behind = _reranked(evaluation_set, counts, candidates, rerank_by)
+    reranked = average_precision(counts_behind, topk=topk, reranked_prefix=reranked_prefix)
     described = f"{len(query)} queries, {len(database)} database items, relevant if they share a label"
     figures = Evaluation(
         protocol=protocol or known.get("name", described),
@@ -429,13 +430,13 @@ def score(
         reranked=RerankedFigures(
             float(reranked.mean()),
             _mean(reranked[answerable]),
-            {str(n): float(precision_at(tail, n, head).mean()) for n in k},
+            {str(n): float(precision_at(counts_behind, n, reranked_prefix).mean()) for n in k},
         ),
         distinct_codes=len(np.unique(codes, axis=0)),
         hamming_seconds=round(hamming_seconds, 2),
         seconds=round(time.perf_counter() - started, 2),
     )
-    return Scores(figures, counts, head, tail)
+    return Scores(figures, counts, reranked_prefix, counts_behind)
 
 
 def _load_queries(
@@ -500,7 +501,7 @@ def _reranked(
     evaluation_set: EvaluationSet, counts: Counts, candidates: int, rerank_by: str
 ) -> tuple[Relevant, Counts]:
     """Return which of the re-ranked items are relevant, (nq, c), and the counts of the items that follow them."""
-    heads, total, relevant = [], counts.total.copy(), counts.relevant.copy()
+    prefixes, total, relevant = [], counts.total.copy(), counts.relevant.copy()
     query, database, labels = evaluation_set.queries, evaluation_set.index, evaluation_set.labels_by_position
     progress = Progress("re-ranking", len(query), "queries")
     for start in range(0, len(query), _QUERIES_AT_ONCE):
@@ -511,11 +512,18 @@ def _reranked(
             query_features=None if features is None else features[block],
         )  # fmt: skip
         n = len(hits.positions)
-        head = np.stack([is_relevant(asked[i : i + 1], labels[hits.positions[i]])[0] for i in range(n)])
-        cell = hits.hamming + (database.bits + 1) * np.arange(n)[:, None]
-        for table, cells in ((total, cell.ravel()), (relevant, cell[head])):
-            table[block] -= np.bincount(cells, minlength=table[block].size).reshape(n, -1)
-        heads.append(head)
+        prefix = np.stack([is_relevant(asked[i : i + 1], labels[hits.positions[i]])[0] for i in range(n)])
+        total[block] -= _count_at_distances(hits.hamming, np.ones_like(prefix), database.bits)
+        relevant[block] -= _count_at_distances(hits.hamming, prefix, database.bits)
+        prefixes.append(prefix)
         progress.add(n)
     progress.close()
-    return np.concatenate(heads), Counts(total, relevant)
+    return np.concatenate(prefixes), Counts(total, relevant)
+
+
+def _count_at_distances(hamming: Distances, counted: Relevant, bits: int) -> Ints:
+    """Return how many of the counted items of each query are at each distance: (nq, c), (nq, c) -> (nq, bits + 1)."""
+    queries, distances = len(hamming), bits + 1
+    cells = hamming + distances * np.arange(queries)[:, None]
+    counts: Ints = np.bincount(cells[counted], minlength=queries * distances).reshape(queries, distances)
+    return counts

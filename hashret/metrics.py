@@ -21,6 +21,7 @@ import numpy.typing as npt
 from .bits import Codes, Labels, Positions, as_words
 from .errors import HashretError
 from .progress import Progress
+from .renamed import old_keywords
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -183,11 +184,12 @@ def ratio(numerator: Any, denominator: Any, empty: float = 0.0) -> Floats:
     return quotient
 
 
+@old_keywords
 def average_precision(
     counts: Counts,
     ties: Literal["expected", "worst", "best"] = "expected",
     topk: int | None = None,
-    head: Relevant | None = None,
+    reranked_prefix: Relevant | None = None,
 ) -> Floats:
     """Return the average precision of each query, (nq,); 0 where nothing is relevant.
 
@@ -198,13 +200,14 @@ def average_precision(
         counts: counts of the items that are ranked by distance.
         ties: "expected" over all orders of tied items, or the "worst" or "best" order.
         topk: number of ranks that count; None for all.
-        head: relevance of k items that are ranked before those of ``counts`` in a fixed order (re-ranked items), (nq,
-            k); they must not be in ``counts``.
+        reranked_prefix: relevance of k items that are ranked before those of ``counts`` in a fixed order, (nq, k);
+            they must not be in ``counts``.
     """
     total, relevant = counts.total, counts.relevant
     k, hits, score = 0, np.zeros(len(total), np.int64), np.zeros(len(total))
-    if head is not None:
-        k, hits, score = head.shape[1], head.sum(axis=1), _head_score(head[:, :topk])
+    if reranked_prefix is not None:
+        k, hits = reranked_prefix.shape[1], reranked_prefix.sum(axis=1)
+        score = _prefix_score(reranked_prefix[:, :topk])
     all_relevant = hits + relevant.sum(axis=1)
     n_before = k + np.cumsum(total, axis=1) - total
     r_before = hits[:, None] + np.cumsum(relevant, axis=1) - relevant
@@ -239,9 +242,9 @@ def average_precision_by_index(
     return score[back]
 
 
-def _head_score(head: Relevant) -> Floats:
-    ranks = np.arange(1, head.shape[1] + 1)
-    score: Floats = (np.cumsum(head, axis=1) / ranks * head).sum(axis=1)
+def _prefix_score(relevant: Relevant) -> Floats:
+    ranks = np.arange(1, relevant.shape[1] + 1)
+    score: Floats = (np.cumsum(relevant, axis=1) / ranks * relevant).sum(axis=1)
     return score
 
 
@@ -275,13 +278,14 @@ def _tied_worst(n: Ints, r: Ints, n_before: Ints, r_before: Ints, harmonic: Floa
     return _relevant_run(np.clip(last - start, 0, r), start, r_before, harmonic)
 
 
-def precision_at(counts: Counts, k: int, head: Relevant | None = None) -> Floats:
-    """Return the expected precision of the first k items of each query, (nq,); ``head`` as in `average_precision`."""
+@old_keywords
+def precision_at(counts: Counts, k: int, reranked_prefix: Relevant | None = None) -> Floats:
+    """Return the expected precision of the first k items of each query, (nq,); arguments as of `average_precision`."""
     if k < 1:
         raise HashretError(f"precision@k needs k of at least 1, not {k}")
     skip, hits = 0, np.zeros(len(counts.total))
-    if head is not None:
-        skip, hits = head.shape[1], head[:, :k].sum(axis=1)
+    if reranked_prefix is not None:
+        skip, hits = reranked_prefix.shape[1], reranked_prefix[:, :k].sum(axis=1)
     n_before = skip + np.cumsum(counts.total, axis=1) - counts.total
     taken = np.clip(k - n_before, 0, counts.total)
     precision: Floats = (hits + (taken * ratio(counts.relevant, counts.total)).sum(axis=1)) / k

@@ -161,7 +161,7 @@ def precision_by_rank(scores: Scores) -> dict[str, Any]:
     last = min(_RANKS, int(scores.counts.total[0].sum()))
     ks = np.unique(np.geomspace(1, last, 30).round().astype(int))
     hamming = [float(precision_at(scores.counts, k).mean()) for k in ks]
-    reranked = [float(precision_at(scores.tail, k, scores.head).mean()) for k in ks]
+    reranked = [float(precision_at(scores.counts_behind, k, scores.reranked_prefix).mean()) for k in ks]
     return {"k": ks.tolist(), "hamming": hamming, "reranked": reranked}
 
 
