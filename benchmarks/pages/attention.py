@@ -223,17 +223,17 @@ table the layers behind CBAM begin with other random numbers than those without 
 **What it says.** No gain by looking at the photograph was found on frozen features.
 
 - With the paper's classifier, attention costs: one to two points on Corel5k-21, half to one on CIFAR-10. CBAM's own
-  form, `half`, costs 1.5 ± 1.9 there; gates that begin `open`, near one, and hardly leave it are 0.4 ± 0.4 above none.
+  form, `half`, costs 1.5 ± 1.9 on Corel5k-21; gates that begin `open`, near one, and hardly leave it gain 0.4 ± 0.4.
 - With the classifier of fixed codewords and a margin (`am-vggh+`) it gains 1.2 points on Corel5k-21, with each of five
   seeds and, in the first table, at every length over VGG16. But *blind* gates, which have the same parameters, start
   and rates and see ones in place of the feature map, so that they are the same for all photographs, gain 0.8 ± 0.7; and
-  those that see gain 0.4 ± 0.7 more, which is not told from nothing. About two thirds of the gain come of weighing
+  those that see gain 0.4 ± 0.7 more, which cannot be told from nothing. About two thirds of the gain come of weighing
   channels and cells once for all.
 - The trained gates do look: where they are replaced by their mean over the train photographs, the same encoder loses
   1.0 point, and by those of other photographs 1.8. The layers behind were trained with them; this does not say that an
   encoder trained without finds less.
-- On CIFAR-10 no gain was found: at 96 px within half a point to one and a half of none (three seeds), at 224 px 0.2
-  points below none at every length (one seed).
+- On CIFAR-10 no gain was found: from -0.5 ± 1.6 to +0.1 ± 1.0 at 96 px (three seeds), and -0.1 to -0.2 at 224 px (one
+  seed).
 
 Under the paper's classifier the spatial gate stands near its ceiling, 2, in all cells, and only scales the map; under
 the margin it is 0.4 on average and weighs cells 36% of that up or down. On Corel5k-21 the database is what was learned
