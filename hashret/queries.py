@@ -34,10 +34,10 @@ class QueryOutputs(NamedTuple):
     hash_outputs: HashOutputs
     fc_features: Vectors | None
 
-    def row(self, row: int) -> QueryOutputs:
-        """Return the outputs of one photograph as a query of its own."""
-        features = None if self.fc_features is None else self.fc_features[row : row + 1]
-        return QueryOutputs([self.numbers[row]], self.hash_outputs[row : row + 1], features)
+    def nth(self, n: int) -> QueryOutputs:
+        """Return the outputs of the n-th of these photographs, from 0, as a query of its own."""
+        features = None if self.fc_features is None else self.fc_features[n : n + 1]
+        return QueryOutputs([self.numbers[n]], self.hash_outputs[n : n + 1], features)
 
 
 class Asked(list[str]):

@@ -189,9 +189,9 @@ class Searcher:
             return self._hits(queries, k + extra, more, rerank_by, among, least)
 
         extra = int(exclude_self)  # the file itself is one of the first, but may tie with others
-        for row, (number, hits) in enumerate(zip(outputs.numbers, ask(outputs, extra), strict=True)):
+        for n, (number, hits) in enumerate(zip(outputs.numbers, ask(outputs, extra), strict=True)):
             if exclude_self:
-                ask_again = functools.partial(ask, outputs.row(row))
+                ask_again = functools.partial(ask, outputs.nth(n))
                 hits = self._without_itself(str(named[number]), hits, k, ask_again)
             answers[number] = hits.at_least(least)
         return answers
