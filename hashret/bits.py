@@ -26,9 +26,9 @@ Labels = npt.NDArray[np.integer]  # class numbers (n,), -1 for none, or flags (n
 
 
 def check_bits(bits: int) -> int:
-    """Return ``bits`` as int, or raise HashretError unless 8 <= bits <= 256."""
-    if not MIN_BITS <= int(bits) <= MAX_BITS:
-        raise HashretError(f"code length must be {MIN_BITS} to {MAX_BITS} bits, not {bits}")
+    """Return ``bits`` as int, or raise HashretError unless it is a whole number and 8 <= bits <= 256."""
+    if not isinstance(bits, int | np.integer) or not MIN_BITS <= bits <= MAX_BITS:
+        raise HashretError(f"code length must be {MIN_BITS} to {MAX_BITS} bits, not {bits!r}")
     return int(bits)
 
 

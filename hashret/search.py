@@ -22,7 +22,7 @@ from .errors import HashretError, refuse_given, warn
 from .files import StrPath
 from .hits import Hit, HitList, QueryAnswer, hits_of, union, without
 from .index import Database, Index
-from .index.database import Hits
+from .index.database import Hits, check_counts
 from .index.given import ENCODER, CodeFile, is_code_file, packed
 from .index.opening import on_device
 from .index.rerank import AUTO, OF_FEATURES
@@ -178,6 +178,7 @@ class Searcher:
             unreadable: a dict, to which photographs that cannot be read are added, with the reason; their answer is
                 None then. Without it, one of them is an error.
         """
+        check_counts(k, candidates)
         named = as_named(photos)
         answers: list[HitList | None] = [None] * len(named)
         outputs = self._outputs(named, rerank_by, unreadable)

@@ -189,3 +189,12 @@ def test_the_package_names_are_the_functions():
     assert set(hashret.__all__) <= set(dir(hashret))
     with pytest.raises(AttributeError):
         hashret.no_such_name  # noqa: B018
+
+
+@pytest.mark.parametrize("options", [{"k": 2.0}, {"k": "3"}, {"k": 0}, {"candidates": 10.5}, {"candidates": 0}])
+def test_numbers_that_are_none_are_one_line(index_folder, model, photos, options):
+    searcher = hashret.Searcher(index_folder, model, device="cpu")
+    with pytest.raises(HashretError, match="k and candidates must be whole numbers of at least 1, not"):
+        searcher.search(next(photos.glob("test/*/*.png")), **options)
+    with pytest.raises(HashretError, match="k and candidates must be whole numbers of at least 1, not"):
+        searcher.search(next(photos.glob("test/*/*.png")), exclude_self=True, **options)

@@ -113,6 +113,13 @@ class Item(NamedTuple):
         return cls(id, path, " ".join(labels), code, labels, columns)
 
 
+def check_counts(k: int, candidates: int | None) -> None:
+    """Raise HashretError unless k and candidates, where they are given, are whole numbers of at least 1."""
+    for number in (k, candidates):
+        if number is not None and (not isinstance(number, int | np.integer) or number < 1):
+            raise HashretError(f"k and candidates must be whole numbers of at least 1, not {number!r}")
+
+
 def ids_array(ids: Iterable[int]) -> NDArray[np.int64]:
     """Return some ids without repetition, int64 (n,), ascending. Raises HashretError for what can be none."""
     given = list(ids)
@@ -387,8 +394,7 @@ class Database(ABC):
 
     def check(self, codes: Codes, k: int = 1, candidates: int = 1) -> None:
         """Raise HashretError unless queries can be searched so, see `search`."""
-        if k < 1 or candidates < 1:
-            raise HashretError(f"k and candidates must be at least 1, not {min(k, candidates)}")
+        check_counts(k, candidates)
         width = code_width(self.bits)
         if codes.shape[1] != width:
             raise HashretError(f"queries of {codes.shape[1]} bytes do not fit an index of {self.bits} bits")

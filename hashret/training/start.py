@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -307,7 +307,8 @@ def _feed(
 
 def _lengths(bits: int | Sequence[int]) -> tuple[int, ...]:
     """Return the lengths of code that are asked for, the longest last."""
-    lengths = tuple(sorted({check_bits(length) for length in ([bits] if isinstance(bits, int) else bits)}))
+    several = list(bits) if isinstance(bits, Iterable) and not isinstance(bits, str) else [bits]
+    lengths = tuple(sorted({check_bits(length) for length in several}))
     if not lengths:
         raise HashretError("no length of code is named")
     return lengths

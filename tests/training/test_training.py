@@ -305,6 +305,8 @@ def test_existing_checkpoints_are_kept(photos, head, tmp_path):
         ({"epochs": 2.0}, "number of epochs must be a whole number"),
         ({"batch_size": 1}, "batch size must be a whole number, at least 2, not 1"),
         ({"image_size": -32}, "image size must be"),
+        ({"bits": 12.5}, r"code length must be 8 to 256 bits, not 12\.5"),
+        ({"bits": "48"}, "code length must be 8 to 256 bits, not '48'"),
         ({"width": -3}, "width must be a whole number, at least 1, not -3"),
         ({"dropout": 1.5}, r"dropout must be at least 0 and below 1, not 1\.5"),
         ({"lr": -1.0}, r"the learning rate must be above 0, not -1\.0"),
