@@ -17,13 +17,14 @@ from ..files import StrPath
 from ..index import Database, Index, Item, open_index, rerank
 from ..index.calibration import Calibration
 from ..index.database import ids_array
-from ..index.paths import is_named, path_matches, readings
+from ..index.paths import below_root, is_named, path_matches, readings
 from ..records import check_format
 from ..vectors import Vectors
 from .codes import CodeSearch, address_of, record_of
 from .engine import ALL, Engine, Filter, Nearest, Rows, concatenated, connect
 from .exporting import FORMAT, described, digest
 from .names import parse
+from .text import from_text
 
 _MOST_IDS = 10_000  # of photographs that a request names one by one
 
@@ -159,7 +160,8 @@ class Collection(Database):
             return self._selection(Filter(labels, None, named))
         meant = [self._meant(text) for text in ([path] if isinstance(path, str) else path)]
         names = tuple(name for name, _ in meant if name)
-        patterns = tuple(pattern for _, pattern in meant if pattern)
+        root = self.meta.get("root") and from_text(self.meta["root"])  # which an earlier hashret did not keep
+        patterns = tuple(one for _, pattern in meant if pattern for one in below_root(pattern, root))
         if all(map(self.engine.matches, patterns)):
             return self._selection(Filter(labels, patterns, named, names=names))
         matching: list[int] = []

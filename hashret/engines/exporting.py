@@ -27,6 +27,7 @@ from ..results import Result
 from .codes import Chunks, CodeSearch, address_of, record_of
 from .engine import Engine, Filter, Rows, connect
 from .names import EngineAddress, parse
+from .text import to_text
 
 FORMAT = 2  # 1 had no codes beside the photographs
 _BATCH = 5000
@@ -136,6 +137,7 @@ def _record(index: Index, approximate: bool) -> dict[str, Any]:
     labels = index.labels
     return {"format": FORMAT, "complete": False, "source": digest(index)} | {
         **{name: index.meta[name] for name in _KEPT},
+        "root": None if index.common_root is None else to_text(index.common_root),
         "values": index.has_hash_outputs,
         "labels": None if labels is None else "one" if labels.ndim == 1 else "several",
         "approximate": approximate,

@@ -46,7 +46,7 @@ from .database import Database, Item, ids_array
 from .distinct import damaged_table
 from .given import CodeFile
 from .hamming import HammingStage
-from .paths import cut, file_key, folder_key, path_matches, readings, stored_path
+from .paths import below_root, common_root, cut, file_key, folder_key, path_matches, readings, stored_path
 from .rows import Rows, concatenated
 from .segment import MAX_ITEMS, Segment, SegmentWriter, row_columns
 
@@ -108,6 +108,11 @@ class Index(Database):
     def root(self) -> str | None:
         """The folder that paths of photographs are kept from, whole; None where all are kept whole."""
         return None if self.folder is None else root_of(self.folder, self.meta)
+
+    @cached_property
+    def common_root(self) -> str | None:
+        """The folder that patterns of paths begin below, see `hashret.index.paths.common_root`."""
+        return common_root(set[str]().union(*(segment.paths.folders() for segment in self.segments)), self.root)
 
     @property
     def checked(self) -> str:
@@ -375,8 +380,10 @@ class Index(Database):
             if matched.any():
                 return matched & among
         if glob:
-            positions = np.flatnonzero(among)
-            matched[positions] = [path_matches(self.path(position), glob) for position in positions.tolist()]
+            positions, globs = np.flatnonzero(among), below_root(glob, self.common_root)
+            matched[positions] = [
+                any(path_matches(path, one) for one in globs) for path in map(self.path, positions.tolist())
+            ]
         return matched
 
     def within(self, codes: Codes, radius: int, among: Any = None) -> Iterator[tuple[int, Distances, Positions]]:

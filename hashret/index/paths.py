@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fnmatch
+import glob
 import os
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -136,12 +138,61 @@ def is_named(path: str, text: str) -> bool:
     return bool(text) and (path == text or path.endswith(f"/{text}"))
 
 
-def path_matches(path: str, pattern: str) -> bool:
-    """Whether a path, or the end of it from some folder on, is what a shell's pattern says: ``trips/*.jpg``.
+def path_matches(path: str, pattern: str, root: str | None = None) -> bool:
+    """Whether a path is what a shell's pattern says: ``trips/*.jpg``, from some folder below ``root`` on.
 
     What is asked for may also be the very name of a photograph, ``IMG[1].png``, which comes first: see `is_named`.
+    Where ``root`` is None, a pattern may begin at any folder.
     """
+    return any(_matches_from_some_folder(path, one) for one in below_root(pattern, root))
+
+
+def _matches_from_some_folder(path: str, pattern: str) -> bool:
     return path == pattern or fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path, f"*/{pattern}")
+
+
+def below_root(pattern: str, root: str | None) -> list[str]:
+    """Return patterns of whole paths, of which one matches where a pattern does from some folder below a root on.
+
+    ``new*`` must not take every photograph of ``/home/newcomer/photos``. So what lies above the photographs is matched
+    by a pattern that begins with a slash, or by the root's own name, written out: ``photos/old/*``.
+
+    Args:
+        pattern: as a shell has it.
+        root: folder that all photographs lie in; None if there is none, which leaves the pattern as it is.
+    """
+    if root is None or pattern.startswith("/"):
+        return [pattern]
+    pattern = re.sub(r"\A(\*+/)+(?=.)", "", pattern, flags=re.DOTALL)  # it may begin at any folder anyway
+    if pattern and not pattern.strip("*"):
+        return ["*"]
+    above = glob.escape(_slashed(root))
+    patterns = [above + pattern] if pattern.startswith("*") else [above + pattern, f"{above}*/{pattern}"]
+    for slash in re.finditer("/", pattern):
+        named = pattern[: slash.start()]
+        if is_pattern(named):
+            break
+        if _slashed(root).endswith(f"/{named}/"):
+            patterns.append(above + pattern[slash.end() :])
+    return patterns
+
+
+def is_pattern(text: str) -> bool:
+    """Whether a text has what stands for more than itself in a shell's pattern."""
+    return any(character in text for character in "*?[")
+
+
+def common_root(folders: Iterable[str], root: str | None = None) -> str | None:
+    """Return the folder that photographs lie in: ``root`` if it holds all their folders, else what these share.
+
+    None where there are no folders, or where some are no whole paths, as names are that were given to vectors.
+    """
+    folders = list(folders)
+    if not folders or not all(folder.startswith("/") for folder in folders):
+        return None
+    if root and all(_slashed(folder).startswith(_slashed(root)) for folder in folders):
+        return root
+    return os.path.commonpath(folders)
 
 
 def readings(text: str) -> tuple[list[str], str | None]:
@@ -157,7 +208,7 @@ def readings(text: str) -> tuple[list[str], str | None]:
     if text and os.path.lexists(text):
         return [whole, os.path.realpath(text)], None
     text = whole if text.startswith(("./", "../")) else text
-    return [text], text if any(character in text for character in "*?[") else None
+    return [text], text if is_pattern(text) else None
 
 
 def file_key(path: str, folders: dict[str, Any]) -> tuple[Any, str]:

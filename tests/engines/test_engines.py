@@ -98,6 +98,7 @@ class Plain:
         found = open_index(folder, "cpu")
         rows = np.flatnonzero(found.alive)
         self.ids, self.codes, self.values = found.ids[rows], found.codes()[rows], found.hash_outputs[rows]
+        self.root = found.common_root
         self.paths, self.labels = [found.path(row) for row in rows], [found.label(row) for row in rows]
 
     def order(self, code, keep=slice(None)):
@@ -202,10 +203,24 @@ def test_no_such_class(database):
 def test_path_patterns(database, plain, pattern):
     def wanted(pattern):
         named = [path == pattern or path.endswith("/" + pattern) for path in plain.paths]
-        return np.array(named if any(named) else [path_matches(path, pattern) for path in plain.paths])
+        return np.array(named if any(named) else [path_matches(path, pattern, plain.root) for path in plain.paths])
 
     assert len(database.select(path=pattern)) == wanted(pattern).sum()
     assert len(database.select(path=[pattern, "[1].png"])) == (wanted(pattern) | wanted("[1].png")).sum()
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+def test_patterns_begin_below_the_folder_of_all_photographs(kind, request, tmp_path):
+    index = make_index(tmp_path, 24, odd=())
+    name = f"{request.getfixturevalue(kind)}#below"
+    export(index, name, overwrite=True)
+    folder, database = open_database(index, "cpu"), open_database(name)
+    assert folder.common_root == "/p"
+    for pattern in ("p*", "?/*", "[p]*", "/q*"):
+        assert len(folder.select(path=pattern)) == len(database.select(path=pattern)) == 0, pattern
+    for pattern in ("batch1/*", "*/batch1/*", "p/batch1/*", "/p/batch1/*", "b*1/*", "/?/batch1/*"):
+        assert len(folder.select(path=pattern)) == len(database.select(path=pattern)) == 57, pattern
+    assert len(folder.select(path="*")) == len(database.select(path="*")) == 202
 
 
 @pytest.mark.parametrize("by", ["values", "directions", "asymmetric"])

@@ -16,6 +16,7 @@ from hashret.errors import HashretError
 from hashret.files import read_json, write_json
 from hashret.index import append, build_index, compact, open_index, remove
 from hashret.index.calibration import calibrate
+from hashret.index.paths import below_root, common_root
 from hashret.shards import MANIFEST, Shard, encode_paths, shard_name, write_shard
 
 BITS = 24
@@ -487,6 +488,33 @@ def test_a_path_that_is_there_is_that_path_and_no_pattern(tmp_path):
     with pytest.raises(HashretError, match=r"no photograph g\.png in the index"):
         remove(tmp_path / "index", paths=["p/IMG1.png", "g.png"])
     assert len(open_index(tmp_path / "index")) == 4
+
+
+def test_a_pattern_matches_no_name_of_a_folder_above_the_photographs(tmp_path):
+    names = ["/tmp/newcomer/zoo3/a.png", "/tmp/newcomer/zoo3/new/b.png", "/tmp/newcomer/zoo3/red/newt.png"]
+    shard = make_shards(tmp_path / "codes", len(names), 0)
+    shard.paths = encode_paths(names)
+    write_shard(tmp_path / "codes" / shard_name(0), shard, bits=BITS, encoder="e", image_size=32, first_id=0)
+    build_index(tmp_path / "codes", tmp_path / "index")
+    index = open_index(tmp_path / "index", "cpu")
+    for pattern, rows in (
+        ("new*", [1, 2]), ("zoo*", []), ("newcomer/*", []), ("*/newcomer/*", []), ("new*/zoo3/*", []), ("t?p/*", []),
+        ("*", [0, 1, 2]), ("*/*", [0, 1, 2]), ("?.png", [0, 1]), ("*/new/*", [1]), ("r*/*.png", [2]),
+        ("zoo3/red/*", [2]), ("newcomer/zoo3/*", [0, 1, 2]), ("/tmp/new*/zoo3/?.png", [0]), ("/tmp/*", [0, 1, 2]),
+    ):  # fmt: skip
+        assert np.flatnonzero(index.select(path=pattern).mask).tolist() == rows, pattern
+    with pytest.raises(HashretError, match=r"no photograph zoo\* in the index"):
+        remove(tmp_path / "index", paths=["zoo*"])
+
+
+def test_the_folder_that_patterns_begin_below():
+    assert common_root(["/a/b", "/a/b/c"], "/a") == "/a"  # of which the index knows
+    assert common_root(["/a/b", "/a/b/c"]) == "/a/b"
+    assert common_root(["/a/b", "/ab"], "/a") == "/"
+    assert common_root(["/a/b", ""]) is None  # a name that is no whole path
+    assert common_root([]) is None
+    assert below_root("b[1].png", "/a[2]/") == ["/a[[]2]/b[1].png", "/a[[]2]/*/b[1].png"]
+    assert below_root("new*", None) == ["new*"]
 
 
 def test_a_file_that_is_here_is_that_file_and_no_other(tmp_path, monkeypatch):
