@@ -12,6 +12,7 @@ from pathlib import Path
 from .files import StrPath
 
 OWN_FOLDER = ".hashret"  # in a folder of photographs, never itself taken for photographs
+LOG_OF_MOVES = "moved.jsonl"  # in a folder that hashret duplicates moved photographs to, passed over among others
 INDEX, MODEL = "index", "model.safetensors"
 MAKE_ONE = "make one with hashret sync PHOTOS or hashret build-index, or name one with --index"  # where there is none
 

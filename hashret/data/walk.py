@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
@@ -10,7 +11,7 @@ from typing import NamedTuple
 
 from ..errors import HashretError, warn
 from ..files import StrPath
-from ..places import OWN_FOLDER
+from ..places import LOG_OF_MOVES, OWN_FOLDER
 from .formats import is_image_name, reason_passed_over
 
 # Folders in which other programs keep previews, what was thrown away, and earlier states; compared without case.
@@ -26,6 +27,7 @@ _ORIGINALS = ("originals", "masters")
 OTHER_NAME = "not named like a photograph"
 HIDDEN = "hidden"
 OTHER_PROGRAM = "kept by another program"
+SET_ASIDE = "set aside by hashret duplicates"
 IN_LIBRARY = "inside a photo library"
 SPECIAL = "pipe, socket or device"
 LINKED_AGAIN = "linked a second time"
@@ -59,7 +61,7 @@ def walk(root: StrPath, exclude: Iterable[str] = (), include: Iterable[str] = ()
         root: the folder, which itself may have any name.
         exclude: patterns of names, or, where they hold a slash, of paths from ``root`` on, that are left out.
         include: patterns of what is taken although it would be left out: by ``exclude``, since it is hidden, another
-            program's, or not named like a photograph.
+            program's, set aside as a duplicate, or not named like a photograph.
 
     Raises:
         HashretError: ``root`` cannot be listed.
@@ -129,6 +131,7 @@ class _Walk:
         why: str | None = SPECIAL
         if is_folder or is_file:
             why = f"excluded by {excluded!r}" if excluded else self.why_not(entry.name, is_folder, in_library)
+            why = SET_ASIDE if not why and is_folder and _holds_moved(entry.path) else why
             why = None if why and self.include.match(path, entry.name, siblings) else why
         if why:
             self.leave(path, why)
@@ -212,6 +215,26 @@ class _Patterns:
 
 def _is_any(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(name.casefold(), pattern) for pattern in patterns)
+
+
+def _holds_moved(folder: str) -> bool:
+    """Whether `hashret.near_duplicates.moving` has moved photographs here: the log has a line that says so."""
+    log = os.path.join(folder, LOG_OF_MOVES)
+    if os.path.islink(log) or not os.path.isfile(log):
+        return False
+    try:
+        with open(log, "rb") as lines:
+            return any(map(_is_move, lines))
+    except OSError:
+        return True  # and perhaps copies, of which none may be taken for the one to keep
+
+
+def _is_move(line: bytes) -> bool:
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(entry, dict) and isinstance(entry.get("from"), str) and isinstance(entry.get("to"), str)
 
 
 def _folder(path: str) -> str:

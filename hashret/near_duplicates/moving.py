@@ -27,11 +27,12 @@ from ..data.references import kind_of
 from ..errors import HashretError, warn
 from ..files import StrPath, flush, identity, locked, make_folder, partial_name, remove_leftovers
 from ..names import fitting
+from ..places import LOG_OF_MOVES
 from ..progress import Progress, takes_quiet
 from ..results import Result, ResultList
 from .groups import Photograph
 
-LOG = "moved.jsonl"
+LOG = LOG_OF_MOVES
 _TAKEN = 1_000_000_000  # seconds: the time of an empty file that holds a name, whole and even for any file system
 
 

@@ -6,11 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+from conftest import make_photos
 from helpers import kill_when, start, tree_bytes
 
 from hashret.errors import HashretError
 from hashret.near_duplicates import moving
-from hashret.near_duplicates.groups import Photograph
+from hashret.near_duplicates.groups import Photograph, duplicates
 from hashret.near_duplicates.moving import LOG, restore, set_aside
 
 
@@ -54,6 +55,25 @@ def test_copies_are_moved_logged_and_brought_back(photos, tmp_path):
     assert [move.to for move in back] == [move.path for move in reversed(moves)]
     assert tree_bytes(folder) == before
     assert not aside.exists()
+
+
+def test_a_second_run_takes_nothing_that_the_first_has_set_aside(tmp_path, monkeypatch):
+    make_photos(tmp_path / "photos", 1, 0)
+    photos = tmp_path / "photos"
+    for path in sorted(photos.rglob("*.png")):
+        path.with_name(f"again-{path.name}").write_bytes(path.read_bytes())
+    before = tree_bytes(photos)
+    monkeypatch.chdir(photos)
+    moved = set_aside(duplicates(".").groups, "aside", yes=True).moved
+    assert moved == len(before) // 2
+    kept = tree_bytes(photos)
+    with pytest.warns(UserWarning, match="1 passed over: 1 set aside by hashret duplicates"):
+        again = duplicates(".")
+    assert len(again.groups) == 0
+    assert set_aside(again.groups, "aside", yes=True).moved == 0
+    assert tree_bytes(photos) == kept
+    assert restore("aside").moved == moved
+    assert tree_bytes(photos) == before
 
 
 def test_nothing_is_overwritten(photos, tmp_path):
