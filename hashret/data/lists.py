@@ -9,6 +9,7 @@ Then follow the labels, behind blanks, tabs or commas, and in the same way on ev
     sea.jpg beach       the name of its class; a name of several words has a tab or comma before it
     sea.jpg             nothing
 
+A line of `# comment` is refused, unless there is a file of that name.
 So a single column is the number of a class, even if it is 0 or 1 on every line, unless `labels.txt` has just one name.
 """
 
@@ -32,6 +33,7 @@ from .source import ImageSource, SourceRequest, register
 _EXAMPLE = '"photo.jpg 0 1 0", "photo.jpg 3" or "photo.jpg cat"'
 _ENDING = "|".join(map(re.escape, sorted(READABLE_SUFFIXES)))
 _LINE = re.compile(rf'[ \t]*(?:"((?:[^"]|"")+)"|(.*(?:{_ENDING})|[^ \t,;]+))(?:([ \t,;]+)(.*))?', re.I | re.S)
+_COMMENT = re.compile(r"[ \t]*#([ \t]|\Z)")  # or a photograph that is called so
 _NUMBER = re.compile(r"[-+]?\d+(\.\d*)?(e[-+]?\d+)?", re.I | re.A)
 _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
@@ -62,7 +64,7 @@ def open_list(
     spec = spec or f"list:{file}"
     if path.is_dir():
         path = _subset_file(path, subset)
-    numbers, paths, fields = _parse(path, _lines(path))
+    numbers, paths, fields = _parse(path, _lines(path), (root,) if root else (path.parent, path.parent.parent))
     if root:
         _check_below(root, paths, path)
     folder = Path(root) if root else _find_root(path, paths, check_images)
@@ -99,8 +101,12 @@ def _lines(file: Path) -> list[str]:
     return text.split("\n" if "\n" in text else "\r")
 
 
-def _parse(file: Path, lines: Sequence[str]) -> tuple[list[int], list[str], list[str] | Columns]:
+def _parse(
+    file: Path, lines: Sequence[str], folders: Sequence[StrPath]
+) -> tuple[list[int], list[str], list[str] | Columns]:
     """Return the number of each line that has a photograph, its path, and the labels as they stand there.
+
+    A comment is refused as a heading is, unless one of ``folders``, where paths may start, has a file of that name.
 
     The labels are float64 (n, columns), or a list of n names of classes.
     """
@@ -115,6 +121,11 @@ def _parse(file: Path, lines: Sequence[str]) -> tuple[list[int], list[str], list
         if match is None:
             raise HashretError(f"{file}:{number}: a line must be {_EXAMPLE}, and begin with the path")
         quoted, plain, separator, rest = match.groups()
+        if _COMMENT.match(line) and not any(os.path.lexists(os.path.join(folder, plain)) for folder in folders):
+            raise HashretError(
+                f"{file}:{number}: {plain} is no photograph",
+                hint="if this line is a comment, remove it; a name that begins so stands in double quotes",
+            )
         words = rest.replace(",", " ").replace(";", " ").split() if rest else []
         labels: str | list[str] = words
         if not numeric.issuperset(words):

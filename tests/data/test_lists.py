@@ -116,6 +116,10 @@ def test_one_column_is_one_label_where_labels_has_one_name(read):
         ("a.jpg\tpolar\tbear\n", "1: a line must be"),
         ("a.jpg nan 0\n", "1: a line must be"),
         ("image,label\na.jpg,cat\nb.jpg,dog\n", "1: image is no photograph; if this line names the columns, remove it"),
+        ("a.jpg cat\n# comment\nb.jpg dog\n", "2: # is no photograph; if this line is a comment, remove it"),
+        ("# the first line\na.jpg cat\n", "1: # is no photograph; if this line is a comment"),
+        ("a.jpg 0 1\n\n #\n", "3: # is no photograph; if this line is a comment"),
+        ("a.jpg 0 1\n# b.jpg 1 0\n", "2: # b.jpg is no photograph; if this line is a comment"),
         ("a.jpg 0 1\nb.jpg cat\n", "2: cat follows the path, but 2 numbers in the first line"),
         ("a.jpg cat\nb.jpg 3\n", "2: 3 follows the path, but a class name in the first line"),
         ("a.jpg cat\nb.jpg\n", "2: nothing follows the path, but a class name"),
@@ -131,6 +135,11 @@ def test_one_column_is_one_label_where_labels_has_one_name(read):
 def test_what_cannot_be_meant_is_refused_by_line(read, content, line):
     with pytest.raises(HashretError, match=line):
         read(content, "a.jpg")
+
+
+def test_names_that_begin_as_a_comment_does(read):
+    assert read("a.jpg cat\n# b.jpg dog\n", "a.jpg", "# b.jpg").paths == ("a.jpg", "# b.jpg")
+    assert read('a.jpg cat\n"# c.jpg" dog\n#d.jpg dog\n', "a.jpg").paths == ("a.jpg", "# c.jpg", "#d.jpg")
 
 
 def test_photographs_that_are_named_twice_are_said(read):
