@@ -113,11 +113,20 @@ class _Walk:
             self.real[path] = real
             inside = _is_any(os.path.basename(os.path.normpath(os.path.join(self.root, path))), _LIBRARIES)
             entries.pop(OWN_FOLDER, None)  # in which hashret keeps the index of a folder
+            # Whoever names the folder that duplicates were moved to wants these.
+            moved = _moved_names(entries[LOG_OF_MOVES].path) if path and LOG_OF_MOVES in entries else frozenset()
+            if moved is None:
+                self.leave(path, SET_ASIDE)
+                continue
+            if moved:
+                entries.pop(LOG_OF_MOVES)
             for name in sorted(entries, reverse=True):  # so that the first name is the first to be entered
-                if self.look(path + name, entries[name], entries, inside):
+                if self.look(path + name, entries[name], entries, inside, name in moved):
                     waiting.append((f"{path}{name}/", os.path.join(real, name)))
 
-    def look(self, path: str, entry: os.DirEntry[str], siblings: Collection[str], in_library: bool) -> bool:
+    def look(
+        self, path: str, entry: os.DirEntry[str], siblings: Collection[str], in_library: bool, moved: bool
+    ) -> bool:
         """Take a photograph, note a link, or pass an entry over: -> whether it is a folder to enter now."""
         try:
             is_folder, is_file = entry.is_dir(), entry.is_file()
@@ -131,7 +140,7 @@ class _Walk:
         why: str | None = SPECIAL
         if is_folder or is_file:
             why = f"excluded by {excluded!r}" if excluded else self.why_not(entry.name, is_folder, in_library)
-            why = SET_ASIDE if not why and is_folder and _holds_moved(entry.path) else why
+            why = SET_ASIDE if not why and is_file and moved else why
             why = None if why and self.include.match(path, entry.name, siblings) else why
         if why:
             self.leave(path, why)
@@ -217,24 +226,28 @@ def _is_any(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(name.casefold(), pattern) for pattern in patterns)
 
 
-def _holds_moved(folder: str) -> bool:
-    """Whether `hashret.near_duplicates.moving` has moved photographs here: the log has a line that says so."""
-    log = os.path.join(folder, LOG_OF_MOVES)
+def _moved_names(log: str) -> frozenset[str] | None:
+    """Return the names under which `hashret.near_duplicates.moving` has moved photographs to the folder of a log.
+
+    None where the log cannot be read: any file of the folder may then be a copy that must not be taken for the one to
+    keep. Other lines, as of another program's file of that name, say nothing.
+    """
     if os.path.islink(log) or not os.path.isfile(log):
-        return False
+        return frozenset()
     try:
         with open(log, "rb") as lines:
-            return any(map(_is_move, lines))
+            return frozenset(name for name in map(_moved_name, lines) if name)
     except OSError:
-        return True  # and perhaps copies, of which none may be taken for the one to keep
+        return None
 
 
-def _is_move(line: bytes) -> bool:
+def _moved_name(line: bytes) -> str | None:
     try:
         entry = json.loads(line)
     except (ValueError, RecursionError):
-        return False
-    return isinstance(entry, dict) and isinstance(entry.get("from"), str) and isinstance(entry.get("to"), str)
+        return None
+    named = isinstance(entry, dict) and isinstance(entry.get("from"), str) and isinstance(entry.get("to"), str)
+    return entry["to"] if named else None
 
 
 def _folder(path: str) -> str:

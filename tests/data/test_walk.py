@@ -68,16 +68,16 @@ def test_everything_that_is_not_read_is_counted_by_reason(tmp_path):
 
 
 def test_what_duplicates_set_aside_is_passed_over(tmp_path):
-    files(tmp_path, "a.jpg", "aside/b.jpg", "aside/sub/c.jpg", "other/d.jpg", "empty/e.jpg")
+    files(tmp_path, "a.jpg", "aside/b.jpg", "aside/own.jpg", "aside/sub/b.jpg", "other/d.jpg", "empty/e.jpg")
     (tmp_path / "aside" / "moved.jsonl").write_text('{"id": 1, "fr\n{"id": 1, "from": "/p/b.jpg", "to": "b.jpg"}\n')
     (tmp_path / "other" / "moved.jsonl").write_text('{"of": "another program"}\n[1]\n')
     (tmp_path / "empty" / "moved.jsonl").touch()
     photos, passed_over = walk(tmp_path)
-    assert photos == ["a.jpg", "empty/e.jpg", "other/d.jpg"]
-    assert reasons(passed_over)["aside"] == SET_ASIDE
+    assert photos == ["a.jpg", "aside/own.jpg", "aside/sub/b.jpg", "empty/e.jpg", "other/d.jpg"]
+    assert reasons(passed_over)["aside/b.jpg"] == SET_ASIDE
     assert "1 set aside by hashret duplicates" in summary(passed_over)
-    assert "aside/b.jpg" in walk(tmp_path, include=["aside"])[0]
-    assert walk(tmp_path / "aside")[0] == ["b.jpg", "sub/c.jpg"]  # which the user names
+    assert "aside/b.jpg" in walk(tmp_path, include=["aside/*"])[0]
+    assert walk(tmp_path / "aside")[0] == ["b.jpg", "own.jpg", "sub/b.jpg"]  # which the user names
 
 
 def test_folders_of_other_programs_are_left_out_and_become_no_classes(tmp_path):
