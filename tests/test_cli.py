@@ -448,3 +448,13 @@ def test_module_and_command_are_the_same():
     done = subprocess.run([sys.executable, "-m", "hashret", "--version"], capture_output=True, text=True)
     assert done.stdout.startswith("python -m hashret, version") or "version" in done.stdout
     assert done.returncode == 0
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+@pytest.mark.parametrize("arguments", [["methods"], ["--help"], ["--version"], []], ids=str)
+def test_a_full_disk_under_what_is_printed_is_one_line(arguments):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "hashret", *arguments], stdout=full, stderr=subprocess.PIPE)
+        silent = subprocess.run([sys.executable, "-m", "hashret", *arguments], stdout=full, stderr=full)
+    assert done.stderr == b"hashret: cannot write to standard output: No space left on device\n"
+    assert (done.returncode, silent.returncode) == (2, 2)

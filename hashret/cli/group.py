@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
+import traceback
 import warnings
 from typing import Any, NoReturn
 
@@ -62,12 +63,14 @@ class _Group(click.Group):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")  # no letter of a name ends a run on an ASCII terminal
         try:
-            with warnings.catch_warnings():
-                warnings.showwarning = lambda message, *_: say(f"note: {message}", err=True)
-                status = super().main(*args, **options)
-        except click.exceptions.NoArgsIsHelpError as error:
-            click.echo(error.format_message())
-            status = 0
+            try:
+                with warnings.catch_warnings():
+                    warnings.showwarning = lambda message, *_: say(f"note: {message}", err=True)
+                    status = super().main(*args, **options)
+            except click.exceptions.NoArgsIsHelpError as error:
+                click.echo(error.format_message())
+                status = 0
+            _flush()  # what is left at the exit of the interpreter ends in a traceback
         except click.UsageError as error:
             path = error.ctx.command_path if error.ctx else "hashret"
             line = " ".join(error.format_message().split())
@@ -79,12 +82,14 @@ class _Group(click.Group):
         except (click.Abort, KeyboardInterrupt):
             _leave("interrupted; what was written stays", 130)
         except BrokenPipeError:  # hashret query ... | head
-            with contextlib.suppress(OSError):
-                sys.stdout.close()
+            _close()
             sys.exit(0)
         except OSError as error:  # a name that is too long, a folder that may not be looked into
             if not error.filename:
-                raise
+                if not _is_of_output(error):
+                    raise
+                _close()
+                _leave(f"cannot write to standard output: {error.strerror}")
             _leave(f"cannot open {error.filename}: {error.strerror}")
         except Exception as error:
             torch = sys.modules.get("torch")  # whose error it can only be where torch was imported
@@ -96,8 +101,26 @@ class _Group(click.Group):
 
 def _leave(line: str, status: int = 2) -> NoReturn:
     if line:
-        say(f"hashret: {line}", err=True)
+        with contextlib.suppress(OSError):  # stderr may lie on the disk that is full
+            say(f"hashret: {line}", err=True)
     sys.exit(status)
+
+
+def _flush() -> None:
+    if sys.stdout is not None and not sys.stdout.closed:
+        sys.stdout.flush()
+
+
+def _close() -> None:
+    """Close stdout, of which nothing more can be written, so that the interpreter does not try again at its exit."""
+    with contextlib.suppress(OSError):
+        sys.stdout.close()
+
+
+def _is_of_output(error: OSError) -> bool:
+    """Return whether an error was raised by writing what a verb prints, as where stdout is a file on a full disk."""
+    printing = (click.echo.__code__, _flush.__code__)
+    return any(frame.f_code in printing for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
