@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 FORMAT = 2  # of codes with spread thresholds, which are no queries; 1 of all others
 MANIFEST = "codes.json"
 _AGAIN = "remove it and run encode again"
+# What HDF5 says of a file that the process holds open by other settings, which all of its handles must share.
+_OPENED_OTHERWISE = re.compile(r"file (locking flag values don't|close degree doesn't) match")
 _LONGEST = 2**16  # bytes of a path, and of an attribute
 _ENCODED = {"bits": whole(MIN_BITS, MAX_BITS), "encoder": text(), "image_size": whole(1, 2**15)}
 LENGTHS = ascending(whole(MIN_BITS, MAX_BITS))  # of code, of which the longest is that of the codes
@@ -237,6 +239,11 @@ def read_shard(path: StrPath, verify: bool = True) -> tuple[Shard, dict[str, Any
             raise HashretError(
                 f"the shard {path} is locked: another program has it open for writing",
                 hint=f"close that, or, where it ended without closing it, run h5clear -s {path}",
+            ) from None
+        if isinstance(error, OSError) and _OPENED_OTHERWISE.search(str(error)):
+            raise HashretError(
+                f"the shard {path} is open elsewhere in this process, in another way than hashret opens it",
+                hint="close that, as an h5py.File, and try again",
             ) from None
         if isinstance(error, PermissionError):
             raise HashretError(f"cannot read the shard {path}: {os.strerror(error.errno or 0)}") from None

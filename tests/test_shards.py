@@ -128,6 +128,19 @@ def test_a_shard_that_another_program_has_locked_is_not_called_damaged(tmp_path,
     assert said == "5\n" if locked_by == "lock" else "is locked: another program has it open" in said
 
 
+@pytest.mark.parametrize("mode", ["r", "r+"])
+def test_a_shard_that_the_process_has_open_is_not_called_damaged(tmp_path, mode):
+    path = tmp_path / "codes-00000.h5"
+    write(path, make_shard())
+    with (
+        h5py.File(path, mode, locking=True),
+        pytest.raises(HashretError, match="open elsewhere in this process") as told,
+    ):
+        shards.read_shard(path)
+    assert not {"damaged", "remove"} & set(str(told.value).split())
+    assert len(shards.read_shard(path)[0]) == 5
+
+
 def test_a_later_format_asks_for_an_upgrade(tmp_path):
     write(tmp_path / "s.h5", make_shard())
     with h5py.File(tmp_path / "s.h5", "a") as file:
