@@ -21,7 +21,7 @@ from .data import Source, as_source
 from .engines import refuse_engine, shown
 from .errors import HashretError, refuse_given, warn
 from .files import StrPath, check_writable, read_json, write_json
-from .index import Database, open_index
+from .index import Database, Index, open_index
 from .index.changes import write_shortened
 from .index.given import CodeFile, is_code_file
 from .index.rerank import AUTO, OF_FEATURES
@@ -46,7 +46,7 @@ from .places import find_index
 from .progress import Progress, takes_quiet
 from .renamed import forwarding, old_attributes, old_keywords
 from .results import Result, WasDict
-from .shards import MANIFEST, Shard, ShardFolder
+from .shards import MANIFEST, Shard, ShardFolder, decode_path
 
 __getattr__ = forwarding(__name__)
 _QUERIES_AT_ONCE = 1000
@@ -372,7 +372,24 @@ def open_evaluation_set(
     query_labels = renumbered(query.labels, asked, classes, several)
     query = replace(query, labels=query_labels)
     labels = renumbered(labels, known, classes, several)
+    _warn_of_own(query, database)
     return EvaluationSet(query, query_labels, manifest, database, classes, positions, codes, labels)
+
+
+def _warn_of_own(queries: Shard, database: Database) -> None:
+    """Say how many queries are photographs of the index, each of which finds itself and raises the figures.
+
+    They are known by whole paths: names without a folder may be those of other photographs. Engines are not asked.
+    """
+    if not isinstance(database, Index):
+        return
+    paths = [path for path in map(decode_path, queries.paths) if os.path.isabs(path)]
+    known = database.known(paths)
+    if count := sum(path in known for path in paths):
+        warn(
+            f"{count:,} of {len(queries):,} queries are photographs of the index, too, and find themselves, which "
+            "raises the figures; take queries that are not in it"
+        )
 
 
 def _no_labels() -> HashretError:

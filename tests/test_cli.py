@@ -193,7 +193,8 @@ def test_rerank_by_the_features_before_the_hash_layer(workplace, photos):
     assert open_index("full", "cpu").segments[0].fc_features.shape == (37, 32)
     done = hashret("evaluate", "full-test", "--index", "full", "--rerank-by", "features")
     assert json.loads(done.stdout)["rerank_by"] == "features"
-    assert done.stderr.startswith("note: 1 of 37 photographs of the index have no label")
+    assert done.stderr.startswith("note: 1 of 12 queries are photographs of the index, too, and find themselves")
+    assert "\nnote: 1 of 37 photographs of the index have no label" in done.stderr
     done = hashret("evaluate", "full-test", "--index", "full", "--rerank-by", "features", "--candidates", 50)
     hashret("encode", photos, "--split", "test", "--out", "plain-test")
     done = hashret("evaluate", "plain-test", "--index", "full", "--rerank-by", "features")

@@ -13,7 +13,7 @@ from hashret.data import open_data, protocols
 from hashret.encoding import encode
 from hashret.errors import HashretError
 from hashret.evaluation import evaluate
-from hashret.index import build_index, open_index
+from hashret.index import build_index, open_index, remove
 from hashret.shards import ShardFolder
 
 
@@ -74,6 +74,26 @@ def test_photographs_are_encoded_first_and_figures_written(photos, query_codes, 
     assert json.loads(out.read_text()) == from_photos
     assert from_photos["protocol"] == "colours"
     assert "12 queries, 36 database items" in from_codes["protocol"]
+
+
+def test_queries_that_find_themselves_are_counted(photos, codes, query_codes, index_folder, model, tmp_path, recwarn):
+    build_index([codes, query_codes], tmp_path / "index")
+    remove(tmp_path / "index", paths=["*test/red/*"])
+    for queries, index, own in (
+        (codes, index_folder, "36 of 36 queries are photographs of the index"),
+        (query_codes, tmp_path / "index", "8 of 12 queries are photographs of the index"),
+        (query_codes, index_folder, ""),
+    ):
+        recwarn.clear()
+        evaluate(queries, index, device="cpu", k=(1,))
+        assert [own] * bool(own) == [
+            str(note.message).partition(", too, and find themselves")[0]
+            for note in recwarn
+            if "find themselves" in str(note.message)
+        ]
+    with pytest.warns(UserWarning, match="36 of 36 queries are photographs of the index"):
+        figures = evaluate(photos, index_folder, model=model, split="train", bits=24, device="cpu", k=(1,))
+    assert figures.reranked.precision_at["1"] == 1
 
 
 def test_several_labels(model, tmp_path):
@@ -137,7 +157,7 @@ def test_all_orders_of_ties_is_what_it_says():
     assert sorted(map(tuple, all_orders([0, 0, 1], [1, 0, 1]))) == [(0, 1, 1), (1, 0, 1)]
 
 
-def test_the_protocol_of_the_data_is_recorded_and_says_what_counts(photos, model, tmp_path, monkeypatch):
+def test_the_protocol_of_the_data_is_recorded_and_says_what_counts(photos, model, tmp_path, monkeypatch, recwarn):
     everything = open_data(photos, "train")
     record = {"protocol": "toy", "train": "0-35", "database": "0-29", "test": "30-35"}
     monkeypatch.setattr(protocols.Protocol, "protocol_file", (record, "5" * 64))
@@ -147,12 +167,14 @@ def test_the_protocol_of_the_data_is_recorded_and_says_what_counts(photos, model
         encode(f"corel5k-21:{photos}", model, tmp_path / part, split=part, workers=0)
     build_index(tmp_path / "database", tmp_path / "index")
     result = evaluate(tmp_path / "test", tmp_path / "index", k=(1,), index_order=True).as_dict()
+    assert not [note for note in recwarn if "find themselves" in str(note.message)]
     assert (result["protocol"], result["split_sha256"], result["map_at"]) == ("corel5k-21", "5" * 64, 7)
     figures = result["hamming"]
     assert figures["map_worst_ties"] <= figures["map_index_order"] <= figures["map_best_ties"]
     assert len(figures["curve"]["precision"]) == len(figures["curve"]["recall"]) == 25
     assert evaluate(tmp_path / "test", tmp_path / "index", topk=0).as_dict()["map_at"] == "all"
     assert evaluate(tmp_path / "test", tmp_path / "index", topk=3).as_dict()["map_at"] == 3
-    other = evaluate(tmp_path / "database", tmp_path / "index", k=(1,)).as_dict()  # the queries are not the protocol's
+    with pytest.warns(UserWarning, match="30 of 30 queries are photographs of the index"):
+        other = evaluate(tmp_path / "database", tmp_path / "index", k=(1,)).as_dict()  # queries that are no protocol's
     assert other["split_sha256"] is None
     assert other["protocol"].startswith("30 queries, 30 database items")
