@@ -123,7 +123,8 @@ def read_query(photo: Photo, encoder: Described, unreadable: dict[str, str] | No
 def nothing_read(unreadable: dict[str, str]) -> HashretError:
     """Return the error to raise where no photograph could be read."""
     photo, reason = next(iter(unreadable.items()))
-    others = f", nor {len(unreadable) - 1:,} others" if len(unreadable) > 1 else ""
+    count = len(unreadable) - 1
+    others = f", nor {count:,} other{'s' if count > 1 else ''}" if count else ""
     return HashretError(f"cannot read {photo}: {reason}{others}")
 
 

@@ -106,17 +106,17 @@ def test_explain_draws_and_prints(workplace, photos):
 
 def test_an_index_is_added_to_removed_from_and_compacted(workplace, photos):
     new = photos / "test" / "red" / "00.png"
-    assert "1 photographs added" in hashret("add", "index", new).output
+    assert "1 photograph added" in hashret("add", "index", new).output
     assert hashret("query", new, "-k", 1).output.splitlines()[1].split()[-1] == str(new)
     assert "11 photographs added" in hashret("add", "index", photos, "--split", "test").output
     assert "0 photographs added" in hashret("add", "index", new, photos / "test").output
-    assert "1 photographs added" in hashret("add", "index", new, "--again").output
+    assert "1 photograph added" in hashret("add", "index", new, "--again").output
     assert "0 photographs added" in hashret("add", "index", os.path.relpath(new)).output
     described = json.loads(hashret("info", "index", "--json").output)
     assert (described["count"], described["segments"], described["removed"]) == (49, 4, 0)
     assert "13 photographs removed" in hashret("remove", "index", "--path", f"{photos}/test/*").output
-    assert "1 photographs removed" in hashret("remove", "index", "--id", 3).output
-    assert "1 photographs removed" in hashret("remove", "index", "--path", "green/0[3].png").output
+    assert "1 photograph removed" in hashret("remove", "index", "--id", 3).output
+    assert "1 photograph removed" in hashret("remove", "index", "--path", "green/0[3].png").output
     assert "34 photographs" in hashret("compact", "index").output
     described = json.loads(hashret("info", "index", "--json").output)
     assert (described["count"], described["segments"], described["removed"]) == (34, 1, 0)
@@ -188,7 +188,7 @@ def test_rerank_by_the_features_before_the_hash_layer(workplace, photos):
     encoder = load_encoder("model.safetensors", "cpu")
     logits = rows.fc_features @ encoder.head.hash.weight.numpy().T + encoder.head.hash.bias.numpy()
     assert rows.hash_outputs == pytest.approx(1 / (1 + np.exp(-logits)), abs=1e-4)
-    assert "1 photographs added" in hashret("add", "full", photos / "test" / "red" / "00.png").output
+    assert "1 photograph added" in hashret("add", "full", photos / "test" / "red" / "00.png").output
     assert "37 photographs" in hashret("compact", "full").output
     assert open_index("full", "cpu").segments[0].fc_features.shape == (37, 32)
     done = hashret("evaluate", "full-test", "--index", "full", "--rerank-by", "features")
@@ -340,6 +340,7 @@ MISTAKES = {
         "no.pth",
     ),
     "an option that is none": (["query", "PHOTO", "--nosuch"], "No such option"),
+    "lengths that are no numbers": (["train", "--bits", "12,x"], "with commas between. Try '"),
     "an option without its value": (["train"], "Missing option '--data'"),
     "a verb that is none": (["retrieve"], "No such command"),
     "fewer ranks than none": (["evaluate", "codes", "--topk", "-1"], "topk at least 1"),
@@ -372,6 +373,7 @@ def test_a_mistake_gets_one_line_and_exit_code_2(workplace, photos, tmp_path, mi
     assert done.exit_code == 2, (done.output, done.exception)
     assert line in done.stderr
     assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert " Try '" not in done.stderr or done.stderr.partition(" Try '")[0][-1] in ".?)"
     assert set(workplace.rglob("*")) == before
 
 

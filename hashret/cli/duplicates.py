@@ -110,12 +110,16 @@ def _set_aside(groups: Duplicates, folder: str, yes: bool, index: str) -> None:
 
     moves = set_aside(groups, folder, yes)
     _print_moves(moves)
+    moved = counted(moves.moved, "photograph")
     if yes:
-        say(f"{folder}: {moves.moved:,} photographs moved; hashret restore {folder} moves them back", err=True)
+        say(
+            f"{folder}: {moved} moved; hashret restore {folder} moves {'it' if moves.moved == 1 else 'them'} back",
+            err=True,
+        )
         if index:
             say(f"now run: hashret remove {index} --gone --yes", err=True)
     else:
-        say(f"{moves.moved:,} photographs would be moved to {folder}; add --yes to move them", err=True)
+        say(f"{moved} would be moved to {folder}; add --yes to do so", err=True)
 
 
 def _print_moves(moves: Iterable[Move]) -> None:
@@ -136,4 +140,4 @@ def restore(folder: str) -> None:
 
     moves = restore(folder)
     _print_moves(moves)
-    say(f"{folder}: {moves.moved:,} photographs moved back")
+    say(f"{folder}: {counted(moves.moved, 'photograph')} moved back")

@@ -74,6 +74,7 @@ class _Group(click.Group):
         except click.UsageError as error:
             path = error.ctx.command_path if error.ctx else "hashret"
             line = " ".join(error.format_message().split())
+            line += "" if line.endswith((".", "?", "!", ")")) else "."  # click ends some so, and some not
             _leave(f"{line} Try '{path} --help'." if is_main() else "")  # all processes have the same arguments
         except SaidElsewhereError:
             _leave("")

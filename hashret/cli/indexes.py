@@ -11,7 +11,7 @@ from ..errors import HashretError
 from ..places import find_index, is_index, own_index
 from . import options as shared
 from .group import main
-from .output import tell
+from .output import counted, tell
 
 
 def _codes_named(context: click.Context, _argument: click.Parameter, codes: tuple[str, ...]) -> None:
@@ -69,7 +69,7 @@ def build_index(as_json: bool, **options: Any) -> None:
     from ..index import build_index
 
     built = build_index(**options)
-    tell(built, f"{options['out']}: {built.count:,} photographs, {built.bits} bits", as_json)
+    tell(built, f"{options['out']}: {counted(built.count, 'photograph')}, {built.bits} bits", as_json)
 
 
 @main.command()
@@ -98,7 +98,7 @@ def add(index: str | None, photos: tuple[str, ...], as_json: bool, **options: An
 
     index = str(find_index(index))
     report = add(index, photos, **options)
-    counts = f"{report.encoded:,} photographs added"
+    counts = f"{counted(report.encoded, 'photograph')} added"
     counts += f", {report.skipped:,} unreadable" if report.skipped else ""
     counts += f", {len(report.passed_over):,} passed over" if report.passed_over else ""
     tell(report, f"{index}: {counts}", as_json)
@@ -133,7 +133,7 @@ def remove(
     if yes and not gone:
         raise HashretError("--yes goes with --gone")
     removed = remove(index, ids, paths, gone=gone, yes=yes)
-    tell(removed, f"{index}: {removed.count:,} photographs removed", as_json)
+    tell(removed, f"{index}: {counted(removed.count, 'photograph')} removed", as_json)
 
 
 @main.command()
@@ -155,7 +155,7 @@ def compact(index: str | None, as_json: bool) -> None:
     index = str(find_index(index))
     refuse_engine(index)
     done = compact(index)
-    line = f"{index}: {done.count:,} photographs, {done.bytes_before:,} -> {done.bytes_after:,} bytes"
+    line = f"{index}: {counted(done.count, 'photograph')}, {done.bytes_before:,} -> {done.bytes_after:,} bytes"
     tell(done, line, as_json)
 
 
@@ -181,5 +181,5 @@ def export(index: str | None, as_json: bool, **options: Any) -> None:
 
     report = export(find_index(index), **options)
     recall = "" if report.recall is None else f", finds {report.recall:.2%} of the nearest 100"
-    line = f"{report.address}: {report.count:,} photographs, {report.written:,} written now{recall}"
+    line = f"{report.address}: {counted(report.count, 'photograph')}, {report.written:,} written now{recall}"
     tell(report, line, as_json)

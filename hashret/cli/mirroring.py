@@ -10,7 +10,7 @@ from ..errors import HashretError
 from ..names import shown_path, to_json
 from . import options as shared
 from .group import main
-from .output import say, tell
+from .output import counted, say, tell
 
 
 @main.command()
@@ -85,5 +85,5 @@ def relocate(index: str | None, root: str, as_json: bool) -> None:
 
     index = str(find_index(index))
     done = relocate(index, root)
-    line = f"{index}: {done.count:,} photographs, {shown_path(done.before)} -> {shown_path(done.root)}"
+    line = f"{index}: {counted(done.count, 'photograph')}, {shown_path(done.before)} -> {shown_path(done.root)}"
     tell(done, line, as_json)

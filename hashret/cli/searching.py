@@ -123,7 +123,7 @@ def query(
             from ..explanation import explain_results  # and torch
 
             explained = explain_results(results, searcher.encoder)
-        facts = {"searched": f"{len(searcher.index):,} photographs"}
+        facts = {"searched": counted(len(searcher.index), "photograph")}
         if options["together"]:
             facts["asked"] = f"{counted(len(files), 'photograph')} as one query, by their {options['together']}"
         pages.results_page(

@@ -129,7 +129,7 @@ def test_add_and_evaluate_need_no_model(photos, tmp_path):
     make_photos(tmp_path / "more", 1, seed=8)
     done = run("add", photos / ".hashret" / "index", tmp_path / "more", "--workers", "0")
     assert "3 photographs added" in done.stdout, done.output
-    assert "1 photographs removed" in run("remove", photos, "--path", photos / "red" / "00.png").stdout
+    assert "1 photograph removed" in run("remove", photos, "--path", photos / "red" / "00.png").stdout
     assert "11 photographs" in run("compact", photos).stdout
     assert "0 photographs added" in run("add", photos, tmp_path / "more", "--workers", "0").stdout
     done = run("evaluate", tmp_path / "more", "-k", "1")  # of three labels, in an index of which these alone are known
