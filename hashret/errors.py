@@ -26,6 +26,10 @@ class DamagedIndex(HashretError):
     """A file of an open index has changed since it was written, so that answers could be wrong."""
 
 
+class NothingRead(HashretError):
+    """None of the photographs that were asked for can be read."""
+
+
 def refuse_given(line: str, **given: object) -> None:
     """Raise HashretError with a line and, as its hint, those options that are given though they can have no effect."""
     named = [f"--{name.replace('_', '-')}" for name, value in given.items() if value]

@@ -15,7 +15,7 @@ from .data.images import UnreadableImage, read_image
 from .data.in_memory import Held, Photo, photographs
 from .data.references import kind_of
 from .data.walk import LINKED_TO_NOTHING, SPECIAL, summary, walk
-from .errors import HashretError, warn
+from .errors import HashretError, NothingRead, warn
 from .files import StrPath
 from .models.metadata import Described
 from .vectors import Vectors
@@ -79,11 +79,11 @@ def expand(
         files += inside
         if reason:
             missing[str(photo)] = reason
-    if missing and (unreadable is None or not files):
-        named, reason = next(iter(missing.items()))
-        raise HashretError(f"{reason}: {named}")
     if unreadable is not None:
         unreadable.update(missing)
+    if missing and (unreadable is None or not files):
+        named, reason = next(iter(missing.items()))
+        raise (HashretError if files else NothingRead)(f"{reason}: {named}")
     return files
 
 
@@ -120,12 +120,12 @@ def read_query(photo: Photo, encoder: Described, unreadable: dict[str, str] | No
         return None
 
 
-def nothing_read(unreadable: dict[str, str]) -> HashretError:
+def nothing_read(unreadable: dict[str, str]) -> NothingRead:
     """Return the error to raise where no photograph could be read."""
     photo, reason = next(iter(unreadable.items()))
     count = len(unreadable) - 1
     others = f", nor {count:,} other{'s' if count > 1 else ''}" if count else ""
-    return HashretError(f"cannot read {photo}: {reason}{others}")
+    return NothingRead(f"cannot read {photo}: {reason}{others}")
 
 
 def warn_unreadable(unreadable: dict[str, str]) -> None:

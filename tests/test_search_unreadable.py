@@ -98,6 +98,19 @@ def test_where_nothing_can_be_read_the_exit_code_says_so(run, verb, named, reaso
     assert len(errors.splitlines()) == 1
 
 
+@pytest.mark.parametrize(("verb", "key"), [("query", "query"), ("explain", "path")])
+def test_json_has_a_line_for_each_also_where_nothing_can_be_read(run, verb, key):
+    broken = {key: BROKEN, "hits": [], "error": "not an image, or of an unknown format"}
+    missing = {key: "none.jpg", "hits": [], "error": "no such file"}
+    for named in ([missing], [broken], [missing, broken]):
+        code, output, errors = run(verb, *(line[key] for line in named), "--json")
+        assert code == 2
+        assert [json.loads(line) for line in output.splitlines()] == named
+        assert len(errors.splitlines()) == 1
+    code, output, _ = run(verb, "none.jpg", "photos/red/00.png", "--index", "none", "--json")
+    assert (code, output) == (2, "")  # another mistake, of which nothing is known about the second
+
+
 def test_paths_on_standard_input_of_which_some_are_missing(run):
     stdin = "photos/red/00.png\nnone.jpg\npipe.jpg\nempty\n"
     code, output, errors = run("query", "-", "--json", stdin=stdin)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from ..errors import HashretError
+from ..errors import HashretError, NothingRead
 from ..names import names_in, shown_path, to_json
 from . import options as shared
 from .group import main
@@ -98,10 +99,11 @@ def query(
     unreadable: dict[str, str] = {}
     if sum(map(bool, (vectors, photos, words, text))) > 1:
         raise HashretError("photographs, vectors, words and texts are asked for one after the other, not together")
-    files = [] if vectors or words or text else expand(_photos(photos, null), exclude, include, unreadable)
-    searcher = Searcher(index, model, device, values=values)
     asked: dict[str, Any] = {"vectors": vectors, "words": words, "text": text}
-    results = query(files, searcher=searcher, unreadable=unreadable, **asked, **options)
+    with _unreadable_told("query", unreadable, as_json):
+        files = [] if any(asked.values()) else expand(_photos(photos, null), exclude, include, unreadable)
+        searcher = Searcher(index, model, device, values=values)
+        results = query(files, searcher=searcher, unreadable=unreadable, **asked, **options)
     if as_json:
         for answer in results:
             click.echo(to_json(answer.as_dict()))
@@ -183,7 +185,8 @@ def explain(photos: tuple[str, ...], as_json: bool, null: bool, **options: Any) 
     if k_given and not options["index"]:
         raise HashretError("-k counts the hits of an index", hint="name it with --index, or leave -k out")
     unreadable: dict[str, str] = {}
-    explained = explain(_photos(photos, null), unreadable=unreadable, **options)
+    with _unreadable_told("path", unreadable, as_json):
+        explained = explain(_photos(photos, null), unreadable=unreadable, **options)
     if as_json:
         for explanation in explained:
             click.echo(to_json(explanation.as_dict()))
@@ -193,6 +196,17 @@ def explain(photos: tuple[str, ...], as_json: bool, null: bool, **options: Any) 
     rows = counted(len(explained), "photograph")
     hits = sum(len(explanation.hits) for explanation in explained)
     tell_of(options["out"], f"{rows}, {counted(hits, 'hit')}" if options["index"] else rows)
+
+
+@contextlib.contextmanager
+def _unreadable_told(key: str, unreadable: Mapping[str, str], as_json: bool) -> Iterator[None]:
+    """Print the photographs that could not be read as JSON, where that is wanted, also if these are all of them."""
+    try:
+        yield
+    except NothingRead:
+        if as_json:
+            _print_unreadable(key, unreadable)
+        raise
 
 
 def _print_unreadable(key: str, unreadable: Mapping[str, str]) -> None:
