@@ -112,8 +112,9 @@ def test_an_encoder_that_knows_no_classes_says_so(encoder, method):
 
 def test_codewords_are_kept_with_the_encoder(taught):
     encoder = load_encoder(taught / "model.safetensors", "cpu")
+    wanted = None
     for bits in LENGTHS:
-        wanted = codewords.nested_codewords(3, LENGTHS, seed=3)[:, :bits]
+        wanted = codewords.codewords(3, bits, seed=3, first=wanted)  # which extends the one before
         shortened = encoder.shortened(bits)
         assert class_logits(shortened) == pytest.approx(wanted / bits**0.5)
         # As of earlier checkpoints, whose codewords are made again: they were drawn for each length by itself.

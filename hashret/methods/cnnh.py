@@ -26,11 +26,11 @@ class CNNH(Method):
 
     def begin(self, labels: Labels, source_rows: Positions) -> None:
         codes = torch.zeros(len(labels), self.bits)
-        similarity, signs = Similarity(labels[source_rows]), None
-        for bits in self.together[: self.together.index(self.bits) + 1]:  # each length goes on from the one before
-            signs = approximate(similarity, bits, self.seed, first=signs)
-        assert signs is not None
-        codes[torch.as_tensor(source_rows)] = torch.from_numpy(signs > 0).float()
+        rows, first = torch.as_tensor(source_rows), None
+        if self.before is not None:  # whose codes these go on from
+            first = np.where(self.before.state["codes"][rows].numpy() > 0, 1, -1)
+        signs = approximate(Similarity(labels[source_rows]), self.bits, self.seed, first=first)
+        codes[rows] = torch.from_numpy(signs > 0).float()
         self.state = {"codes": codes}
 
     def loss(self, output: HeadOutput, labels: Tensor, source_rows: Positions) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from ..bits import Labels, Positions
 from ..models.heads import HeadOutput
-from .method import Option, Words
+from .method import Method, Option, Words
 from .similarity import pairwise_loss
 from .vggh import BALANCE, QUANTIZATION, SMOOTHING, VGGH
 
@@ -51,15 +50,9 @@ class VGGHPlus(VGGH):
     def class_codewords(cls, classes: int, bits: int, seed: int) -> Words:
         return codewords(classes, bits, seed)
 
-    def codewords(self, classes: int) -> Words:
-        """Return `class_codewords`; where several lengths are trained together, those of `nested_codewords`."""
-        if len(self.together) > 1:
-            return nested_codewords(classes, self.together, self.seed)[:, : self.bits]
-        return self.class_codewords(classes, self.bits, self.seed)
-
     def begin(self, labels: Labels, source_rows: Positions) -> None:
         classes = self.count_classes(labels)
-        words = self.codewords(classes)
+        words = own_codewords(self, classes)
         self.state = {"codewords": torch.from_numpy(words).float()}
 
     def loss(self, output: HeadOutput, labels: Tensor, source_rows: Positions) -> Tensor:
@@ -112,17 +105,18 @@ def codewords(classes: int, bits: int, seed: int = 0, tries: int = 10, first: Wo
     return min(found, key=_cost)
 
 
-def nested_codewords(classes: int, lengths: Sequence[int], seed: int = 0) -> Words:
-    """Return codes of the longest of ``lengths``, ascending, whose first bits are far apart for each of these.
+def own_codewords(method: Method, classes: int) -> Words:
+    """Return the codeword of each class for a method that keeps them in its state, (classes, bits) of +1 and -1.
 
-    Codes of one length are extended to the next: where lengths are trained together, all read the same outputs, and
-    each length on its own would ask other bits of them.
+    They are its `Method.class_codewords`. Where several lengths are trained together, `codewords` of one length are
+    extended to the next: all read the same outputs, and each length on its own would ask other bits of them.
     """
-    words: Words | None = None
-    for bits in lengths:
-        words = codewords(classes, bits, seed, first=words)
-    assert words is not None
-    return words
+    if len(method.together) == 1:
+        words = method.class_codewords(classes, method.bits, method.seed)
+        assert words is not None
+        return words
+    first = None if method.before is None else method.before.state["codewords"].numpy().astype(np.int64)
+    return codewords(classes, method.bits, method.seed, first=first)
 
 
 def _descend(words: Words, rng: np.random.Generator, free: int) -> Words:

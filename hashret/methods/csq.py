@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..bits import Labels, Positions
 from ..models.heads import HeadOutput
-from .codewords import codewords, nested_codewords
+from .codewords import codewords, own_codewords
 from .method import Method, Option, Words
 from .vggh import SMOOTHING
 
@@ -18,7 +18,8 @@ class CSQ(Method):
     """Each bit learns that of the centre of its photograph's class, or of most of its classes.
 
     Rows of a Hadamard matrix differ in half of their bits, each from each, so that similarity of pairs need not be
-    learned: to be near to one's own centre is to be far from the others.
+    learned: to be near to one's own centre is to be far from the others. The first bits of such rows are not far apart,
+    so that several lengths that are trained together have `own_codewords` in their place.
     """
 
     name = "csq"
@@ -32,19 +33,10 @@ class CSQ(Method):
     def class_codewords(cls, classes: int, bits: int, seed: int) -> Words:
         return centres(classes, bits, seed)
 
-    def codewords(self, classes: int) -> Words:
-        """Return `centres`; where several lengths are trained together, `nested_codewords`.
-
-        The first bits of rows of a Hadamard matrix are not far apart.
-        """
-        if len(self.together) > 1:
-            return nested_codewords(classes, self.together, self.seed)[:, : self.bits]
-        return centres(classes, self.bits, self.seed)
-
     def begin(self, labels: Labels, source_rows: Positions) -> None:
         classes = self.count_classes(labels)
         own = labels if labels.ndim == 2 else np.eye(classes, dtype=np.int64)[labels]
-        words = self.codewords(classes)
+        words = own_codewords(self, classes)
         votes = own @ words
         drawn = np.random.default_rng(self.seed).choice([-1, 1], self.bits)  # decides where the votes are even
         codes = torch.from_numpy(np.where(votes == 0, drawn, votes) > 0)

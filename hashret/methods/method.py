@@ -78,6 +78,8 @@ class Method:
         chosen: value of each option in this run.
         classes: of the source that is learned from, whether or not a photograph has them; 0 where that is not known.
         shorter: the same method for shorter codes, the first bits of its own, that are trained with it, ascending.
+        before: the method for the next shorter codes that are trained with it, which begins before it; None for the
+            shortest.
         together: the lengths of all codes that are trained together, ascending, of which ``bits`` is one.
         progress: fraction of the epochs before this one, for what changes as training goes on.
         state: tensors that a run must keep to go on after a kill.
@@ -101,6 +103,7 @@ class Method:
         self.chosen = {option.name: option.default for option in self.options} | dict(options or {})
         self.classes = 0
         self.shorter: list[Method] = []
+        self.before: Method | None = None
         self.together: tuple[int, ...] = (bits,)
         self.progress = 0.0
         self.state: dict[str, Tensor] = {}
@@ -145,8 +148,8 @@ class Method:
     def train_with(self, shorter: Sequence[Method]) -> None:
         """Train the same method for ``shorter`` codes, ascending in length, with this one."""
         self.shorter = list(shorter)
-        for method in self.family():
-            method.together = tuple(self.lengths())
+        for before, method in zip([None, *self.shorter], self.family(), strict=True):
+            method.before, method.together = before, tuple(self.lengths())
 
     def family(self) -> list[Method]:
         """Return the method for each length of code that is trained, ascending: the last is this one."""
