@@ -41,8 +41,8 @@ class Filter:
 
     Attributes:
         labels: numbers of classes, of which a photograph must have one.
-        paths: patterns of the path or of its end from some folder on, as of `hashret.index.paths.path_matches` without
-            a root: one of them must match, or one of ``names``. None are asked for that `Engine.matches` refuses.
+        paths: patterns of the path or of its end from some folder on, as of `hashret.index.paths.path_matches`: one of
+            them must match, or one of ``names``. None are asked for that `Engine.matches` refuses.
         names: paths, or ends of paths from some folder on, that are taken as they are, see
             `hashret.index.paths.is_named`. There are some only where ``paths`` is not None, which may then be empty.
         ids: of the photographs.

@@ -122,7 +122,7 @@ def check_counts(k: int, candidates: int | None) -> None:
 
 def ids_array(ids: Iterable[int]) -> NDArray[np.int64]:
     """Return some ids without repetition, int64 (n,), ascending. Raises HashretError for what can be none."""
-    given = list(ids)
+    given = ids if isinstance(ids, Sequence | np.ndarray) else list(ids)
     try:
         return np.unique(np.asarray(given, np.int64))
     except (OverflowError, TypeError, ValueError):

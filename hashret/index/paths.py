@@ -138,16 +138,12 @@ def is_named(path: str, text: str) -> bool:
     return bool(text) and (path == text or path.endswith(f"/{text}"))
 
 
-def path_matches(path: str, pattern: str, root: str | None = None) -> bool:
-    """Whether a path is what a shell's pattern says: ``trips/*.jpg``, from some folder below ``root`` on.
+def path_matches(path: str, pattern: str) -> bool:
+    """Whether a path, or the end of it from some folder on, is what a shell's pattern says: ``trips/*.jpg``.
 
     What is asked for may also be the very name of a photograph, ``IMG[1].png``, which comes first: see `is_named`.
-    Where ``root`` is None, a pattern may begin at any folder.
+    Patterns of `below_root` begin at no other folder than the photographs' own.
     """
-    return any(_matches_from_some_folder(path, one) for one in below_root(pattern, root))
-
-
-def _matches_from_some_folder(path: str, pattern: str) -> bool:
     return path == pattern or fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path, f"*/{pattern}")
 
 
