@@ -25,6 +25,7 @@ from .index import Database, Index
 from .index.database import Hits, check_counts
 from .index.given import ENCODER, CodeFile, is_code_file, packed
 from .index.opening import on_device
+from .index.paths import is_pattern
 from .index.rerank import AUTO, OF_FEATURES
 from .models.metadata import Described, read_meta
 from .models.ready import ready_encoder
@@ -579,7 +580,8 @@ def query(
         rerank_by = searcher.rerank_in_texts(rerank_by)
     among = searcher.index.select(label or None, path or None, ids or None) if label or path or ids else None
     if among is not None and not len(among):
-        warn("the index has no photograph of what --label, --path and --id ask for together")
+        text = "the index has no photograph of what --label, --path and --id ask for together"
+        warn(text + _folder_hint(searcher.index, [path] if isinstance(path, str) else path or []))
     if is_code_file(vectors):
         if together or exclude_self or radius is not None:
             raise HashretError("codes are asked one by one, for the k nearest")
@@ -612,6 +614,15 @@ def query(
     if recall is None:  # which was measured with the ties cut off
         _warn_of_cut_ties([answer.hits for answer in results])
     return results
+
+
+def _folder_hint(index: Database, paths: Iterable[str]) -> str:
+    """Return how to ask for what lies in a folder, where one of ``paths`` is a folder of the index, else nothing."""
+    for path in paths:
+        below = f"{path.rstrip('/')}/*"
+        if not is_pattern(path) and len(index.select(path=below)):
+            return f"; --path '{below}' asks for what lies in a folder"
+    return ""
 
 
 def _query_vectors(vectors: StrPath | npt.NDArray[np.number] | VectorSource) -> VectorSource:

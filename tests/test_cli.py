@@ -114,6 +114,10 @@ def test_an_index_is_added_to_removed_from_and_compacted(workplace, photos):
     assert "0 photographs added" in hashret("add", "index", os.path.relpath(new)).output
     described = json.loads(hashret("info", "index", "--json").output)
     assert (described["count"], described["segments"], described["removed"]) == (49, 4, 0)
+    named = hashret("remove", "index", "--path", f"{photos}/test/*", "--dry-run").output.splitlines()
+    assert named[-1] == "index: would be: 13 photographs removed"
+    assert len(named) == 14
+    assert all(line.startswith(f"{photos}/test/") for line in named[:-1])
     assert "13 photographs removed" in hashret("remove", "index", "--path", f"{photos}/test/*").output
     assert "1 photograph removed" in hashret("remove", "index", "--id", 3).output
     assert "1 photograph removed" in hashret("remove", "index", "--path", "green/0[3].png").output

@@ -80,6 +80,8 @@ def test_an_index_without_what_is_asked_for_is_named(photos, index_folder, model
     with pytest.warns(UserWarning, match="no photograph of what --label, --path and --id ask for together"):
         [(_, hits)] = query([red], index_folder, model, label=["red"], path=["*/green/*"])
     assert hits == []
+    with pytest.warns(UserWarning, match=r"; --path 'train/green/\*' asks for what lies in a folder$"):
+        query([red], index_folder, model, path="train/green/")
 
 
 def test_an_index_of_another_encoder_is_refused(index_folder, tmp_path):

@@ -11,7 +11,7 @@ from ..errors import HashretError
 from ..places import find_index, is_index, own_index
 from . import options as shared
 from .group import main
-from .output import counted, tell
+from .output import counted, say, tell
 
 
 def _codes_named(context: click.Context, _argument: click.Parameter, codes: tuple[str, ...]) -> None:
@@ -113,15 +113,16 @@ def add(index: str | None, photos: tuple[str, ...], as_json: bool, **options: An
 )
 @click.option("--gone", is_flag=True, help="those whose file is no longer in its folder")
 @click.option("--yes", is_flag=True, help="with --gone: also where more than a tenth of the index would go")
+@click.option("--dry-run", is_flag=True, help="name what would be removed, and remove nothing")
 @shared.AS_JSON
 @shared.talk
 def remove(
-    index: str | None, ids: tuple[int, ...], paths: tuple[str, ...], gone: bool, yes: bool, as_json: bool
+    index: str | None, ids: tuple[int, ...], paths: tuple[str, ...], gone: bool, yes: bool, dry_run: bool, as_json: bool
 ) -> None:
     """Remove photographs from an index by id or path. Other ids stay; the files are not touched.
 
     \b
-    Example: hashret remove --path 'photos/blurred/*'
+    Example: hashret remove --path 'photos/blurred/*' --dry-run
     """
     from ..engines import refuse_engine
     from ..index import remove
@@ -132,8 +133,12 @@ def remove(
         raise HashretError("say what to remove, with --id, --path or --gone")
     if yes and not gone:
         raise HashretError("--yes goes with --gone")
-    removed = remove(index, ids, paths, gone=gone, yes=yes)
-    tell(removed, f"{index}: {counted(removed.count, 'photograph')} removed", as_json)
+    removed = remove(index, ids, paths, gone=gone, yes=yes, dry_run=dry_run)
+    if not as_json:
+        for path in removed.would_remove or ():
+            say(path)
+    would_be = "would be: " if dry_run else ""
+    tell(removed, f"{index}: {would_be}{counted(removed.count, 'photograph')} removed", as_json)
 
 
 @main.command()

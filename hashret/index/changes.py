@@ -91,9 +91,12 @@ class BuiltIndex(WasDict):
 
 @dataclass(frozen=True, eq=False)
 class Removed(WasInt):
-    """What `remove` did: how many photographs it removed, ``count``."""
+    """What `remove` did: ``count`` photographs were removed. After a dry run they would have been, and ``would_remove``
+    has their paths; it is None after any other.
+    """
 
     count: int
+    would_remove: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -271,7 +274,13 @@ def _opened(folder: Path) -> Index:
 
 
 def remove(
-    index: StrPath, ids: Iterable[int] = (), paths: Iterable[str] = (), *, gone: bool = False, yes: bool = False
+    index: StrPath,
+    ids: Iterable[int] = (),
+    paths: Iterable[str] = (),
+    *,
+    gone: bool = False,
+    yes: bool = False,
+    dry_run: bool = False,
 ) -> Removed:
     """Remove photographs by id or by path.
 
@@ -281,15 +290,23 @@ def remove(
         paths: of photographs to remove, or patterns, see `hashret.index.folder.Index.matching`.
         gone: also remove those whose file is no longer there, see `hashret.index.gone.gone_positions`.
         yes: remove what is ``gone`` also where that is a large fraction of the index.
+        dry_run: say what would be removed, and change nothing; the index may be one that cannot be written to.
 
     Raises:
         HashretError: an id or a path that is not there, or ``gone`` where no file at all is; nothing is removed then.
     """
+
+    def leaving_from(opened: Index) -> NDArray[np.bool_]:
+        leaving = _with_ids(opened, ids) | _with_paths(opened, paths)
+        return leaving | gone_positions(opened, yes) if gone else leaving
+
+    if dry_run:
+        opened = _opened(Path(find_index(index)))
+        would_remove = tuple(map(opened.path, np.flatnonzero(leaving_from(opened)).tolist()))
+        return Removed(len(would_remove), would_remove)
     with _changing(index) as (folder, meta):
         opened = _opened(folder)
-        leaving = _with_ids(opened, ids) | _with_paths(opened, paths)
-        if gone:
-            leaving |= gone_positions(opened, yes)
+        leaving = leaving_from(opened)
         if not leaving.any():
             return Removed(0)
         generation = _next_generation(folder)

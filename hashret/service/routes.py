@@ -110,7 +110,19 @@ def exact_parameters(request: Request) -> list[tuple[str, str]]:
 Parameters = Annotated[SearchParameters, Depends(with_exact_label)]
 
 
-router = APIRouter()
+async def refuse_unknown_parameters(request: Request) -> None:
+    """Refuse a parameter that the route's description does not name: ``?K=5`` would be answered as without it."""
+    about_route = request.app.openapi()["paths"].get(request.scope["route"].path, {}).get(request.method.lower())
+    if about_route is None:  # a page, or /metrics
+        return
+    names = [one["name"] for one in about_route.get("parameters", []) if one["in"] == "query"]
+    unknown = next((name for name, _ in exact_parameters(request) if name not in names), None)
+    if unknown is not None:
+        there = f"; there are {', '.join(names)}" if names else ", nor any other"
+        raise Refused(422, f"there is no parameter {unknown!r} here{there}")
+
+
+router = APIRouter(dependencies=[Depends(refuse_unknown_parameters)])
 
 
 @router.get("/", include_in_schema=False)

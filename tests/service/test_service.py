@@ -169,6 +169,22 @@ def test_parameters(client, photo):
         assert refused.json()["error"].startswith(line)
 
 
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("items?count=3", "there is no parameter 'count' here; there are n, seed"),
+        ("items/1/query?K=3", "there is no parameter 'K' here; there are k, candidates, "),
+        ("items/1?maps=true", "there is no parameter 'maps' here, nor any other"),
+        ("query/words?words=red&labels=red", "there is no parameter 'labels' here; there are "),
+        ("items/1/thumbnail?width=64", "there is no parameter 'width' here; there are size"),
+    ],
+)
+def test_parameters_that_a_route_does_not_have_are_refused(client, path, line):
+    refused = client.get(f"/api/{path}")
+    assert (refused.status_code, refused.json()["error"][: len(line)]) == (422, line)
+    assert client.get("/healthz").status_code == client.get("/?utm=mail").status_code == 200
+
+
 def test_a_least_similarity(client, index_folder, model):
     [hit] = Searcher(index_folder, model, "cpu").search_words("blue", 1)
     assert hit.similarity == 33  # of all, which share a code
