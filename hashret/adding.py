@@ -16,7 +16,7 @@ from .data import ImageSource, Source, VectorSource, as_source, open_data
 from .data.in_memory import refuse_in_memory
 from .data.references import is_there
 from .engines import refuse_engine
-from .errors import HashretError
+from .errors import HashretError, warn
 from .files import StrPath, partial_folder, remove_leftovers
 from .index import Index, open_index
 from .index.given import is_code_file
@@ -117,10 +117,11 @@ def _stored(index: Index) -> str | None:
 def _new_photographs(index: Index, sources: Iterable[Source], again: bool) -> list[Source]:
     """Return the photographs whose file is not in the index yet, each once, as sources that are not empty."""
     folders: dict[str, Any] = {}
-    seen, new = set(), []
+    seen, new, changed = set(), [], list[str]()
     for source in sources:
         paths = [source.reference(row) for row in range(len(source))]
-        known = set() if again else index.known_files(paths)
+        known = {} if again else index.known_files(paths)
+        changed += [path for path, indexed in known.items() if _written(path) > indexed]
         rows = []
         for row, path in enumerate(paths):
             key = file_key(path, folders)
@@ -129,7 +130,21 @@ def _new_photographs(index: Index, sources: Iterable[Source], again: bool) -> li
             seen.add(key)
         if rows:
             new.append(source.subset(rows))
+    if changed:
+        more = f" and {len(changed) - 1:,} more" if len(changed) > 1 else ""
+        warn(
+            f"written to since it was indexed: {changed[0]}{more}; the index keeps the code from before. Remove what "
+            "shall be encoded again first, or let hashret sync follow the folder"
+        )
     return new
+
+
+def _written(path: str) -> float:
+    """Return when a file was last written, in seconds since 1970; 0 where that is not known, as in an archive."""
+    try:
+        return os.stat(path).st_mtime
+    except (OSError, ValueError):
+        return 0.0
 
 
 def _sources(

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import warnings
 
 import pytest
 from conftest import make_photos
@@ -91,3 +92,20 @@ def test_what_a_killed_add_left_goes_with_the_next_change(place, add_more, monke
     interrupt_before_append(add_more, monkeypatch)
     remove(place / "index", [3])
     assert sorted(os.listdir(place / "index")) == ["000001", "index.json"]
+
+
+def test_a_file_that_was_written_since_it_was_indexed_is_named(place, add_more):
+    add_more()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert add_more().encoded == 0
+    indexed = open_index(place / "index", "cpu").segments[-1].written
+    for name, since in (("red/00.png", 1), ("blue/01.png", 2), ("green/00.png", -1)):
+        os.utime(place / "more" / name, (indexed + since, indexed + since))
+    (place / "link").symlink_to(place / "more")
+    for folder in ("more", "link"):
+        with pytest.warns(UserWarning, match=rf"^written to since it was indexed: {place / folder}.* and 1 more;"):
+            assert add_more(place / folder).encoded == 0
+    remove(place / "index", paths=["red/00.png"])
+    with pytest.warns(UserWarning, match="^written to since it was indexed: .*/blue/01.png;"):
+        assert add_more().encoded == 1

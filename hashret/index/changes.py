@@ -231,7 +231,7 @@ def append(index: StrPath, codes: _Folders, *, new_only: bool = False) -> int:
                 raise HashretError(f"{shards.folder} was encoded by another encoder than the index {index}")
             _check_columns(index, meta["segments"], shards)
         paths = [decode_path(path) for shards in folders for path in shards.paths()] if new_only else []
-        known = _opened(folder).known_files(paths) if new_only else set()
+        known = _opened(folder).known_files(paths) if new_only else {}
         classes = united(meta["classes"], *(shards.manifest["classes"] for shards in folders))
         without = frozenset() if "values.npy" in meta["segments"][0]["files"] else _OUTPUTS
         with _new_segment(folder, meta["bits"], without) as writer:

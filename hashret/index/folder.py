@@ -257,10 +257,20 @@ class Index(Database):
 
     def known(self, paths: Collection[str]) -> set[str]:
         """Return those of some paths that photographs in the index have."""
-        return {path for segment in self.segments for row, path in segment.paths.find(paths) if segment.alive[row]}
+        return set(self._indexed(paths))
 
-    def known_files(self, paths: Collection[str]) -> set[str]:
-        """Return those of some paths that lead to files of photographs in the index.
+    def _indexed(self, paths: Collection[str]) -> dict[str, float]:
+        """Return those of some paths that photographs in the index have, each with the time of the last of them."""
+        return {
+            path: segment.written  # segments are in the order of their times
+            for segment in self.segments
+            for row, path in segment.paths.find(paths)
+            if segment.alive[row]
+        }
+
+    def known_files(self, paths: Collection[str]) -> dict[str, float]:
+        """Return those of some paths that lead to files of photographs in the index, each with the time, in seconds
+        since 1970, when the last photograph of that file was indexed, or compacted.
 
         A file is its folder, by device and inode, and its name there: through a link to a folder, or a second mount of
         it, it is the same one. A link to a file is that file; but where the index has the link,
@@ -275,8 +285,9 @@ class Index(Database):
             if key in keys:
                 aliases.setdefault(key, []).append(folder)
         asked = {path: {path, *(f"{a}/{name}" for a in aliases.get(key, ()))} for path, (key, name) in names.items()}
-        known = self.known(set[str]().union(*asked.values()))
-        return {path for path, others in asked.items() if others & known}
+        indexed = self._indexed(set[str]().union(*asked.values()))
+        times = {path: [indexed[other] for other in others & indexed.keys()] for path, others in asked.items()}
+        return {path: max(of_file) for path, of_file in times.items() if of_file}
 
     def label(self, position: int) -> str:
         """Return the class names of a photograph with spaces between, "" where unknown."""

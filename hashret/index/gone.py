@@ -15,7 +15,6 @@ from ..bits import Positions
 from ..data.references import kind_of, status, whole_reference
 from ..errors import HashretError
 from .folder import Index
-from .segment import Segment
 
 _FEW, _FRACTION = 10, 0.1  # photographs, or a fraction of the index, that go without being asked for
 _NAMED = 3  # folders in a message
@@ -93,7 +92,7 @@ def _gone(
 ) -> NDArray[np.bool_]:
     """Return which of the ``missing`` photographs are gone, bool (n,): the others are out of reach."""
     living = _living(there)
-    since = np.array([_written(segment) for segment in index.segments])
+    since = np.array([segment.written for segment in index.segments])
     since = since[np.searchsorted(index.offsets, positions, side="right") - 1]
     lets_go: dict[tuple[str, float], bool] = {}
     gone = np.zeros(len(positions), bool)
@@ -135,11 +134,6 @@ def _device(folder: str) -> int | None:
         return os.stat(folder).st_dev
     except OSError:
         return None
-
-
-def _written(segment: Segment) -> float:
-    """Return when the photographs of a segment were indexed."""
-    return (segment.folder / "ids.npy").stat().st_mtime
 
 
 def _lets_go(folder: str, since: float, living: set[str]) -> bool:

@@ -130,6 +130,7 @@ class Segment:
             ``hash_outputs``, ``fc_features``, ``ids`` and ``labels`` are those of that name, None where it has none.
         paths: `hashret.index.paths.Paths`.
         removed: rows that were removed since, int64 (r,), ascending.
+        written: when the segment was written, seconds since 1970: its photographs were encoded before.
         stage: the `HammingStage` over the codes.
     """
 
@@ -148,6 +149,7 @@ class Segment:
         if not (folder / _PATHS).stat().st_size:  # which cannot be mapped
             raise damaged(folder.parent, _PATHS, "is empty")
         self.paths = Paths(np.asarray(np.memmap(folder / _PATHS, np.uint8, "r")), ends, root)
+        self.written = (folder / "ids.npy").stat().st_mtime
         removed = self._map(meta[_REMOVED], ("<i8", (None,))) if meta.get(_REMOVED) else None
         self.removed: NDArray[np.int64] = np.empty(0, np.int64) if removed is None else removed
         self._check_flat(m, width)

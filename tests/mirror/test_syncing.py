@@ -330,7 +330,7 @@ def test_paths_below_the_root_are_found_by_any_name(photos, model, run, tmp_path
     assert opened.matching("photos/red/*").sum() == opened.matching(f"{photos}/red/*").sum() == 6
     assert not opened.matching("hotos/red/00.png").any()
     (tmp_path / "link").symlink_to(photos)
-    assert opened.known_files([whole, str(tmp_path / "link" / "red" / "00.png"), str(photos / "no.png")]) == {
+    assert opened.known_files([whole, str(tmp_path / "link" / "red" / "00.png"), str(photos / "no.png")]).keys() == {
         whole, str(tmp_path / "link" / "red" / "00.png"),
     }  # fmt: skip
     assert hashret.add(index, photos, model, workers=0).encoded == 0
