@@ -17,7 +17,7 @@ import hashret
 from hashret import precision
 from hashret.errors import HashretError
 from hashret.models import encoder as encoders
-from hashret.models import openvino_convert, openvino_runtime, ready
+from hashret.models import large_heads, openvino_convert, openvino_runtime, ready
 from hashret.models.backbone import Backbone
 from hashret.models.backbones import BACKBONES, get_backbone
 from hashret.models.checkpoint import load_encoder
@@ -131,8 +131,30 @@ def test_heads_beside_openvino_are_the_same_in_any_batch(architecture, config, m
     assert torch.get_num_threads() == threads
     monkeypatch.setattr(encoders, "_MOST_ROWS", 61)
     assert np.array_equal(encoder.outputs(maps)[0], outputs)
+    monkeypatch.setattr(large_heads, "_are_as_alone", lambda shape: False)
+    assert np.array_equal(encoder.outputs(maps)[0], outputs)
     if "lengths" in config:
         assert np.array_equal(encoder.shortened(16).outputs(maps)[0], outputs[:, :16])
+
+
+def test_groups_are_multiplied_together_only_where_that_changes_no_bit(monkeypatch):
+    """As by a library whose order of adding goes by the number of rows."""
+    linear = nn.functional.linear
+
+    def in_two_parts(x, weight, bias):
+        if len(x) <= 8:
+            return linear(x, weight, bias)
+        return linear(x[:, :200], weight[:, :200], bias) + linear(x[:, 200:], weight[:, 200:])
+
+    def by_eight_rows(x, weight, bias):
+        return torch.cat([linear(rows, weight, bias) for rows in x.split(8)])
+
+    shape = (400, 64, 8, 12)
+    for product, same in ((in_two_parts, False), (by_eight_rows, True)):
+        large_heads._are_as_alone.cache_clear()
+        monkeypatch.setattr(nn.functional, "linear", product)
+        assert large_heads._are_as_alone(shape) is same
+    large_heads._are_as_alone.cache_clear()
 
 
 @pytest.mark.parametrize("config", HEADS, ids=lambda config: "-".join(map(str, config.values())))
