@@ -127,7 +127,9 @@ class Searcher:
         """
         if self._encoder is None:
             if self._load is None:
-                raise HashretError("nobody knows the encoder of this index, which is asked with codes")
+                raise HashretError(
+                    "nobody knows the encoder of this index, which is asked with codes", hint="--vector codes:FILE"
+                )
             self._encoder = self._load()
         return self._encoder
 

@@ -287,6 +287,7 @@ MISTAKES = {
     "add to a folder that is not there": (["add", "nowhere", "PHOTO"], "no such folder: nowhere"),
     "add no photographs": (["add", "index"], "name photographs to add"),
     "an index named twice": (["compact", "index", "--index", "other"], "named twice: other and index"),
+    "the same shards twice": (["build-index", "codes", "./codes/", "--out", "new"], "./codes/ is named twice"),
     "codes named twice": (["build-index", "codes", "--codes", "codes", "--out", "new"], "not both ways"),
     "too many names": (["export", "index", "codes", "milvus:x.db"], "at most, not also milvus:x.db"),
     "shards as an index": (

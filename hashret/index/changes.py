@@ -194,8 +194,14 @@ def build_index(
 
 
 def _shard_folders(codes: _Folders) -> list[ShardFolder | CodeFile]:
-    """Open one or several folders of shards, or files of codes."""
-    named = [codes] if isinstance(codes, (str, os.PathLike)) else codes
+    """Open one or several folders of shards, or files of codes. Raises HashretError where one is named twice."""
+    named = [codes] if isinstance(codes, (str, os.PathLike)) else list(codes)
+    seen: set[str] = set()
+    for name in named:
+        whole = os.path.realpath(name)
+        if whole in seen:
+            raise HashretError(f"{name} is named twice: its photographs would be in the index two times")
+        seen.add(whole)
     return [CodeFile(str(name)) if is_code_file(name) else ShardFolder(name) for name in named]
 
 
