@@ -181,6 +181,8 @@ class _Sync:
         paths, passed_over = self._walk(remembered=not (exclude or include))
         if opened is None and not paths:
             raise HashretError(f"no images in {self.root}" + (f"; {summary(passed_over)}" if passed_over else ""))
+        if opened is None and Path(os.path.abspath(self.folder)) == own_index(self.root):
+            self._warn_of_one_above()
         memory = Memory.load(self.folder)
         files, unreadable = look(self.root, paths, memory.files)
         indexed = Indexed(opened, self.root)
@@ -222,6 +224,15 @@ class _Sync:
         }
         self._save(memory, files)
         return self._report(plan, model, passed_over, self.encoded, indexed)
+
+    def _warn_of_one_above(self) -> None:
+        """Warn where a folder above the photographs has an index of its own, which takes these photographs in, too."""
+        above = next((folder for folder in Path(self.root).parents if is_index(own_index(folder))), None)
+        if above is not None:
+            warn(
+                f"{above} has an index already, to which hashret sync {above} adds what is in {self.root}; this makes "
+                "a second one, of that folder alone"
+            )
 
     def _beside(self) -> StrPath:
         """Return the checkpoint of an index that is to be made."""

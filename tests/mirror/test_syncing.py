@@ -319,6 +319,17 @@ def test_index_and_photographs_move_together_and_apart(photos, model, run, tmp_p
     assert counts(report) == {"unchanged": 18, "photographs": 18}
 
 
+def test_a_folder_below_one_that_has_an_index_is_warned_of(photos, model, run):
+    run()
+    with pytest.warns(UserWarning, match=f"^{photos} has an index already, .* what is in {photos / 'red'}; this makes"):
+        hashret.sync(photos / "red", model=model, workers=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        hashret.sync(photos / "red", model=model, workers=0)
+        hashret.sync(photos / "blue", index=photos.parent / "other-index", model=model, workers=0)
+        run()
+
+
 def test_paths_below_the_root_are_found_by_any_name(photos, model, run, tmp_path):
     run()
     index = photos / ".hashret" / "index"
