@@ -386,9 +386,9 @@ class CachedRows:
 
 @dataclass(frozen=True)
 class CacheInfo(Result):
-    """A cache as `hashret cache list` shows it: ``name`` of its folder, ``source``, ``photographs`` whose features
-    it has, ``bytes`` on disk, ``image_size``, ``precision``, and ``days`` since it was written to. What is not known is
-    None, as where it is damaged.
+    """A cache as `hashret cache list` shows it: ``name`` of its folder, ``source`` as it was named, ``photographs``
+    whose features it has, ``bytes`` on disk, ``image_size``, ``precision``, ``days`` since it was written to, and
+    ``root``, the folder that the photographs lie in. What is not known is None, as where it is damaged.
     """
 
     name: str
@@ -398,6 +398,7 @@ class CacheInfo(Result):
     image_size: int | None
     precision: str | None
     days: float
+    root: str | None
 
 
 def caches(folder: StrPath | None = None) -> list[CacheInfo]:
@@ -423,7 +424,7 @@ def _described(path: Path) -> CacheInfo:
     return CacheInfo(
         path.name, info.get("spec"), int((_read(path / _STATE, _BYTE) == PRESENT).sum()),
         sum(512 * file.st_blocks for file in files), info.get("image_size"), info.get("precision"),
-        max(0.0, (time.time() - written) / 86400),
+        max(0.0, (time.time() - written) / 86400), info.get("root"),
     )  # fmt: skip
 
 

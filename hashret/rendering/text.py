@@ -62,7 +62,10 @@ def caches_table(caches: Sequence[CacheInfo]) -> str:
     """Return feature caches, as `hashret.data.feature_cache.caches` lists them, as lines of text."""
     lines: list[tuple[object, ...]] = [("name", "photographs", "bytes", "days", "pixels", "precision", "source")]
     for cache in caches:
-        known = [shown("-" if value is None else value) for value in (cache.image_size, cache.precision, cache.source)]
+        source = cache.source
+        if source is not None and cache.root is not None and cache.root not in source:  # "folder:." is of any folder
+            source = f"{source} in {cache.root}"
+        known = [shown("-" if value is None else value) for value in (cache.image_size, cache.precision, source)]
         lines.append((cache.name, f"{cache.photographs:,}", f"{cache.bytes:,}", f"{cache.days:.1f}", *known))
     return _columns(lines)
 

@@ -287,6 +287,13 @@ def test_a_cache_that_cannot_be_used_is_one_line_and_encode_does_without(place, 
     assert (done.exit_code, len(done.stderr.splitlines())) == (2, 1)
 
 
+def test_a_cache_of_photographs_named_from_the_working_folder_says_where_they_are(place, monkeypatch):
+    monkeypatch.chdir(place / "photos")
+    fill(place, ".")
+    done = hashret("cache", "list", "--cache", place / "cache")
+    assert done.stdout.splitlines()[1].endswith(f"  . in {place / 'photos'}")
+
+
 def test_where_caches_lie(monkeypatch, tmp_path):
     monkeypatch.delenv("HASHRET_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
