@@ -13,7 +13,7 @@ from hashret.cli import main
 from hashret.collapse import code_figures, collapsed
 from hashret.errors import HashretError
 from hashret.models.checkpoint import read_meta
-from hashret.training import loop
+from hashret.training import loop, run_files
 from hashret.training.start import train
 
 SMALL = {
@@ -200,7 +200,7 @@ def test_what_fails_at_the_end_is_tried_at_the_start(photos, head, tmp_path, not
     ):
         with pytest.raises(HashretError, match=line):
             train(photos, tmp_path / name, **head)
-    monkeypatch.setattr(loop.shutil, "disk_usage", lambda folder: SimpleNamespace(free=2**20))
+    monkeypatch.setattr(run_files.shutil, "disk_usage", lambda folder: SimpleNamespace(free=2**20))
     with pytest.raises(HashretError, match=r"training writes up to \d+ MiB beside .*, and 1 MiB are free there"):
         train(photos, tmp_path / "model.safetensors", **head | {"width": 512})
     assert sorted(path.name for path in tmp_path.iterdir() if "." in path.name[1:]) == [

@@ -2,41 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import math
-import os
-import re
-import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from .. import __version__
 from ..bits import Codes, HashOutputs, Labels, Positions, binarize, dithered, pack
 from ..collapse import code_figures, collapsed
-from ..data import Source, VectorSource
+from ..data import Source
 from ..distributed import barrier, is_main, world
 from ..errors import HashretError, warn
-from ..files import (
-    StrPath,
-    atomic,
-    check_output,
-    check_writable,
-    discard,
-    named,
-    read_json,
-    remove_leftovers,
-    write_json,
-    written_alone,
-)  # fmt: skip
+from ..files import read_json, write_json
 from ..labels import as_flags
 from ..methods.method import Method
 from ..metrics import has_label
@@ -45,11 +26,12 @@ from ..models.class_logits import KEY, written
 from ..models.heads import Head
 from ..models.network import HashNet
 from ..progress import Progress, clock
-from ..records import checked, fields, list_of, plain, table_of
 from .feed import FeatureFeed, Feed, ViewFeed, autocast
 from .held_out import HeldOutMap, held_out_map, hold_out
+from .optimizer import begin_at_frequencies, make_optimizer
 from .parallel import BatchShard
-from .settings import EPOCH, Settings, TrainReport
+from .run_files import RunFiles, bytes_of, digest_of
+from .settings import Settings, TrainReport
 from .vector_feed import VectorFeed
 
 _DITHERS = tuple(eighth / 8 for eighth in range(9))  # spreads of thresholds that are compared
@@ -61,13 +43,6 @@ _STATE_EVERY = 60  # seconds from one large state to the next, which is what a k
 _SAMPLES_PER_CLASS, _SAMPLES_IN_ALL = 100, 10_000  # train images that say what a class is like
 _SAME = 1e-6  # spread of descriptors of unit length up to which photographs are all the same
 
-_STATE = fields(
-    {
-        "module": lambda value, place: None, "optimizer": lambda value, place: None,  # torch says what is wrong there
-        "schedule": lambda value, place: None, "method": lambda value, place: None, "settings": table_of(plain),
-        "epochs": list_of(EPOCH, 1), "best": EPOCH,
-    }
-)  # fmt: skip
 # What of the settings goes into the checkpoint.
 _META = (
     "method", "bits", "image_size", "resize", "arch", "width", "gate", "classes", "multi_label", "seed", "weights",
@@ -79,19 +54,19 @@ _log = logging.getLogger("hashret")
 
 
 class TrainingRun:
-    """One training run and its files: the checkpoint, the record, and beside them the state to resume from.
+    """One training run.
 
     Args:
-        out: checkpoint to write.
+        files: of the run, which are claimed.
         settings: what decides the result.
         device: where the network is trained.
+        state: of the unfinished run that is resumed, as `RunFiles.claimed` yields it; None to begin at the start.
     """
 
-    def __init__(self, out: StrPath, settings: Settings, device: torch.device) -> None:
-        self.out, self.settings, self.device = named(out), settings, device
-        self.record = self.out.with_suffix(".json")
-        self.state_folder = self.out.with_name(f".{self.out.name}.training")
-        self.state: dict[str, Any] | None = None  # of an unfinished run that is resumed
+    def __init__(
+        self, files: RunFiles, settings: Settings, device: torch.device, state: dict[str, Any] | None = None
+    ) -> None:
+        self.files, self.settings, self.device, self.state = files, settings, device, state
         self.epochs: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {}  # the line of the epoch that is kept
         self.codes: dict[str, Any] | None = None  # the `code_figures` of that epoch
@@ -100,86 +75,6 @@ class TrainingRun:
         self.skipped = 0  # steps that were left out for want of readable photographs
         self.begun = 0.0  # when training began, as of `time.monotonic`, or would have without the kills
         self.shard = BatchShard()
-
-    @contextmanager
-    def claimed(self, source: Source, resume: bool, overwrite: bool) -> Iterator[None]:
-        """Hold the checkpoint and its state, refuse to lose those of other runs, and load an unfinished one to resume.
-
-        Two trainings that wrote to one state would mix their epochs. What writing the results at the end could fail
-        for is found out now, too.
-
-        Raises:
-            HashretError: another process trains the same checkpoint, results or an unfinished run exist and may not be
-                replaced, there is nothing to resume, the unfinished run is another or damaged, or the results cannot be
-                written.
-        """
-        if self.record == self.out:
-            raise HashretError(
-                f"{self.out} is the name of the training record", hint="name the checkpoint *.safetensors"
-            )
-        with ExitStack() as held:
-            if is_main():
-                for path in (self.out, self.record, self.state_folder):
-                    if not os.path.isdir(path):
-                        check_writable(path)
-                held.enter_context(written_alone(self.state_folder, self.out, "train", "checkpoint"))
-                remove_leftovers(self.out.parent, rf"\.?{re.escape(self.out.name)}(\.training)?")
-                remove_leftovers(self.state_folder)
-            try:
-                if is_main() or resume:
-                    self._claim(source, resume, overwrite)
-                barrier()
-                yield
-            except BaseException:
-                if is_main():
-                    with suppress(OSError):  # there is a state to resume from
-                        self.state_folder.rmdir()
-                raise
-
-    def _claim(self, source: Source, resume: bool, overwrite: bool) -> None:
-        unfinished = (self.state_folder / "state.pt").exists()
-        if is_main() and not unfinished:
-            self._clear_complete()
-        if resume and unfinished:
-            self.state = self._load_state(source)
-        elif resume and not self.out.exists():
-            raise HashretError(f"no unfinished training of {self.out} to resume", hint="leave --resume out")
-        elif resume:
-            raise HashretError(f"the training of {self.out} is complete; nothing to resume")
-        elif unfinished and not overwrite:
-            raise HashretError(
-                f"an unfinished training of {self.out} is here", hint="add --resume to go on, or --overwrite"
-            )
-        else:
-            check_output(self.out, overwrite, "checkpoint")
-            if self.out.exists() or not (self.state_folder / "best.pt").exists():  # else it is of a killed run
-                check_output(self.record, overwrite, "training record")
-            self._clear_state()
-
-    def check_space(self, net: HashNet, module: nn.Module, fitted: bool) -> None:
-        """Raise HashretError where the disk cannot hold what the training of a ``module`` of ``net`` writes to it."""
-        if not is_main():
-            return
-        # The state has parameters and two moments of each. A file is replaced when the new one is whole.
-        best, state = _bytes(net), 0 if fitted else 3 * _bytes(module)
-        exists = sum(file.stat().st_size for file in self.state_folder.glob("*.pt"))
-        need, free = best + state + max(best, state) - exists, shutil.disk_usage(self.out.parent).free
-        if need > free:
-            raise HashretError(
-                f"training writes up to {need / 2**20:,.0f} MiB beside {self.out}, and {free / 2**20:,.0f} MiB are "
-                "free there", hint="free some, or name another place with --out",
-            )  # fmt: skip
-
-    def _clear_complete(self) -> None:
-        """Remove what a run left that was killed when its checkpoint was there already."""
-        best = self.state_folder / "best.pt"
-        if self.out.exists() and best.exists() and best.stat().st_mtime_ns <= self.out.stat().st_mtime_ns:
-            self._clear_state()
-
-    def _clear_state(self) -> None:
-        """Remove the state of another run from the folder, which stays locked; a kill in between leaves no state."""
-        for name in ("state.pt", "best.pt"):
-            (self.state_folder / name).unlink(missing_ok=True)
 
     def train(self, net: HashNet, module: nn.Module, method: Method, source: Source, feed: Feed) -> TrainReport:
         """Train a module of a network by a method on what a feed reads of a source; write checkpoint and record."""
@@ -256,22 +151,23 @@ class TrainingRun:
             raise HashretError(f"{len(rows)} train images are too few to learn from")
         classifiers = net.head.classifiers()
         for classifier in classifiers if labels.ndim == 2 else ():
-            _begin_at_frequencies(classifier, labels[rows])
+            begin_at_frequencies(classifier, labels[rows])
         steps = len(rows) // batch_size
         rates: dict[nn.Module, float] = {
             classifier: s.lr * method.chosen.get("classifier_rate", 1.0) for classifier in classifiers
         }
         if s.backbone_lr is not None:
             rates[net.backbone] = s.backbone_lr
-        optimizer = torch.optim.AdamW(_groups(module, rates), lr=s.lr, weight_decay=s.weight_decay, fused=True)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warm_cosine(steps * s.epochs, steps // 2))
+        optimizer, schedule = make_optimizer(
+            module, rates, s.lr, s.weight_decay, steps=steps * s.epochs, warm=steps // 2
+        )
         if self.state:
             try:
                 module.load_state_dict(self.state["module"])
                 optimizer.load_state_dict(self.state["optimizer"])
                 schedule.load_state_dict(self.state["schedule"])
             except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
-                raise _damaged(self.state_folder, error) from None
+                raise self.files.damaged(error) from None
             self.epochs, self.best, method.state = self.state["epochs"], self.state["best"], self.state["method"]
             self.begun -= sum(line.get("seconds", 0) for line in self.epochs)
             for shorter, state in zip(method.shorter, self.state.get("shorter", []), strict=True):
@@ -280,7 +176,7 @@ class TrainingRun:
         else:
             for one in method.family():
                 one.begin(known, rows)
-        parallel, digest = self.shard.parallel(module), _digest(source)
+        parallel, digest = self.shard.parallel(module), digest_of(source)
         self.saved = time.monotonic()
         for epoch in range(len(self.epochs) + 1, s.epochs + 1):
             begun = time.monotonic()
@@ -469,7 +365,7 @@ class TrainingRun:
         from.
         """
         self.epochs.append(line)
-        large = 3 * _bytes(net) >= _LARGE_STATE
+        large = 3 * bytes_of(net) >= _LARGE_STATE
         due = state is None or not large or time.monotonic() - self.saved >= _STATE_EVERY
         if is_main():
             step = "fitted: " if line["loss"] is None else f"epoch {line['epoch']}: loss {line['loss']:.4f}, "
@@ -483,11 +379,11 @@ class TrainingRun:
                     self.best_net = {name: tensor.to("cpu", copy=True) for name, tensor in self.best_net.items()}
         if is_main() and due:
             if self.best_net is not None:
-                _save(self.state_folder / "best.pt", {"net": self.best_net, "line": self.best, "codes": self.codes})
+                self.files.save_best({"net": self.best_net, "line": self.best, "codes": self.codes})
                 self.best_net = None
             if state:
                 run = {"settings": self.settings.as_record(), "epochs": self.epochs, "best": self.best}
-                _save(self.state_folder / "state.pt", state | run | {"codes": self.codes})
+                self.files.save_state(state | run | {"codes": self.codes})
             self.saved = time.monotonic()
 
     def _is_kept(self, line: dict[str, Any]) -> bool:
@@ -504,27 +400,6 @@ class TrainingRun:
         least: float = highest["heldout_map"] - highest.get("heldout_error", 0)  # which states of earlier runs lack
         return bool(line["heldout_map"] >= least)
 
-    def _load_state(self, source: Source) -> dict[str, Any]:
-        """Return the state of the unfinished run.
-
-        Raises:
-            HashretError: it is damaged, or a run with other settings or photographs.
-        """
-        path = self.state_folder / "state.pt"
-        state: dict[str, Any] = checked(_load(path), _STATE, f"the unfinished training {path}")
-        changed = self.settings.changed_since(state["settings"])
-        if changed:
-            raise HashretError(f"the unfinished training of {self.out} has other settings: {', '.join(changed)}")
-        known = {"classes": list(source.classes), "images": len(source)}
-        if "digest" in state:  # which earlier ones lack
-            known["digest"] = _digest(source)
-        if any(state.get(name, value) != value for name, value in known.items()):
-            raise HashretError(
-                f"the photographs or their labels changed since the unfinished training of {self.out}",
-                hint="start again with --overwrite",
-            )
-        return state
-
     def _finish(
         self,
         net: HashNet,
@@ -539,7 +414,7 @@ class TrainingRun:
         s = self.settings
         if is_main():
             if self.best_net is None:
-                best = _load(self.state_folder / "best.pt")
+                best = self.files.load_best()
                 self._take_best(best)
             else:
                 best = {"net": self.best_net}
@@ -547,7 +422,7 @@ class TrainingRun:
             try:
                 net.load_state_dict(best.get("net", best))  # which stood alone once
             except (RuntimeError, TypeError, AttributeError) as error:
-                raise _damaged(self.state_folder, error) from None
+                raise self.files.damaged(error) from None
             spread = 0.0
             if s.dither and len(held):
                 spread, codes = self._choose_dither(net, source, feed, rows, held)
@@ -575,15 +450,16 @@ class TrainingRun:
                 meta["lengths"] = list(s.lengths)
             if spread:
                 meta["dither"] = spread
-            # The record comes first: with the checkpoint, the run is complete.
-            save_checkpoint(
-                self.out, net, meta, lambda meta: write_json(self.record, record | {"fingerprint": meta["fingerprint"]})
-            )
-            discard(self.state_folder)
+
+            def write_record(meta: Mapping[str, Any]) -> None:
+                write_json(self.files.record, record | {"fingerprint": meta["fingerprint"]})
+
+            save_checkpoint(self.files.out, net, meta, write_record)  # the record first: then the run is complete
+            self.files.complete()
             if record["warning"]:
                 warn(record["warning"])
         barrier()
-        return TrainReport.from_record(read_json(self.record, "training record"))
+        return TrainReport.from_record(read_json(self.files.record, "training record"))
 
     def _take_best(self, best: Mapping[str, Any]) -> None:
         """Take the line of the epoch that is kept, and the figures of its codes, from the file with its network.
@@ -610,21 +486,6 @@ def _labels(source: Source) -> Labels:
     """Return the labels of a source whose images are held out by them."""
     assert source.labels is not None
     return source.labels
-
-
-def _digest(source: Source) -> str:
-    """Return what tells the photographs and labels of a source from others: the sha256 of paths, ids and labels.
-
-    Pixels and vectors are not read for it, and times do not count, which a copy may change.
-    """
-    digest = hashlib.sha256("\0".join(source.paths).encode(errors="surrogateescape"))
-    known: list[npt.NDArray[Any] | None] = [source.labels]
-    if isinstance(source, VectorSource):
-        digest.update(f"\0{len(source)} {source.width}".encode())
-        known += [source.ids, source.numbered]
-    for array in known:
-        digest.update(b"-" if array is None else f"{array.shape}".encode() + array.astype("<i8").tobytes())
-    return digest.hexdigest()
 
 
 def _labelled(source: Source, rows: Positions, method: str) -> Positions:
@@ -654,86 +515,3 @@ def _labelled(source: Source, rows: Positions, method: str) -> Positions:
 def _is_finite(module: nn.Module) -> bool:
     """Say whether all parameters and buffers are numbers."""
     return all(bool(torch.isfinite(tensor).all()) for tensor in module.state_dict().values())
-
-
-def _bytes(module: nn.Module) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
-
-
-def _save(path: Path, content: dict[str, Any]) -> None:
-    """Save a dict of tensors and plain values, with a checksum: a bit that flips in it would be trained on unseen."""
-    with atomic(path) as partial:
-        torch.save(content | {"sha256": _checksum(content).hexdigest()}, partial)
-
-
-def _load(path: Path) -> dict[str, Any]:
-    """Return what `_save` wrote.
-
-    Raises:
-        HashretError: it is damaged.
-    """
-    try:
-        if not path.is_file():  # a pipe would be waited for
-            raise ValueError("it is no file")
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        wanted = content.pop("sha256", None)  # earlier ones have none
-        if wanted and wanted != _checksum(content).hexdigest():
-            raise ValueError("its checksum does not match")
-    except Exception as error:  # torch's unpickler fails on damaged files in many ways
-        raise _damaged(path.parent, error) from None
-    return content
-
-
-def _damaged(folder: Path, error: Exception) -> HashretError:
-    reason = (str(error) or repr(error)).splitlines()[0]
-    return HashretError(
-        f"the unfinished training in {folder} is damaged ({reason})", hint="start again with --overwrite"
-    )
-
-
-def _checksum(value: object, digest: Any = None) -> Any:
-    """Return the sha256 over tensors and plain values, in lists and dicts."""
-    digest = digest or hashlib.sha256()
-    if isinstance(value, torch.Tensor):
-        digest.update(f"{value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    elif isinstance(value, dict | list | tuple):
-        digest.update(f"{type(value).__name__} {len(value)}".encode())
-        for inner in value.items() if isinstance(value, dict) else value:
-            _checksum(inner, digest)
-    else:
-        digest.update(repr(value).encode("utf-8", "surrogatepass"))
-    return digest
-
-
-def _groups(module: nn.Module, rates: Mapping[nn.Module, float]) -> list[dict[str, Any]]:
-    """Return the parameters of a module for the optimizer: first those without a learning rate of their own, then
-    those of each part of the module that has one.
-    """
-    trained = {id(parameter) for parameter in module.parameters()}
-    parts = [([p for p in part.parameters() if id(p) in trained], rate) for part, rate in rates.items()]
-    of_parts = {id(parameter) for parameters, _ in parts for parameter in parameters}
-    groups: list[dict[str, Any]] = [{"params": [p for p in module.parameters() if id(p) not in of_parts]}]
-    return groups + [{"params": parameters, "lr": rate} for parameters, rate in parts if parameters]
-
-
-def _begin_at_frequencies(classifier: nn.Linear, labels: Tensor) -> None:
-    """Let the scores begin at the frequency of each label (n, classes). Lin et al., "Focal loss", ICCV 2017, 3.3.
-
-    Frequencies far from one half would otherwise be learned first, by making every bit constant, and a saturated bit
-    does not come back.
-    """
-    frequency = labels.float().mean(dim=0).clamp(1e-3, 1 - 1e-3)
-    with torch.no_grad():
-        classifier.bias.copy_(torch.logit(frequency))
-
-
-def _warm_cosine(steps: int, warm: int) -> Callable[[int], float]:
-    """Return the learning-rate factor by step: a linear rise over ``warm`` steps, then half a cosine down to zero."""
-
-    def factor(step: int) -> float:
-        if step < warm:
-            return (step + 1) / (warm + 1)
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(1, steps - warm))))
-
-    return factor

@@ -2,39 +2,44 @@
 
 from __future__ import annotations
 
-import math
 import os
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
-from ..bits import check_bits
 from ..data import Source, VectorSource, as_source
-from ..distributed import local_device, main_first, process_group, world
-from ..errors import HashretError, refuse_given, warn
+from ..distributed import local_device, main_first, process_group
+from ..errors import HashretError, refuse_given
 from ..files import StrPath
 from ..methods import AUTO, WITH_LABELS, WITHOUT_LABELS, get_method
 from ..methods.method import Method
-from ..models.backbone import GATES, RESIZES
+from ..models.backbone import RESIZES
 from ..models.backbones import get_backbone
 from ..models.encoder import pick_device, pick_precision
 from ..models.heads import POOLED, HashHead, head_config
-from ..models.metadata import HEADS
 from ..models.network import HashNet
 from ..models.weights import last_convolution, load_backbone
 from ..progress import takes_quiet
 from ..renamed import old_keywords
 from ..vectors import check_metric
+from .choices import (
+    check_choice,
+    check_combination,
+    check_values,
+    lengths_of_code,
+    options_from_flags,
+    stages_trained,
+    warn_of_unused,
+)
 from .cpu import fast_training
-from .feed import AUGMENTS, FeatureFeed, Feed, ImageFeed, ViewFeed
+from .feed import FeatureFeed, Feed, ImageFeed, ViewFeed
 from .loop import TrainingRun
+from .run_files import RunFiles
 from .settings import Settings, TrainReport
 from .vector_feed import VectorFeed
 
@@ -145,9 +150,9 @@ def train(
         HashretError: impossible settings, data without labels, ``out`` exists or cannot be written, a full disk,
             photographs that all look the same, a loss that is no longer a number.
     """
-    lengths = _lengths(bits)
+    lengths = lengths_of_code(bits)
     check_metric(metric)
-    _check_values(
+    check_values(
         augment=augment, gate=gate, image_size=image_size, width=width, dropout=dropout, epochs=epochs,
         batch_size=batch_size, lr=lr, backbone_lr=backbone_lr, weight_decay=weight_decay, views=views, heldout=heldout,
         seed=seed, workers=workers,
@@ -178,9 +183,9 @@ def train(
     backbone = method_class.backbone if backbone == AUTO else backbone
     architecture = get_backbone(backbone)
     image_size, resize = image_size or architecture.image_size, resize or architecture.resize
-    _check_choice("resize", resize, RESIZES)
-    trained_stages = _trained_stages(finetune)
-    _check_combination(
+    check_choice("resize", resize, RESIZES)
+    trained_stages = stages_trained(finetune)
+    check_combination(
         method_class, on_vectors, trained_stages, weights=weights, views=views, augment=augment,
         backbone_lr=backbone_lr, dither=dither, heldout=heldout,
     )  # fmt: skip
@@ -192,8 +197,8 @@ def train(
         "classifier_rate": classifier_rate, "quantization": quantization, "pairs": pairs, "balance": balance,
         "smoothing": smoothing,
     }  # fmt: skip
-    given = _from_flags(method_class, flags) | dict(options or {})
-    _warn_of_unused(method_class, on_vectors, [name for name, value in tuned.items() if value])
+    given = options_from_flags(method_class, flags) | dict(options or {})
+    warn_of_unused(method_class, on_vectors, [name for name, value in tuned.items() if value])
     defaults = {"lr": 3e-4, "dropout": 0.5, "epochs": 10} | method_class.defaults_for(lengths[-1], several_labels)
     if trained_stages != 0:
         defaults["lr"] = 1e-4
@@ -229,12 +234,12 @@ def train(
         metric=metric if on_vectors else None,
         options=method_class.choose(given, lengths[-1], several_labels),
     )
-    run = TrainingRun(Path(out), settings, torch_device)
-    with run.claimed(source, resume, overwrite):
+    files = RunFiles(out)
+    with files.claimed(settings, source, resume, overwrite) as state:
         torch.manual_seed(settings.seed)
         net = _untrained(settings, method_class, len(source.classes), weights)
         frozen, trained = net.divided(trained_stages)
-        run.check_space(net, trained, method_class.fitted)
+        files.check_space(net, trained, method_class.fitted)
         feed = _feed(settings, method_class, source, frozen, trained, torch_device, cache, workers)
         if isinstance(feed, VectorFeed):
             feed.standardize(net)
@@ -249,7 +254,7 @@ def train(
         for one in trainer.family():
             one.classes = len(source.classes)
         with fast_training(trained) if torch_device.type == "cpu" else nullcontext():
-            return run.train(net, trained, trainer, source, feed)
+            return TrainingRun(files, settings, torch_device, state).train(net, trained, trainer, source, feed)
 
 
 def _untrained(settings: Settings, method: type[Method], classes: int, weights: StrPath) -> HashNet:
@@ -303,147 +308,3 @@ def _feed(
     return FeatureFeed(
         source, *of_features, resize=resize, module=trained, views=settings.views, augment=settings.augment
     )
-
-
-def _lengths(bits: int | Sequence[int]) -> tuple[int, ...]:
-    """Return the lengths of code that are asked for, the longest last."""
-    several = list(bits) if isinstance(bits, Iterable) and not isinstance(bits, str) else [bits]
-    lengths = tuple(sorted({check_bits(length) for length in several}))
-    if not lengths:
-        raise HashretError("no length of code is named")
-    return lengths
-
-
-class _Range(NamedTuple):
-    """The values that a setting takes: ``low`` or more, or ``above`` it, and below ``high``; whole numbers or any."""
-
-    words: str
-    low: int
-    high: float = math.inf
-    whole: bool = False
-    above: bool = False
-
-    def check(self, value: object) -> None:
-        """Raise HashretError for a value that is no such number; NaN and infinity are none."""
-        numbers = (int, np.integer) if self.whole else (int, float, np.integer, np.floating)
-        if not isinstance(value, numbers) or not self.low <= value < self.high or (self.above and value == self.low):
-            wanted = f"{'a whole number, ' if self.whole else ''}{'above' if self.above else 'at least'} {self.low}"
-            wanted += f" and below {self.high}" if self.high < math.inf else ""
-            raise HashretError(f"the {self.words} must be {wanted}, not {value}")
-
-
-_RANGES = {
-    "image_size": _Range("image size", 1, whole=True),
-    "width": _Range("width", 1, whole=True),
-    "dropout": _Range("dropout", 0, 1),
-    "epochs": _Range("number of epochs", 1, whole=True),
-    "batch_size": _Range("batch size", 2, whole=True),
-    "lr": _Range("learning rate", 0, above=True),
-    "backbone_lr": _Range("backbone's learning rate", 0, above=True),
-    "weight_decay": _Range("weight decay", 0),
-    "views": _Range("number of views", 0, whole=True),
-    "heldout": _Range("held-out share", 0, 1),
-    "seed": _Range("seed", 0, 2**53, whole=True),  # which JSON and all generators of numbers take
-    "workers": _Range("number of decoding processes", 0, whole=True),
-}
-
-
-def _check_values(*, augment: str | None, gate: str, **numbers: float | None) -> None:
-    """Raise HashretError for a setting whose value cannot be, whatever the others are.
-
-    Args:
-        augment, gate: the words that were chosen.
-        numbers: the numbers that were chosen, by the name of the setting, see `_RANGES`; None where none was.
-    """
-    _check_choice("augment", augment or "none", AUGMENTS)
-    _check_choice("gate", gate, GATES)
-    for name, value in numbers.items():
-        if value is not None:
-            _RANGES[name].check(value)
-    batch_size = numbers["batch_size"]
-    if batch_size is not None and batch_size < world():
-        raise HashretError(
-            f"a batch of {batch_size} cannot be shared by {world()} processes", hint="raise --batch-size"
-        )
-
-
-def _check_combination(
-    method: type[Method],
-    on_vectors: bool,
-    trained_stages: int | None,
-    *,
-    weights: StrPath,
-    views: int,
-    augment: str | None,
-    backbone_lr: float | None,
-    dither: bool,
-    heldout: float,
-) -> None:
-    """Raise HashretError for settings that can do nothing beside the others, and name the option to leave out."""
-    pooled_alone = method.fitted or method.views  # what reads nothing but pooled features
-    if pooled_alone and trained_stages != 0:
-        raise HashretError(f"{method.name} learns from the features of frozen layers", hint="leave --finetune out")
-    if views and (on_vectors or pooled_alone):
-        reason = "vectors have no" if on_vectors else f"{method.name} takes no cached"
-        raise HashretError(f"{reason} views to choose", hint="leave --views out")
-    if backbone_lr is not None and trained_stages == 0:
-        hint = "leave --backbone-lr out" + ("" if pooled_alone else ", or add --finetune last:N or all")
-        raise HashretError("a backbone that is frozen has no learning rate", hint=hint)
-    if augment not in (None, "none") and trained_stages is not None and not views:
-        hint = "leave --augment out" + ("" if pooled_alone else ", or add --views N")
-        raise HashretError("frozen layers read photographs without that augmentation", hint=hint)
-    if views and augment == "none":
-        raise HashretError("views that are not augmented are all the same", hint="take another --augment")
-    if views and trained_stages is None:
-        raise HashretError("where all layers train, every photograph is augmented anew", hint="leave --views out")
-    if dither and not issubclass(HEADS[method.head], HashHead):
-        raise HashretError(f"{method.name} has no thresholds to spread", hint="leave --dither out")
-    if dither and not heldout:
-        raise HashretError(
-            "held-out images say how far thresholds are spread",
-            hint="name a share with --heldout, or leave --dither out",
-        )
-    if on_vectors and method.views:
-        raise HashretError(
-            f"{method.name} learns from views of photographs, and vectors have none", hint="take bihalf or itq"
-        )
-    if weights == "none" and trained_stages is not None and not on_vectors:
-        hint = "name --weights" if pooled_alone else "add --finetune all"
-        raise HashretError("a backbone without weights has nothing to freeze", hint=hint)
-
-
-def _trained_stages(finetune: str) -> int | None:
-    """Return how many of the backbone's last stages train, None for all of it."""
-    match = re.fullmatch(r"head|all|last:([1-9]\d{0,5})", finetune)
-    if not match:
-        raise HashretError(f"finetune must be head, last:N or all, not {finetune}")
-    return None if finetune == "all" else int(match[1] or 0)
-
-
-def _from_flags(method: type[Method], flags: Mapping[str, float | None]) -> dict[str, float | str]:
-    """Return those of the keywords for options that are given, and warn of those that the method does not have."""
-    known = {option.name for option in method.options}
-    given: dict[str, float | str] = {name: value for name, value in flags.items() if value is not None}
-    for name in given.keys() - known:
-        if given[name]:
-            warn(f"the method {method.name} has no option {name}, which is left out")
-    return {name: value for name, value in given.items() if name in known}
-
-
-def _warn_of_unused(method: type[Method], on_vectors: bool, given: Sequence[str]) -> None:
-    """Warn of those of some settings that are given that the method has no use for."""
-    used = {"width", "dropout"} & set(HEADS[method.head].options)
-    if method.attention and not on_vectors:
-        used.add("gate")
-    if not method.fitted:
-        used |= {"epochs", "lr", "batch_size", "weight_decay"}
-    unused = [name for name in given if name not in used]
-    if unused:
-        of = " over vectors" if on_vectors else ""
-        left_out = "which is left out" if len(unused) == 1 else "which are left out"
-        warn(f"the method {method.name}{of} has no use for {', '.join(unused)}, {left_out}")
-
-
-def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise HashretError(f"{name} must be {' or '.join(choices)}, not {value}")

@@ -21,7 +21,7 @@ from hashret.errors import HashretError
 from hashret.models.backbones import get_backbone
 from hashret.models.checkpoint import load_encoder, read_meta
 from hashret.models.network import HashNet
-from hashret.training import feed, loop
+from hashret.training import feed, loop, run_files
 from hashret.training.feed import Augment, FeatureFeed
 from hashret.training.held_out import HeldOutMap
 from hashret.training.start import train
@@ -168,7 +168,7 @@ def test_a_training_on_vectors_resumes_only_over_the_labels_it_began_with(tmp_pa
 
 
 def test_one_training_at_a_time_writes_a_checkpoint(photos, head, tmp_path, monkeypatch):
-    out, save, refused = tmp_path / "model.safetensors", loop._save, []
+    out, save, refused = tmp_path / "model.safetensors", run_files._save, []
     options = head | {"epochs": 2}
     alone = train(photos, tmp_path / "alone.safetensors", **options)
 
@@ -179,7 +179,7 @@ def test_one_training_at_a_time_writes_a_checkpoint(photos, head, tmp_path, monk
             refused.append(way)
         save(path, content)
 
-    monkeypatch.setattr(loop, "_save", save_while_others_begin)
+    monkeypatch.setattr(run_files, "_save", save_while_others_begin)
     assert train(photos, out, **options).fingerprint == alone.fingerprint
     assert refused
     names = [f"{name}.{end}" for name in ("alone", "model") for end in ("json", "safetensors")]
@@ -203,7 +203,7 @@ def test_a_kill_between_the_network_and_the_state_keeps_them_a_pair(photos, head
     """Rounding, which depends on the number of processes, may keep an epoch before a kill and not after it."""
     figures = iter([0.5, 0.9, 0.3, 0.2])
     monkeypatch.setattr(loop, "held_out_map", lambda *arguments: HeldOutMap((np.full(2, next(figures)),)))
-    save, saved, out = loop._save, [], tmp_path / "model.safetensors"
+    save, saved, out = run_files._save, [], tmp_path / "model.safetensors"
 
     def save_until_killed(path, content):
         saved.append(path.name)
@@ -212,7 +212,7 @@ def test_a_kill_between_the_network_and_the_state_keeps_them_a_pair(photos, head
         save(path, content)
 
     with monkeypatch.context() as killed:
-        killed.setattr(loop, "_save", save_until_killed)
+        killed.setattr(run_files, "_save", save_until_killed)
         with pytest.raises(KeyboardInterrupt):
             train(photos, out, **head)
     of_second = torch.load(tmp_path / ".model.safetensors.training" / "best.pt", weights_only=True)["net"]
@@ -255,8 +255,8 @@ def test_of_spreads_that_held_out_images_cannot_tell_from_the_best_the_largest_i
 def test_a_large_state_is_written_now_and_then_and_changes_nothing(photos, head, tmp_path, monkeypatch):
     fingerprint = train(photos, tmp_path / "small.safetensors", **head).fingerprint
     monkeypatch.setattr(loop, "_LARGE_STATE", 0)
-    save, saved = loop._save, []
-    monkeypatch.setattr(loop, "_save", lambda path, content: (saved.append(path.name), save(path, content)))
+    save, saved = run_files._save, []
+    monkeypatch.setattr(run_files, "_save", lambda path, content: (saved.append(path.name), save(path, content)))
     for seconds, expected in ((60, []), (0, ["best.pt", "state.pt"])):
         monkeypatch.setattr(loop, "_STATE_EVERY", seconds)
         saved.clear()
