@@ -61,12 +61,29 @@ class TrainingRun:
         settings: what decides the result.
         device: where the network is trained.
         state: of the unfinished run that is resumed, as `RunFiles.claimed` yields it; None to begin at the start.
+        net: network of the encoder.
+        module: part of the network that is trained.
+        method: what it is trained by.
+        source: the train images.
+        feed: what reads of the source what ``module`` takes.
     """
 
     def __init__(
-        self, files: RunFiles, settings: Settings, device: torch.device, state: dict[str, Any] | None = None
+        self,
+        files: RunFiles,
+        settings: Settings,
+        device: torch.device,
+        state: dict[str, Any] | None,
+        net: HashNet,
+        module: nn.Module,
+        method: Method,
+        source: Source,
+        feed: Feed,
     ) -> None:
         self.files, self.settings, self.device, self.state = files, settings, device, state
+        self.net, self.module, self.method, self.source, self.feed = net, module, method, source, feed
+        self.rows: Positions = np.empty(0, np.int64)  # of the source that are learned from
+        self.held: Positions = np.empty(0, np.int64)  # of the source that are held out
         self.epochs: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {}  # the line of the epoch that is kept
         self.codes: dict[str, Any] | None = None  # the `code_figures` of that epoch
@@ -76,52 +93,49 @@ class TrainingRun:
         self.begun = 0.0  # when training began, as of `time.monotonic`, or would have without the kills
         self.shard = BatchShard()
 
-    def train(self, net: HashNet, module: nn.Module, method: Method, source: Source, feed: Feed) -> TrainReport:
-        """Train a module of a network by a method on what a feed reads of a source; write checkpoint and record."""
-        s = self.settings
-        readable = feed.readable()
+    def train(self) -> TrainReport:
+        """Train, write checkpoint and record, and return the record."""
+        source, readable = self.source, self.feed.readable()
         if len(readable) < len(source) and is_main():
             first = source.reference(int(np.setdiff1d(np.arange(len(source)), readable)[0]))
             warn(f"{len(source) - len(readable):,} of {len(source):,} train images cannot be read, as {first}")
-        rows = _labelled(source, readable, s.method) if method.needs_labels else readable
-        held = rows[:0]
+        rows = _labelled(source, readable, self.method.name) if self.method.needs_labels else readable
+        self.rows, self.held = rows, rows[:0]
         if source.labels is not None:
-            learned, held_out = hold_out(source.labels[rows], s.heldout, s.seed)
-            rows, held = rows[learned], rows[held_out]
+            learned, held_out = hold_out(source.labels[rows], self.settings.heldout, self.settings.seed)
+            self.rows, self.held = rows[learned], rows[held_out]
         self.begun = time.monotonic()
-        if method.fitted:
-            assert isinstance(feed, FeatureFeed)
-            self._fit(net, method, source, feed, rows, held)
+        if self.method.fitted:
+            self._fit()
         else:
-            self._descend(net, module, method, source, feed, rows, held)
-        return self._finish(net, method, source, feed, rows, held, time.monotonic() - self.begun)
+            self._descend()
+        return self._finish(time.monotonic() - self.begun)
 
-    def _fit(
-        self, net: HashNet, method: Method, source: Source, feed: FeatureFeed, rows: Positions, held: Positions
-    ) -> None:
+    def _fit(self) -> None:
         """Fit a shallow head once: one epoch without a loss."""
         begun = time.monotonic()
+        assert isinstance(self.feed, FeatureFeed)
         if is_main():
-            sample = feed.to_fit(rows)
+            sample = self.feed.to_fit(self.rows)
             with torch.no_grad():
-                labels = None if source.labels is None else source.labels[sample]
-                self._fit_head(net.head, method, feed.descriptors(sample), labels)
+                labels = None if self.source.labels is None else self.source.labels[sample]
+                self._fit_head(self.net.head, self.feed.descriptors(sample), labels)
             line: dict[str, Any] = {"epoch": 1, "loss": None}
             codes = None
-            if len(held):
-                found, codes = self._held_out_map(net, source, feed, rows, held, together=False)
+            if len(self.held):
+                found, codes = self._held_out_map(together=False)
                 line |= {"heldout_map": found.mean, "heldout_error": found.error}
-            self._end_epoch(line | {"seconds": round(time.monotonic() - begun, 1)}, net, codes)
+            self._end_epoch(line | {"seconds": round(time.monotonic() - begun, 1)}, codes)
         barrier()
 
-    def _fit_head(self, head: Head, method: Method, x: Tensor, labels: Labels | None) -> None:
+    def _fit_head(self, head: Head, x: Tensor, labels: Labels | None) -> None:
         """Call the method's fit, and say in one line where the photographs are too few or too similar for it."""
         if float(x.std(dim=0, correction=0).max()) < _SAME:
             if len(x) == 1:
                 raise HashretError("an encoder learns from several photographs, and this is one", hint="take more")
             raise HashretError(f"the {len(x):,} train images all look the same to the convolutions", hint="take others")
         try:
-            method.fit(head, x, labels, self.settings.seed)
+            self.method.fit(head, x, labels, self.settings.seed)
         except (np.linalg.LinAlgError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
             reason = str(error).splitlines()[0]
         else:
@@ -132,24 +146,15 @@ class TrainingRun:
                 hint="take more or other photographs, or fewer --bits",
             )
 
-    def _descend(
-        self,
-        net: HashNet,
-        module: nn.Module,
-        method: Method,
-        source: Source,
-        feed: Feed,
-        rows: Positions,
-        held: Positions,
-    ) -> None:
+    def _descend(self) -> None:
         """Train by gradient, epoch after epoch."""
-        s = self.settings
+        s, source, module, method, rows = self.settings, self.source, self.module, self.method, self.rows
         known: Labels = np.zeros((len(source), 0), np.uint8) if source.labels is None else source.labels
         labels = torch.as_tensor(known)
         batch_size = min(s.batch_size, len(rows))
         if batch_size < max(2, world()):
             raise HashretError(f"{len(rows)} train images are too few to learn from")
-        classifiers = net.head.classifiers()
+        classifiers = self.net.head.classifiers()
         for classifier in classifiers if labels.ndim == 2 else ():
             begin_at_frequencies(classifier, labels[rows])
         steps = len(rows) // batch_size
@@ -157,7 +162,7 @@ class TrainingRun:
             classifier: s.lr * method.chosen.get("classifier_rate", 1.0) for classifier in classifiers
         }
         if s.backbone_lr is not None:
-            rates[net.backbone] = s.backbone_lr
+            rates[self.net.backbone] = s.backbone_lr
         optimizer, schedule = make_optimizer(
             module, rates, s.lr, s.weight_decay, steps=steps * s.epochs, warm=steps // 2
         )
@@ -182,17 +187,17 @@ class TrainingRun:
             begun = time.monotonic()
             for one in method.family():
                 one.progress = (epoch - 1) / max(1, s.epochs - 1)
-            loss = self._epoch(epoch, parallel, optimizer, schedule, method, labels, feed, rows, batch_size)
+            loss = self._epoch(epoch, parallel, optimizer, schedule, labels, batch_size)
             if not _is_finite(module):  # the last step of an epoch has no loss after it
                 raise HashretError(f"the weights are no longer numbers after epoch {epoch}", hint="lower --lr")
             line, codes = {"epoch": epoch, "loss": loss, "lr": schedule.get_last_lr()[0]}, None
-            if len(held):
-                found, codes = self._held_out_map(net, source, feed, rows, held)
+            if len(self.held):
+                found, codes = self._held_out_map()
                 line |= {"heldout_map": found.mean, "heldout_error": found.error}
             line["seconds"] = round(time.monotonic() - begun, 1)
             if not method.needs_labels:  # labels, where there are some, then choose nothing
                 self.best = {}
-            self._end_epoch(line, net, codes, {
+            self._end_epoch(line, codes, {
                 "module": module.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(),
                 "method": method.state, "shorter": [one.state for one in method.shorter],
                 "classes": list(source.classes), "images": len(source), "digest": digest,
@@ -210,10 +215,7 @@ class TrainingRun:
         module: nn.Module,
         optimizer: torch.optim.Optimizer,
         schedule: torch.optim.lr_scheduler.LRScheduler,
-        method: Method,
         labels: Tensor,
-        feed: Feed,
-        rows: Positions,
         batch_size: int,
     ) -> float:
         """Train one epoch and return the mean loss; its order, crops and dropout depend on seed and epoch alone.
@@ -224,9 +226,9 @@ class TrainingRun:
         Raises:
             HashretError: the loss is no longer a number, or all batches were left out.
         """
-        s = self.settings
+        s, feed = self.settings, self.feed
         rng = np.random.default_rng((s.seed, epoch))
-        order = rows[rng.permutation(len(rows))]
+        order = self.rows[rng.permutation(len(self.rows))]
         count = len(order) // batch_size
         batches = [order[i * batch_size : (i + 1) * batch_size] for i in range(count)]
         if isinstance(feed, ViewFeed):
@@ -244,7 +246,7 @@ class TrainingRun:
             if len(gathered) < 2:
                 progress.add(1)
                 continue
-            loss = method.nested_loss(output, labels[gathered % len(labels)].to(self.device), gathered)
+            loss = self.method.nested_loss(output, labels[gathered % len(labels)].to(self.device), gathered)
             if not torch.isfinite(loss):
                 raise HashretError(f"the loss is no longer a number in epoch {epoch}", hint="lower --lr")
             optimizer.zero_grad(set_to_none=True)
@@ -259,34 +261,24 @@ class TrainingRun:
         self.skipped += count - taken
         return float(total) / taken
 
-    def _held_out_map(
-        self,
-        net: HashNet,
-        source: Source,
-        feed: Feed,
-        rows: Positions,
-        held: Positions,
-        together: bool = True,
-    ) -> tuple[HeldOutMap, dict[str, Any]]:
+    def _held_out_map(self, together: bool = True) -> tuple[HeldOutMap, dict[str, Any]]:
         """Search the held-out images, encoded by all processes ``together`` or by this one.
 
         Returns:
             Their mAP, see `held_out_map`, and the `code_figures` of them and of a fixed sample of the train images.
         """
-        s = self.settings
-        net.eval()
-        both = self._held_and_sample(rows, held)
+        bits, both = self.settings.bits, self._held_and_sample()
+        self.net.eval()
+        outputs = self.shard.computed(both, self._hash_outputs, bits) if together else self._hash_outputs(both)
+        codes = pack(binarize(outputs))
+        found = held_out_map(codes[: len(self.held)], codes, bits, _labels(self.source)[both])
+        return found, self._figures(codes, both)
 
-        def compute(source_rows: Positions) -> HashOutputs:
-            return feed.hash_outputs(net, source_rows, s.precision)
+    def _hash_outputs(self, rows: Positions) -> HashOutputs:
+        """Return the hash outputs of images by their rows of the source, as the network is now."""
+        return self.feed.hash_outputs(self.net, rows, self.settings.precision)
 
-        codes = pack(binarize(self.shard.computed(both, compute, s.bits) if together else compute(both)))
-        found = held_out_map(codes[: len(held)], codes, s.bits, _labels(source)[both])
-        return found, self._figures(codes, source, both, held)
-
-    def _choose_dither(
-        self, net: HashNet, source: Source, feed: Feed, rows: Positions, held: Positions
-    ) -> tuple[float, dict[str, Any]]:
+    def _choose_dither(self) -> tuple[float, dict[str, Any]]:
         """Find the spread of thresholds by which held-out images find most, in the mean of all lengths of code.
 
         They are searched as for the choice of the epoch. Of spreads that they cannot tell from the best, whose mAP is
@@ -297,16 +289,13 @@ class TrainingRun:
         Returns:
             The spread, see `dithered`, and the `code_figures` of the codes that are searched.
         """
-        s = self.settings
-        net.eval()
-        both = self._held_and_sample(rows, held)
-        hash_outputs, labels = feed.hash_outputs(net, both, s.precision), _labels(source)[both]
-        queries = binarize(hash_outputs[: len(held)])
+        both, lengths = self._held_and_sample(), self.settings.lengths
+        self.net.eval()
+        hash_outputs, labels = self._hash_outputs(both), _labels(self.source)[both]
+        queries = binarize(hash_outputs[: len(self.held)])
         bits = {spread: dithered(hash_outputs, spread) for spread in _DITHERS}
         found = {
-            spread: HeldOutMap.mean_of(
-                [held_out_map(pack(queries[:, :n]), pack(x[:, :n]), n, labels) for n in s.lengths]
-            )
+            spread: HeldOutMap.mean_of([held_out_map(pack(queries[:, :n]), pack(x[:, :n]), n, labels) for n in lengths])
             for spread, x in bits.items()
         }
         best = max(found, key=lambda spread: (found[spread].mean, -spread))
@@ -314,58 +303,59 @@ class TrainingRun:
         as_good = [spread for spread, less in behind.items() if less.mean <= less.error]
         chosen = 0.0 if best == 0 else max(as_good)
         _log.info("thresholds spread by %g: held-out mAP %.4f, without %.4f", chosen, found[chosen].mean, found[0].mean)
-        return chosen, self._figures(pack(bits[chosen]), source, both, held)
+        return chosen, self._figures(pack(bits[chosen]), both)
 
-    def _held_and_sample(self, rows: Positions, held: Positions) -> Positions:
+    def _held_and_sample(self) -> Positions:
         """Return the held-out images and, behind them, the train images that they are searched among, too."""
-        sample = np.random.default_rng(self.settings.seed).permutation(rows)[:_HELD_OUT_DATABASE]
-        return np.concatenate([held, sample])
+        return np.concatenate([self.held, self._shuffled()[:_HELD_OUT_DATABASE]])
 
-    def _figures(self, codes: Codes, source: Source, both: Positions, held: Positions) -> dict[str, Any]:
+    def _shuffled(self) -> Positions:
+        """Return the train images in an order that the seed decides, in which the first are a sample."""
+        return np.random.default_rng(self.settings.seed).permutation(self.rows)
+
+    def _figures(self, codes: Codes, both: Positions) -> dict[str, Any]:
         """Return the `code_figures` of held-out images and of those that they are searched among."""
-        return code_figures(codes, self.settings.bits, _labels(source)[both], len(held))
+        return code_figures(codes, self.settings.bits, _labels(self.source)[both], len(self.held))
 
-    def _codes_of_sample(self, net: HashNet, source: Source, feed: Feed, rows: Positions) -> dict[str, Any]:
+    def _codes_of_sample(self) -> dict[str, Any]:
         """Return the `code_figures` of some train images, where none is held out."""
-        s = self.settings
-        sample = np.random.default_rng(s.seed).permutation(rows)[:_CHECKED]
-        net.eval()
-        codes = pack(binarize(feed.hash_outputs(net, sample, s.precision)))
-        return code_figures(codes, s.bits, None if source.labels is None else source.labels[sample])
+        sample, labels = self._shuffled()[:_CHECKED], self.source.labels
+        self.net.eval()
+        codes = pack(binarize(self._hash_outputs(sample)))
+        return code_figures(codes, self.settings.bits, None if labels is None else labels[sample])
 
-    def _class_logits(
-        self, net: HashNet, method: Method, source: Source, feed: Feed, rows: Positions
-    ) -> dict[str, list[str]]:
+    def _class_logits(self) -> dict[str, list[str]]:
         """Return how much each bit speaks for each class, as `hashret.models.class_logits` keeps it, by length of code.
 
         Of a method without codewords, it is the mean of the hash outputs of the class less that of all, over some
         photographs of each class.
         """
-        codewords = [one.state.get("codewords") for one in method.family()]
+        source, family = self.source, self.method.family()
+        codewords = [one.state.get("codewords") for one in family]
         if all(words is not None for words in codewords):
             of_length = [words.numpy() for words in codewords if words is not None]
         else:
             assert source.labels is not None
             labels = source.labels if source.labels.ndim == 2 else as_flags(source.labels, len(source.classes))
-            shuffled = np.random.default_rng(self.settings.seed).permutation(rows)
+            shuffled = self._shuffled()
             most = max(1, min(_SAMPLES_PER_CLASS, _SAMPLES_IN_ALL // labels.shape[1]))
             sample = np.unique(np.concatenate([shuffled[of[shuffled] > 0][:most] for of in labels.T]))
-            net.eval()
-            outputs = feed.hash_outputs(net, sample, self.settings.precision)
+            self.net.eval()
+            outputs = self._hash_outputs(sample)
             own = labels[sample].astype(np.float32)
             means = own.T @ outputs / own.sum(axis=0).clip(1)[:, None]
             logits = np.where(own.any(axis=0)[:, None], means - outputs.mean(axis=0), 0)
-            of_length = [logits[:, : one.bits] for one in method.family()]
-        return {str(one.bits): written(logits) for one, logits in zip(method.family(), of_length, strict=True)}
+            of_length = [logits[:, : one.bits] for one in family]
+        return {str(one.bits): written(logits) for one, logits in zip(family, of_length, strict=True)}
 
     def _end_epoch(
-        self, line: dict[str, Any], net: HashNet, codes: dict[str, Any] | None, state: dict[str, Any] | None = None
+        self, line: dict[str, Any], codes: dict[str, Any] | None, state: dict[str, Any] | None = None
     ) -> None:
         """Keep the epoch, if it `_is_kept`, with the figures of its codes and, where there is one, the state to resume
         from.
         """
         self.epochs.append(line)
-        large = 3 * bytes_of(net) >= _LARGE_STATE
+        large = 3 * bytes_of(self.net) >= _LARGE_STATE
         due = state is None or not large or time.monotonic() - self.saved >= _STATE_EVERY
         if is_main():
             step = "fitted: " if line["loss"] is None else f"epoch {line['epoch']}: loss {line['loss']:.4f}, "
@@ -374,7 +364,7 @@ class TrainingRun:
         if not self.best or self._is_kept(line):
             self.best, self.codes = line, codes
             if is_main():
-                self.best_net = net.state_dict()
+                self.best_net = self.net.state_dict()
                 if not due:  # the network trains on before this is written
                     self.best_net = {name: tensor.to("cpu", copy=True) for name, tensor in self.best_net.items()}
         if is_main() and due:
@@ -400,18 +390,9 @@ class TrainingRun:
         least: float = highest["heldout_map"] - highest.get("heldout_error", 0)  # which states of earlier runs lack
         return bool(line["heldout_map"] >= least)
 
-    def _finish(
-        self,
-        net: HashNet,
-        method: Method,
-        source: Source,
-        feed: Feed,
-        rows: Positions,
-        held: Positions,
-        seconds: float,
-    ) -> TrainReport:
+    def _finish(self, seconds: float) -> TrainReport:
         """Write checkpoint and record of the epoch that was kept, and clear the state away."""
-        s = self.settings
+        s, net, method, source = self.settings, self.net, self.method, self.source
         if is_main():
             if self.best_net is None:
                 best = self.files.load_best()
@@ -424,16 +405,16 @@ class TrainingRun:
             except (RuntimeError, TypeError, AttributeError) as error:
                 raise self.files.damaged(error) from None
             spread = 0.0
-            if s.dither and len(held):
-                spread, codes = self._choose_dither(net, source, feed, rows, held)
+            if s.dither and len(self.held):
+                spread, codes = self._choose_dither()
             else:
-                codes = self.codes or self._codes_of_sample(net, source, feed, rows)
+                codes = self.codes or self._codes_of_sample()
             record = s.as_record() | {
                 "hashret": __version__, "torch": torch.__version__, "device": str(self.device), "processes": world(),
-                "train_images": len(rows), "heldout_images": len(held), "classes": list(source.classes),
+                "train_images": len(self.rows), "heldout_images": len(self.held), "classes": list(source.classes),
                 "multi_label": source.labels is not None and source.labels.ndim == 2, "protocol": source.protocol,
                 "best_epoch": self.best["epoch"], "epochs_run": self.epochs, "seconds": round(seconds, 1),
-                "dither_spread": spread, "codes": codes, "warning": self._warning(codes, source, method),
+                "dither_spread": spread, "codes": codes, "warning": self._warning(codes),
             }  # fmt: skip
             meta = {name: record[name] for name in _META} | {
                 "head": method.head,
@@ -442,10 +423,10 @@ class TrainingRun:
                 "weights_fingerprint": net.architecture.fingerprint(net.backbone),
                 "heldout_map": self.best.get("heldout_map"),
             }
-            if isinstance(feed, VectorFeed):
-                meta |= feed.meta | {"rerank_by": "directions" if method.needs_labels else feed.metric}
+            if isinstance(self.feed, VectorFeed):
+                meta |= self.feed.meta | {"rerank_by": "directions" if method.needs_labels else self.feed.metric}
             if method.needs_labels and not method.classifier:
-                meta[KEY] = self._class_logits(net, method, source, feed, rows)
+                meta[KEY] = self._class_logits()
             if len(s.lengths) > 1:
                 meta["lengths"] = list(s.lengths)
             if spread:
@@ -471,14 +452,14 @@ class TrainingRun:
         self.best, self.codes = best.get("line", self.best), best.get("codes", self.codes)
         self.epochs = [self.best if line["epoch"] == self.best["epoch"] else line for line in self.epochs]
 
-    def _warning(self, codes: dict[str, Any], source: Source, method: Method) -> str | None:
+    def _warning(self, codes: dict[str, Any]) -> str | None:
         """Return one line where the codes have collapsed, with what is wrong and what to do; else None."""
-        labels = source.labels
+        labels = self.source.labels
         classes = len(np.unique(labels[has_label(labels)])) if labels is not None and labels.ndim == 1 else None
         wrong = collapsed(codes, self.settings.bits, classes)
         if wrong is None:
             return None
-        other = "take more or other photographs" if method.fitted else f"lower --lr (it was {self.settings.lr:g})"
+        other = "take more or other photographs" if self.method.fitted else f"lower --lr (it was {self.settings.lr:g})"
         return f"the codes tell photographs hardly apart: {wrong}; {other}, try another --method, or look at the labels"
 
 

@@ -254,7 +254,7 @@ def train(
         for one in trainer.family():
             one.classes = len(source.classes)
         with fast_training(trained) if torch_device.type == "cpu" else nullcontext():
-            return TrainingRun(files, settings, torch_device, state).train(net, trained, trainer, source, feed)
+            return TrainingRun(files, settings, torch_device, state, net, trained, trainer, source, feed).train()
 
 
 def _untrained(settings: Settings, method: type[Method], classes: int, weights: StrPath) -> HashNet:
