@@ -12,7 +12,7 @@ from .engines.names import is_engine
 from .errors import HashretError
 from .files import StrPath
 from .index import Database, Index, open_index
-from .index.folder import named_location
+from .index.folder import named_locations
 from .index.folder import read_meta as read_index_meta
 from .models.metadata import read_meta
 from .places import MODEL
@@ -38,7 +38,7 @@ def find_model(model: StrPath | None = None, index: StrPath | Database | None = 
     if folder is not None and (Path(folder) / "index.json").is_file():
         meta = index.meta if isinstance(index, Index) else read_index_meta(folder)
         encoder = meta["encoder"]
-        known = [Path(named_location(folder, meta["model"]))] if "model" in meta else []
+        known = list(map(Path, named_locations(folder, meta["model"]))) if "model" in meta else []
         known.append(Path(os.path.abspath(folder)).with_name(MODEL))
     there = [path for path in (*known, Path(MODEL)) if path.is_file()]
     for path in there if len(there) > 1 else ():

@@ -399,6 +399,13 @@ class ShardFolder:
         labels = read_shard(self.shard_path(0), verify=False)[0].labels
         return 0 if labels is None else labels.ndim
 
+    def features_type(self) -> np.dtype[Any] | None:
+        """Return the type of the features, or of the vectors, that are kept; None where none are."""
+        if not self.manifest["shards"]:
+            return None
+        features = read_shard(self.shard_path(0), verify=False)[0].fc_features
+        return None if features is None else features.dtype
+
     def paths(self) -> Iterator[np.bytes_]:
         """Yield the path of each photograph as it is stored, one after the other."""
         for number in range(self.manifest["shards"]):

@@ -6,7 +6,7 @@ their lengths in float64, in which those of float32 do not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,12 @@ Vectors = npt.NDArray[np.float32]  # (n, width)
 METRICS = ("cosine", "euclidean")
 STORED_TYPES = ("<f4", "<f2", "|i1", "|u1")  # in which hashret keeps vectors
 _UNIT = 5e-3  # by which a length of one may be off: float16 rounds each number by 5e-4 of it
+
+
+def common_type(types: Iterable[npt.DTypeLike]) -> np.dtype[Any]:
+    """Return the one of `STORED_TYPES` that has the numbers of several of them: that of all, or a wider one."""
+    common = np.result_type(*types)
+    return common if common.str in STORED_TYPES else np.dtype(np.float32)
 
 
 def as_float32(numbers: npt.ArrayLike) -> Vectors:

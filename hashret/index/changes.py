@@ -38,6 +38,7 @@ from ..labels import united
 from ..places import MAKE_ONE, find_index
 from ..results import Result, WasDict, WasInt, WasTuple
 from ..shards import COLUMNS, Array, ShardFolder, decode_path, encode_paths
+from ..vectors import common_type
 from .arrays import damaged
 from .blocks import ROWS_AT_ONCE
 from .folder import (
@@ -424,8 +425,10 @@ def relocate(index: StrPath, root: StrPath) -> Relocated:
         raise HashretError(f"no such folder: {root}", hint="name the one that the photographs lie in now")
     with _changing(index) as (folder, meta):
         opened, whole = _opened(folder), os.path.abspath(root)
-        before = opened.root or _common_folder(opened)
         paths = [opened.path(position) for position in np.flatnonzero(opened.alive).tolist()]
+        if not paths:
+            raise HashretError(f"the index {index} has no photographs, whose place could be told")
+        before = opened.root or _common_folder(paths)
         below = [stored_path(path, before) for path in paths if path != stored_path(path, before)]
         if below and not any(os.path.lexists(whole_path(path, whole)) for path in below[:_LOOKED_FOR]):
             raise HashretError(f"none of the photographs of {index} is below {root}, as {below[0]}")
@@ -438,10 +441,9 @@ def relocate(index: StrPath, root: StrPath) -> Relocated:
         return Relocated(len(below), before, whole)
 
 
-def _common_folder(index: Index) -> str:
-    """Return the folder that all photographs of an index have in common."""
-    folders = set[str]().union(*(segment.paths.folders() for segment in index.segments))
-    whole = [folder for folder in folders if folder.startswith("/")]
+def _common_folder(paths: Iterable[str]) -> str:
+    """Return the folder that all photographs of an index have in common, by their paths."""
+    whole = {os.path.dirname(path) for path in paths if path.startswith("/")}
     common = os.path.commonpath(whole) if whole else "/"
     if common == "/":
         raise HashretError("the photographs of this index have no folder in common that could be moved")
@@ -469,6 +471,7 @@ def _copy(index: Index, writer: SegmentWriter, root: str | None = None) -> None:
     """Write the photographs of an index that were not removed to a segment; paths below a ``root`` from there on."""
     common = common_columns(index)
     has_digests = any("digests" in segment.columns for segment in index.segments)
+    types = [segment.columns["fc_features"].dtype for segment in index.segments if "fc_features" in common]
     labels = index.labels
     for segment, offset in zip(index.segments, index.offsets, strict=False):
         codes, alive = segment.stage.codes(), np.flatnonzero(segment.alive)
@@ -477,6 +480,8 @@ def _copy(index: Index, writer: SegmentWriter, root: str | None = None) -> None:
             columns = {"codes": codes[rows]} | {name: segment.columns[name][rows] for name in common}
             if labels is not None:
                 columns["labels"] = labels[rows + offset]
+            if "fc_features" in columns:
+                columns["fc_features"] = columns["fc_features"].astype(common_type(types), copy=False)
             if has_digests:
                 columns["digests"] = digests_at(segment, rows)
             paths = segment.paths.cut_at(rows)

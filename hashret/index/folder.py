@@ -7,10 +7,11 @@ A process that has the index open keeps its memory-mapped files.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from bisect import bisect_right
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -20,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bits import MAX_BITS, MIN_BITS, MOST_BITS, Codes, Distances, Labels, Positions, code_width
+from ..data.references import is_there
 from ..errors import DamagedIndex, HashretError
 from ..files import StrPath, read_json
 from ..labels import renumbered
@@ -38,7 +40,7 @@ from ..shards import (
     unknown_column,
     unknown_columns,
 )
-from ..vectors import Vectors
+from ..vectors import Vectors, common_type
 from . import rerank
 from .background import BackgroundCheck
 from .calibration import Calibration, calibrate
@@ -46,7 +48,7 @@ from .database import Database, Item, ids_array
 from .distinct import damaged_table
 from .given import CodeFile
 from .hamming import HammingStage
-from .paths import below_root, common_root, cut, file_key, folder_key, path_matches, readings, stored_path
+from .paths import below_root, common_root, cut, file_key, folder_key, path_matches, readings, stored_path, whole_path
 from .rows import Rows, concatenated
 from .segment import MAX_ITEMS, Segment, SegmentWriter, row_columns
 
@@ -55,6 +57,7 @@ FORMAT = 2
 SHARED = ("bits", "encoder", "precision", "image_size", "rerank_by")  # what all shard folders of an index must agree on
 SEGMENT = r"\d{6,}"  # names of segments,
 REMOVED = r"removed-\d{6,}\.npy"  # and of their files
+_LOOKED_FOR = 100  # photographs of a segment, to find the folder that paths start from
 _ARRAYS = "starts|items|numbers|planes|path_ends|substring_(starts|numbers|rest)"
 _OWN_FILE = rf"hamming\.faiss|paths\.bin|({_ARRAYS})\.npy|{REMOVED}"
 _LISTED_FILE = rf"{_OWN_FILE}|[a-z][a-z0-9_]{{0,62}}\.npy"  # or of a column, which a plugin may add that is not loaded
@@ -498,7 +501,8 @@ def write_shards(
 ) -> int:
     """Copy shards into a segment and return the next id.
 
-    Where photographs of any folder have several labels, those of all get flags. Ids that the user gave stay what they
+    Where photographs of any folder have several labels, those of all get flags. Features of several types get the type
+    that has the numbers of all. Ids that the user gave stay what they
     are, and must be above all before them; others count on.
 
     Args:
@@ -516,6 +520,7 @@ def write_shards(
     carried = set.intersection(*columns) - {"labels"} if columns else set[str]()  # what all folders have
     dimensions = [shards.label_dimensions() for shards in folders]
     labelled, several = any(dimensions), 2 in dimensions
+    types = [found for shards in folders if (found := shards.features_type()) is not None]
     for shards in folders:
         next_id, names, own = first_id, shards.manifest["classes"], "own_ids" in shards.manifest
         for shard in shards:
@@ -532,6 +537,8 @@ def write_shards(
             next_id = int(ids.max()) + 1
             written: dict[str, NDArray[Any]] = {"codes": shard.codes, "hash_outputs": shard.hash_outputs, "ids": ids}
             written |= {name: array for name, array in shard.columns().items() if name in carried}
+            if "fc_features" in written:
+                written["fc_features"] = written["fc_features"].astype(common_type(types), copy=False)
             if labelled:
                 labels = np.full(len(shard), -1) if shard.labels is None else shard.labels
                 written["labels"] = renumbered(labels, names, classes, several)
@@ -546,20 +553,50 @@ def write_shards(
 def root_of(folder: StrPath, meta: Mapping[str, Any]) -> str | None:
     """Return the folder that an index keeps paths from, whole; None where it keeps whole paths.
 
-    What `index.json` says of it starts at the folder of the index, so that both can be moved together.
+    What `index.json` says of it starts at the folder of the index, so that both can be moved together. Where the index
+    is named by a link, that may start where the link is or where it leads to: the one that has photographs counts.
     """
-    return named_location(folder, meta["root"]) if "root" in meta else None
+    if "root" not in meta:
+        return None
+    named, *others = named_locations(folder, meta["root"])
+    if others:
+        below = _first_paths(folder, meta)
+        with_photographs = (root for root in (named, *others) if any(map(is_there, below(root))))
+        return next(with_photographs, named)
+    return named
 
 
-def named_location(folder: StrPath, path: str) -> str:
-    """Return the whole path of a file or a folder as `index.json` names it, see `location_name`."""
-    return os.path.normpath(os.path.join(os.path.abspath(folder), path))
+def _first_paths(folder: StrPath, meta: Mapping[str, Any]) -> Callable[[str], list[str]]:
+    """Return what gives, for a root, the whole paths of some photographs of an index, as if they lay below that root.
+
+    None are given where the files are damaged, which opening them will say.
+    """
+    stored: list[str] = []
+    for segment in meta["segments"]:
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            place = Path(folder) / segment["name"]
+            ends = np.load(place / "path_ends.npy", mmap_mode="r")[:_LOOKED_FOR].tolist()
+            raw = (place / "paths.bin").open("rb").read(ends[-1])
+            stored += [decode_path(raw[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
+    return lambda root: [whole for path in stored if (whole := whole_path(path, root)) != path]
+
+
+def named_locations(folder: StrPath, path: str) -> list[str]:
+    """Return the whole path of a file or a folder as `index.json` names it, see `location_name`: from the index as it
+    is named and, where links on the way to it make that another place, from where it is.
+    """
+    places = [
+        os.path.normpath(os.path.join(start, path)) for start in (os.path.abspath(folder), os.path.realpath(folder))
+    ]
+    return places[:1] if os.path.realpath(places[0]) == os.path.realpath(places[1]) else places
 
 
 def location_name(folder: StrPath, path: StrPath) -> str:
     """Return how `index.json` names a file or a folder: from the index on where that lies in it, or it beside the
-    index, so that they are likely to be moved together; else by its whole path.
+    index, so that they are likely to be moved together; else, or where the index is named by a link, by its whole path.
     """
+    if os.path.islink(folder):
+        return os.path.abspath(path)
     index, whole = os.path.abspath(folder), os.path.abspath(path)
     common = os.path.commonpath([index, whole])
     return os.path.relpath(whole, index) if common in (whole, os.path.dirname(index)) and common != "/" else whole

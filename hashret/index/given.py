@@ -121,6 +121,9 @@ class CodeFile:
         """Return 0 without labels, 1 where each code has one, 2 where it has several."""
         return 0 if self.source.labels is None else self.source.labels.ndim
 
+    def features_type(self) -> None:
+        """Return None: codes have no features."""
+
     def paths(self) -> Iterator[np.bytes_]:
         """Yield the name of each code as it is stored."""
         yield from encode_paths(self.source)

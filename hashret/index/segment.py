@@ -337,6 +337,10 @@ class _ArrayFile:
             self.dtype, self.shape = block.dtype, block.shape[1:]
             self.file = open(self.path, "wb")
             self._write_header(self.file)
+        if (block.dtype, block.shape[1:]) != (self.dtype, self.shape):
+            raise HashretError(
+                f"rows of {block.dtype} {block.shape[1:]} do not go into {self.path.name} of {self.dtype} {self.shape}"
+            )
         self.file.write(np.ascontiguousarray(block).data)
         self.rows += len(block)
 

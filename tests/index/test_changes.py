@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hashret.bits import binarize, hamming, pack
 from hashret.errors import HashretError
 from hashret.files import read_json, write_json
-from hashret.index import append, build_index, compact, open_index, remove
+from hashret.index import append, build_index, compact, open_index, relocate, remove
 from hashret.index.calibration import calibrate
 from hashret.index.paths import below_root, common_root
 from hashret.shards import MANIFEST, Shard, encode_paths, shard_name, write_shard
@@ -22,18 +22,20 @@ from hashret.shards import MANIFEST, Shard, encode_paths, shard_name, write_shar
 BITS = 24
 
 
-def make_shards(folder, n, seed, labels=True, encoder="e", paths=None):
+def make_shards(folder, n, seed, labels=True, encoder="e", paths=None, features=None):
     """A folder of shards as `encode` writes it, of clumped codes."""
     rng = np.random.default_rng(seed)
     centres = np.random.default_rng(0).random((3, BITS)) < 0.5
     label = rng.integers(0, 3, n)
     values = np.abs((centres[label] ^ (rng.random((n, BITS)) < 0.03)) - rng.random((n, BITS)) * 0.4).astype(np.float32)
     paths = encode_paths(paths or [f"batch{seed}/{i:03d}.png" for i in range(n)])
-    shard = Shard(pack(binarize(values)), values, np.arange(n), paths, label if labels else None)
+    shard = Shard(pack(binarize(values)), values, np.arange(n), paths, label if labels else None, fc_features=features)
     folder.mkdir(parents=True)
     write_shard(folder / shard_name(0), shard, bits=BITS, encoder=encoder, image_size=32, first_id=0)
     classes = ["a", "b", "c"] if labels else []
     manifest = {"bits": BITS, "encoder": encoder, "precision": "float32", "image_size": 32, "shards": 1}
+    if features is not None:
+        manifest["features"] = features.shape[1]
     write_json(folder / MANIFEST, manifest | {"classes": classes, "protocol": None})
     return shard
 
@@ -580,3 +582,83 @@ def test_an_index_of_an_earlier_format(living):
     write_json(index / "index.json", meta | {"format": 99})
     with pytest.raises(HashretError, match="upgrade"):
         open_index(index)
+
+
+@pytest.mark.parametrize(
+    "types", [("uint8", "float32"), ("float32", "float16"), ("uint8", "int8"), ("int8", "float16")]
+)
+@pytest.mark.parametrize("change", ["build", "append", "compact", "relocate"])
+def test_vectors_of_several_types_become_one_that_has_all_of_their_numbers(tmp_path, types, change):
+    numbers = [np.arange(40).reshape(10, 4) + 88 - 200 * (kind == "int8") for kind in types]
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for seed, (folder, kind, values) in enumerate(zip(folders, types, numbers, strict=True)):
+        (tmp_path / f"photos{seed}").mkdir()
+        names = [str(tmp_path / f"photos{seed}" / f"{row}.png") for row in range(10)]
+        Path(names[0]).touch()
+        make_shards(folder, 10, seed, paths=names, features=values.astype(kind))
+    where = tmp_path / "index"
+    if change == "build":
+        build_index(folders, where)
+    else:
+        build_index(folders[0], where)
+        append(where, folders[1])
+    if change == "compact":
+        compact(where)
+    if change == "relocate":
+        relocate(where, tmp_path)
+    opened = open_index(where, "cpu")
+    assert np.array_equal(opened.fc_features[np.arange(20)], np.concatenate(numbers).astype(np.float32))
+    assert open_index(where, "cpu", verify=True).fc_features[:].dtype.itemsize <= 4
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of three photographs with an index of its own, which has paths from that folder on."""
+    place = tmp_path / "home" / "Pictures"
+    names = [str(place / f"{number}.png") for number in range(3)]
+    make_shards(tmp_path / "codes", 3, 0, paths=names)
+    build_index(tmp_path / "codes", place / ".hashret" / "index")
+    for name in names:
+        Path(name).touch()
+    relocate(place / ".hashret" / "index", place)
+    return place
+
+
+def test_an_index_that_is_named_by_a_link_has_its_photographs_where_they_are(pictures, tmp_path):
+    link = tmp_path / "index"
+    link.symlink_to(pictures / ".hashret" / "index")
+    assert open_index(link, "cpu").path(0) == str(pictures / "0.png")
+    assert remove(link, gone=True).count == 0
+    (pictures / "2.png").unlink()
+    assert remove(link, gone=True).count == 1
+    relocate(link, pictures)
+    assert open_index(pictures / ".hashret" / "index", "cpu").path(0) == str(pictures / "0.png")
+
+
+def test_an_index_that_is_linked_to_from_its_photographs_has_them_there(pictures, tmp_path):
+    """As where the folder .hashret is on another disk."""
+    (pictures / ".hashret").rename(tmp_path / "elsewhere")
+    (pictures / ".hashret").symlink_to(tmp_path / "elsewhere")
+    index = pictures / ".hashret" / "index"
+    assert open_index(index, "cpu").path(0) == str(pictures / "0.png")
+    assert remove(index, gone=True).count == 0
+    (tmp_path / "by-link").symlink_to(tmp_path / "home")
+    assert (
+        open_index(tmp_path / "by-link" / "Pictures" / ".hashret" / "index", "cpu").path(1).endswith("/Pictures/1.png")
+    )
+
+
+def test_only_photographs_that_are_there_say_where_an_index_is_relocated_from(tmp_path):
+    place = tmp_path / "photos"
+    place.mkdir()
+    make_shards(tmp_path / "a", 5, 0, paths=[str(place / f"{number}.png") for number in range(5)])
+    make_shards(tmp_path / "b", 5, 1, paths=[f"/nowhere/{number}.png" for number in range(5)])
+    build_index([tmp_path / "a", tmp_path / "b"], tmp_path / "index")
+    (place / "1.png").touch()
+    remove(tmp_path / "index", range(5, 10))
+    assert relocate(tmp_path / "index", place).count == 5
+    remove(tmp_path / "index", range(5))
+    before = (tmp_path / "index" / "index.json").read_bytes()
+    with pytest.raises(HashretError, match="has no photographs, whose place could be told"):
+        relocate(tmp_path / "index", place)
+    assert (tmp_path / "index" / "index.json").read_bytes() == before
