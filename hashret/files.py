@@ -484,20 +484,20 @@ def discard(folder: StrPath) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def write_json(path: StrPath, content: Any) -> None:
+def write_json(path: StrPath, content: Any, indent: int | None = 2) -> None:
     """Write JSON atomically, with a line end."""
     with atomic(path) as partial:
-        partial.write_text(to_json(content, indent=2) + "\n", encoding="ascii")
+        partial.write_text(to_json(content, indent=indent) + "\n", encoding="ascii")
 
 
-def read_json(path: StrPath, what: str, check: Check | None = None) -> dict[str, Any]:
-    """Read a JSON object, as a ``check`` of `hashret.records` wants it.
+def read_json(path: StrPath, what: str, check: Check | None = None, largest: int = _LARGEST_TEXT) -> dict[str, Any]:
+    """Read a JSON object of at most ``largest`` bytes, as a ``check`` of `hashret.records` wants it.
 
     Raises:
         HashretError: there is none or it is damaged; it names ``what``.
     """
     try:
-        content = from_json(read_text(path))
+        content = from_json(read_text(path, largest=largest))
     except FileNotFoundError:
         raise HashretError(f"no {what} at {Path(path).parent}: {Path(path).name} is missing") from None
     except (OSError, ValueError) as error:
@@ -506,19 +506,19 @@ def read_json(path: StrPath, what: str, check: Check | None = None) -> dict[str,
     return record
 
 
-def read_text(path: StrPath, errors: str = "strict") -> str:
+def read_text(path: StrPath, errors: str = "strict", largest: int = _LARGEST_TEXT) -> str:
     """Return the text of a file, UTF-8.
 
     Raises:
-        OSError: it is no file, as a pipe, which would be waited for; or larger than any text that hashret reads.
+        OSError: it is no file, as a pipe, which would be waited for; or larger than ``largest`` bytes.
         UnicodeDecodeError: it is not UTF-8.
     """
     path = Path(path)
     if path.exists():
         if not path.is_file():
             raise OSError(errno.EINVAL, "not a file", str(path))
-        if path.stat().st_size > _LARGEST_TEXT:
-            raise OSError(errno.EFBIG, f"larger than {_LARGEST_TEXT:,} bytes", str(path))
+        if path.stat().st_size > largest:
+            raise OSError(errno.EFBIG, f"larger than {largest:,} bytes", str(path))
     return path.read_text(encoding="utf-8", errors=errors)
 
 

@@ -62,8 +62,18 @@ def reason_passed_over(name: str) -> str | None:
     """
     suffix = _suffix(name)
     if suffix in _BY_PLUGIN and not has_plugin(_BY_PLUGIN[suffix]):
-        return f"{'JPEG XL' if suffix == '.jxl' else 'HEIC'}: install hashret[{_PLUGINS[_BY_PLUGIN[suffix]][1]}]"
+        return _missing(_BY_PLUGIN[suffix])
     return _REASONS.get(suffix)
+
+
+def _missing(format: str) -> str:
+    """Return what to do where the plugin for Pillow's format "HEIF" or "JXL" is missing."""
+    return f"{'JPEG XL' if format == 'JXL' else 'HEIC'}: install hashret[{_PLUGINS[format][1]}]"
+
+
+def missing_plugin(reason: str) -> str | None:
+    """Return the format, "HEIF" or "JXL", for whose plugin a reason of `reason_passed_over` asks; None for others."""
+    return next((format for format in _PLUGINS if reason == _missing(format)), None)
 
 
 def has_plugin(format: str) -> bool:

@@ -5,8 +5,10 @@ docs/pictures.md tells users how a file becomes pixels, and what is refused.
 
 from __future__ import annotations
 
+import errno
 import math
 import os
+import re
 import stat
 import warnings
 from collections.abc import Callable
@@ -18,7 +20,7 @@ import numpy.typing as npt
 
 from ..errors import HashretError
 from .containers import jpeg_xl_size, unread_kind, without_extras
-from .formats import formats, is_image_name, plugin_formats, reason_passed_over
+from .formats import formats, has_plugin, is_image_name, missing_plugin, plugin_formats, reason_passed_over
 from .in_memory import Held, Photo, photographs
 from .pixels import to_rgb
 from .references import Readable, open_reference
@@ -36,6 +38,7 @@ MAX_SIDE = 1_000_000  # pixels; resizing needs 16 bytes for each
 MAX_PIXELS_VARIABLE = "HASHRET_MAX_PIXELS"  # megapixels; in the environment, so that decoding processes have it, too
 PADDING = (124, 116, 104)  # the mean colour of ImageNet, which the normalisation of most backbones turns to zero
 _SMALL = 2**24  # pixels that are resized in any order
+_NO_MEMORY, _NO_FILE = "too large for the memory that is free", "no such file"  # reasons beside the content
 
 
 class UnreadableImage(Exception):
@@ -58,6 +61,17 @@ def max_pixels() -> int:
     if not megapixels.isdecimal() or not int(megapixels):
         raise HashretError(f"{MAX_PIXELS_VARIABLE} is a whole number of megapixels, not {megapixels!r}")
     return int(megapixels) * 10**6
+
+
+def may_be_read_now(reason: str) -> bool:
+    """Whether a photograph that could not be read, with the reason of an `UnreadableImage`, may be so with the same
+    content: by another limit of pixels, a plugin that is installed since, more memory, or a disk that answers again.
+    """
+    if sizes := re.match(r"too large: (\d+)x(\d+) pixels, limit \d+;", reason):
+        return int(sizes[1]) * int(sizes[2]) <= max_pixels()
+    if (plugin := missing_plugin(reason)) is not None:
+        return has_plugin(plugin)
+    return reason in (_NO_MEMORY, _NO_FILE) or reason in map(os.strerror, errno.errorcode)
 
 
 def read_image(
@@ -185,11 +199,11 @@ def with_reasons(file: Readable, limit: int | None, read: Callable[[Readable, in
     except Image.DecompressionBombError as error:
         raise TooLargeImage(f"too large: {error}") from error
     except MemoryError as error:
-        raise UnreadableImage("too large for the memory that is free") from error
+        raise UnreadableImage(_NO_MEMORY) from error
     except UnidentifiedImageError as error:
         raise UnreadableImage(unread_kind(file) or "not an image, or of an unknown format") from error
     except FileNotFoundError as error:
-        raise UnreadableImage("no such file") from error
+        raise UnreadableImage(_NO_FILE) from error
     except OSError as error:
         raise UnreadableImage(error.strerror or " ".join(str(error).split())) from error
     except Exception as error:  # Pillow's plugins raise errors of many types on damaged files

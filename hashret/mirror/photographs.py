@@ -12,12 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..data.images import may_be_read_now
 from ..errors import HashretError
 from ..files import StrPath, read_json, write_json
 from ..progress import Progress
 from ..records import Misfit, fields, table_of, text
 
 FILE = "sync.json"
+_LARGEST = 2**33  # bytes of that file, which has some 150 for each photograph
 _READERS = 4  # threads; more than a few only make a disk seek
 _TRIES = 3
 _TICK = 0.05  # seconds in which a file may change twice without a change of its time, on local disks
@@ -50,7 +52,7 @@ class Memory:
 
     Attributes:
         files: each photograph by its path below the root.
-        unreadable: why content cannot be read, by its digest.
+        unreadable: why content cannot be read, by its digest; not where it may be by now, see `may_be_read_now`.
     """
 
     def __init__(self, files: Mapping[str, Seen] | None = None, unreadable: Mapping[str, str] | None = None) -> None:
@@ -61,16 +63,17 @@ class Memory:
     def load(cls, index: StrPath) -> Memory:
         """Return what the folder of an index says; nothing where it is missing or damaged."""
         try:
-            content = read_json(Path(index) / FILE, "memory of hashret sync", _CHECK)
+            content = read_json(Path(index) / FILE, "memory of hashret sync", _CHECK, largest=_LARGEST)
         except HashretError:
             return cls()
-        return cls({path: Seen(*seen) for path, seen in content["files"].items()}, content["unreadable"])
+        unreadable = {digest: why for digest, why in content["unreadable"].items() if not may_be_read_now(why)}
+        return cls({path: Seen(*seen) for path, seen in content["files"].items()}, unreadable)
 
     def save(self, index: StrPath) -> None:
         """Write it to the folder of an index, unless it is there as it is."""
         if self._content() != self._saved:
             self._saved = self._content()
-            write_json(Path(index) / FILE, {"files": self.files, "unreadable": self.unreadable})
+            write_json(Path(index) / FILE, {"files": self.files, "unreadable": self.unreadable}, indent=None)
 
     def _content(self) -> tuple[dict[str, Seen], dict[str, str]]:
         return dict(self.files), dict(self.unreadable)

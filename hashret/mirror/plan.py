@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bits import Positions
+from ..data.formats import missing_plugin
 from ..data.walk import LINKED_TO_NOTHING, PassedOver
 from ..index import Index
 from ..index.changes import digests_at
@@ -30,7 +31,8 @@ class Plan:
         moved: new path and old one of photographs whose content was elsewhere.
         gone: photographs whose files are gone, and which leave the index.
         held: photographs whose files are gone, and which stay, as they are a large part of the index.
-        away: photographs that are out of reach, and stay.
+        away: photographs that are out of reach, and stay. Those that only a plugin could read that is not installed
+            here stay, too, and are passed over.
         unreadable: photographs that cannot be read, with the reason.
         leaving: positions that leave the index, int64 (n,).
         copies: photographs whose code the index has, by the position that has it.
@@ -141,11 +143,14 @@ def make_plan(
         elif seen.digest not in wanted:
             wanted.add(seen.digest)
             plan.to_encode.append(path)
-    missing = np.array(sorted(position for found in lost.values() for position in found), np.int64)
+    of_plugin = {item.path for item in passed_over if missing_plugin(item.reason)}
+    missing = np.array(
+        sorted(p for found in lost.values() for p in found if indexed.paths[p] not in of_plugin), np.int64
+    )
     gone = _gone(indexed, missing, files, passed_over)
     plan.away = [indexed.paths[position] for position in missing[~gone].tolist()]
     names = [indexed.paths[position] for position in missing[gone].tolist()]
-    if yes or not is_large(len(names), len(indexed)):
+    if yes or (files and not is_large(len(names), len(indexed))):
         plan.gone = names
         leaving.update(missing[gone].tolist())
     else:

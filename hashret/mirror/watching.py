@@ -48,7 +48,9 @@ def watch(photos: StrPath = ".", *, stop: Event | None = None, **options: Any) -
     def counts(_change: object, path: str) -> bool:
         """Whether a change is of interest: not one that hashret itself makes, nor of what is hidden."""
         parts = os.path.relpath(path, root).split(os.sep)
-        return OWN_FOLDER not in parts and not parts[-1].startswith(".") and not (own and f"{path}/".startswith(own))
+        return (
+            OWN_FOLDER not in parts and not parts[-1].startswith(".") and not (own and f"{path}/".startswith(f"{own}/"))
+        )
 
     try:
         looks = watchfiles.watch(

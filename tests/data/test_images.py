@@ -12,7 +12,16 @@ from PIL import Image
 
 from hashret.data.containers import jpeg_xl_size
 from hashret.data.formats import formats, is_image_name, plugin_formats, reason_passed_over
-from hashret.data.images import PADDING, UnreadableImage, fit, image_size, open_rgb, read_image, resized
+from hashret.data.images import (
+    PADDING,
+    UnreadableImage,
+    fit,
+    image_size,
+    may_be_read_now,
+    open_rgb,
+    read_image,
+    resized,
+)
 from hashret.errors import HashretError
 
 
@@ -628,3 +637,24 @@ def test_a_picture_that_is_not_read_says_what_it_is(gradient, levels, monkeypatc
     monkeypatch.setattr("hashret.data.formats.find_spec", lambda name: name)
     with pytest.raises(UnreadableImage, match="damaged HEIC"):
         open_rgb(heic)
+
+
+def test_reasons_that_lie_not_in_the_content_may_pass(monkeypatch):
+    monkeypatch.setenv("HASHRET_MAX_PIXELS", "2")
+    reasons = {
+        "too large: 1000x2000 pixels, limit 1000000; --max-pixels 2 (megapixels) would read it": True,
+        "too large: 1001x2000 pixels, limit 1000000; --max-pixels 3 (megapixels) would read it": False,
+        "too large: 2000000x1 pixels, limit 1000000 a side": False,
+        "too large for the memory that is free": True,
+        "Input/output error": True,
+        "no such file": True,
+        "image file is truncated (3 bytes not processed)": False,
+        "not an image, or of an unknown format": False,
+        "empty file": False,
+    }
+    assert {reason: may_be_read_now(reason) for reason in reasons} == reasons
+    for there in (False, True):
+        monkeypatch.setattr("hashret.data.formats.find_spec", lambda module, there=there: there or None)
+        assert (
+            may_be_read_now("HEIC: install hashret[heic]") is may_be_read_now("JPEG XL: install hashret[jxl]") is there
+        )

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from conftest import make_photo, make_photos
+from PIL import Image
 
 import hashret
 from hashret.cli import main
-from hashret.data import batches
+from hashret.data import batches, formats
 from hashret.errors import HashretError
 from hashret.files import turn
 from hashret.index import build_index, open_index, relocate, remove
@@ -162,6 +163,30 @@ def test_what_cannot_be_read_is_named_and_tried_again_when_it_changes(photos, mo
     assert held_by(photos / ".hashret" / "index") == built_anew(photos, model, tmp_path)
 
 
+def test_what_another_limit_reads_is_tried_again_by_that_limit(photos, model, run, monkeypatch):
+    monkeypatch.setenv("HASHRET_MAX_PIXELS", "1")
+    Image.new("RGB", (1200, 1000), "red").save(photos / "wide.png")
+    with pytest.warns(UserWarning, match=r"wide\.png: too large: 1200x1000 pixels, .*--max-pixels 2 "):
+        assert run().photographs == 18
+    with pytest.warns(UserWarning, match="wide"):
+        run()
+    assert run.decoded == []
+    monkeypatch.setenv("HASHRET_MAX_PIXELS", "2")
+    assert counts(run()) == {"unchanged": 18, "new": 1, "encoded": 1, "photographs": 19}
+
+
+def test_photographs_whose_plugin_is_missing_stay_in_the_index(photos, run, monkeypatch):
+    (photos / "red" / "00.png").rename(photos / "red" / "00.heic")
+    monkeypatch.setattr(formats, "find_spec", lambda name: name)
+    assert run().photographs == 18
+    monkeypatch.setattr(formats, "find_spec", lambda name: None)
+    with pytest.warns(UserWarning, match="install hashret.heic"):
+        report = run(yes=True)
+    assert (report.photographs, report.gone, report.out_of_reach) == (18, 0, 0)
+    monkeypatch.setattr(formats, "find_spec", lambda name: name)
+    assert counts(run()) == {"unchanged": 18, "photographs": 18}
+
+
 def test_a_folder_of_none_that_can_be_read_gets_no_index(tmp_path, model):
     (tmp_path / "photos").mkdir()
     with pytest.raises(HashretError, match="no images in"):
@@ -201,6 +226,18 @@ def test_an_index_elsewhere_is_not_emptied_with_the_folder(photos, run, tmp_path
     with pytest.raises(HashretError, match=r"18 photographs are out of reach.*is a disk missing\?"):
         run(index=tmp_path / "index", yes=True)
     assert len(open_index(tmp_path / "index", "cpu")) == 18
+
+
+def test_an_emptied_folder_keeps_its_index_until_that_is_wanted(photos, run):
+    for name in ("red", "blue"):
+        shutil.rmtree(photos / name)
+    run(yes=True)
+    for path in (photos / "green").iterdir():
+        path.unlink()
+    with pytest.warns(UserWarning, match="the files of 6 of 6 photographs are gone .* until --yes is given"):
+        report = run()
+    assert (report.photographs, report.held) == (6, 6)
+    assert run(yes=True).photographs == 0
 
 
 def test_a_large_part_goes_only_when_asked_for(photos, run):

@@ -29,6 +29,10 @@ def test_what_changes_is_taken_up(photos, model, tmp_path):
     assert next(reports).new == 1
     (photos / "red").rename(photos / "crimson")
     assert next(reports).moved == 5
+    beside = make_photo(photos / "own" / "index-holidays" / "new.png", "red", np.random.default_rng(2))
+    assert next(reports).new == 1
+    beside.unlink()
+    assert next(reports).gone == 1
     photos.rename(tmp_path / "away")  # as a disk that goes; the watched folder has no name meanwhile
     (tmp_path / "away").rename(photos)
     (photos / "blue" / "00.png").unlink()
