@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from .bits import HashOutputs, binarize, pack
+from .bits import HashOutputs, binarize, code_width, pack
 from .data import VectorSource, open_data
 from .data import vectors as vector_source
 from .data.batches import split_rows
@@ -364,9 +364,12 @@ class Searcher:
             k, among, least: as of `search_many`.
 
         Raises:
-            HashretError: codes of another width than those of the index.
+            HashretError: codes of another length than those of the index.
         """
-        answers = self._hit_lists(self.index.search(packed(codes), k=k, rerank_by=None, among=among))
+        given, bits = packed(codes), self.index.bits
+        if given.shape[1] == code_width(bits):
+            given = packed(given, bits)
+        answers = self._hit_lists(self.index.search(given, k=k, rerank_by=None, among=among))
         return [hits.at_least(least) for hits in answers]
 
     def within(self, photo: Photo, radius: int, among: Any = None) -> Iterator[Hit]:
@@ -589,6 +592,8 @@ def query(
             raise HashretError("codes are asked one by one, for the k nearest")
         refuse_given("codes have nothing to re-rank by", candidates=candidates, recall=recall, rerank_by=choice)
         file = CodeFile(str(vectors))
+        if file.given_bits not in (None, searcher.index.bits):
+            raise HashretError(f"the codes have {file.given_bits} bits, and those of the index {searcher.index.bits}")
         hits_of_codes = searcher.search_codes(file.codes(), k, among=among, least=least)
         return [QueryAnswer(name, hits) for name, hits in zip(file.source, hits_of_codes, strict=True)]
     if recall is not None:

@@ -17,7 +17,7 @@ from ..files import StrPath
 from ..index import Database, Index, Item, open_index, rerank
 from ..index.calibration import Calibration
 from ..index.database import ids_array
-from ..index.paths import below_root, is_named, path_matches, readings
+from ..index.paths import below_root, is_named, path_matches, path_patterns, readings
 from ..records import check_format
 from ..vectors import Vectors
 from .codes import CodeSearch, address_of, record_of
@@ -127,6 +127,7 @@ class Collection(Database):
         self.check(codes)
         if radius < 0:
             raise HashretError(f"the radius is a number of bits, not {radius}")
+        radius = min(radius, self.bits)
         for query, code in enumerate(codes):
             yield query, *self.engine.within(code, radius, _where(among))
 
@@ -158,7 +159,7 @@ class Collection(Database):
         named = None if ids is None else tuple(ids_array(ids).tolist())
         if path is None:
             return self._selection(Filter(labels, None, named))
-        meant = [self._meant(text) for text in ([path] if isinstance(path, str) else path)]
+        meant = [self._meant(text) for text in path_patterns(path)]
         names = tuple(name for name, _ in meant if name)
         root = self.meta.get("root") and from_text(self.meta["root"])  # which an earlier hashret did not keep
         patterns = tuple(one for _, pattern in meant if pattern for one in below_root(pattern, root))

@@ -41,6 +41,7 @@ from ..shards import COLUMNS, Array, ShardFolder, decode_path, encode_paths
 from ..vectors import common_type
 from .arrays import damaged
 from .blocks import ROWS_AT_ONCE
+from .database import ids_array
 from .folder import (
     FORMAT,
     REMOVED,
@@ -58,7 +59,7 @@ from .given import ENCODER, CodeFile, is_code_file
 from .gone import gone_positions
 from .hamming import compile_for
 from .opening import open_index
-from .paths import cut, stored_path, whole_path
+from .paths import cut, path_patterns, stored_path, whole_path
 from .segment import Segment, SegmentWriter, check_files, describe, save_array
 
 _TOLD_BY = frozenset({"ids.npy", "paths.bin", "path_ends.npy"})  # by which photographs to remove or add are told
@@ -283,7 +284,7 @@ def _opened(folder: Path) -> Index:
 def remove(
     index: StrPath,
     ids: Iterable[int] = (),
-    paths: Iterable[str] = (),
+    paths: StrPath | Iterable[StrPath] = (),
     *,
     gone: bool = False,
     yes: bool = False,
@@ -639,7 +640,7 @@ def _switch(folder: Path, meta: dict[str, Any], segments: list[dict[str, Any]], 
 
 def _with_ids(index: Index, ids: Iterable[int]) -> NDArray[np.bool_]:
     """Return which positions have one of some ids. Raises HashretError where an id is missing."""
-    asked = np.asarray(list(ids), np.int64)
+    asked = ids_array(ids)
     positions = index.positions(asked)
     missing = np.setdiff1d(asked, index.ids[positions])
     if len(missing):
@@ -649,10 +650,10 @@ def _with_ids(index: Index, ids: Iterable[int]) -> NDArray[np.bool_]:
     return mask
 
 
-def _with_paths(index: Index, patterns: Iterable[str]) -> NDArray[np.bool_]:
+def _with_paths(index: Index, patterns: StrPath | Iterable[StrPath]) -> NDArray[np.bool_]:
     """Return which positions match one of some patterns. Raises HashretError where one matches none."""
     mask = np.zeros(index.offsets[-1], bool)
-    for pattern in sorted(patterns):
+    for pattern in path_patterns(patterns):
         matched = index.matching(pattern)
         if not matched.any():
             raise HashretError(f"no photograph {pattern} in the index")

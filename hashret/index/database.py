@@ -124,7 +124,10 @@ def ids_array(ids: Iterable[int]) -> NDArray[np.int64]:
     """Return some ids without repetition, int64 (n,), ascending. Raises HashretError for what can be none."""
     given = ids if isinstance(ids, Sequence | np.ndarray) else list(ids)
     try:
-        return np.unique(np.asarray(given, np.int64))
+        numbers = np.asarray(given)
+        if len(numbers) and (numbers.dtype.kind not in "iu" or numbers.max() >= 2**63):
+            raise TypeError("which int64 would cut off")
+        return np.unique(numbers.astype(np.int64))
     except (OverflowError, TypeError, ValueError):
         wrong = next((id for id in given if not isinstance(id, int | np.integer) or not 0 <= id < 2**63), given)
         raise HashretError(f"an id is a whole number from 0 to 2^63 - 1, not {wrong!r}") from None

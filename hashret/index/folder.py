@@ -48,7 +48,18 @@ from .database import Database, Item, ids_array
 from .distinct import damaged_table
 from .given import CodeFile
 from .hamming import HammingStage
-from .paths import below_root, common_root, cut, file_key, folder_key, path_matches, readings, stored_path, whole_path
+from .paths import (
+    below_root,
+    common_root,
+    cut,
+    file_key,
+    folder_key,
+    path_matches,
+    path_patterns,
+    readings,
+    stored_path,
+    whole_path,
+)
 from .rows import Rows, concatenated
 from .segment import MAX_ITEMS, Segment, SegmentWriter, row_columns
 
@@ -367,7 +378,7 @@ class Index(Database):
             mask &= named
         if path is not None:
             matched = np.zeros(len(mask), bool)
-            for pattern in [path] if isinstance(path, str) else path:
+            for pattern in path_patterns(path):
                 matched |= self.matching(pattern, mask)
             mask &= matched
         return Selection(self, mask)

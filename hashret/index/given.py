@@ -60,6 +60,7 @@ class CodeFile:
 
     Attributes:
         folder: the name, ``codes:FILE``.
+        given_bits: length of the codes as the name has it, None where it says nothing of it.
         manifest: bits, classes, and what else shards say.
 
     Raises:
@@ -75,7 +76,8 @@ class CodeFile:
         self.folder, self.source = name, open_vectors(SourceRequest(name, plain))
         if not options.get("bits", "8").isdecimal():
             raise HashretError(f"bits={options['bits']} is no number of bits")
-        self.bits = int(options.get("bits", 8 * self.source.width))
+        self.given_bits = int(options["bits"]) if "bits" in options else None
+        self.bits = 8 * self.source.width if self.given_bits is None else self.given_bits
         self.order = options.get("order", "big")
         packed(self.source.numbers[slice(0, 1)], self.bits, self.order)
         self.manifest: dict[str, Any] = {

@@ -203,6 +203,7 @@ class HammingStage:
         """
         if radius < 0:
             raise HashretError(f"the radius is a number of bits, not {radius}")
+        radius = min(radius, self.bits)  # faiss takes 31 bits of it
         xq = pad(xq, padded_width(self.bits))
         for query in range(len(xq) if len(self) else 0):
             D, rows = self._rows_within(xq[query : query + 1], radius)

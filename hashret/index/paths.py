@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..files import StrPath
 from ..shards import decode_path
 from .arrays import ascends
 from .blocks import ROWS_AT_ONCE
@@ -173,6 +174,12 @@ def below_root(pattern: str, root: str | None) -> list[str]:
     return patterns
 
 
+def path_patterns(paths: StrPath | Iterable[StrPath]) -> list[str]:
+    """Return paths and patterns that a caller names, one or several, as texts in order."""
+    named = [paths] if isinstance(paths, (str, os.PathLike)) else paths
+    return sorted(os.fspath(one) for one in named)
+
+
 def is_pattern(text: str) -> bool:
     """Whether a text has what stands for more than itself in a shell's pattern."""
     return any(character in text for character in "*?[")
@@ -203,7 +210,12 @@ def readings(text: str) -> tuple[list[str], str | None]:
     whole = os.path.abspath(text)
     if text and os.path.lexists(text):
         return [whole, os.path.realpath(text)], None
-    text = whole if text.startswith(("./", "../")) else text
+    if text.startswith(("./", "../")):
+        ups = re.match(r"(\.{1,2}/+)+", text)
+        assert ups is not None
+        below, above = text[ups.end() :], os.path.abspath(ups[0])
+        pattern = _slashed(glob.escape(above)) + below  # brackets in the working folder's name are its own
+        return [whole], pattern if is_pattern(below) else None
     return [text], text if is_pattern(text) else None
 
 

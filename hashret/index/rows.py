@@ -42,6 +42,9 @@ class ConcatRows:
         rows = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else np.asarray(rows)
         if rows.dtype == bool:
             rows = np.flatnonzero(rows)
+        rows = np.where(rows < 0, rows + len(self), rows)
+        if rows.size and not 0 <= rows.min() <= rows.max() < len(self):
+            raise IndexError(f"there are {len(self)} rows, and one of those that are asked for is not among them")
         out = np.empty((*rows.shape, *self.shape[1:]), self.dtype)
         for array, offset in zip(self.arrays, self.offsets, strict=False):
             inside = (rows >= offset) & (rows < offset + len(array))

@@ -21,7 +21,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from ..bits import Codes, Positions, as_words, pad, padded_width
+from ..bits import MOST_BITS, Codes, Positions, as_words, pad, padded_width
 from ..errors import HashretError
 from ..progress import Progress
 
@@ -33,7 +33,7 @@ _TRIED = 6  # choices of blocks whose comparisons are counted in the sample
 _SORT, _COMPARE, _SCAN = 150, 5, 0.6  # ns a code of a table, a comparison in it, a comparison by faiss on one thread
 _PAIRS_AT_ONCE = 2**16
 _QUERIES, _BLOCK = 2**11, 2**14  # queries and codes of a call of faiss
-_FACTORS = np.random.default_rng(0).integers(0, 2**63, 32, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+_FACTORS = np.random.default_rng(0).integers(0, 2**63, MOST_BITS // 64, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
 
 
 def pairs_within(codes: Codes, radius: int) -> Iterator[Pairs]:
@@ -48,6 +48,7 @@ def pairs_within(codes: Codes, radius: int) -> Iterator[Pairs]:
     if radius < 0:
         raise HashretError(f"the radius is a number of bits, not {radius}")
     codes = np.ascontiguousarray(codes)
+    radius = min(radius, 8 * codes.shape[1])  # faiss takes 31 bits of it
     blocks = plan(codes, radius)
     pairs = _by_scan(codes, radius) if blocks is None else _by_blocks(as_words(codes), blocks, radius)
     for I, J, D in pairs:

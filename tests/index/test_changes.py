@@ -662,3 +662,39 @@ def test_only_photographs_that_are_there_say_where_an_index_is_relocated_from(tm
     with pytest.raises(HashretError, match="has no photographs, whose place could be told"):
         relocate(tmp_path / "index", place)
     assert (tmp_path / "index" / "index.json").read_bytes() == before
+
+
+def test_a_pattern_from_the_working_folder_takes_its_name_literally(tmp_path, monkeypatch):
+    here, other = tmp_path / "[2020] trip", tmp_path / "2 trip"
+    here.mkdir()
+    make_shards(tmp_path / "codes", 2, 0, paths=[str(here / "a.png"), str(other / "a.png")])
+    build_index(tmp_path / "codes", tmp_path / "index")
+    monkeypatch.chdir(here)
+    for pattern in ("./*.png", ".//?.png", "../[[]2020] trip/*"):
+        assert remove(tmp_path / "index", paths=pattern, dry_run=True).would_remove == (str(here / "a.png"),)
+
+
+def test_what_no_id_or_path_can_be_is_refused_and_removes_nothing(tmp_path):
+    make_shards(tmp_path / "codes", 10, 0, paths=[f"/p/{number}.png" for number in range(10)])
+    build_index(tmp_path / "codes", tmp_path / "index")
+    opened = open_index(tmp_path / "index", "cpu")
+    for ids in ([1.7], ["1"], [2**70], [2**63], [True], np.array([1.0])):
+        for use in (lambda ids: remove(tmp_path / "index", ids), opened.positions):
+            with pytest.raises(HashretError, match="an id is a whole number from 0"):
+                use(ids)
+    assert remove(tmp_path / "index", paths="/p/0.png").count == 1
+    assert remove(tmp_path / "index", paths=[Path("/p/1.png")]).count == 1
+    assert len(opened.select(path=Path("/p/2.png"))) == 1
+    assert [len(D) for _, D, _ in opened.within(opened.codes_at(np.arange(2)), 2**40)] == [10, 10]
+
+
+def test_rows_of_several_segments_are_those_of_one_array(tmp_path):
+    for number in range(2):
+        make_shards(tmp_path / str(number), 5, number)
+    build_index(tmp_path / "0", tmp_path / "index")
+    append(tmp_path / "index", tmp_path / "1")
+    ids = open_index(tmp_path / "index", "cpu").ids
+    assert ids[np.array([-1, 0, -10])].tolist() == [9, 0, 0]
+    for rows in ([10], [-11], [3, 99]):
+        with pytest.raises(IndexError):
+            ids[np.array(rows)]

@@ -90,7 +90,14 @@ def test_odd_numbers_of_bits(tmp_path):
     np.save(tmp_path / "c.npy", codes)
     built = hashret.build_index(f"codes:{tmp_path / 'c.npy'},bits=20", tmp_path / "index")
     assert built.bits == 20
-    assert hashret.Searcher(tmp_path / "index").search_codes(codes[5], 1)[0][0].hamming == 0
+    searcher = hashret.Searcher(tmp_path / "index")
+    assert searcher.search_codes(codes[5], 1)[0][0].hamming == 0
+    [answer, *_] = hashret.query(vectors=f"codes:{tmp_path / 'c.npy'}", searcher=searcher, k=1)
+    assert answer.hits[0].hamming == 0
+    with pytest.raises(HashretError, match="there are ones behind the 20 bits"):
+        searcher.search_codes(codes | 1)
+    with pytest.raises(HashretError, match="the codes have 24 bits, and those of the index 20"):
+        hashret.query(vectors=f"codes:{tmp_path / 'c.npy'},bits=24", searcher=searcher)
 
 
 @pytest.mark.parametrize(

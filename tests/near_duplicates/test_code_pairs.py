@@ -90,3 +90,12 @@ def test_ranges_are_expanded_row_by_row(ranges, at_once):
     with patch.object(pairs_module, "_PAIRS_AT_ONCE", at_once):
         got = [pair for rows, items in expand_ranges(starts, ends) for pair in zip(rows, items, strict=True)]
     assert got == [(row, item) for row, (start, size) in enumerate(ranges) for item in range(start, start + size)]
+
+
+@pytest.mark.parametrize("bits", [2048, 2112, 4096])
+def test_long_codes(bits):
+    codes = make_codes(400, bits, 0.0005, 0)
+    chosen = pairs_module._masks(np.arange(bits), 4, codes.shape[1])
+    with patch.object(pairs_module, "plan", return_value=chosen):
+        assert found(codes, 3) == brute_force(codes, 3)
+    assert len(found(codes[:50], 2**31)) == 50 * 49 // 2
