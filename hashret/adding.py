@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,7 +20,7 @@ from .engines import refuse_engine
 from .errors import HashretError, warn
 from .files import StrPath, partial_folder, remove_leftovers
 from .index import Index, open_index
-from .index.given import is_code_file
+from .index.given import CodeFile, is_code_file
 from .index.paths import file_key
 from .models.metadata import read_meta
 from .names import to_json
@@ -68,6 +69,8 @@ def add(
     opened = open_index(index, "cpu")
     names = [photos] if isinstance(photos, str) else photos if isinstance(photos, list | tuple) else []
     if names and all(map(is_code_file, names)):
+        if not again:
+            _warn_of_changed(opened, [CodeFile(str(name)).source for name in names])
         return EncodeReport(append(index, [str(name) for name in names], new_only=not again), 0, 0.0)
     model = find_model(model, opened)
     if read_meta(model)["fingerprint"] != opened.meta["encoder"]:
@@ -117,11 +120,18 @@ def _stored(index: Index) -> str | None:
 def _new_photographs(index: Index, sources: Iterable[Source], again: bool) -> list[Source]:
     """Return the photographs whose file is not in the index yet, each once, as sources that are not empty."""
     folders: dict[str, Any] = {}
-    seen, new, changed = set(), [], list[str]()
+    seen, new = set(), []
+    if not again:
+        sources = list(sources)
+        _warn_of_changed(index, sources)
     for source in sources:
+        own_ids = source.ids if isinstance(source, VectorSource) else None
+        if own_ids is not None:
+            unknown = np.arange(len(source)) if again else np.flatnonzero(~np.isin(own_ids, _ids_in(index, own_ids)))
+            new += [source.subset(unknown)] if len(unknown) else []
+            continue
         paths = [source.reference(row) for row in range(len(source))]
         known = {} if again else index.known_files(paths)
-        changed += [path for path, indexed in known.items() if _written(path) > indexed]
         rows = []
         for row, path in enumerate(paths):
             key = file_key(path, folders)
@@ -130,21 +140,38 @@ def _new_photographs(index: Index, sources: Iterable[Source], again: bool) -> li
             seen.add(key)
         if rows:
             new.append(source.subset(rows))
+    return new
+
+
+def _ids_in(index: Index, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return those of some ids that the index has."""
+    found: npt.NDArray[np.int64] = index.ids[index.positions(ids)]
+    return found
+
+
+def _warn_of_changed(index: Index, sources: Iterable[Source]) -> None:
+    """Warn of files that were written to since they were indexed. What has ids of its own is told by these."""
+    changed = list[str]()
+    for source in sources:
+        if not isinstance(source, VectorSource) or source.ids is None:
+            known = index.known_files([source.reference(row) for row in range(len(source))])
+            changed += [path for path, indexed in known.items() if _written(path) > indexed]
     if changed:
         more = f" and {len(changed) - 1:,} more" if len(changed) > 1 else ""
         warn(
             f"written to since it was indexed: {changed[0]}{more}; the index keeps the code from before. Remove what "
-            "shall be encoded again first, or let hashret sync follow the folder"
+            "shall be added again first, or let hashret sync follow a folder of photographs"
         )
-    return new
 
 
 def _written(path: str) -> float:
-    """Return when a file was last written, in seconds since 1970; 0 where that is not known, as in an archive."""
-    try:
-        return os.stat(path).st_mtime
-    except (OSError, ValueError):
-        return 0.0
+    """Return when a file was last written, in seconds since 1970, also of a row, ``FILE#row``; 0 where that is not
+    known, as in an archive.
+    """
+    for file in (path, path.rpartition("#")[0]):
+        with suppress(OSError, ValueError):
+            return os.stat(file).st_mtime
+    return 0.0
 
 
 def _sources(

@@ -163,9 +163,8 @@ class Shard:
         """Return the shard with the codes that queries have, whose thresholds are never spread, see `dithered`."""
         return replace(self, codes=pack(binarize(self.hash_outputs)))
 
-    def without(self, paths: set[str]) -> Shard:
-        """Return the shard without the rows of some paths."""
-        rows = [row for row, path in enumerate(self.paths) if decode_path(path) not in paths]
+    def at(self, rows: npt.NDArray[Any]) -> Shard:
+        """Return the shard with some of its rows alone: numbers of them, or a mask."""
         return Shard.of({name: array[rows] for name, array in self.columns().items()}, self.skipped)
 
 

@@ -37,7 +37,7 @@ from ..files import (
 from ..labels import united
 from ..places import MAKE_ONE, find_index
 from ..results import Result, WasDict, WasInt, WasTuple
-from ..shards import COLUMNS, Array, ShardFolder, decode_path, encode_paths
+from ..shards import COLUMNS, Array, ShardFolder, encode_paths
 from ..vectors import common_type
 from .arrays import damaged
 from .blocks import ROWS_AT_ONCE
@@ -48,6 +48,7 @@ from .folder import (
     SEGMENT,
     SHARED,
     Index,
+    Known,
     location_name,
     read_meta,
     root_of,
@@ -226,7 +227,8 @@ def append(index: StrPath, codes: _Folders, *, new_only: bool = False) -> int:
 
     Args:
         index, codes: folders.
-        new_only: leave out photographs whose file is in the index already, see `Index.known_files`.
+        new_only: leave out what is in the index already: photographs by their file, see `Index.known_files`, and what
+            has ids that the user gave by these.
 
     Raises:
         HashretError: shards of another encoder.
@@ -238,8 +240,7 @@ def append(index: StrPath, codes: _Folders, *, new_only: bool = False) -> int:
             if any(fits.get(name) != meta.get(name) for name in SHARED):
                 raise HashretError(f"{shards.folder} was encoded by another encoder than the index {index}")
             _check_columns(index, meta["segments"], shards)
-        paths = [decode_path(path) for shards in folders for path in shards.paths()] if new_only else []
-        known = _opened(folder).known_files(paths) if new_only else {}
+        known = Known(_opened(folder), folders) if new_only else None
         classes = united(meta["classes"], *(shards.manifest["classes"] for shards in folders))
         without = frozenset() if "values.npy" in meta["segments"][0]["files"] else _OUTPUTS
         with _new_segment(folder, meta["bits"], without) as writer:

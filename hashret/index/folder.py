@@ -33,6 +33,7 @@ from ..shards import (
     COLUMNS,
     LENGTHS,
     PROTOCOL,
+    Shard,
     ShardFolder,
     decode_path,
     encode_paths,
@@ -502,12 +503,34 @@ def segment_name(generation: int) -> str:
     return f"{generation:06d}"
 
 
+class Known:
+    """What of some shards an index has already: by the user's own ids, where they have them, else by the files.
+
+    Args:
+        index: an opened index.
+        folders: of shards.
+    """
+
+    def __init__(self, index: Index, folders: Iterable[ShardFolder | CodeFile]) -> None:
+        self.index, paths = index, list[str]()
+        for shards in folders:
+            if "own_ids" not in shards.manifest:
+                paths += map(decode_path, shards.paths())
+        self.paths = index.known_files(paths)
+
+    def has(self, shard: Shard, own_ids: bool) -> NDArray[np.bool_]:
+        """Return which rows of a shard the index has, bool (n,)."""
+        if own_ids:
+            return np.isin(shard.ids, self.index.ids[self.index.positions(shard.ids)])
+        return np.array([decode_path(path) in self.paths for path in shard.paths], bool)
+
+
 def write_shards(
     writer: SegmentWriter,
     folders: Sequence[ShardFolder | CodeFile],
     classes: Sequence[str],
     first_id: int = 0,
-    known: Collection[str] = frozenset(),
+    known: Known | None = None,
     root: str | None = None,
 ) -> int:
     """Copy shards into a segment and return the next id.
@@ -521,7 +544,7 @@ def write_shards(
         folders: of shards.
         classes: the labels become numbers in this list.
         first_id: ids count on from it.
-        known: paths of photographs that are left out.
+        known: says what is left out; None for nothing.
         root: from which paths are kept, see `hashret.index.paths.stored_path`.
 
     Raises:
@@ -535,8 +558,8 @@ def write_shards(
     for shards in folders:
         next_id, names, own = first_id, shards.manifest["classes"], "own_ids" in shards.manifest
         for shard in shards:
-            if known:
-                shard = shard.without(set(known))
+            if known is not None:
+                shard = shard.at(~known.has(shard, own))
             if not len(shard):
                 continue
             ids = shard.ids if own else shard.ids + first_id

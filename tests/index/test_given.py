@@ -1,6 +1,7 @@
 """Codes that others made: every way of packing them, and the whole way without an encoder."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -123,3 +124,28 @@ def test_codes_of_another_width_are_one_line(tmp_path):
         hashret.Searcher(tmp_path / "index").search_codes(numpy_packed(Q)[:, :4])
     with pytest.raises(HashretError, match="bits=x is no number of bits"):
         hashret.build_index(f"codes:{tmp_path / 'c.npy'},bits=x", tmp_path / "index", overwrite=True)
+
+
+def test_a_file_of_codes_that_was_written_anew_is_added_by_its_ids(tmp_path):
+    file, index = tmp_path / "batch.npz", tmp_path / "index"
+    codes = numpy_packed(X)
+    np.savez(file, codes=codes[:10], ids=np.arange(10))
+    hashret.build_index(f"codes:{file}", index)
+    np.savez(file, codes=codes[5:25], ids=np.arange(5, 25))
+    assert hashret.add(index, f"codes:{file}").encoded == 15
+    np.savez(file, codes=codes[30:40], ids=np.arange(100, 110))
+    assert hashret.add(index, f"codes:{file}").encoded == 10
+    opened = hashret.open_index(index)
+    assert opened.ids[:].tolist() == [*range(25), *range(100, 110)]
+    assert np.array_equal(opened.codes_at(np.arange(35)), np.concatenate([codes[:25], codes[30:40]]))
+
+
+def test_codes_without_ids_that_were_written_anew_are_warned_of(tmp_path):
+    file, index = tmp_path / "batch.npy", tmp_path / "index"
+    np.save(file, numpy_packed(X)[:10])
+    hashret.build_index(f"codes:{file}", index)
+    os.utime(file, (10**10, 10**10))
+    with pytest.warns(
+        UserWarning, match=r"^written to since it was indexed: .*batch.npy#0 and 9 more; the index keeps"
+    ):
+        assert hashret.add(index, f"codes:{file}").encoded == 0
