@@ -54,7 +54,7 @@ def info(path: StrPath, verify: bool | None = None, *, split: str | None = None)
     if (path / MANIFEST).exists():
         manifest = read_manifest(path)
         return Description("shards", manifest | _progress(path, manifest))
-    if path.suffix == ".h5":
+    if path.suffix == ".h5" and ":" not in str(name).partition("/")[0]:  # vectors:FILE.h5 is a data source
         from .shards import read_shard
 
         shard, attributes = read_shard(path)

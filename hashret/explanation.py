@@ -112,6 +112,8 @@ def explain(
         raise HashretError(f"{lines:,} rows are too many for a picture", hint=hint)
     searcher = Searcher(index, model, device) if index else None
     encoder = searcher.encoder if searcher else load_encoder(find_model(model, find_index()), device)
+    if encoder.vector_width:
+        raise HashretError("this encoder is of vectors, which are no picture that could be explained")
     progress = Progress("explaining", lines)
     attributions = _attributions(encoder, files, progress, unreadable=unreadable)
     readable = [(file, one) for file, one in zip(files, attributions, strict=True) if one is not None]

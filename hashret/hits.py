@@ -96,8 +96,11 @@ class QueryAnswer(NamedTuple):
 def hits_of(
     items: Sequence[Item], bits: int, hamming: Sequence[int], euclidean: Sequence[float], first: int = 1
 ) -> list[Hit]:
-    """Return items of an index as hits, ranked from ``first`` on, with both distances; NaN stands for no re-rank."""
-    distances = [None if math.isnan(distance) else distance for distance in euclidean]
+    """Return items of an index as hits, ranked from ``first`` on, with both distances; NaN stands for no re-rank.
+
+    A distance beyond float32 is None, too: JSON has no word for infinity.
+    """
+    distances = [distance if math.isfinite(distance) else None for distance in euclidean]
     return [
         Hit(
             rank, item.id, item.path, item.label, differing, distance, item.labels, dict(item.columns),

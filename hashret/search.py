@@ -572,6 +572,8 @@ def query(
     if words or text:
         if exclude_self or vectors is not None or named or (words and text):
             raise HashretError("words or a text are asked for alone, without photographs, vectors or exclude_self")
+    elif vectors is not None and named:
+        raise HashretError("photographs and vectors are asked for one after the other, not together")
     elif vectors is None:
         files = expand(named, exclude, include, unreadable)
     elif not is_code_file(vectors):

@@ -355,3 +355,21 @@ def test_ids_too_far_apart_for_an_engine_are_refused(tmp_path, built):
     hashret.build_index(tmp_path / "codes", tmp_path / "index")
     with pytest.raises(HashretError, match="too far apart for an engine; encode its vectors without ids"):
         hashret.export(tmp_path / "index", f"milvus:{tmp_path / 'v.db'}#v")
+
+
+def test_what_an_encoder_of_vectors_cannot_do_is_one_line(built, photos, tmp_path):
+    photo = photos / "test" / "red" / "00.png"
+    with pytest.raises(HashretError, match="this encoder is of vectors, which are no picture"):
+        hashret.explain(photo, built / "m.safetensors", tmp_path / "map.png")
+    with pytest.raises(HashretError, match="photographs and vectors are asked for one after the other"):
+        hashret.query(photo, vectors=Q, searcher=searcher(built))
+
+
+def test_a_distance_beyond_float32_is_none_in_json(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("x.npy", X * np.float32(1e20))
+    run("train", "--data", "vectors:x.npy", "--metric", "euclidean", "--method", "itq", "--bits", "16")
+    run("encode", "vectors:x.npy")
+    run("build-index")
+    answer = json.loads(run("query", "--vector", "x.npy", "-k", "300", "--json").splitlines()[0])
+    assert {hit["euclidean"] for hit in answer["hits"][1:]} == {None}

@@ -12,6 +12,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -192,7 +193,7 @@ def open_vectors(asked: SourceRequest) -> VectorSource:
         arrays = open_arrays(path)
         name, numbers = choose(path, arrays, name)
         beside = {key: arrays[key]() for key in _BESIDE if key in arrays and key != name}
-        beside |= {key: _beside(text, arrays) for key, text in given.items()}
+        beside |= {key: _beside(key, text, arrays) for key, text in given.items()}
     except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         reason = (str(error) or repr(error)).splitlines()[0]
         raise HashretError(f"cannot read the vectors {where}: {reason}") from None
@@ -244,11 +245,13 @@ def _are_vectors(array: Any) -> bool:
     return array.dtype.kind in "fiu" and len(array.shape) in (1, 2) and array.shape[-1] > 0
 
 
-def _beside(text: str, arrays: Arrays) -> Any:
+def _beside(key: str, text: str, arrays: Arrays) -> Any:
     """Return the array that ``ids=``, ``labels=`` or ``paths=`` names: one of the same file, or another file."""
     if text in arrays:
         return arrays[text]()
     file, name = split_name(text)
+    if key == "paths" and file.suffix.lower() == ".txt" and file.is_file():
+        return np.array(_texts(file))  # of which "007" is not the number 7
     others = open_arrays(file)
     if name not in others and len(others) != 1:
         raise HashretError(f"{file} holds several arrays, {', '.join(others)}", hint=f"name one: {file}::NAME")
@@ -263,8 +266,11 @@ def _source(
     if len(numbers.shape) == 1:
         numbers = numbers[None]
     n = numbers.shape[0]
-    known = {key: np.asarray(array) for key, array in beside.items() if array is not None}
+    given = {key: array for key, array in beside.items() if array is not None}
+    known = {key: np.asarray(array[:] if isinstance(array, _Rows) else array) for key, array in given.items()}
     for key, array in known.items():
+        if not array.ndim:
+            raise HashretError(f"{what}: {key} are one for each vector, not a single value")
         if len(array) != n:
             raise HashretError(f"{what}: {len(array):,} {key} for {n:,} vectors")
     ids, paths = known.get("ids"), known.get("paths")
@@ -296,7 +302,9 @@ def _order(ids: npt.NDArray[Any], what: str) -> Positions:
 
 def _names(paths: npt.NDArray[Any], root: Path) -> tuple[str, ...]:
     """Return the names of rows; paths that start where the file lies are made whole."""
-    names = [os.fsdecode(path) for path in paths.tolist()]
+    if paths.ndim != 1 or paths.dtype.kind not in "iuSUTO":
+        raise HashretError(f"paths are names (n,), not {paths.dtype} {paths.shape}")
+    names = [str(path) if isinstance(path, int) else os.fsdecode(path) for path in paths.tolist()]
     folder = root if root.is_dir() else root.parent
     inside = bool(names) and os.path.exists(folder / names[0])
     return tuple(whole_reference(name, folder) for name in names) if inside else tuple(names)
@@ -427,9 +435,16 @@ def _open_parquet(path: Path) -> Arrays:
 
 
 def _lines(path: Path) -> npt.NDArray[Any]:
-    """Return the lines of a text file, whole numbers where all are."""
-    lines = path.read_bytes().decode("utf-8", "surrogateescape").splitlines()
-    return np.array(lines, np.int64) if all(re.fullmatch(r"-?\d{1,18}", line) for line in lines) else np.array(lines)
+    """Return the lines of a text file, whole numbers where all are such as int64 has."""
+    lines = _texts(path)
+    if all(re.fullmatch(r"-?\d{1,19}", line) for line in lines):
+        with suppress(OverflowError):
+            return np.array(list(map(int, lines)), np.int64)
+    return np.array(lines)
+
+
+def _texts(path: Path) -> list[str]:
+    return path.read_bytes().decode("utf-8", "surrogateescape").splitlines()
 
 
 def _file_of(reference: str) -> str:

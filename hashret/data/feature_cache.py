@@ -242,12 +242,12 @@ class FeatureCache:
             computed = np.asarray(compute(batch.images).cpu().numpy(), np.float16)
             size = self._settle(computed.shape[1:])
             for row, one in zip(batch.rows, computed, strict=True):
-                os.pwrite(maps, one.tobytes(), int(slots[row]) * size)
+                _write_whole(maps, one.tobytes(), int(slots[row]) * size)
             os.fsync(maps)
         for row in batch.rows:
-            os.pwrite(state, bytes([PRESENT]), int(slots[row]))
+            _write_whole(state, bytes([PRESENT]), int(slots[row]))
         for row, _reason in batch.skipped:
-            os.pwrite(state, bytes([UNREADABLE]), int(slots[row]))
+            _write_whole(state, bytes([UNREADABLE]), int(slots[row]))
 
     def _enter(self, table: int, state: int) -> None:
         """Bring the open files of photographs and states up to date, so that a kill at any moment loses no more than
@@ -264,14 +264,14 @@ class FeatureCache:
         before = _read(self.folder / _PHOTOGRAPHS, _RECORD)[slots[known]]
         changed = known[(before["size"] != now["size"][known]) | (before["time"] != now["time"][known])]
         for row in changed:
-            os.pwrite(state, bytes([MISSING]), int(slots[row]))
+            _write_whole(state, bytes([MISSING]), int(slots[row]))
         os.fsync(state)
         for row in changed:
-            os.pwrite(table, now[row].tobytes(), int(slots[row]) * _RECORD.itemsize)
+            _write_whole(table, now[row].tobytes(), int(slots[row]) * _RECORD.itemsize)
         new = list({self.paths[row]: row for row in np.flatnonzero(slots < 0)}.values())
         os.ftruncate(state, count + len(new))
         os.fsync(state)
-        os.pwrite(table, now[new].tobytes(), count * _RECORD.itemsize)
+        _write_whole(table, now[new].tobytes(), count * _RECORD.itemsize)
         os.fsync(table)
         if self._shape():
             self._extend(count + len(new))
@@ -382,6 +382,18 @@ class CachedRows:
         """
         count, shape = self.maps.shape[1], self.maps.shape[2:]
         return CachedRows(self.maps.reshape(-1, *shape), (self.slots[:, None] * count + np.arange(count)).ravel())
+
+
+def _write_whole(descriptor: int, data: bytes, offset: int) -> None:
+    """Write all of some bytes to a file: a disk that is just getting full takes a part, and says so at the next write.
+
+    Raises:
+        OSError: the disk is full, or fails.
+    """
+    left = memoryview(data)
+    while left:
+        written = os.pwrite(descriptor, left, offset)
+        left, offset = left[written:], offset + written
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,9 @@ def _record(index: Index, approximate: bool) -> dict[str, Any]:
 
 
 def _same(earlier: dict[str, Any], record: dict[str, Any]) -> bool:
-    return all(earlier.get(name) == record[name] for name in ("format", "source", "approximate"))
+    """Whether an earlier export is of the same state of an index, with the photographs in the same place."""
+    same_root = earlier.get("root", record["root"]) == record["root"]  # which an earlier hashret did not keep
+    return same_root and all(earlier.get(name) == record[name] for name in ("format", "source", "approximate"))
 
 
 def _check(

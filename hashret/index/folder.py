@@ -477,8 +477,10 @@ def _compared(segment: Segment, rerank_by: str) -> Rows:
 
 
 def _plain(value: Any) -> Any:
-    """Return a number or a text of a column as Python has it, and JSON."""
-    return decode_path(value) if isinstance(value, bytes) else value.item()
+    """Return a number or a text of a column as Python has it, and JSON: None for NaN and infinity."""
+    if isinstance(value, bytes):
+        return decode_path(value)
+    return None if value.dtype.kind == "f" and not np.isfinite(value) else value.item()
 
 
 class Selection:

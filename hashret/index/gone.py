@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..bits import Positions
 from ..data.references import kind_of, status, whole_reference
-from ..errors import HashretError
+from ..errors import HashretError, warn
 from .folder import Index
 
 _FEW, _FRACTION = 10, 0.1  # photographs, or a fraction of the index, that go without being asked for
@@ -36,7 +36,12 @@ def gone_positions(index: Index, yes: bool = False) -> NDArray[np.bool_]:
         HashretError: too many without ``yes``, or every photograph is out of reach.
     """
     positions = np.flatnonzero(index.alive)
-    paths = [whole_reference(index.path(position)) for position in positions.tolist()]
+    stored = [index.path(position) for position in positions.tolist()]
+    is_file = np.array([_names_a_file(path) for path in stored], bool)
+    if not is_file.all():
+        warn(f"{np.count_nonzero(~is_file):,} names in the index are not of files, and stay")
+        positions, stored = positions[is_file], [path for path, counts in zip(stored, is_file, strict=True) if counts]
+    paths = [whole_reference(path) for path in stored]
     states = np.array([_state(path) for path in paths], np.uint8)
     if (states == _PRESENT).all():
         return np.zeros(index.offsets[-1], bool)
@@ -57,6 +62,15 @@ def gone_positions(index: Index, yes: bool = False) -> NDArray[np.bool_]:
     mask = np.zeros(index.offsets[-1], bool)
     mask[positions[gone]] = True
     return mask
+
+
+def _names_a_file(stored: str) -> bool:
+    """Whether what is kept as the path of a photograph, or of a vector, says where a file is, or was.
+
+    Vectors may have names of their own, and those of an array go by its digest.
+    """
+    file = stored.rpartition("#")[0] or stored if kind_of(stored) else stored
+    return file.startswith("/") or "://" in stored or os.path.lexists(file)
 
 
 def missing_are_gone(index: Index, positions: Positions, folders: Collection[str]) -> NDArray[np.bool_]:

@@ -17,6 +17,7 @@ from ..errors import HashretError
 from ..files import StrPath
 from ..index import Database, Index
 from ..index.folder import root_of
+from ..index.given import ENCODER
 from ..models.checkpoint import load_encoder
 from ..models.encoder import Encoder
 from ..models.metadata import read_meta
@@ -161,7 +162,7 @@ class LiveIndex:
 
     def _open(self, encoder: Encoder | None) -> Snapshot:
         index = open_database(self.index, self.device, self.values).warm()
-        if self.model is None:
+        if self.model is None or index.meta["encoder"] == ENCODER:  # of codes that others made
             return Snapshot(index, None, self.show_paths)
         wanted = index.meta["encoder"]
         needed = wanted, index.meta["precision"], index.bits

@@ -9,6 +9,7 @@ import pytest
 
 from hashret.data import open_data, vectors
 from hashret.data.references import is_there, kind_of
+from hashret.description import info
 from hashret.errors import HashretError
 
 X = np.random.default_rng(0).normal(size=(11, 6))
@@ -227,3 +228,41 @@ def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
     (tmp_path / "v.parquet").write_bytes(b"PAR1")
     with pytest.raises(HashretError, match=r"needs pyarrow; pip install 'hashret\[parquet\]'"):
         opened(tmp_path / "v.parquet")
+
+
+@pytest.mark.parametrize("name", ["x.npz", "x.h5", "x.parquet"])
+def test_flags_beside_the_vectors_of_any_file(tmp_path, name):
+    flags = np.eye(3, dtype=np.uint8)[[0, 1, 2, 1]]
+    x = np.arange(12.0).reshape(4, 3)
+    if name == "x.npz":
+        np.savez(tmp_path / name, x=x, labels=flags)
+    elif name == "x.h5":
+        save_hdf5(tmp_path / name, x=x, labels=flags)
+    else:
+        pa = pytest.importorskip("pyarrow")
+        table = {"x": x.tolist(), "labels": flags.tolist()}
+        pytest.importorskip("pyarrow.parquet").write_table(pa.table(table), tmp_path / name)
+    source = opened(tmp_path / name)
+    assert source.labels.tolist() == flags.tolist()
+    assert info(f"vectors:{tmp_path / name}").kind == "photographs"
+
+
+def test_names_that_are_numbers_are_texts(tmp_path):
+    np.save(tmp_path / "x.npy", np.ones((2, 3)))
+    (tmp_path / "names.txt").write_text("007\n100\n")
+    assert list(opened(tmp_path / "x.npy", f",paths={tmp_path / 'names.txt'}")) == ["007", "100"]
+    assert list(vectors(np.ones((2, 3)), paths=[7, 100])) == ["7", "100"]
+    with pytest.raises(HashretError, match="paths are names"):
+        vectors(np.ones((2, 3)), paths=[0.5, 1.5])
+    np.savez(tmp_path / "one.npz", x=np.ones((2, 3)), labels=7)
+    with pytest.raises(HashretError, match="labels are one for each vector"):
+        opened(tmp_path / "one.npz")
+
+
+def test_ids_of_nineteen_digits_are_numbers(tmp_path):
+    np.save(tmp_path / "x.npy", np.ones((2, 3)))
+    ids = [1152921504606846979, 2**63 - 2]
+    (tmp_path / "ids.txt").write_text("\n".join(map(str, ids)))
+    assert opened(tmp_path / "x.npy", f",ids={tmp_path / 'ids.txt'}").ids.tolist() == ids
+    (tmp_path / "ids.txt").write_text("1\n9999999999999999999")
+    assert opened(tmp_path / "x.npy", f",ids={tmp_path / 'ids.txt'}").ids is None

@@ -1,5 +1,6 @@
 """The feature cache: a row a photograph, whatever happens to the others."""
 
+import errno
 import hashlib
 import json
 import os
@@ -323,3 +324,21 @@ def test_caches_of_before_macos_had_a_folder_of_its_own_are_used_where_they_lie(
     assert not library.exists()
     clear_caches([listed.name])
     assert caches() == []
+
+
+def test_a_disk_that_takes_a_part_of_a_map_is_written_to_again(place, monkeypatch):
+    """As a disk does that is just getting full: the next write fails then, or space has been made meanwhile."""
+    pwrite = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda file, data, offset: pwrite(file, bytes(data)[:7], offset))
+    fill(place)  # which compares what is kept
+
+    def full(file, data, offset):
+        if len(data) < 40:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return pwrite(file, bytes(data)[:7], offset)
+
+    clear_caches([caches(place / "cache")[0].name], place / "cache")
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises((OSError, HashretError), match="No space left"):
+        opened(place).fill(Mean(), workers=0)
+    assert not (opened(place).state() == PRESENT).any()

@@ -19,7 +19,7 @@ from hashret.engines.postgres import Postgres
 from hashret.engines.text import from_text, to_text
 from hashret.errors import HashretError
 from hashret.files import write_json
-from hashret.index import append, build_index, compact, open_index, remove
+from hashret.index import append, build_index, compact, open_index, relocate, remove
 from hashret.index.paths import below_root, path_matches
 from hashret.opening import open_database
 from hashret.shards import MANIFEST, Shard, encode_paths, shard_name, write_shard
@@ -507,6 +507,22 @@ def test_another_state_of_the_index_needs_overwrite(postgres, tmp_path):
             open_database(name)
     assert export(index, name).count == 201
     check_nearest(open_database(name), Plain(index), 30)
+
+
+def test_photographs_that_have_moved_are_exported_again(postgres, tmp_path):
+    index, name = make_index(tmp_path, 24, odd=()), f"{postgres}#moved"
+    for place in ("a", "b"):
+        for batch in (0, 1):
+            (tmp_path / place / f"batch{batch}").mkdir(parents=True)
+            (tmp_path / place / f"batch{batch}" / "001.png").touch()
+    relocate(index, tmp_path / "a")
+    export(index, name)
+    assert export(index, name).written == 0
+    relocate(index, tmp_path / "b")
+    with pytest.raises(HashretError, match="holds another export; add --overwrite"):
+        export(index, name)
+    assert export(index, name, overwrite=True).written == 202
+    assert open_database(name).find(1)[1].path == str(tmp_path / "b" / "batch0" / "001.png")
 
 
 @pytest.mark.parametrize("kind", THEIRS)

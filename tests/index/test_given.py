@@ -149,3 +149,26 @@ def test_codes_without_ids_that_were_written_anew_are_warned_of(tmp_path):
         UserWarning, match=r"^written to since it was indexed: .*batch.npy#0 and 9 more; the index keeps"
     ):
         assert hashret.add(index, f"codes:{file}").encoded == 0
+
+
+def test_names_that_never_were_files_are_not_gone(tmp_path, monkeypatch):
+    np.savez(tmp_path / "named.npz", codes=numpy_packed(X)[:20], ids=np.array([f"doc-{n}" for n in range(20)]))
+    np.save(tmp_path / "plain.npy", numpy_packed(X)[20:30])
+    hashret.build_index([f"codes:{tmp_path / 'named.npz'}", f"codes:{tmp_path / 'plain.npy'}"], tmp_path / "index")
+    monkeypatch.chdir(tmp_path)
+    with pytest.warns(UserWarning, match="^20 names in the index are not of files, and stay"):
+        assert hashret.remove(tmp_path / "index", gone=True, yes=True).count == 0
+    (tmp_path / "plain.npy").unlink()
+    with pytest.warns(UserWarning, match="20 names"):
+        assert hashret.remove(tmp_path / "index", gone=True, yes=True).count == 10
+
+
+def test_codes_are_served_beside_a_model_of_others(tmp_path, model):
+    testclient = pytest.importorskip("fastapi.testclient")
+    from hashret.service.app import create_app
+
+    np.save(tmp_path / "c.npy", numpy_packed(X))
+    hashret.build_index(f"codes:{tmp_path / 'c.npy'}", tmp_path / "index")
+    with testclient.TestClient(create_app(tmp_path / "index", model, "cpu"), base_url="http://localhost") as client:
+        assert client.get("/api/items/5/query?k=1").json()["hits"][0]["id"] == 5
+        assert client.post("/api/query", content=b"x").json()["error"].startswith("this service was started without")
