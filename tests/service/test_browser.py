@@ -625,3 +625,14 @@ def test_a_plain_page_needs_no_mouse(page):
         assert page.evaluate(outline) != "none", reached[-1]
     wanted = ["home", "expert", "file", "words", "k", "least", "label", "hit", "enlarge"]
     assert [name for name in reached if name in wanted][: len(wanted)] == wanted
+
+
+def test_going_back_after_a_reload_asks_what_the_address_says(page):
+    after(page, lambda: page.locator(".hit").first.click())
+    first = page.url
+    after(page, page.reload)
+    after(page, lambda: page.locator(".hit").nth(1).click())
+    assert page.url != first
+    after(page, page.go_back)
+    assert page.url == first
+    assert first.endswith(f"?id={ids(page)[0]}")

@@ -16,7 +16,8 @@ let answer = null;
 let answered = null; // the query that it answers
 let asking = null; // AbortController of the request on its way
 let enlarged = null; // the list item whose photograph is shown large
-const queries = []; // those of the browser's history
+const queries = []; // those of the browser's history, as far as this load of the page has made it
+const LOAD = Math.random(); // by which entries of the history are known as this load's
 
 class Refused extends Error {}
 class Away extends Refused {} // which may be another time
@@ -29,10 +30,21 @@ async function api(path, options) {
     if (error.name === "AbortError") throw error;
     throw new Away("The service does not answer. Is it still running?");
   }
-  const body = await response.json().catch(() => ({}));
+  const body = parsed(await response.text().catch(() => ""));
   const kind = response.status === 503 ? Away : Refused;
   if (!response.ok) throw new kind(body.error || `The service answers ${response.status}.`);
   return body;
+}
+
+// Ids go up to 2^63, and numbers of JavaScript only to 2^53 without a gap: those beyond stay text.
+const asId = (digits) => (Number.isSafeInteger(Number(digits)) ? Number(digits) : digits);
+
+function parsed(json) {
+  try {
+    return JSON.parse(json.replace(/"id":(\d{16,})/g, (_, digits) => `"id":${JSON.stringify(asId(digits))}`));
+  } catch {
+    return {};
+  }
 }
 
 // --- names ------------------------------------------------------------------------------------------------------
@@ -203,7 +215,7 @@ function start(what, push = true) {
     queries.push(what);
     const words = what.words ? `?words=${addressed(what.words)}` : location.pathname;
     const address = what.item !== undefined ? `?id=${what.item}` : words;
-    history.pushState({ number: queries.length - 1, item: what.item }, "", address);
+    history.pushState({ load: LOAD, number: queries.length - 1, item: what.item }, "", address);
   }
   document.querySelector('input[name="look"][value="photo"]').checked = true;
   showQuery();
@@ -630,7 +642,8 @@ function listen() {
   });
   addEventListener("popstate", (event) => {
     const state = event.state ?? {};
-    const known = queries[state.number] ?? (state.item === undefined ? null : { item: state.item });
+    const made = state.load === LOAD ? queries[state.number] : undefined;
+    const known = made ?? (state.item === undefined ? null : { item: state.item });
     if (known) start(known.group?.chosen ?? known, false);
     else begin();
   });
@@ -667,7 +680,7 @@ function begin() {
   showQuery();
   const asked = new URLSearchParams(location.search), id = asked.get("id");
   if (asked.get("words") && inWords()) return start({ words: asked.get("words") }, false);
-  return id && /^\d+$/.test(id) ? start({ item: Number(id) }, false) : showSome();
+  return id && /^\d+$/.test(id) ? start({ item: asId(id) }, false) : showSome();
 }
 
 async function main() {
