@@ -119,10 +119,12 @@ class FeatureCache:
 
     def _states(self, slots: Positions) -> States:
         """Return the states of the photographs of which these are the slots, -1 for none."""
+        # Another run may enter photographs meanwhile: states first, see `_enter`.
+        least = len(_read(self.folder / _PHOTOGRAPHS, _RECORD))
         state = _read(self.folder / _STATE, _BYTE)
-        count = len(_read(self.folder / _PHOTOGRAPHS, _RECORD))
+        most = len(_read(self.folder / _PHOTOGRAPHS, _RECORD))
         present = np.flatnonzero(state == PRESENT)
-        if len(state) < count or state[count:].any() or (len(present) and self._computed() <= present[-1]):
+        if len(state) < least or state[most:].any() or (len(present) and self._computed() <= present[-1]):
             raise self._damaged()
         return np.where(slots >= 0, state[slots], np.uint8(MISSING)) if len(state) else np.zeros(len(slots), np.uint8)
 

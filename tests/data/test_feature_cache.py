@@ -342,3 +342,22 @@ def test_a_disk_that_takes_a_part_of_a_map_is_written_to_again(place, monkeypatc
     with pytest.raises((OSError, HashretError), match="No space left"):
         opened(place).fill(Mean(), workers=0)
     assert not (opened(place).state() == PRESENT).any()
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3])
+def test_photographs_that_another_run_enters_meanwhile_are_no_damage(place, monkeypatch, nth):
+    """Between any two of the files that are read."""
+    fill(place)
+    cache, read, calls = opened(place), feature_cache._read, []
+
+    def read_and_let_another_in(path, dtype):
+        found = read(path, dtype)
+        calls.append(path)
+        if len(calls) == nth:
+            make_photos(place / "photos" / "more", 2, 7)
+            assert opened(place).fill(Mean(), workers=0).tolist() == [PRESENT] * 18
+        return found
+
+    monkeypatch.setattr(feature_cache, "_read", read_and_let_another_in)
+    assert cache.state().tolist() == [PRESENT] * 12
+    assert len(calls) > nth
