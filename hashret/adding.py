@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -70,7 +70,8 @@ def add(
     names = [photos] if isinstance(photos, str) else photos if isinstance(photos, list | tuple) else []
     if names and all(map(is_code_file, names)):
         if not again:
-            _warn_of_changed(opened, [CodeFile(str(name)).source for name in names])
+            files = [CodeFile(str(name)).source for name in names]
+            _warn_of_changed([opened.known_files(list(file)) for file in files if file.ids is None])
         return EncodeReport(append(index, [str(name) for name in names], new_only=not again), 0, 0.0)
     model = find_model(model, opened)
     if read_meta(model)["fingerprint"] != opened.meta["encoder"]:
@@ -120,10 +121,7 @@ def _stored(index: Index) -> str | None:
 def _new_photographs(index: Index, sources: Iterable[Source], again: bool) -> list[Source]:
     """Return the photographs whose file is not in the index yet, each once, as sources that are not empty."""
     folders: dict[str, Any] = {}
-    seen, new = set(), []
-    if not again:
-        sources = list(sources)
-        _warn_of_changed(index, sources)
+    seen, new, all_known = set(), [], []
     for source in sources:
         own_ids = source.ids if isinstance(source, VectorSource) else None
         if own_ids is not None:
@@ -132,6 +130,7 @@ def _new_photographs(index: Index, sources: Iterable[Source], again: bool) -> li
             continue
         paths = [source.reference(row) for row in range(len(source))]
         known = {} if again else index.known_files(paths)
+        all_known.append(known)
         rows = []
         for row, path in enumerate(paths):
             key = file_key(path, folders)
@@ -140,6 +139,7 @@ def _new_photographs(index: Index, sources: Iterable[Source], again: bool) -> li
             seen.add(key)
         if rows:
             new.append(source.subset(rows))
+    _warn_of_changed(all_known)
     return new
 
 
@@ -149,13 +149,9 @@ def _ids_in(index: Index, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return found
 
 
-def _warn_of_changed(index: Index, sources: Iterable[Source]) -> None:
-    """Warn of files that were written to since they were indexed. What has ids of its own is told by these."""
-    changed = list[str]()
-    for source in sources:
-        if not isinstance(source, VectorSource) or source.ids is None:
-            known = index.known_files([source.reference(row) for row in range(len(source))])
-            changed += [path for path, indexed in known.items() if _written(path) > indexed]
+def _warn_of_changed(known: Iterable[Mapping[str, float]]) -> None:
+    """Warn of files that were written to after they were indexed, by what `Index.known_files` returns of them."""
+    changed = [path for times in known for path, indexed in times.items() if _written(path) > indexed]
     if changed:
         more = f" and {len(changed) - 1:,} more" if len(changed) > 1 else ""
         warn(
