@@ -68,8 +68,9 @@ answers of every cell were compared with those of `IndexBinaryFlat`.
 
 **What they show.** The compiled scan on the CPU answers single queries and small batches sooner than any path through
 the card, and on codes that repeat, large batches, too: faiss's kernel for binary codes reads memory at a ten-thousandth
-of what the card can, and a call through torch takes one to three milliseconds before it begins. The card is ahead where
-codes are all different and 1,000 queries or more come at once. \\*: measured on part of the batch and scaled to it.
+of what the card can, and a call through torch takes one to three milliseconds before it begins. faiss's kernel,
+whose ties come in any order, is ahead in most cells where codes are all different and 1,000 queries or more come at
+once; what hashret makes of it on the card, in a few of these. \\*: measured on part of the batch and scaled to it.
 Made by `benchmarks/pages/gpu.py` from `benchmarks/results/gpu/`, which `benchmarks/run/gpu.py` writes."""
 
 

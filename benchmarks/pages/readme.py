@@ -163,8 +163,8 @@ def speed():
                 lines.append(latency_row(result, cell))
     for result in life:
         kept = "with values" if result["values"] else "codes alone"
-        what, size = f"index of {result['items']:,} photographs, 48 bits, {kept}", f"{result['index_mb']:,.0f} MB"
-        build = f"{minutes(result['build']['seconds'])}, at most {result['build']['peak_memory_mb']:,} MB of memory"
+        what, size = f"index of {result['items']:,} photographs, 48 bits, {kept}", f"{result['index_mb']:,.0f} MiB"
+        build = f"{minutes(result['build']['seconds'])}, at most {result['build']['peak_memory_mb']:,} MiB of memory"
         path = f"{result['search']['p50_ms']} ms (p99 {result['search']['p99_ms']})"
         lines.append(f"| build an {what}, {size} | {build} | | | {result['commit']} |")
         lines.append(f"| open it | {1000 * result['open']['seconds_first']:.1f} ms | | | {result['commit']} |")
@@ -257,7 +257,8 @@ def latency_row(result, cell):
     middle, least, most = own["ratio"]
     return (
         f"| nearest 100 of {result['items']:,} codes of 48 bits, {codes}, {queries}, one thread "
-        f"| {three(own['ms']['p50'])} ms | `IndexBinaryFlat`: {three(flat['ms']['p50'])} ms "
+        f"| {three(own['ms']['p50'])} ms | `IndexBinaryFlat`: {three(flat['ms']['p50'])} ms"
+        f"{', measured on a part of the queries and scaled to all' if flat.get('scaled') else ''} "
         f"| {three(middle)} ({three(least)} to {three(most)}) | {result['commit']} |"
     )
 

@@ -77,7 +77,7 @@ def life():
     )  # fmt: skip
     for kind, run in lives():
         build, search = run["build"], run["search"]
-        size = f"{build['peak_memory_mb']:,} of {build['index_mb']:,.0f} MB"
+        size = f"{build['peak_memory_mb']:,} of {build['index_mb']:,.0f} MiB"
         lines.append(
             row(
                 [KINDS[kind], count(run["items"]), f"{build['distinct_codes']:,}", f"{build['seconds']:,.1f} s", size,

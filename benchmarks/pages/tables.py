@@ -164,7 +164,7 @@ def metrics_table(runs):
     ]
     by_directions = all("all_by_directions" in run for run in runs)  # which earlier runs were not asked for
     columns += ["all by directions"] * by_directions
-    lines = table_head([*columns, "train", "encode", "peak MB"])
+    lines = table_head([*columns, "train", "encode", "peak MiB"])
     for run in first_seed(runs):
         h = run["metrics"]["hamming"]
         cells = [run["method"], run["bits"]]
@@ -265,11 +265,16 @@ def training_table(runs):
         encoding = run["seconds"]["encode database"] + run["seconds"]["encode test"]
         # Of a training that was resumed, results before b1a8321 name the time of the last process alone.
         seconds = max(run["seconds"]["train"], sum(epoch["seconds"] for epoch in epochs))
-        cells = [run["method"], run["bits"], f"{rate:g}, {training['backbone_lr'] or rate:g}", augment]
+        cells = [with_ablation(run), run["bits"], f"{rate:g}, {training['backbone_lr'] or rate:g}", augment]
         cells += [f"{training['smoothing']:g}", ", ".join(three(epoch["heldout_map"]) for epoch in epochs)]
         cells += [three(precision["1"]), f"{seconds / 60:.0f} min, {encoding / 60:.0f} min"]
         lines.append(row(cells))
     return "\n".join(lines) if runs else ""
+
+
+def with_ablation(run):
+    """The method of a run and, where it was trained in another way than the plain table's, that way."""
+    return f"{run['method']}, {run['ablation']}" if run["ablation"] else run["method"]
 
 
 def gain_cell(runs, method, bits, kind, other):
@@ -299,11 +304,14 @@ def trained_alike(run, other):
 
 def bits_table(runs):
     """How the bits of the longest codes are used, of the runs that say so, the lowest seed of each method."""
-    known = [run for run in runs if "bits_used" in run and run["bits"] == max(BITS) and run["ablation"] not in DITHERED]
+    known = [
+        run for run in runs if "bits_used" in run and run["bits"] == max(BITS) and run["ablation"] in (None, "nested")
+    ]
+    known.sort(key=lambda run: run["ablation"] is not None)  # a training for this length alone comes first
     lines = table_head(["method", "mAP", "mAP of half the bits", "uncorrelated bits", "rare", "copies", "codes"])
     for run in first_seed(known):
         used = run["bits_used"]
-        cells = [run["method"], three(run["metrics"]["hamming"]["map"]), ", ".join(map(three, used["half_map"]))]
+        cells = [with_ablation(run), three(run["metrics"]["hamming"]["map"]), ", ".join(map(three, used["half_map"]))]
         cells += [f"{used['effective']:.1f}", used["rare"], used["copies"], f"{used['distinct']:,}"]
         lines.append(row(cells))
     return "\n".join(lines) if known else ""

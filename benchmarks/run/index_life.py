@@ -149,11 +149,11 @@ def timed(function, *arguments, **options):
 
 
 def build(work):
-    from hashret.index import build_index, folder
+    from hashret.index import build_index, changes
 
     manifest = read_json(work / "shards" / MANIFEST, "manifest")
     if manifest["stream"]:
-        folder.ShardFolder = Stream
+        changes.ShardFolder = Stream
     values = manifest["index_values"]
     meta, seconds = timed(build_index, work / "shards", work / "index", overwrite=True, values=values)
     size = sum(file["bytes"] for file in meta["segments"][0]["files"].values())
@@ -220,15 +220,16 @@ def append(work):
 def remove(work):
     from hashret.index import remove
 
-    count, seconds = timed(remove, work / "index", range(0, 5000, 10))
-    return {"photographs": count, "seconds": seconds}
+    removed, seconds = timed(remove, work / "index", range(0, 5000, 10))
+    return {"photographs": removed.count, "seconds": seconds}
 
 
 def compact(work):
     from hashret.index import compact
 
-    (count, before, after), seconds = timed(compact, work / "index")
-    return {"photographs": count, "seconds": seconds, "mb_before": before >> 20, "mb_after": after >> 20}
+    done, seconds = timed(compact, work / "index")
+    sizes = {"mb_before": done.bytes_before >> 20, "mb_after": done.bytes_after >> 20}
+    return {"photographs": done.count, "seconds": seconds, **sizes}
 
 
 if __name__ == "__main__":

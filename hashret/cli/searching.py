@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -17,6 +17,9 @@ from ..names import names_in, shown_path, to_json
 from . import options as shared
 from .group import main
 from .output import counted, tell_of
+
+if TYPE_CHECKING:
+    from ..index import Database
 
 
 @main.command()
@@ -125,7 +128,7 @@ def query(
             from ..explanation import explain_results  # and torch
 
             explained = explain_results(results, searcher.encoder)
-        facts = {"searched": counted(len(searcher.index), "photograph")}
+        facts = {"searched": _searched(searcher.index, bool(vectors), options)}
         if options["together"]:
             facts["asked"] = f"{counted(len(files), 'photograph')} as one query, by their {options['together']}"
         pages.results_page(
@@ -134,6 +137,15 @@ def query(
         tell_of(html, f"{held}, opened" if opened else held)
     if opened and html:
         click.launch(html)
+
+
+def _searched(index: Database, of_vectors: bool, options: Mapping[str, Any]) -> str:
+    """Return how much of an index was searched, and by which options it was a part."""
+    chosen = {name: options[name] or None for name in ("label", "path", "ids")}
+    if not any(chosen.values()):
+        return counted(len(index), "item" if of_vectors else "photograph")
+    by = ", ".join(f"--{name.removesuffix('s')}" for name, value in chosen.items() if value)
+    return f"{len(index.select(**chosen)):,} of {counted(len(index), 'item' if of_vectors else 'photograph')}, by {by}"
 
 
 @main.command()

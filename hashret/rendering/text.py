@@ -22,7 +22,7 @@ def table(hits: Sequence[Hit]) -> str:
     width = max([5, *map(len, labels)])
     lines = [f"{'rank':>4}  {'similar':>7}  {'hamming':>7}  {'euclidean':>9}  {'label':<{width}}  path"]
     for hit, label in zip(hits, labels, strict=True):
-        euclidean = "-" if hit.euclidean is None else f"{hit.euclidean:.3g}"
+        euclidean = "-" if hit.euclidean is None else three_digits(hit.euclidean)
         similar = "-" if hit.similarity is None else f"{hit.similarity} %"
         path = shown_path(hit.path)
         lines.append(f"{hit.rank:>4}  {similar:>7}  {hit.hamming:>7}  {euclidean:>9}  {label:<{width}}  {path}")
@@ -51,7 +51,7 @@ def duplicates_table(groups: Sequence[Sequence[Photograph]]) -> str:
     for number, group in enumerate(groups, 1):
         for photograph in group:
             keep = "keep" if photograph.keep else ""
-            euclidean = "-" if photograph.euclidean is None else f"{photograph.euclidean:.3g}"
+            euclidean = "-" if photograph.euclidean is None else three_digits(photograph.euclidean)
             change = [photograph.change or "-"] if changes else []
             file = (*size(photograph), photograph.id, *change, shown_path(photograph.path))
             lines.append((number, keep, photograph.hamming, euclidean, *file))
@@ -84,7 +84,12 @@ def size(photograph: Photograph) -> tuple[str, str]:
     return f"{photograph.width}x{photograph.height}", f"{photograph.bytes:,}"
 
 
+def three_digits(distance: float) -> str:
+    """Return a distance to three digits, or all before the point, none of them an exponent."""
+    return f"{distance:.3g}" if distance < 999.5 else f"{distance:,.0f}"
+
+
 def distances(hit: Hit | Photograph) -> str:
     """Return both distances of a hit in words: "3 bits, 0.41"."""
     bits = "1 bit" if hit.hamming == 1 else f"{hit.hamming} bits"
-    return bits + ("" if hit.euclidean is None else f", {hit.euclidean:.3g}")
+    return bits + ("" if hit.euclidean is None else f", {three_digits(hit.euclidean)}")

@@ -95,7 +95,8 @@ def _title(files: RunFiles, figures: Figures) -> str:
     if "method" not in record:
         return files.rest.get("benchmark") or files.path.resolve().name
     what = _protocol(files, figures) or _short(record.get("data"))
-    return ", ".join([record["method"], f"{record['bits']} bits"] + ([what] if what else []))
+    bits = (figures.metrics or {}).get("bits") or record["bits"]  # an index may have the first of these bits
+    return ", ".join([record["method"], f"{bits} bits"] + ([what] if what else []))
 
 
 def _protocol(files: RunFiles, figures: Figures) -> str | None:
