@@ -65,7 +65,7 @@ def write_digits(folder: StrPath) -> None:
 def demo(
     out: StrPath = "hashret-demo", *, bits: int = 48, seed: int = 0, device: str = "auto", overwrite: bool = False
 ) -> Any:
-    """Train a small AM-VGGH on handwritten digits from scratch, encode, build an index, query it and score it.
+    """Train a small encoder on handwritten digits from scratch, encode, build an index, query it and score it.
 
     Args:
         out: folder in which all of it is left.
@@ -86,7 +86,7 @@ def demo(
     data, model, index = out / "digits", out / "model.safetensors", out / "index"
     _say(f"1. 1,797 handwritten digits -> {data}")
     write_digits(data)
-    _say(f"2. train a small AM-VGGH of {bits} bits on the train digits, from scratch -> {model}")
+    _say(f"2. train a small encoder of {bits} bits on the train digits, from scratch -> {model}")
     train(
         f"folder:{data}", model, bits=bits, image_size=32, backbone="vgg11_bn", weights="none", finetune="all",
         width=256, epochs=5, batch_size=64, lr=1e-3, augment="none", seed=seed, device=device,

@@ -22,7 +22,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = get_args_parser()
     parser.prog, parser.description = "python -m hashret.launch", "torchrun's options, then a verb of hashret"
     options = parser.parse_args(arguments)
-    threads = (os.cpu_count() or 1) // determine_local_world_size(options.nproc_per_node)
+    try:
+        processes = determine_local_world_size(options.nproc_per_node)
+    except ValueError as error:
+        parser.error(str(error))
+    if processes < 1:
+        parser.error(f"--nproc-per-node is a number of processes, not {processes}")
+    threads = (os.cpu_count() or 1) // processes
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, threads)))
     options.training_script_args = [options.training_script, *options.training_script_args]
     options.training_script, options.module = "hashret", True

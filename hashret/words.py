@@ -46,11 +46,16 @@ _logits: WeakKeyDictionary[Encoder, Vectors | None] = WeakKeyDictionary()
 
 def known_words(encoder: Encoder) -> list[str]:
     """Return the names of the classes that an encoder can be asked for, none where it learned none."""
-    return [] if class_logits(encoder) is None else list(encoder.meta["classes"])
+    known = class_logits(encoder)
+    if known is None:
+        return []
+    untold = set(np.flatnonzero(~known.any(axis=1)).tolist())
+    return [name for number, name in enumerate(encoder.meta["classes"]) if number not in untold]
 
 
 def class_logits(encoder: Encoder) -> Vectors | None:
-    """Return how much each bit speaks for each class, float32 (classes, bits), each of unit length.
+    """Return how much each bit speaks for each class, float32 (classes, bits), each of unit length, or zero where the
+    encoder has not learned what tells a class from others.
 
     Of a classifier over classes that exclude each other, only the differences between the classes count, so their mean
     is taken off. What else there is to know, a checkpoint keeps; where an earlier one does not, the codewords are made
@@ -99,7 +104,13 @@ def names_in(words: str | Sequence[str], encoder: Encoder) -> list[str]:
     stripped = [word if word in classes else word.strip() for word in words]
     names = [_class_named(word, classes) for word in stripped if word]
     if not names:
-        raise HashretError(f"no words to look for; the encoder knows {_listed(classes)}")
+        raise HashretError(f"no words to look for; the encoder knows {_listed(known_words(encoder))}")
+    unknown = [name for name in names if name not in known_words(encoder)]
+    if unknown:
+        raise HashretError(
+            f"the encoder learned from no photograph of {shown(unknown[0])!r}, or from none without it",
+            hint=f"it knows {_listed(known_words(encoder))}",
+        )
     return list(dict.fromkeys(names))
 
 

@@ -126,6 +126,14 @@ def test_the_launcher_ends_as_its_processes_do():
     assert set(errors.splitlines()) == {"hashret: no such file or folder: no/such/thing"}
 
 
+@pytest.mark.parametrize(("count", "line"), [("0", "a number of processes, not 0"), ("many", "nproc_per_node")])
+def test_the_launcher_wants_a_number_of_processes(capsys, count, line):
+    with pytest.raises(SystemExit) as ended:
+        launch.main(["--nproc-per-node", count, "info", "x"])
+    assert ended.value.code == 2
+    assert line in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_the_launcher_wants_a_verb(capsys):
     with pytest.raises(SystemExit) as status:
         launch.main(["--nproc-per-node", "2"])

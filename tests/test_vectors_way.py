@@ -373,3 +373,46 @@ def test_a_distance_beyond_float32_is_none_in_json(tmp_path, monkeypatch):
     run("build-index")
     answer = json.loads(run("query", "--vector", "x.npy", "-k", "300", "--json").splitlines()[0])
     assert {hit["euclidean"] for hit in answer["hits"][1:]} == {None}
+
+
+def test_ksh_does_not_depend_on_where_the_origin_lies(tmp_path):
+    """Distances do not; products of numbers far from it, by which they are computed, do."""
+    maps = []
+    for offset in (0, 1000):
+        x = vectors(X + np.float32(offset), labels=LABELS)
+        hashret.train(x, tmp_path / f"{offset}.safetensors", method="ksh", bits=16, metric="euclidean")
+        hashret.encode(x, tmp_path / f"{offset}.safetensors", tmp_path / f"codes{offset}")
+        hashret.build_index(tmp_path / f"codes{offset}", tmp_path / f"index{offset}")
+        asked = vectors(Q + np.float32(offset), labels=ASKED)
+        hashret.encode(asked, tmp_path / f"{offset}.safetensors", tmp_path / f"asked{offset}")
+        found = hashret.evaluate(tmp_path / f"asked{offset}", tmp_path / f"index{offset}")
+        maps.append(found.hamming.map)
+    assert maps[1] == pytest.approx(maps[0], abs=0.03)
+
+
+def test_vectors_of_any_scale_are_learned_from(tmp_path):
+    hashret.train(vectors(X * np.float32(1e-7)), tmp_path / "m.safetensors", method="itq", bits=16, metric="euclidean")
+    with pytest.raises(HashretError, match="the 30 vectors to learn from are all the same"):
+        hashret.train(vectors(np.ones((30, 20))), tmp_path / "n.safetensors", method="itq", bits=16, metric="euclidean")
+
+
+def test_a_class_without_photographs_cannot_be_asked_for_in_words(tmp_path):
+    flags = np.zeros((len(X), 6), np.uint8)
+    flags[np.arange(len(X)), LABELS] = 1
+    flags[:, 5] = 1  # of which all have one, and of the class before none
+    model = tmp_path / "m.safetensors"
+    hashret.train(vectors(X, labels=flags), model, method="hashnet", bits=16, epochs=2, batch_size=32, width=32)
+    hashret.encode(vectors(X, labels=flags), model, tmp_path / "codes")
+    hashret.build_index(tmp_path / "codes", tmp_path / "index")
+    s = hashret.Searcher(tmp_path / "index", model, "cpu")
+    assert len(s.search_words("1", k=3)) == 3
+    for word in ("4", "5"):
+        with pytest.raises(HashretError, match=f"learned from no photograph of '{word}', .*; it knows 0, 1, 2, 3"):
+            s.search_words(word)
+
+
+def test_impossible_options_are_one_line(tmp_path):
+    for options in ({"quantization": None}, {"quantization": [1]}):
+        with pytest.raises(HashretError, match="the option quantization must be a number"):
+            hashret.train(vectors(X, labels=LABELS), tmp_path / "m.safetensors", method="csq", options=options)
+    assert hashret.train(vectors(X), tmp_path / "m.safetensors", method="itq", bits=np.array(16)).bits == 16

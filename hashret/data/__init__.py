@@ -20,7 +20,7 @@ from .images import UnreadableImage, open_rgb, read_image
 from .in_memory import refuse_in_memory
 from .references import ReferenceKind, is_there, register_references
 from .source import SOURCES, ImageSource, Source, SourceRequest, register
-from .walk import LINKED_TO_NOTHING, SPECIAL, PassedOver, summary
+from .walk import LINKED_TO_NOTHING, SPECIAL, PassedOver, as_patterns, summary
 
 __all__ = [
     "SOURCES",
@@ -68,7 +68,7 @@ def open_data(
         raise HashretError(
             f"{name} names each photograph", hint="--exclude and --include choose among the files of a folder"
         )
-    asked = SourceRequest(name, where, split, download, tuple(exclude), tuple(include))
+    asked = SourceRequest(name, where, split, download, as_patterns(exclude), as_patterns(include))
     source = SOURCES[kind].opener(asked)
     warn_passed_over(source.root, source.files_passed_over())
     return source

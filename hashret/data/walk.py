@@ -50,6 +50,11 @@ def summary(passed_over: Sequence[PassedOver]) -> str:
     return f"{len(passed_over):,} passed over: {reasons}" if counts else ""
 
 
+def as_patterns(given: str | Iterable[str]) -> tuple[str, ...]:
+    """Return patterns that a caller names, one or several."""
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
 def walk(root: StrPath, exclude: Iterable[str] = (), include: Iterable[str] = ()) -> tuple[list[str], list[PassedOver]]:
     """Find the photographs below a folder: -> sorted paths relative to ``root``, and what was passed over.
 
@@ -83,7 +88,7 @@ def walk(root: StrPath, exclude: Iterable[str] = (), include: Iterable[str] = ()
 class _Walk:
     def __init__(self, root: StrPath, exclude: Iterable[str], include: Iterable[str]) -> None:
         self.root = os.fspath(root)
-        self.exclude, self.include = (_Patterns(patterns, self.root) for patterns in (exclude, include))
+        self.exclude, self.include = (_Patterns(as_patterns(patterns), self.root) for patterns in (exclude, include))
         self.photos: list[str] = []
         self.passed_over: list[PassedOver] = []
         self.linked_folders: list[str] = []

@@ -89,7 +89,7 @@ def approximate(
                 column = gram[j]
                 # Of f(d) = |S - (H + d e_ij) (...)^T / bits|^2: slope and curvature at d = 0, over 4 / bits.
                 slope = (row @ column) / bits - pulled[z, j]
-                own = 1.0 - (row @ row) / bits  # S_ii - h_i . h_i / bits
+                own = between[z, z] - (row @ row) / bits  # S_ii - h_i . h_i / bits
                 curvature = (column[j] + old * old) / bits - own
                 goal = old - slope / curvature if curvature > 0 else -np.sign(slope)
                 step = min(1.0, max(-1.0, goal)) - old

@@ -35,9 +35,8 @@ class CSQ(Method):
 
     def begin(self, labels: Labels, source_rows: Positions) -> None:
         classes = self.count_classes(labels)
-        own = labels if labels.ndim == 2 else np.eye(classes, dtype=np.int64)[labels]
         words = own_codewords(self, classes)
-        votes = own @ words
+        votes = labels @ words if labels.ndim == 2 else words[labels]
         drawn = np.random.default_rng(self.seed).choice([-1, 1], self.bits)  # decides where the votes are even
         codes = torch.from_numpy(np.where(votes == 0, drawn, votes) > 0)
         self.state = {"codes": codes, "codewords": torch.from_numpy(words).float()}

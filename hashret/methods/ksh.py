@@ -37,7 +37,8 @@ class KSH(Method):
         rng = np.random.default_rng(seed)
         order = rng.permutation(len(x))
         anchors = x[np.sort(order[:ANCHORS])]
-        head.set(anchors, sigma=torch.cdist(x, anchors).square().mean())
+        head.set(anchors, sigma=torch.ones(()))
+        head.set(anchors, sigma=head.squared_distances(x).mean())
         head.mean.copy_(head.kernel(x).mean(dim=0))
         rows = np.sort(order[:MAX_LABELLED])
         kernel = head.kernel(x[rows]).double().cpu().numpy()

@@ -45,7 +45,7 @@ class Option:
         """
         try:
             number = float(value)
-        except ValueError:
+        except (TypeError, ValueError):
             number = math.nan
         if not (self.low <= number <= self.high and math.isfinite(number)):
             above = "" if self.high == math.inf else f" to {self.high:g}"

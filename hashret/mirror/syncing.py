@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..data import ImageSource, warn_passed_over
-from ..data.walk import PassedOver, summary, walk
+from ..data.walk import PassedOver, as_patterns, summary, walk
 from ..engines import refuse_engine
 from ..errors import HashretError, warn
 from ..files import StrPath, make_folder, read_json, turn
@@ -254,7 +254,7 @@ class _Sync:
     def _patterns(self, opened: Index | None, exclude: Sequence[str], include: Sequence[str]) -> dict[str, list[str]]:
         """Return the patterns that are given, or that the index remembers."""
         known = opened.meta if opened else {}
-        given = {"exclude": list(exclude), "include": list(include)}
+        given = {"exclude": list(as_patterns(exclude)), "include": list(as_patterns(include))}
         return {name: patterns or known.get(name, []) for name, patterns in given.items()}
 
     def _walk(self, remembered: bool) -> tuple[list[str], list[PassedOver]]:

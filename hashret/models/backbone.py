@@ -51,6 +51,7 @@ class Backbone:
         openvino: whether OpenVINO runs the layers on a CPU unless the user says otherwise, since it was measured to be
             faster.
         extra: of ``pip install 'hashret[extra]'``, where the layers need another package.
+        printed: whether how the layers print tells them from others, see `fingerprint`; not where the name does so.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Backbone:
     initialised: bool = False
     openvino: bool = False
     extra: str | None = None
+    printed: bool = False
 
     def side(self, image_size: int) -> int:
         """Return the number of cells a side of the feature map of images of ``image_size`` pixels a side.
@@ -121,9 +123,11 @@ class Backbone:
         return (pixels - mean) / std
 
     def fingerprint(self, layers: nn.Module) -> str:
-        """Return a sha256 that two sets of layers share exactly if they give the same feature maps.
+        """Return a sha256 that tells layers from others which give other feature maps.
 
-        It covers the weights by name, and the normalisation and stride where these are not the usual ones.
+        It covers the weights by name, and the normalisation and stride where these are not the usual ones; of layers
+        that are not hashret's own, their kinds and options, too, as these print. What a ``forward`` of a user's does
+        beside its layers is not seen: a change of that needs `hashret cache clear`.
         """
         digest = hashlib.sha256()
         for name, tensor in sorted(layers.state_dict().items()):
@@ -132,4 +136,6 @@ class Backbone:
         unusual = (self.stride, self.mean, self.std)
         if unusual != (32, IMAGENET_MEAN, IMAGENET_STD):
             digest.update(repr(unusual).encode())
+        if self.printed:
+            digest.update(repr(layers).encode())
         return digest.hexdigest()

@@ -340,9 +340,20 @@ class KernelHead(ShallowHead):
         self.mean = nn.Parameter(anchors.new_zeros(len(anchors)))
         self.weight = nn.Parameter(anchors.new_zeros(len(anchors), self.bits))
 
+    def squared_distances(self, x: Tensor) -> Tensor:
+        """Return the squared Euclidean distances of descriptors from the anchors: (n, channels) -> (n, anchors).
+
+        They are products, which cancel out where all descriptors lie far from the origin, so that of any length are
+        centred first.
+        """
+        if self.unit:
+            return torch.cdist(x, self.anchors).square()
+        centre = self.anchors.mean(dim=0)
+        return torch.cdist(x - centre, self.anchors - centre).square()
+
     def kernel(self, x: Tensor) -> Tensor:
         """Return the centred kernel of descriptors with the anchors: (n, channels) -> (n, anchors)."""
-        squared = torch.cdist(x, self.anchors).square()
+        squared = self.squared_distances(x)
         return torch.exp(-squared / (2 * self.sigma)) - self.mean
 
     def read(self, attended: Tensor) -> HeadOutput:

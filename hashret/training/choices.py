@@ -22,6 +22,7 @@ from .feed import AUGMENTS
 
 def lengths_of_code(bits: int | Sequence[int]) -> tuple[int, ...]:
     """Return the lengths of code that are asked for, the longest last."""
+    bits = np.atleast_1d(bits).tolist() if isinstance(bits, np.ndarray) else bits
     several = list(bits) if isinstance(bits, Iterable) and not isinstance(bits, str) else [bits]
     lengths = tuple(sorted({check_bits(length) for length in several}))
     if not lengths:

@@ -41,7 +41,8 @@ _CHECKED = 1000  # train images whose codes are examined where none is held out
 _LARGE_STATE = 2**29  # bytes; a smaller one is written at the end of every epoch
 _STATE_EVERY = 60  # seconds from one large state to the next, which is what a kill costs at most
 _SAMPLES_PER_CLASS, _SAMPLES_IN_ALL = 100, 10_000  # train images that say what a class is like
-_SAME = 1e-6  # spread of descriptors of unit length up to which photographs are all the same
+_UNTOLD = 1e-4  # of the largest difference of a class from all: what has less is in all photographs
+_SAME = 1e-6  # spread of descriptors, over their largest number, up to which photographs are all the same
 
 # What of the settings goes into the checkpoint.
 _META = (
@@ -130,9 +131,11 @@ class TrainingRun:
 
     def _fit_head(self, head: Head, x: Tensor, labels: Labels | None) -> None:
         """Call the method's fit, and say in one line where the photographs are too few or too similar for it."""
-        if float(x.std(dim=0, correction=0).max()) < _SAME:
+        if float(x.std(dim=0, correction=0).max()) <= _SAME * float(x.abs().max()):
             if len(x) == 1:
                 raise HashretError("an encoder learns from several photographs, and this is one", hint="take more")
+            if isinstance(self.feed, VectorFeed):
+                raise HashretError(f"the {len(x):,} vectors to learn from are all the same", hint="take others")
             raise HashretError(f"the {len(x):,} train images all look the same to the convolutions", hint="take others")
         try:
             self.method.fit(head, x, labels, self.settings.seed)
@@ -177,7 +180,7 @@ class TrainingRun:
             self.begun -= sum(line.get("seconds", 0) for line in self.epochs)
             for shorter, state in zip(method.shorter, self.state.get("shorter", []), strict=True):
                 shorter.state = state
-            self.codes = self.state.get("codes")
+            self.codes, self.skipped = self.state.get("codes"), self.state.get("skipped", 0)
         else:
             for one in method.family():
                 one.begin(known, rows)
@@ -200,7 +203,7 @@ class TrainingRun:
             self._end_epoch(line, codes, {
                 "module": module.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(),
                 "method": method.state, "shorter": [one.state for one in method.shorter],
-                "classes": list(source.classes), "images": len(source), "digest": digest,
+                "classes": list(source.classes), "images": len(source), "digest": digest, "skipped": self.skipped,
             })  # fmt: skip
             barrier()
         if self.skipped and is_main():
@@ -345,6 +348,8 @@ class TrainingRun:
             own = labels[sample].astype(np.float32)
             means = own.T @ outputs / own.sum(axis=0).clip(1)[:, None]
             logits = np.where(own.any(axis=0)[:, None], means - outputs.mean(axis=0), 0)
+            largest = np.abs(logits).max(axis=1, keepdims=True)
+            logits = np.where(largest > _UNTOLD * largest.max(), logits, 0)  # else of all photographs, but for rounding
             of_length = [logits[:, : one.bits] for one in family]
         return {str(one.bits): written(logits) for one, logits in zip(family, of_length, strict=True)}
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ..data import Source, VectorSource, as_source
+from ..data.walk import as_patterns
 from ..distributed import local_device, main_first, process_group
 from ..errors import HashretError, refuse_given
 from ..files import StrPath
@@ -205,8 +206,8 @@ def train(
     settings = Settings(
         data=str(data) if isinstance(data, str | os.PathLike) else source.spec,
         split=split,
-        exclude=tuple(exclude),
-        include=tuple(include),
+        exclude=as_patterns(exclude),
+        include=as_patterns(include),
         method=method,
         bits=lengths[-1],
         lengths=lengths,

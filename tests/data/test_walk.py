@@ -276,3 +276,10 @@ def test_add_and_train_take_patterns(mixed, model, index_folder, weights, tmp_pa
     assert record.exclude == ["00.png"]
     assert record.train_images == 5
     assert record.classes == ["blue", "green", "red"]
+
+
+def test_one_pattern_may_be_a_text(tmp_path):
+    make_photos(tmp_path, 1, 0)
+    for given in ("red", ["red"]):
+        paths = open_data(tmp_path, exclude=given).paths
+        assert sorted(paths) == ["blue/00.png", "green/00.png"]

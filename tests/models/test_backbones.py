@@ -418,3 +418,13 @@ def test_the_old_names_of_options_warn(photos, tmp_path, weights):
     assert "note: the option --arch is now --backbone" in done.output
     with pytest.warns(DeprecationWarning, match="arch"), pytest.raises(HashretError, match="no backbone 'vgg99'"):
         train(photos, tmp_path / "b.safetensors", arch="vgg99")
+
+
+def test_layers_of_others_are_told_apart_by_more_than_their_weights():
+    """So that features that were cached are not taken for those of other layers with the same weights."""
+    convolution = nn.Conv2d(3, 4, 3, 2, 1)
+    of_users, own = Backbone("theirs", nn.Identity, 4, 4, printed=True), Backbone("ours", nn.Identity, 4, 4)
+    pooled = [nn.Sequential(convolution, pool) for pool in (nn.MaxPool2d(2), nn.AvgPool2d(2), nn.MaxPool2d(2))]
+    first, other, again = (of_users.fingerprint(layers) for layers in pooled)
+    assert first == again != other
+    assert own.fingerprint(pooled[0]) == own.fingerprint(pooled[1])  # its name says which these are
