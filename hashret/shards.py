@@ -163,9 +163,9 @@ class Shard:
         """Return the shard with the codes that queries have, whose thresholds are never spread, see `dithered`."""
         return replace(self, codes=pack(binarize(self.hash_outputs)))
 
-    def at(self, rows: npt.NDArray[Any]) -> Shard:
-        """Return the shard with some of its rows alone: numbers of them, or a mask."""
-        return Shard.of({name: array[rows] for name, array in self.columns().items()}, self.skipped)
+    def at(self, positions: npt.NDArray[Any]) -> Shard:
+        """Return the shard with some of its photographs alone, by their positions in it, or a mask."""
+        return Shard.of({name: array[positions] for name, array in self.columns().items()}, self.skipped)
 
 
 def encode_paths(paths: Iterable[StrPath]) -> npt.NDArray[np.bytes_]:
