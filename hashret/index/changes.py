@@ -201,7 +201,7 @@ def _shard_folders(codes: _Folders) -> list[ShardFolder | CodeFile]:
     named = [codes] if isinstance(codes, (str, os.PathLike)) else list(codes)
     seen: set[str] = set()
     for name in named:
-        whole = os.path.realpath(name)
+        whole = os.path.realpath(name.partition(":")[2] if isinstance(name, str) and is_code_file(name) else name)
         if whole in seen:
             raise HashretError(f"{name} is named twice: its photographs would be in the index two times")
         seen.add(whole)

@@ -86,6 +86,13 @@ def test_the_whole_way_without_an_encoder(tmp_path, monkeypatch, width, pack, su
         searcher.search_vectors(q)
 
 
+def test_a_file_of_codes_named_twice_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("c.npy", numpy_packed(X))
+    with pytest.raises(HashretError, match=r"codes:\./c\.npy is named twice"):
+        hashret.build_index(["codes:c.npy", "codes:./c.npy"], "index")
+
+
 def test_odd_numbers_of_bits(tmp_path):
     codes = np.packbits(X[:, :20] > 0, axis=1)
     np.save(tmp_path / "c.npy", codes)
