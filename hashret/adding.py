@@ -15,7 +15,7 @@ import numpy.typing as npt
 from . import __version__
 from .data import ImageSource, Source, VectorSource, as_source, open_data
 from .data.in_memory import refuse_in_memory
-from .data.references import is_there
+from .data.references import is_there, status
 from .engines import refuse_engine
 from .errors import HashretError, warn
 from .files import StrPath, partial_folder, remove_leftovers
@@ -125,7 +125,7 @@ def _new_photographs(index: Index, sources: Iterable[Source], again: bool) -> li
     for source in sources:
         own_ids = source.ids if isinstance(source, VectorSource) else None
         if own_ids is not None:
-            unknown = np.arange(len(source)) if again else np.flatnonzero(~np.isin(own_ids, _ids_in(index, own_ids)))
+            unknown = np.arange(len(source)) if again else np.flatnonzero(~index.has_ids(own_ids))
             new += [source.subset(unknown)] if len(unknown) else []
             continue
         paths = [source.reference(row) for row in range(len(source))]
@@ -143,12 +143,6 @@ def _new_photographs(index: Index, sources: Iterable[Source], again: bool) -> li
     return new
 
 
-def _ids_in(index: Index, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return those of some ids that the index has."""
-    found: npt.NDArray[np.int64] = index.ids[index.positions(ids)]
-    return found
-
-
 def _warn_of_changed(known: Iterable[Mapping[str, float]]) -> None:
     """Warn of files that were written to after they were indexed, by what `Index.known_files` returns of them."""
     changed = [path for times in known for path, indexed in times.items() if _written(path) > indexed]
@@ -161,12 +155,9 @@ def _warn_of_changed(known: Iterable[Mapping[str, float]]) -> None:
 
 
 def _written(path: str) -> float:
-    """Return when a file was last written, in seconds since 1970, also of a row, ``FILE#row``; 0 where that is not
-    known, as in an archive.
-    """
-    for file in (path, path.rpartition("#")[0]):
-        with suppress(OSError, ValueError):
-            return os.stat(file).st_mtime
+    """Return when the file of a reference was last written, in seconds since 1970; 0 where that is not known."""
+    with suppress(OSError, ValueError):
+        return status(path)[1] / 1e9
     return 0.0
 
 

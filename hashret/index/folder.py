@@ -254,6 +254,10 @@ class Index(Database):
         segments = zip(self.segments, self.offsets, strict=False)
         return np.concatenate([segment.rows_of(ids) + offset for segment, offset in segments])
 
+    def has_ids(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which of some ids (n,) photographs in the index have, bool (n,)."""
+        return np.isin(ids, self.ids[self.positions(ids)])
+
     def code(self, position: int) -> NDArray[np.uint8]:
         """Return the packed code of a photograph, uint8 (w,)."""
         code: NDArray[np.uint8] = self.codes_at(np.array([position]))[0]
@@ -523,7 +527,7 @@ class Known:
     def has(self, shard: Shard, own_ids: bool) -> NDArray[np.bool_]:
         """Return which rows of a shard the index has, bool (n,)."""
         if own_ids:
-            return np.isin(shard.ids, self.index.ids[self.index.positions(shard.ids)])
+            return self.index.has_ids(shard.ids)
         return np.array([decode_path(path) in self.paths for path in shard.paths], bool)
 
 
