@@ -12,7 +12,7 @@ import hashret
 from hashret.errors import DamagedIndex, HashretError
 
 PACKAGE = Path(hashret.__file__).parent
-ERRORS = {"HashretError", "DamagedIndex", "EngineError", "Unreachable", "damaged"}
+ERRORS = {"HashretError", "DamagedIndex", "EngineError", "Unreachable", "TooSlow", "damaged"}
 LIBRARY = [path for path in sorted(PACKAGE.rglob("*.py")) if path.parent.name != "cli"]  # cli/ speaks of its options
 
 

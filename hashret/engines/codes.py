@@ -50,7 +50,7 @@ def record_of(record: dict[str, Any]) -> dict[str, Any]:
     """Return the record of the codes of a collection, which follows from that of the collection."""
     return record | {
         "values": False, "labels": None, "classes": [], "count": record["code_rows"], "packed": True,
-        "binary": record.get("binary_codes", False),
+        "binary": record.get("binary_codes", False), "made": record.get("codes_made"),
     }  # fmt: skip
 
 

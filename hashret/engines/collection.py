@@ -21,7 +21,7 @@ from ..index.paths import below_root, is_named, path_matches, path_patterns, rea
 from ..records import check_format
 from ..vectors import Vectors
 from .codes import CodeSearch, address_of, record_of
-from .engine import ALL, Engine, Filter, Nearest, Rows, concatenated, connect
+from .engine import ALL, Engine, EngineError, Filter, Nearest, Rows, TooSlow, Unreachable, concatenated, connect
 from .exporting import FORMAT, described, digest
 from .names import parse
 from .text import from_text
@@ -51,7 +51,7 @@ def open_collection(name: str, values: StrPath | None = None) -> Collection:
         if record["format"] > 1:
             codes = connect(address_of(engine.address))
             unless_opened.callback(codes.close)
-            _check_is_there(codes, record)
+            _check_is_there(codes, record_of(record))
             codes.open(record_of(record))
             search = CodeSearch(codes, bool(record["values"]))
         unless_opened.pop_all()
@@ -77,6 +77,8 @@ def _check_is_there(engine: Engine, record: dict[str, Any]) -> None:
 class Collection(Database):
     """An opened collection. A position is the photograph's id.
 
+    An answer counts only where, after it, the collection is still the one that was opened; else it is an `EngineError`.
+
     Args:
         engine: that holds it, opened.
         beside: the `hashret.index.Index` it was exported from, to take the hash outputs for the re-rank from.
@@ -91,6 +93,30 @@ class Collection(Database):
 
     def __len__(self) -> int:
         return int(self.meta["count"])
+
+    @contextlib.contextmanager
+    def _unchanged(self, of_codes: bool = False) -> Iterator[None]:
+        """Raise EngineError where what the block asked, the photographs or the codes, is no longer what was opened.
+
+        An export drops and creates a collection before it writes other rows, so that one which is still the same after
+        the answer was whole all the while.
+        """
+        engine = self.codes.engine if self.codes is not None and of_codes else self.engine
+        try:
+            yield
+        except (Unreachable, TooSlow):  # which another request would only wait for again
+            raise
+        except EngineError:
+            self._check_is_opened(engine)  # what is in disorder may just be replaced
+            raise
+        self._check_is_opened(engine)
+
+    def _check_is_opened(self, engine: Engine) -> None:
+        if engine.description() != described(engine.record):
+            raise EngineError(
+                f"{self.engine.address} is being replaced, or was, by another export since it was opened",
+                hint="open it again once that export has ended",
+            )
 
     @property
     def most(self) -> int | None:
@@ -114,13 +140,14 @@ class Collection(Database):
         if not k or not len(codes):
             return np.zeros((len(codes), k), np.int32), np.zeros((len(codes), k), np.int64)
         _, first, inverse = np.unique(codes, axis=0, return_index=True, return_inverse=True)
-        if self.codes is not None and among is None:
-            answers: Sequence[Nearest] = self.codes.nearest(codes[first], k)
-        else:
-            answers = self.engine.search(codes[first], k, _where(among))
-        least = min(len(ids) for _, ids in answers)
-        if least < k:
-            raise self.engine.wrong(f"it answered with {least} photographs where {k} are nearest")
+        with self._unchanged(of_codes=self.codes is not None and among is None):
+            if self.codes is not None and among is None:
+                answers: Sequence[Nearest] = self.codes.nearest(codes[first], k)
+            else:
+                answers = self.engine.search(codes[first], k, _where(among))
+            least = min(len(ids) for _, ids in answers)
+            if least < k:
+                raise self.engine.wrong(f"it answered with {least} photographs where {k} are nearest")
         return np.stack([D for D, _ in answers])[inverse], np.stack([ids for _, ids in answers])[inverse]
 
     def within(self, codes: Codes, radius: int, among: Any = None) -> Iterator[tuple[int, Distances, Positions]]:
@@ -129,7 +156,9 @@ class Collection(Database):
             raise HashretError(f"the radius is a number of bits, not {radius}")
         radius = min(radius, self.bits)
         for query, code in enumerate(codes):
-            yield query, *self.engine.within(code, radius, _where(among))
+            with self._unchanged():
+                nearest = self.engine.within(code, radius, _where(among))
+            yield query, *nearest
 
     def reranked(
         self, queries: Vectors, positions: Positions, rerank_by: str = "values"
@@ -146,7 +175,8 @@ class Collection(Database):
         if brought is not None:
             return rerank.rerank(queries, *brought, rerank_by)
         distinct, numbers = np.unique(positions, return_inverse=True)
-        compared = getattr(self.engine.fetch(distinct, field), field)
+        with self._unchanged():
+            compared = getattr(self.engine.fetch(distinct, field), field)
         return rerank.rerank(queries, compared, numbers.reshape(positions.shape), rerank_by)
 
     def select(
@@ -166,10 +196,11 @@ class Collection(Database):
         if all(map(self.engine.matches, patterns)):
             return self._selection(Filter(labels, patterns, named, names=names))
         matching: list[int] = []
-        for rows in self.engine.scan(Filter(labels, None, named), "paths"):
-            for id, one in zip(rows.ids.tolist(), rows.paths or (), strict=True):
-                if any(is_named(one, name) for name in names) or any(path_matches(one, glob) for glob in patterns):
-                    matching.append(id)
+        with self._unchanged():
+            for rows in self.engine.scan(Filter(labels, None, named), "paths"):
+                for id, one in zip(rows.ids.tolist(), rows.paths or (), strict=True):
+                    if any(is_named(one, name) for name in names) or any(path_matches(one, glob) for glob in patterns):
+                        matching.append(id)
         if len(matching) > _MOST_IDS:
             raise HashretError(
                 f"{len(matching):,} photographs match; {self.engine.address} takes so many only by patterns of * alone"
@@ -177,7 +208,8 @@ class Collection(Database):
         return Selection(Filter(ids=tuple(matching)), len(matching))
 
     def _selection(self, where: Filter) -> Selection:
-        return Selection(where, self.engine.count(where))
+        with self._unchanged():
+            return Selection(where, self.engine.count(where))
 
     def _meant(self, text: str) -> tuple[str | None, str | None]:
         """Return what a path or a pattern means, as of `Index.matching`: its name and None, or None and the pattern."""
@@ -187,14 +219,16 @@ class Collection(Database):
         return (None, pattern) if name is None else (name, None)
 
     def find(self, id: int) -> tuple[int, Item]:
-        rows = self.engine.read(Filter(ids=tuple(ids_array([id]).tolist())), ("labels", "paths", "codes"))
+        with self._unchanged():
+            rows = self.engine.read(Filter(ids=tuple(ids_array([id]).tolist())), ("labels", "paths", "codes"))
         if not len(rows):
             raise HashretError(f"no photograph with id {id} in the index")
         return id, self._items(rows)[0]
 
     def items(self, positions: Sequence[int], codes: bool = False) -> list[Item]:
         fields = ("labels", "paths", "codes") if codes else ("labels", "paths")
-        return self._items(self.engine.fetch(np.asarray(positions, np.int64), *fields))
+        with self._unchanged():
+            return self._items(self.engine.fetch(np.asarray(positions, np.int64), *fields))
 
     def _items(self, rows: Rows) -> list[Item]:
         codes = [None] * len(rows) if rows.codes is None else rows.codes
@@ -207,7 +241,8 @@ class Collection(Database):
             return self.beside.hash_outputs_at(int(np.searchsorted(self.beside.ids, position)))
         if not self.has_hash_outputs:
             return None
-        outputs = self.engine.fetch(np.array([position]), "hash_outputs").hash_outputs
+        with self._unchanged():
+            outputs = self.engine.fetch(np.array([position]), "hash_outputs").hash_outputs
         return None if outputs is None else outputs[0]
 
     def fc_features_at(self, position: int) -> Vectors | None:
@@ -218,15 +253,17 @@ class Collection(Database):
     def sample(self, n: int, seed: int = 0) -> Positions:
         n, next_id, rng = min(n, len(self)), self.meta["next_id"], np.random.default_rng(seed)
         drawn = rng.choice(next_id, min(8 * n, _MOST_IDS, next_id), replace=False)
-        ids = self.engine.read(Filter(ids=tuple(drawn.tolist())), ()).ids
-        if len(ids) < n:  # most of the ids were removed
-            ids = np.concatenate([rows.ids for rows in self.engine.scan(ALL)])
+        with self._unchanged():
+            ids = self.engine.read(Filter(ids=tuple(drawn.tolist())), ()).ids
+            if len(ids) < n:  # most of the ids were removed
+                ids = np.concatenate([rows.ids for rows in self.engine.scan(ALL)])
         return rng.permutation(ids)[:n]
 
     def everything(self) -> tuple[Positions, Codes, Labels | None]:
-        rows = concatenated(list(self.engine.scan(ALL, "codes", "labels")))
-        if len(rows) != len(self):
-            raise self.engine.wrong(f"it gave {len(rows):,} of {len(self):,} photographs")
+        with self._unchanged():
+            rows = concatenated(list(self.engine.scan(ALL, "codes", "labels")))
+            if len(rows) != len(self):
+                raise self.engine.wrong(f"it gave {len(rows):,} of {len(self):,} photographs")
         assert rows.codes is not None
         return rows.ids, rows.codes, self._labels(rows.labels or [])
 

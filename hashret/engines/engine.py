@@ -35,6 +35,10 @@ class Unreachable(EngineError):
     """Nobody answered, or the connection broke: worth another try."""
 
 
+class TooSlow(EngineError):
+    """The engine did not answer in time."""
+
+
 @dataclass(frozen=True)
 class Filter:
     """Which photographs: those that all of these fit that are not None.
@@ -150,7 +154,10 @@ class Engine(ABC):
 
     @abstractmethod
     def create(self, record: dict[str, Any], description: str) -> None:
-        """Create the collection of a record, or what is still missing of it, and open it."""
+        """Create the collection of a record, or what is still missing of it, and open it.
+
+        One that is there keeps the description that it has.
+        """
 
     @abstractmethod
     def drop(self) -> None:
@@ -230,6 +237,12 @@ class Engine(ABC):
         """Return the error of an answer that cannot be."""
         return EngineError(
             f"{self.address} is in disorder: {what}", hint="if it was changed, run hashret export --overwrite"
+        )
+
+    def replaced(self) -> EngineError:
+        """Return the error of an export whose collection another export has dropped."""
+        return EngineError(
+            f"{self.address} was replaced by another export meanwhile", hint="let one end before the next begins"
         )
 
 

@@ -5,6 +5,12 @@ keeps a record: what `index.json` says, whether the collection is ``complete``, 
 came from. The record says complete last of all, once the engine has counted as many photographs and codes as the index
 has, so that what a killed export left is never taken for a whole collection. The same export run again finds what is
 there by its counts, and goes on.
+
+Either collection is created with a random token in its description, which the record has, too, as ``made`` and
+``codes_made``. What is in a collection changes only once it was dropped and created anew, under another token. So who
+searches asks for the description after each answer: where that is still the one it opened, the answer is of the whole
+collection it opened. And an export asks before each batch and before it says complete, so that of two exports at once
+the one whose collections were dropped stops, and no collection that counts as whole holds photographs of both.
 """
 
 from __future__ import annotations
@@ -12,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import secrets
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -29,9 +36,11 @@ from .engine import Engine, Filter, Rows, connect
 from .names import EngineAddress, parse
 from .text import to_text
 
-FORMAT = 2  # 1 had no codes beside the photographs
+FORMAT = 3  # 1 had no codes beside the photographs, and 2 no tokens in the descriptions
+_OLDEST_GONE_ON_WITH = 2
 _BATCH = 5000
-_OURS = "hashret "  # begins the description of a collection
+_OURS = "hashret "  # begins the description of a collection,
+_CODES = f"{_OURS}codes of "  # and that of one of codes
 _KEPT = (
     "bits", "encoder", "precision", "image_size", "rerank_by", "classes", "protocol", "count", "generation", "next_id",
 )  # fmt: skip
@@ -87,37 +96,41 @@ def export(
         contextlib.closing(connect(codes_address, create=True)) as codes,
     ):
         record = _record(local, approximate)
-        earlier, description = engine.read_record(), engine.description()
+        earlier, description, codes_description = engine.read_record(), engine.description(), codes.description()
         _check(address, earlier, description, record, overwrite)
-        codes_description = codes.description()
-        if codes_description is not None and not codes_description.startswith(_OURS):
-            raise HashretError(f"{codes_address} exists already and is no collection of hashret's; name another")
+        _check_codes(codes_address, codes.read_record(), codes_description)
         same = earlier is not None and _same(earlier, record)
-        whole = description is not None and description == codes_description
-        if earlier is not None and same and earlier["complete"] and whole:
+        resumed = earlier is not None and same and description == described(earlier)
+        codes_resumed = earlier is not None and resumed and codes_description == described(record_of(earlier))
+        if earlier is not None and codes_resumed and earlier["complete"]:
             return Export(str(address), len(local), 0, earlier["recall"])
-        if earlier is not None and not (same and whole):
-            engine.save_record(earlier | {"complete": False})
-        resumed, codes_resumed = same and description is not None, same and codes_description == described(record)
-        if not codes_resumed or not resumed:
+        if not codes_resumed:
+            if earlier is not None:
+                engine.save_record(earlier | {"complete": False})
             codes.drop()
         if not resumed:
             engine.drop()
+        binary = earlier.get("binary_codes", False) if earlier and codes_resumed else codes.takes_bytes
         chunks = Chunks(local)
-        binary = earlier.get("binary_codes", False) if earlier and codes_resumed and resumed else codes.takes_bytes
         record |= {"code_rows": len(chunks), "binary_codes": binary}
+        record |= {"made": secrets.token_hex(8), "codes_made": secrets.token_hex(8)}
+        if earlier is not None:  # what stays keeps its description
+            record["made"] = earlier.get("made") if resumed else record["made"]
+            record["codes_made"] = earlier.get("codes_made") if codes_resumed else record["codes_made"]
         engine.save_record(record)
-        engine.create(record, described(record))
-        codes.create(record_of(record), described(record))
+        for one, own in ((engine, record), (codes, record_of(record))):
+            one.create(own, described(own))
         progress = Progress("export", len(local), "photographs")
         written = _write(engine, batches(local, _BATCH), resumed, progress)
         progress.close()
-        _write(codes, chunks.batches(_BATCH, binary), codes_resumed and resumed)
+        _write(codes, chunks.batches(_BATCH, binary), codes_resumed)
         for one, there in ((engine, len(local)), (codes, len(chunks))):
             one.finish()
             if (count := one.count()) != there:
                 raise one.wrong(f"it counts {count:,} rows of {there:,}")
         record["recall"] = _recall(codes, local) if approximate else None
+        for one in (engine, codes):
+            _check_is_own(one)
         engine.save_record(record | {"complete": True})
         return Export(str(address), len(local), written, record["recall"])
 
@@ -129,8 +142,10 @@ def digest(index: Index) -> str:
 
 
 def described(record: dict[str, Any]) -> str:
-    """Return the description of a collection, by which hashret knows its own."""
-    return f"{_OURS}{record['source']}"
+    """Return the description of the collection of a record, or of its codes, by which hashret knows its own."""
+    if record.get("made") is None:  # as an earlier hashret described both
+        return f"{_OURS}{record['source']}"
+    return f"{_CODES if record.get('packed') else _OURS}{record['source']} {record['made']}"
 
 
 def _record(index: Index, approximate: bool) -> dict[str, Any]:
@@ -148,7 +163,8 @@ def _record(index: Index, approximate: bool) -> dict[str, Any]:
 def _same(earlier: dict[str, Any], record: dict[str, Any]) -> bool:
     """Whether an earlier export is of the same state of an index, with the photographs in the same place."""
     same_root = earlier.get("root", record["root"]) == record["root"]  # which an earlier hashret did not keep
-    return same_root and all(earlier.get(name) == record[name] for name in ("format", "source", "approximate"))
+    same = same_root and all(earlier.get(name) == record[name] for name in ("source", "approximate"))
+    return same and _OLDEST_GONE_ON_WITH <= earlier["format"] <= FORMAT
 
 
 def _check(
@@ -161,18 +177,42 @@ def _check(
     """Raise HashretError where exporting would lose what the user did not give up."""
     if description is None:
         return
-    if earlier is None or description != described(earlier):
+    if earlier is None or not description.startswith(_OURS) or description.startswith(_CODES):
         raise HashretError(f"{address} exists already and is no collection of hashret's; name another")
-    if not overwrite and not _same(earlier, record):
-        state = "" if earlier["complete"] else "part of "
-        what = "an export by an earlier hashret" if earlier["format"] < FORMAT else "another export"
+    own = description == described(earlier)  # else two exports came between one another
+    if not overwrite and not (own and _same(earlier, record)):
+        state = "" if own and earlier["complete"] else "part of "
+        what = "an export by an earlier hashret" if earlier["format"] < _OLDEST_GONE_ON_WITH else "another export"
         raise HashretError(f"{address} holds {state}{what}", hint="add --overwrite to replace it, or name another")
+
+
+def _check_codes(address: EngineAddress, record: dict[str, Any] | None, description: str | None) -> None:
+    """Raise HashretError where the name that codes are to have is that of something else.
+
+    Args:
+        address: that the codes are to have.
+        record: that is kept under their name, as of a collection that was exported to it.
+        description: of what has their name.
+    """
+    if description is None:
+        return
+    if not description.startswith(_OURS):
+        raise HashretError(f"{address} exists already and is no collection of hashret's; name another")
+    if record is not None and description == described(record):
+        raise HashretError(f"{address} is an export itself, and its name is that of the codes; name another")
+
+
+def _check_is_own(engine: Engine) -> None:
+    """Raise EngineError where another export has replaced the collection that this one created."""
+    if engine.description() != described(engine.record):
+        raise engine.replaced()
 
 
 def _write(engine: Engine, blocks: Iterable[Rows], resumed: bool, progress: Progress | None = None) -> int:
     """Write what the engine does not have, and return how many rows that were."""
     written = 0
     for rows in blocks:
+        _check_is_own(engine)
         if not resumed or engine.count(Filter(span=(int(rows.ids[0]), int(rows.ids[-1])))) != len(rows):
             engine.write(rows)
             written += len(rows)

@@ -36,6 +36,7 @@ from .engine import (
     Nearest,
     Rows,
     RowsFound,
+    TooSlow,
     Unreachable,
 )
 from .names import EngineAddress
@@ -411,7 +412,7 @@ def _reason(error: Any) -> tuple[Any, str]:
 def _said(address: EngineAddress, error: Any, seconds: float) -> HashretError:
     code, line = _reason(error)
     if code == grpc.StatusCode.DEADLINE_EXCEEDED:
-        return EngineError(f"{address} did not answer within {seconds:g} seconds")
+        return TooSlow(f"{address} did not answer within {seconds:g} seconds")
     if code == grpc.StatusCode.UNAVAILABLE:
         return Unreachable(f"{address} cannot be reached; is it running?")
     if code == grpc.StatusCode.UNAUTHENTICATED:

@@ -38,6 +38,7 @@ from .engine import (
     Nearest,
     Rows,
     RowsFound,
+    TooSlow,
     Unreachable,
 )
 from .names import EngineAddress
@@ -69,6 +70,7 @@ class Postgres(Engine):
         super().__init__(address, seconds)
         self.table = sql.Identifier(address.collection)
         self.free: deque[Connection] = deque()
+        self.created_as: str | None = None  # the description, where this engine created the table
 
     def close(self) -> None:
         while self.free:
@@ -93,15 +95,16 @@ class Postgres(Engine):
         self.run(save)
 
     def description(self) -> str | None:
+        return self.run(self._described)
+
+    def _described(self, connection: Connection) -> str | None:
         query = "SELECT coalesce(obj_description(oid), '') FROM pg_class WHERE oid = to_regclass(%s)"
-        description: str | None = self.run(
-            lambda connection: _single(connection.execute(query, [self.table.as_string()]))
-        )
+        description: str | None = _single(connection.execute(query, [self.table.as_string()]))
         return description
 
     def create(self, record: dict[str, Any], description: str) -> None:
         query = sql.SQL(
-            "CREATE TABLE IF NOT EXISTS {table} (id bigint PRIMARY KEY, code bit({bits}) NOT NULL, "
+            "CREATE TABLE {table} (id bigint PRIMARY KEY, code bit({bits}) NOT NULL, "
             "values vector({bits}), labels text[] NOT NULL, path {path} NOT NULL)"
         )
         comment = sql.SQL("COMMENT ON TABLE {table} IS {description}")
@@ -115,12 +118,15 @@ class Postgres(Engine):
             except (psycopg.errors.InsufficientPrivilege, psycopg.errors.FeatureNotSupported) as error:
                 raise HashretError(f"{self.address} has no pgvector, nor lets it be added: {_line(error)}") from None
             with connection.transaction():
+                if self._described(connection) is not None:
+                    return
                 connection.execute(query.format(**names))
                 connection.execute(comment.format(**names))
                 if record.get("packed"):  # long values, which no compression would make shorter
                     connection.execute(aside.format(**names))
 
         self.run(create)
+        self.created_as = description
         self.open(record)
 
     def drop(self) -> None:
@@ -135,6 +141,8 @@ class Postgres(Engine):
         def write(connection: Connection) -> None:
             with connection.transaction():
                 connection.execute(remove, [int(rows.ids[0]), int(rows.ids[-1])])
+                if self.created_as not in (None, self._described(connection)):  # from here on nobody can drop it
+                    raise self.replaced()
                 with _packing_cursor(connection).copy(add) as copy:
                     copy.set_types([*_TYPES, "bytea" if self.record.get("binary") else "text"])
                     for row in self._columns_of(rows):
@@ -296,7 +304,7 @@ class Postgres(Engine):
             with self._connection() as connection, _deadlines.within(connection, seconds):
                 return work(connection)
         except psycopg.errors.QueryCanceled:
-            raise EngineError(f"{self.address} did not answer within {self.seconds:g} seconds") from None
+            raise TooSlow(f"{self.address} did not answer within {self.seconds:g} seconds") from None
         except psycopg.Error as error:
             state, reason = error.sqlstate or "", _line(error)
             if state.startswith(_LOST) or (isinstance(error, psycopg.OperationalError) and not state):

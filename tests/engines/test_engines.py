@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hashret.bits import binarize, hamming, pack
-from hashret.engines import export, exporting, kinds
+from hashret.engines import EngineError, export, exporting, kinds
 from hashret.engines.engine import Filter, connect
 from hashret.engines.names import parse
 from hashret.engines.postgres import Postgres
@@ -422,6 +422,22 @@ def test_names_of_the_codes(postgres, tmp_path):
     engine.close()
 
 
+@pytest.mark.parametrize("kind", ENGINES)
+def test_the_codes_replace_no_collection_of_that_name(kind, request, tmp_path):
+    index, other = make_index(tmp_path / "a", 24), make_index(tmp_path / "b", 24, several=True)
+    address = request.getfixturevalue(kind)
+    export(index, f"{address}#own__codes", overwrite=True)
+    for overwrite in (False, True):
+        with pytest.raises(HashretError, match="own__codes is an export itself, and its name is that of the codes; na"):
+            export(other, f"{address}#own", overwrite=overwrite)
+    check_nearest(open_database(f"{address}#own__codes"), Plain(index), 30)
+    export(other, f"{address}#others", overwrite=True)
+    for overwrite in (False, True):
+        with pytest.raises(HashretError, match="others__codes exists already and is no collection of hashret's"):
+            export(index, f"{address}#others__codes", overwrite=overwrite)
+    check_nearest(open_database(f"{address}#others"), Plain(other), 30)
+
+
 # What others may keep under a collection's name, made by the engine's own client.
 THEIRS = {
     "milvus": lambda engine: engine.client.create_collection("theirs", dimension=4),
@@ -507,6 +523,152 @@ def test_another_state_of_the_index_needs_overwrite(postgres, tmp_path):
             open_database(name)
     assert export(index, name).count == 201
     check_nearest(open_database(name), Plain(index), 30)
+
+
+class Stopped(Exception):
+    """Ends an export in its midst."""
+
+
+def of_codes(engine):
+    return engine.address.collection.endswith("__codes")
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+def test_what_is_open_gives_no_answer_from_what_another_export_writes(kind, request, tmp_path, monkeypatch):
+    name = f"{request.getfixturevalue(kind)}#replaced"
+    first, second = make_index(tmp_path / "a", 24), make_index(tmp_path / "b", 24, several=True)
+    export(first, name, overwrite=True)
+    database, plain = open_database(name), Plain(first)
+    among = database.select(label="dog")
+    write = type(database.engine).write
+
+    def write_half_of_the_codes(engine, rows):
+        write(engine, rows.take(np.arange(len(rows) // 2)) if of_codes(engine) else rows)
+        if of_codes(engine):
+            raise Stopped
+
+    questions = {
+        "search": lambda: database.search(plain.codes[:2], plain.values[:2], 3),
+        "among": lambda: database.nearest(plain.codes[:2], 3, among),
+        "too many": lambda: database.nearest(plain.codes[:2], 202),
+        "within": lambda: list(database.within(plain.codes[:2], 3)),
+        "select": lambda: database.select(label="dog"),
+        "pattern": lambda: database.select(path="[0-9].png"),
+        "find": lambda: database.find(5),
+        "items": lambda: database.items([5]),
+        "hash outputs": lambda: database.hash_outputs_at(5),
+        "sample": lambda: database.sample(3),
+        "everything": lambda: database.everything(),
+    }
+    for ask in questions.values():
+        ask()
+    with monkeypatch.context() as patch:
+        patch.setattr(type(database.engine), "write", write_half_of_the_codes)
+        with pytest.raises(Stopped):
+            export(second, name, overwrite=True)
+    for state in ("half", "whole", "the same again"):
+        for question, ask in questions.items():
+            with pytest.raises(EngineError, match="replaced is being replaced, or was, by another export") as error:
+                ask()
+            assert "; open it again once that export has ended" in str(error.value), (state, question)
+        if state == "half":
+            assert export(second, name).written == 0  # all photographs are there
+            check_nearest(open_database(name), Plain(second), 30)
+        if state == "whole":
+            export(first, name, overwrite=True)
+    check_nearest(open_database(name), plain, 30)
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+@pytest.mark.parametrize("at", ["photographs", "codes", "the end"])
+def test_of_two_exports_at_once_the_first_stops(kind, at, request, tmp_path, monkeypatch):
+    """As many photographs as the other, so that counting them tells nothing."""
+    monkeypatch.setattr(exporting, "_BATCH", 50)
+    name = f"{request.getfixturevalue(kind)}#at_once"
+    first, second = make_index(tmp_path / "a", 24), make_index(tmp_path / "b", 24, several=True)
+    engine = connect(parse(name))
+    method = "finish" if at == "the end" else "write"
+    original, left = getattr(type(engine), method), [2]
+
+    def export_the_other(engine, *rows):
+        original(engine, *rows)
+        counted = at == "the end" or of_codes(engine) == (at == "codes")
+        left[0] -= counted
+        if counted and left[0] == 0:
+            assert export(second, name, overwrite=True).written == 202
+
+    monkeypatch.setattr(type(engine), method, export_the_other)
+    with pytest.raises(EngineError, match=r"at_once(__codes)? was replaced by another export meanwhile; let one end"):
+        export(first, name, overwrite=True)
+    assert left[0] < 0
+    database, plain = open_database(name), Plain(second)
+    check_nearest(database, plain, 30)
+    assert [item.label for item in database.items(plain.ids.tolist())] == plain.labels
+    engine.close()
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_postgres_takes_no_batch_of_an_export_that_another_has_replaced(postgres, late, tmp_path, monkeypatch):
+    """One that had asked before, and whose rows arrive only now; or both create the tables, one behind the other."""
+    name = f"{postgres}#fenced"
+    first, second = make_index(tmp_path / "a", 24), make_index(tmp_path / "b", 24, several=True)
+    method = "write" if late else "create"
+    original, left = getattr(Postgres, method), [1]
+
+    def export_the_other(engine, *given):
+        left[0] -= 1
+        if left[0] == 0:
+            export(second, name, overwrite=True)
+        original(engine, *given)
+
+    monkeypatch.setattr(Postgres, method, export_the_other)
+    with pytest.raises(EngineError, match="fenced was replaced by another export meanwhile"):
+        export(first, name, overwrite=True)
+    database, plain = open_database(name), Plain(second)
+    check_nearest(database, plain, 30)
+    assert [item.path for item in database.items(plain.ids.tolist())] == plain.paths
+
+
+def test_an_export_whose_tables_another_made_is_replaced_and_not_gone_on_with(postgres, tmp_path):
+    """As where two began at once, and the one whose tables are there was killed."""
+    index, name = make_index(tmp_path, 24), f"{postgres}#crossed"
+    export(index, name)
+    engine = connect(parse(name))
+    for complete in (True, False):
+        engine.save_record(engine.read_record() | {"made": "another", "complete": complete})
+        with pytest.raises(HashretError, match="was dropped or replaced" if complete else "is not complete"):
+            open_database(name)
+        with pytest.raises(HashretError, match="crossed holds part of another export; add --overwrite"):
+            export(index, name)
+    assert export(index, name, overwrite=True).written == 202
+    check_nearest(open_database(name), Plain(index), 30)
+    engine.close()
+
+
+def test_an_export_by_a_hashret_without_tokens_is_taken_as_it_is_and_gone_on_with(postgres, tmp_path, monkeypatch):
+    index, name = make_index(tmp_path, 24), f"{postgres}#tokenless"
+    with monkeypatch.context() as earlier:
+        earlier.setattr(exporting, "FORMAT", 2)
+        earlier.setattr(exporting.secrets, "token_hex", lambda _: None)
+        export(index, name)
+    engine, codes = connect(parse(name)), connect(parse(f"{name}__codes"))
+    record = {key: value for key, value in engine.read_record().items() if not key.endswith("made")}
+    engine.save_record(record)
+    assert engine.description() == codes.description() == f"hashret {record['source']}"
+    check_nearest(open_database(name), Plain(index), 30)
+    assert export(index, name).written == 0
+    assert engine.read_record() == record
+    codes.drop()
+    engine.save_record(record | {"complete": False})
+    assert export(index, name).written == 0
+    assert engine.description() == f"hashret {record['source']}" != codes.description()
+    database = open_database(name)
+    check_nearest(database, Plain(index), 30)
+    export(index, name, approximate=True, overwrite=True)
+    with pytest.raises(EngineError, match="by another export"):
+        database.find(5)
+    for one in (engine, codes):
+        one.close()
 
 
 def test_photographs_that_have_moved_are_exported_again(postgres, tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from conftest import make_model
-from extend import memory_engine  # noqa: F401 registers a kind from outside hashret
+from extend import memory_engine
 
 from hashret import Searcher, evaluate, export
 from hashret.cli import main
@@ -181,6 +181,43 @@ def test_the_service_takes_up_a_newer_copy(postgres, index_folder, tmp_path):
     export(tmp_path / "index", name, overwrite=True)
     live.refresh()
     assert (live.problem, len(live.current.index)) == (None, 35)
+
+
+def test_the_service_answers_nothing_from_half_a_copy_and_takes_up_the_whole(
+    memory, index_folder, tmp_path, monkeypatch
+):
+    pytest.importorskip("fastapi", reason="needs hashret[serve]")
+    from fastapi.testclient import TestClient
+
+    from hashret.service.app import create_app
+
+    name = f"{memory}#exchanged"
+    shutil.copytree(index_folder, tmp_path / "index")
+    export(tmp_path / "index", name, overwrite=True)
+    remove(tmp_path / "index", [3])
+    with TestClient(create_app(name, None, show_paths=True)) as client:
+        live = client.app.state.service.live
+        write = memory_engine.Memory.write
+
+        def write_and_ask(engine, rows):
+            write(engine, rows.take(np.arange(len(rows) // 2)))
+            for question in ("/api/items/5/query", "/api/items/5", "/api/items?n=3"):
+                answer = client.get(question)
+                assert answer.status_code == 503
+                assert "exchanged is being replaced, or was, by another export" in answer.json()["error"]
+            live.refresh()
+            assert "is not complete" in client.get("/healthz").json()["problem"]
+            write(engine, rows)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(memory_engine.Memory, "write", write_and_ask)
+            export(tmp_path / "index", name, overwrite=True)
+        assert client.get("/api/items/5/query").status_code == 503  # it was opened before
+        live._try_again = 0.0
+        live.refresh()
+        assert client.get("/healthz").json()["status"] == "ok"
+        answer = client.get("/api/items/5/query", params={"k": 36}).json()
+        assert len(answer["hits"]) == 35
 
 
 def test_several_threads_share_a_database(collection):

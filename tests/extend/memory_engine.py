@@ -38,7 +38,7 @@ class Memory(Engine):
         return DESCRIPTIONS.get(self.name)
 
     def create(self, record, description):
-        DESCRIPTIONS[self.name] = description
+        DESCRIPTIONS.setdefault(self.name, description)
         PHOTOGRAPHS.setdefault(self.name, {})
         self.open(record)
 
