@@ -50,6 +50,7 @@ _RECORDS = "hashret_collections"
 _TYPES = ("int8", "bit", "vector", "text[]")  # of the id, the code, the values and the labels
 _LOST = ("08", "57P", "53300")  # SQLSTATEs of connections that break, or find no address
 _QUERIES_AT_ONCE = 100
+_MOST_FREE = 4  # connections that are kept for the next requests
 _WATCH_SECONDS = 0.2  # between two looks at what is late
 _LEAST_SEARCHED, _MOST_SEARCHED = 200, 1000  # of pgvector's hnsw.ef_search
 
@@ -314,7 +315,7 @@ class Postgres(Engine):
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[Connection]:
-        """Yield a connection that nobody else has meanwhile; a whole one is kept for the next."""
+        """Yield a connection that nobody else has meanwhile; a whole one is kept for the next, where few are."""
         try:
             connection = self.free.pop()
         except IndexError:
@@ -323,7 +324,9 @@ class Postgres(Engine):
         try:
             yield connection
         finally:
-            if not connection.closed:
+            if connection.closed or len(self.free) >= _MOST_FREE:
+                connection.close()
+            else:
                 self.free.append(connection)
 
 

@@ -323,6 +323,15 @@ def test_postgres_is_full(postgres, index):
     engine.close()
 
 
+def test_postgres_keeps_a_few_connections_and_closes_the_others(postgres):
+    engine = connect(parse(postgres))
+    with contextlib.ExitStack() as all_at_once:
+        connections = [all_at_once.enter_context(engine._connection()) for _ in range(9)]
+    assert sum(not connection.closed for connection in connections) == len(engine.free) == 4
+    engine.close()
+    assert all(connection.closed for connection in connections)
+
+
 def test_postgres_has_no_such_database_or_password(postgres):
     with pytest.raises(EngineError, match=r'cannot be reached: .*database "nowhere" does not exist'):
         open_database(postgres.replace("/postgres?", "/nowhere?"))
