@@ -128,7 +128,7 @@ def export(
             one.finish()
             if (count := one.count()) != there:
                 raise one.wrong(f"it counts {count:,} rows of {there:,}")
-        record["recall"] = _recall(codes, local) if approximate else None
+        record["recall"] = _recall(codes, local) if approximate and len(local) else None
         for one in (engine, codes):
             _check_is_own(one)
         engine.save_record(record | {"complete": True})

@@ -728,6 +728,15 @@ def test_an_approximate_index_says_what_it_finds(postgres, tmp_path):
     assert any("hnsw" in plan for (plan,) in plans)
 
 
+@pytest.mark.parametrize("kind", [name for name in ENGINES if name != "milvus"])  # Milvus Lite has no approximate index
+def test_an_approximate_index_of_no_photographs_has_no_recall(kind, request, tmp_path):
+    index, name = make_index(tmp_path, 24), f"{request.getfixturevalue(kind)}#nothing"
+    remove(index, Plain(index).ids)
+    report = export(index, name, approximate=True, overwrite=True)
+    assert (report.count, report.recall) == (0, None)
+    assert open_database(name).nearest(np.zeros((2, 3), np.uint8), 5)[1].shape == (2, 0)
+
+
 def test_milvus_lite_is_exact(milvus, tmp_path):
     if "://" in milvus:
         pytest.skip("a server has approximate indexes")
