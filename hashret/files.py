@@ -523,7 +523,12 @@ def read_text(path: StrPath, errors: str = "strict", largest: int = _LARGEST_TEX
 
 
 def named(path: StrPath) -> Path:
-    """Return a path as `Path`; HashretError where nothing can be written under that name: "", ".", "..", "/"."""
+    """Return a path as `Path`; HashretError where nothing can be written under that name: "", ".", "..", "/", or the
+    address of an engine.
+    """
+    from .engines.names import refuse_to_write_to_engine  # which few need
+
+    refuse_to_write_to_engine(path)
     path = Path(path)
     if path.name in ("", ".."):
         raise HashretError(f"'{path}' names the folder itself", hint="name what is to be written there")

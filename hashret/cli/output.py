@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import click
 
+from ..engines.names import masked_line
 from ..names import shown, to_json
 from ..progress import is_quiet
 from ..results import Result
 
 
 def say(line: str, err: bool = False) -> None:
-    """Print a line that has names in it."""
-    click.echo(shown(line), err=err)
+    """Print a line that has names in it, on stderr without the secrets of addresses: any verb may be given one."""
+    click.echo(shown(masked_line(line) if err else line), err=err)
 
 
 def tell_of(file: str, held: str) -> None:

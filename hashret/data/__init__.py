@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..distributed import is_main
+from ..engines.names import masked
 from ..errors import HashretError, warn
 from ..files import StrPath
 from . import cifar10, embeddings, folder, lists, protocols  # noqa: F401  (each registers its kinds of source)
@@ -126,5 +127,5 @@ def _kind_and_where(name: str) -> tuple[str, str]:
         raise HashretError(f"{SPECIAL if Path(name).exists() else LINKED_TO_NOTHING}, no folder: {name}")
     if not Path(name).is_dir():
         forms = ", ".join(kind.help for kind in SOURCES.values())
-        raise HashretError(f"no such folder: {name}", hint=f"data are named DIR, {forms}")
+        raise HashretError(f"no such folder: {masked(name)}", hint=f"data are named DIR, {forms}")
     return "folder", name

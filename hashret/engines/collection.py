@@ -135,8 +135,8 @@ class Collection(Database):
         k = min(k, len(self if among is None else among))
         if self.engine.most and k > self.engine.most:
             raise HashretError(
-                f"{self.engine.address} gives at most {self.engine.most:,} answers", hint="lower -k and --candidates"
-            )
+                f"this engine gives at most {self.engine.most:,} answers", hint="lower -k and --candidates"
+            )  # without the address, since visitors of a service are told this
         if not k or not len(codes):
             return np.zeros((len(codes), k), np.int32), np.zeros((len(codes), k), np.int64)
         _, first, inverse = np.unique(codes, axis=0, return_index=True, return_inverse=True)

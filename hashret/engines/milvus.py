@@ -39,7 +39,7 @@ from .engine import (
     TooSlow,
     Unreachable,
 )
-from .names import EngineAddress
+from .names import EngineAddress, masked_line
 from .text import from_text, literally, sql_pattern, to_text
 
 _RECORDS = "hashret_collections"
@@ -417,4 +417,4 @@ def _said(address: EngineAddress, error: Any, seconds: float) -> HashretError:
         return Unreachable(f"{address} cannot be reached; is it running?")
     if code == grpc.StatusCode.UNAUTHENTICATED:
         return HashretError(f"{address} wants another token than that of HASHRET_MILVUS_TOKEN: {line}")
-    return EngineError(f"{address} refused: {line}")
+    return EngineError(f"{address} refused: {masked_line(line)}")

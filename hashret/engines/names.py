@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 
@@ -10,6 +11,12 @@ from .kinds import KINDS, EngineKind, examples
 
 DEFAULT = "hashret"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")  # what all engines take
+# A password may hold / and ?, though it should not: it ends at the last @ before the parameters. One / is what a path
+# makes of two.
+_PASSWORD = re.compile(r"(:/{1,2}[^:@/]*):(?:[^?]*|[^/?]*\?.*)@")
+_SECRET_PARAMETER = re.compile(r"([^?&=\s]*(?:password|secret|token|_key)=)[^&]*", re.IGNORECASE)
+_COPY = "is a copy in an engine"
+_CHANGE_THE_INDEX = "change the index that it was exported from, and export that again"
 
 
 @dataclass(frozen=True)
@@ -22,9 +29,17 @@ class EngineAddress:
 
     def __str__(self) -> str:
         """Return the address as the user named it, without the password."""
-        shown = re.sub(r"(?<=://)([^:@/]*):[^@/]*@", r"\1@", self.uri)
-        shown = re.sub(r"\b(password=)[^&]*", r"\1…", shown)
-        return f"{self.kind.schemes[0] if self.kind.prefixed else ''}{shown}#{self.collection}"
+        return f"{self.kind.schemes[0] if self.kind.prefixed else ''}{masked(self.uri)}#{self.collection}"
+
+
+def masked(address: str) -> str:
+    """Return an address, or what was meant to be one, without the secrets in it."""
+    return _SECRET_PARAMETER.sub(r"\1…", _PASSWORD.sub(r"\1@", address))
+
+
+def masked_line(line: str) -> str:
+    """Return a line with addresses in it without their secrets."""
+    return re.sub(r"\S+:/\S+", lambda match: masked(match[0]), line)
 
 
 def _find_kind(name: object) -> EngineKind | None:
@@ -50,8 +65,10 @@ def parse(name: str, collection: str | None = None) -> EngineAddress:
     """
     kind = _find_kind(name)
     if kind is None:
-        raise HashretError(f"{name} names no engine", hint=f"one is {examples()}")
+        raise HashretError(f"{masked(name)} names no engine", hint=f"one is {examples()}")
     uri, _, behind = str(name).partition("#")
+    if "@" in behind:  # none of which is shown, since it is a part of a password
+        raise HashretError("a # in an address begins the name of the collection", hint="write # in a password as %23")
     if collection and behind and collection != behind:
         hint = "name the collection once, behind the # or with --collection"
         raise HashretError(f"two names of a collection, {behind} and {collection}", hint=hint)
@@ -67,10 +84,17 @@ def shown(name: object) -> str:
     return str(parse(str(name)) if is_engine(name) else name)
 
 
-def refuse_engine(name: object) -> None:
-    """Raise HashretError where a folder is needed and an engine was named."""
-    if is_engine(name):
-        raise HashretError(
-            f"{shown(name)} is a copy in an engine",
-            hint="change the index that it was exported from, and export that again",
-        )
+def refuse_engine(name: object, what: str = _COPY, hint: str = _CHANGE_THE_INDEX) -> None:
+    """Raise HashretError where a folder is needed and an engine was named; ``what`` says what is wrong with that."""
+    text = str(name)
+    if ":" in text and not os.path.isabs(text):
+        text = re.sub(r":/(?!/)", "://", text, count=1)  # as it was before it became a path
+        if is_engine(text):
+            raise HashretError(f"{shown(text)} {what}", hint=hint)
+
+
+def refuse_to_write_to_engine(name: object) -> None:
+    """Raise HashretError where a file or folder is to be written and an engine was named."""
+    refuse_engine(
+        name, "is in an engine, and here a folder or a file is written", "hashret export copies an index there"
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
 import socket
 import threading
 import time
@@ -22,6 +23,7 @@ from pgvector import Bit
 from pgvector.psycopg.bit import register_bit_info
 from pgvector.psycopg.vector import register_vector_info
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.types import TypeInfo
 from psycopg.types.json import Jsonb
 
@@ -41,7 +43,7 @@ from .engine import (
     TooSlow,
     Unreachable,
 )
-from .names import EngineAddress
+from .names import EngineAddress, masked_line
 from .text import from_text, literally, sql_pattern, to_text
 
 T = TypeVar("T")
@@ -57,9 +59,24 @@ _LEAST_SEARCHED, _MOST_SEARCHED = 200, 1000  # of pgvector's hnsw.ef_search
 
 def open_engine(address: EngineAddress, create: bool = False, seconds: float = SECONDS) -> Postgres:
     """Connect. The password may come from ``PGPASSWORD`` or ~/.pgpass."""
+    _check_address(address)
     engine = Postgres(address, seconds)
     engine.run(lambda connection: None)
     return engine
+
+
+def _check_address(address: EngineAddress) -> None:
+    """Raise HashretError where libpq would take a part of a password for the host or the port, and name it."""
+    try:
+        parts = conninfo_to_dict(address.uri)
+    except psycopg.ProgrammingError:
+        return  # connecting says what is wrong
+    hosts, ports = (str(parts.get(name) or "").split(",") for name in ("host", "port"))
+    right_hosts = all("@" not in host[1:] for host in hosts)  # the name of a socket may begin with @
+    if not right_hosts or not all(port.isdecimal() for port in ports if port):
+        raise HashretError(
+            f"{address} is no address that PostgreSQL takes", hint="write / in a password as %2F and @ as %40"
+        )
 
 
 class Postgres(Engine):
@@ -400,4 +417,7 @@ def _single(cursor: psycopg.Cursor[Any]) -> Any:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    """Return what an error says as one line, without what it quotes of an address, which may be a password."""
+    line = masked_line(" ".join(str(error).split()))
+    line = re.sub(r'(percent-encoded token: |unexpected spaces found in )".*"', r'\1"…"', line)
+    return line or type(error).__name__

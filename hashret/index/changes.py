@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..bits import check_length, lengths_of
+from ..engines.names import refuse_engine
 from ..errors import HashretError, warn
 from ..files import (
     StrPath,
@@ -530,6 +531,7 @@ def _check_output(out: Path, overwrite: bool) -> None:
 @contextlib.contextmanager
 def _changing(index: StrPath) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Hold the index's lock: yields (folder, metadata); what no index.json names is removed before and after."""
+    refuse_engine(index)
     folder = Path(find_index(index))
     if not folder.is_dir():
         raise HashretError(f"no index at {folder}", hint=MAKE_ONE)

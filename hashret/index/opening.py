@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ..engines.names import refuse_engine
 from ..errors import HashretError
 from ..files import StrPath
 from ..places import MAKE_ONE
@@ -35,6 +36,7 @@ def open_index(
     Raises:
         HashretError: no index there, damaged, of another format, or no GPU where one was asked for.
     """
+    refuse_engine(folder, hint="name the index that it was exported from")
     folder = Path(folder)
     if not folder.is_dir():
         raise HashretError(f"no index at {folder}", hint=MAKE_ONE)

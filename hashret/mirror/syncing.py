@@ -18,6 +18,7 @@ import numpy as np
 from ..data import ImageSource, warn_passed_over
 from ..data.walk import PassedOver, as_patterns, summary, walk
 from ..engines import refuse_engine
+from ..engines.names import masked
 from ..errors import HashretError, warn
 from ..files import StrPath, make_folder, read_json, turn
 from ..index import Index, open_index
@@ -152,7 +153,7 @@ class _Sync:
         if not os.path.isdir(self.root):
             if os.path.exists(self.root):
                 raise HashretError(f"{photos} is a file, not a folder", hint="name a folder of photographs")
-            raise HashretError(f"no such folder: {photos}")
+            raise HashretError(f"no such folder: {masked(str(photos))}")
         if index is not None:
             refuse_engine(index)
         self.folder = own_index(photos) if index is None else Path(index)

@@ -26,6 +26,7 @@ from ..data import SOURCES, Source, VectorSource, open_data, warn_passed_over
 from ..data.folder import open_all
 from ..data.images import UnreadableImage, image_size
 from ..data.references import status
+from ..engines.names import refuse_engine
 from ..errors import HashretError, warn
 from ..files import StrPath, identity
 from ..places import find_index
@@ -218,6 +219,7 @@ def _compared(
 ) -> Compared:
     """Open what is named; ``chosen`` says which photographs, of a source alone, and how they are read."""
     if not is_source(index):
+        refuse_engine(index, hint="name the index that it was exported from")
         if given := [name for name, value in chosen.items() if value not in (None, ())]:
             raise HashretError(f"{given[0]} goes with photographs, and {index} is an index, or is not there")
         if not os.path.isdir(index):

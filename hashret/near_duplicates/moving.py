@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..data.references import kind_of
+from ..engines.names import refuse_to_write_to_engine
 from ..errors import HashretError, warn
 from ..files import StrPath, flush, identity, locked, make_folder, partial_name, remove_leftovers
 from ..names import fitting
@@ -76,6 +77,7 @@ def set_aside(groups: Sequence[Sequence[Photograph]], folder: StrPath, yes: bool
     Raises:
         HashretError: a file cannot be moved; what was moved before it is in the log, `moved.jsonl`.
     """
+    refuse_to_write_to_engine(folder)
     folder = Path(folder).absolute()
     if folder.exists() and not folder.is_dir():
         raise HashretError(f"{folder} is a file", hint="name a folder to move to")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
@@ -28,6 +29,8 @@ from .live import LiveIndex
 from .prometheus import CountRequests, Metrics
 from .routes import STATIC, Service, router
 from .uploads import Refused
+
+_log = logging.getLogger("hashret.service")
 
 
 class NamesResponse(JSONResponse):
@@ -127,7 +130,9 @@ def _add_problems(app: FastAPI) -> None:
 
     @app.exception_handler(EngineError)
     async def away(_: Request, error: EngineError) -> NamesResponse:
-        return problem(503, str(error), {"retry-after": "5"})
+        service: Service = app.state.service
+        _log.warning("%s", shown(f"note: {error}"))
+        return problem(503, service.live.for_visitors(str(error)), {"retry-after": "5"})
 
     @app.exception_handler(Busy)
     async def busy(*_: object) -> NamesResponse:

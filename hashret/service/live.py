@@ -111,6 +111,15 @@ class LiveIndex:
         """What keeps the service from answering from the newest index, one line, or None."""
         return self.current.index.damage or self.away or self.stale
 
+    def for_visitors(self, problem: str) -> str:
+        """Return what visitors are told of a problem: nothing of where an engine is, unless they are told whole paths.
+
+        What an engine's client says may hold the address, too, so that none of it is told.
+        """
+        if self.show_paths or not is_engine(self.index):
+            return problem
+        return "the engine that holds the index does not answer as it should; the log of the service says more"
+
     def refresh(self) -> None:
         """Exchange the index for a newer one where there is one.
 

@@ -342,6 +342,7 @@ async def health(service: Shared) -> schema.Health:
     The HTTP status is 200 in either case: the index that is served goes on answering, and starting again would lose it.
     """
     index, problem = service.live.current.index, service.live.problem
+    problem = problem and service.live.for_visitors(problem)
     status = "damaged" if index.damage else "stale" if problem else "ok"
     return schema.Health(
         status=status, problem=problem, generation=index.meta["generation"], count=len(index), checked=index.checked

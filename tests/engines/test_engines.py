@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hashret.bits import binarize, hamming, pack
 from hashret.engines import EngineError, export, exporting, kinds
 from hashret.engines.engine import Filter, connect
-from hashret.engines.names import parse
+from hashret.engines.names import masked_line, parse
 from hashret.engines.postgres import Postgres
 from hashret.engines.text import from_text, to_text
 from hashret.errors import HashretError
@@ -768,3 +768,31 @@ def test_names():
     assert str(parse("milvus:a.db")) == "milvus:a.db#hashret"
     with pytest.raises(HashretError, match="name the collection once"):
         parse("milvus:a.db#one", "other")
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("postgresql://h/db?sslpassword=secret&a=b", "postgresql://h/db?sslpassword=…&a=b"),
+        ("postgresql://u:sec/ret@h/db", "postgresql://u@h/db"),
+        ("postgresql://u:sec@ret@h/db?a=b", "postgresql://u@h/db?a=b"),
+        ("postgresql://u:sec?a=ret@h/db?a=b", "postgresql://u@h/db?a=b"),
+        ("postgresql://u:sec?/ret@h/db", "postgresql://u@h/db"),
+        ("postgresql://h:5432,i:5433/db?user=me@h", "postgresql://h:5432,i:5433/db?user=me@h"),
+        ("postgresql://u:secret@[::1]:5432/db", "postgresql://u@[::1]:5432/db"),
+        ("milvus:http://u:secret@h:19530", "milvus:http://u@h:19530"),
+    ],
+)
+def test_passwords_are_not_shown(address, shown):
+    assert str(parse(address)) == f"{shown}#hashret"
+    assert masked_line(f"no index at {address}; name {address.replace('://', ':/')}") == (
+        f"no index at {shown}; name {shown.replace('://', ':/')}"
+    )
+
+
+def test_a_password_with_what_begins_the_collection_is_not_shown():
+    with pytest.raises(HashretError, match="write # in a password as %23") as error:
+        parse("postgresql://u:sec#ret@h/db")
+    assert "ret@h" not in str(error.value)
+    with pytest.raises(HashretError, match=r"^postgre://u@h/db names no engine"):
+        parse("postgre://u:secret@h/db")

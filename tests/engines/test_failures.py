@@ -332,6 +332,19 @@ def test_postgres_keeps_a_few_connections_and_closes_the_others(postgres):
     assert all(connection.closed for connection in connections)
 
 
+@pytest.mark.parametrize(
+    "address",
+    ["u:xq/xq@host/db", "u:xq@xq@host/db", "u:xq%zzxq@host/db", "u:xq xq@host/db", "h/d?sslpassword=xq&nonsense=1"],
+)
+def test_postgres_says_nothing_of_a_password_in_a_wrong_address(address):
+    pytest.importorskip("psycopg", reason="needs hashret[pgvector]")
+    with pytest.raises(
+        HashretError, match=r"is no address that PostgreSQL takes; write /|refused: (invalid|unexpected)"
+    ) as error:
+        open_database(f"postgresql://{address}")
+    assert "xq" not in str(error.value)
+
+
 def test_postgres_has_no_such_database_or_password(postgres):
     with pytest.raises(EngineError, match=r'cannot be reached: .*database "nowhere" does not exist'):
         open_database(postgres.replace("/postgres?", "/nowhere?"))

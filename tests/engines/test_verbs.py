@@ -1,6 +1,7 @@
 """The verbs and the service on a collection give what they give on the index that it is a copy of."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -107,6 +108,38 @@ def test_a_copy_is_not_changed_itself(collection, photos, model):
         assert (code, "is a copy in an engine; change the index" in output) == (2, True)
 
 
+@pytest.mark.parametrize("address", ["postgresql://u:secret@h/db", "postgresql://u:sec/ret@h/db#photos"])
+def test_an_engine_is_no_folder_and_no_message_shows_its_password(
+    address, index_folder, photos, codes, model, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    read = r"postgresql://u@h/db#\w+ is a copy in an engine; "
+    written = r"postgresql://u@h/db#\w+ is in an engine, and here a folder or a file is written; hashret export copies"
+    for verb, line in {
+        ("duplicates", address): read + "name the index that it was exported from",
+        ("duplicates", address, "--exclude", "a"): read,
+        ("duplicates", photos, "--move-to", address, "--yes"): written,
+        ("relocate", address, "--root", photos): read + "change the index",
+        ("export", address, "postgresql://v:secret@h/other"): read + "name the index",
+        ("build-index", codes, "--out", address): written,
+        ("encode", photos, "--split", "test", "--model", model, "--out", address): written,
+        ("duplicates", photos, "--html", f"{address}.html"): "",
+        ("report", photos, "--index", address): "",
+        ("encode", address): r"no such folder: postgresql://u@h/db",
+        ("sync", address): r"no such folder: postgresql://u@h/db",
+        ("restore", address): "no moved.jsonl in ",
+        ("info", f"{address}x y"): "a collection's name is|refused: unexpected spaces",
+        ("add", address, photos): read,
+        ("export", index_folder, address.replace("gresql", "gre")): "postgre://u@h/db.* names no engine",
+        ("relocate", address, address, "--root", photos): "",
+    }.items():
+        code, output = run(*verb)
+        assert code == 2, verb
+        assert re.search(line, output), (verb, output)
+        assert "sec" not in output, verb
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.fixture
 def client(collection, model):
     pytest.importorskip("fastapi", reason="needs hashret[serve]")
@@ -139,6 +172,32 @@ def test_the_service(client, index_folder, model, photos):
     assert (missing.status_code, missing.json()) == (404, {"error": "no photograph with id 99 in the index"})
     about = client.get("/api/about").json()
     assert (about["count"], about["values"]) == (36, True)
+
+
+def test_visitors_are_not_told_where_the_engine_is(memory, index_folder, monkeypatch, caplog):
+    pytest.importorskip("fastapi", reason="needs hashret[serve]")
+    from fastapi.testclient import TestClient
+
+    from hashret.service.app import create_app
+
+    name = f"{memory}#hidden"
+    export(index_folder, name, overwrite=True)
+    with TestClient(create_app(name, None)) as client:
+        live = client.app.state.service.live
+        engine = live.current.index.engine
+
+        def away(*_):
+            raise EngineError(f"{engine.address} cannot be reached: no server at 10.0.0.7")
+
+        for method in ("read", "read_record"):
+            monkeypatch.setattr(engine, method, away)
+        live.refresh()
+        answer, health = client.get("/api/items/5"), client.get("/healthz").json()
+        assert (answer.status_code, health["status"]) == (503, "stale")
+        for told in (answer.json()["error"], health["problem"]):
+            assert told.startswith("the engine that holds the index does not answer as it should; the log")
+        assert "10.0.0.7" in live.problem
+        assert caplog.text.count("memory:here#hidden cannot be reached: no server at 10.0.0.7") == 2
 
 
 def test_the_service_while_its_engine_is_away(client, monkeypatch):
