@@ -144,7 +144,8 @@ async def about(service: Shared) -> schema.About:
         count=len(snapshot.index), bits=snapshot.index.bits, classes=meta["classes"], encoder=known,
         words=known_words(encoder) if encoder else [], text=encoder is not None and knows_texts(encoder),
         values=snapshot.index.has_hash_outputs, generation=meta["generation"], max_upload_bytes=service.max_upload,
-        max_pixels=service.max_pixels, max_k=MAX_K, max_candidates=MAX_CANDIDATES, version=__version__,
+        max_pixels=service.max_pixels, max_k=MAX_K,
+        max_candidates=min(MAX_CANDIDATES, snapshot.index.most or MAX_CANDIDATES), version=__version__,
     )  # fmt: skip
 
 

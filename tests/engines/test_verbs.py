@@ -172,6 +172,24 @@ def test_the_service(client, index_folder, model, photos):
     assert (missing.status_code, missing.json()) == (404, {"error": "no photograph with id 99 in the index"})
     about = client.get("/api/about").json()
     assert (about["count"], about["values"]) == (36, True)
+    live = client.app.state.service.live.current.index
+    assert about["max_candidates"] == min(100_000, live.most or 100_000)
+
+
+def test_the_service_offers_as_many_candidates_as_the_engine_gives(memory, index_folder, monkeypatch):
+    pytest.importorskip("fastapi", reason="needs hashret[serve]")
+    from fastapi.testclient import TestClient
+
+    from hashret.service.app import create_app
+
+    export(index_folder, f"{memory}#limited", overwrite=True)
+    monkeypatch.setattr(memory_engine.Memory, "most", 30)
+    with TestClient(create_app(f"{memory}#limited", None)) as client:
+        most = client.get("/api/about").json()["max_candidates"]
+        assert most == 30
+        assert client.get("/api/items/5/query", params={"candidates": most}).status_code == 200
+        refused = client.get("/api/items/5/query", params={"candidates": most + 1})
+        assert (refused.status_code, refused.json()) == (422, {"error": "this engine gives at most 30 answers"})
 
 
 def test_visitors_are_not_told_where_the_engine_is(memory, index_folder, monkeypatch, caplog):
