@@ -6,15 +6,17 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from threading import Event
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import HashretError, warn
 from ..files import StrPath
 from ..names import shown_path
 from ..places import OWN_FOLDER
 from .syncing import SyncReport, sync
+
+T = TypeVar("T")
 
 _log = logging.getLogger("hashret")
 _WAKE = 500  # ms between two looks at the clock
@@ -24,8 +26,8 @@ _AT_LEAST = 600  # seconds after which a folder is looked at in any case: of a n
 def watch(photos: StrPath = ".", *, stop: Event | None = None, **options: Any) -> Iterator[SyncReport]:
     """Sync a folder now and whenever something changes in it, for as long as the caller goes on.
 
-    What makes one sync fail, as a disk that is away for a while, is a warning, and the next is tried when something
-    changes. A warning is given once.
+    Whatever makes a later sync fail, as a disk that is away for a while or a device whose memory is full, is a warning,
+    and the next is tried when something changes. A warning is given once.
 
     Args:
         photos: folder.
@@ -52,39 +54,53 @@ def watch(photos: StrPath = ".", *, stop: Event | None = None, **options: Any) -
             OWN_FOLDER not in parts and not parts[-1].startswith(".") and not (own and f"{path}/".startswith(f"{own}/"))
         )
 
+    looks = watchfiles.watch(
+        root, watch_filter=counts, stop_event=stop, rust_timeout=_WAKE, yield_on_timeout=True,
+        ignore_permission_denied=True,
+    )  # fmt: skip
+    due, first = 0.0, True  # nothing is missed between the first sync and the next: the first look comes before
+    for changes in _watched(photos, looks):
+        if not changes and time.monotonic() < due:
+            continue
+        due = time.monotonic() + _AT_LEAST
+        report = _synced(photos, options, said, first)
+        if report and (first or report.new or report.changed or report.moved or report.gone):
+            yield report
+        if first:
+            _log.info("watching %s; Ctrl-C ends it", shown_path(photos))
+        first = False
+
+
+def _watched(photos: StrPath, looks: Iterable[T]) -> Iterator[T]:
+    """Yield what each look at a folder tells.
+
+    Raises:
+        HashretError: the folder cannot be watched, as where the system watches no more folders.
+    """
     try:
-        looks = watchfiles.watch(
-            root, watch_filter=counts, stop_event=stop, rust_timeout=_WAKE, yield_on_timeout=True,
-            ignore_permission_denied=True,
-        )  # fmt: skip
-        due, first = 0.0, True  # nothing is missed between the first sync and the next: the first look comes before
-        for changes in looks:
-            if not changes and time.monotonic() < due:
-                continue
-            due = time.monotonic() + _AT_LEAST
-            report = _synced(photos, options, said, first)
-            if report and (first or report.new or report.changed or report.moved or report.gone):
-                yield report
-            if first:
-                _log.info("watching %s; Ctrl-C ends it", shown_path(photos))
-            first = False
-    except (OSError, RuntimeError) as error:  # as where the system watches no more folders
+        yield from looks
+    except (OSError, RuntimeError) as error:
         hint = "or set WATCHFILES_FORCE_POLLING=1, which looks again and again"
         raise HashretError(f"cannot watch {photos}: {error}", hint=hint) from error
 
 
 def _synced(photos: StrPath, options: dict[str, Any], said: set[str], first: bool) -> SyncReport | None:
-    """Sync, and warn of what was not warned of before; None where it fails, which is a warning, too."""
+    """Sync, and warn of what was not warned of before; None where it fails, which is a warning, too.
+
+    Raises:
+        Exception: whatever the first sync raises.
+    """
     report = None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", UserWarning)
         try:
             report = sync(photos, **options)
-        except HashretError as error:
+        except Exception as error:  # as of the memory of a device, which may be free at the next
             if first:
                 raise
-            warnings.warn(str(error), stacklevel=2)
+            line = str(error) if isinstance(error, HashretError) else f"sync failed: {type(error).__name__}: {error}"
+            warnings.warn(" ".join(line.split()), stacklevel=2)
     for text in map(str, (one.message for one in caught)):
         if text not in said:
             said.add(text)

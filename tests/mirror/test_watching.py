@@ -13,6 +13,8 @@ from conftest import make_photo, make_photos
 import hashret
 from hashret.cli import main
 from hashret.errors import HashretError
+from hashret.mirror import watching
+from hashret.mirror.syncing import SyncReport
 
 
 @pytest.fixture
@@ -52,6 +54,52 @@ def test_a_warning_is_given_once(photos, model):
     with warnings.catch_warnings(action="error"):
         assert next(reports).new == 1
     reports.close()
+
+
+def report(new):
+    return SyncReport(
+        "index", "model.safetensors", photographs=12, unchanged=12 - new, new=new, changed=0, moved=0, gone=0, held=0,
+        out_of_reach=0, encoded=new, unreadable=(), passed_over=(), trained=False, dry_run=False, seconds=0.1,
+    )  # fmt: skip
+
+
+def test_whatever_makes_a_later_sync_fail_is_a_warning_and_the_next_is_tried(photos, monkeypatch):
+    pytest.importorskip("watchfiles", reason="needs hashret[watch]")
+    outcomes = iter([report(12), RuntimeError("out of\nmemory"), OSError(5, "Input/output error"), report(1)])
+
+    def sync(*_):
+        outcome = next(outcomes)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr(watching, "_AT_LEAST", 0)  # a sync at every look
+    monkeypatch.setattr(watching, "sync", sync)
+    reports = hashret.watch(photos)
+    assert next(reports).new == 12
+    with pytest.warns(UserWarning, match="sync failed") as told:
+        assert next(reports).new == 1
+    lines = ["sync failed: RuntimeError: out of memory", "sync failed: OSError: [Errno 5] Input/output error"]
+    assert [str(warning.message) for warning in told] == lines
+    reports.close()
+    outcomes = iter([RuntimeError("at once")])
+    with pytest.raises(RuntimeError, match="at once"):
+        next(hashret.watch(photos))
+
+
+def test_a_folder_that_cannot_be_watched_is_a_mistake(photos, monkeypatch):
+    watchfiles = pytest.importorskip("watchfiles", reason="needs hashret[watch]")
+
+    def watch(*_, **__):
+        yield set()
+        raise OSError("too many watches")
+
+    monkeypatch.setattr(watchfiles, "watch", watch)
+    monkeypatch.setattr(watching, "sync", lambda *_: report(12))
+    reports = hashret.watch(photos)
+    assert next(reports).new == 12
+    with pytest.raises(HashretError, match=r"cannot watch .*: too many watches; or set WATCHFILES_FORCE_POLLING=1"):
+        next(reports)
 
 
 def test_mistakes_are_told_at_once(photos, model, monkeypatch):
