@@ -17,6 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Start a verb in several processes; exits with the status of the one that failed first."""
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous import RendezvousError
     from torch.distributed.run import determine_local_world_size, get_args_parser, run
 
     parser = get_args_parser()
@@ -42,6 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode)
     except SignalException as error:
         sys.exit(128 + error.sigval)
+    except (AssertionError, OSError, RendezvousError, RuntimeError, ValueError) as error:
+        # Of an option, which torchrun looks at when it starts, or of the machines, which did not find one another. What
+        # goes wrong in a verb is an error of another process, and comes as one of the two above.
+        parser.error(" ".join(str(error).split()) or "these options do not go together")
 
 
 if __name__ == "__main__":

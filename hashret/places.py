@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from .errors import HashretError
 from .files import StrPath
 
 OWN_FOLDER = ".hashret"  # in a folder of photographs, never itself taken for photographs
 LOG_OF_MOVES = "moved.jsonl"  # in a folder that hashret duplicates moved photographs to, passed over among others
 INDEX, MODEL = "index", "model.safetensors"
+NO_WORKING_FOLDER = "the working folder is no longer there; change into one that is"
 MAKE_ONE = "make one with hashret sync PHOTOS or hashret build-index, or name one with --index"  # where there is none
 
 
@@ -29,11 +31,17 @@ def find_index(index: StrPath | None = None) -> StrPath:
         index: as the user names it: an index, an engine's collection, or a folder of photographs with an index of its
             own. None for what HASHRET_INDEX names, ``index`` in the working folder, or that of the first folder of
             photographs from there upwards that has one.
+
+    Raises:
+        HashretError: the working folder is no longer there.
     """
     named = os.environ.get("HASHRET_INDEX", "") if index is None else index
     if named:
         return own_index(named) if not is_index(named) and is_index(own_index(named)) else named
-    here = Path.cwd()
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:
+        raise HashretError(NO_WORKING_FOLDER) from None
     found = (own_index(folder) for folder in (here, *here.parents) if is_index(own_index(folder)))
     return INDEX if is_index(INDEX) else next(found, INDEX)
 

@@ -452,6 +452,18 @@ def test_the_shell_completes_verbs_and_options(monkeypatch):
         assert [line.removeprefix("plain,") for line in done.output.splitlines()] == wanted
 
 
+@pytest.mark.parametrize(
+    "arguments", [["compact"], ["evaluate", "codes"], ["serve"], ["sync"]], ids=lambda words: words[0]
+)
+def test_a_working_folder_that_is_gone_is_one_line(arguments, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "here").rmdir()
+    done = hashret(*arguments)
+    line = "hashret: the working folder is no longer there; change into one that is\n"
+    assert (done.exit_code, done.stderr) == (2, line)
+
+
 def test_module_and_command_are_the_same():
     done = subprocess.run([sys.executable, "-m", "hashret", "--version"], capture_output=True, text=True)
     assert done.stdout.startswith("python -m hashret, version") or "version" in done.stdout

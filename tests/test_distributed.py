@@ -134,6 +134,23 @@ def test_the_launcher_wants_a_number_of_processes(capsys, count, line):
     assert line in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--nnodes", "abc"], "error: invalid literal for int() with base 10: 'abc'"),
+        (["--nnodes", "2:1"], "error: "),
+        (["--nnodes", "1:2:3"], "error: nnodes=1:2:3 is not"),
+        (["--rdzv-backend", "foo"], "error: The rendezvous backend 'foo'"),
+    ],
+)
+def test_the_launcher_says_what_is_wrong_with_an_option(capsys, monkeypatch, options, line):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with pytest.raises(SystemExit) as ended:
+        launch.main([*options, "info", "x"])
+    assert ended.value.code == 2
+    assert line in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_the_launcher_wants_a_verb(capsys):
     with pytest.raises(SystemExit) as status:
         launch.main(["--nproc-per-node", "2"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import sys
 import traceback
 import warnings
@@ -14,6 +15,7 @@ import click
 from .. import __version__
 from ..distributed import SaidElsewhereError, is_main
 from ..errors import HashretError
+from ..places import NO_WORKING_FOLDER
 from ..registry import load_plugins
 from .options import talk
 from .output import say
@@ -87,6 +89,8 @@ class _Group(click.Group):
             sys.exit(0)
         except OSError as error:  # a name that is too long, a folder that may not be looked into
             if not error.filename:
+                if isinstance(error, FileNotFoundError) and _is_working_folder_gone():
+                    _leave(NO_WORKING_FOLDER)
                 if not _is_of_output(error):
                     raise
                 _close()
@@ -116,6 +120,14 @@ def _close() -> None:
     """Close stdout, of which nothing more can be written, so that the interpreter does not try again at its exit."""
     with contextlib.suppress(OSError):
         sys.stdout.close()
+
+
+def _is_working_folder_gone() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _is_of_output(error: OSError) -> bool:

@@ -88,8 +88,10 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
         listening.listen(_BACKLOG)
-    except OSError as error:
-        reason = error.strerror or str(error)
+    except (OSError, UnicodeError, OverflowError) as error:
+        reason = "that is no name of a machine" if isinstance(error, UnicodeError) else str(error)
+        if isinstance(error, OSError) and error.strerror:
+            reason = error.strerror
         hint = "name others with --host and --port"
         raise HashretError(f"cannot listen at {host}:{port}: {reason}", hint=hint) from None
     return listening
