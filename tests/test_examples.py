@@ -73,10 +73,10 @@ def test_the_container_serves_what_its_page_says():
     made = (TOP / "Dockerfile").read_text(encoding="utf-8")
     page = PAGES["container"].read_text(encoding="utf-8")
     inside = [json.loads(made.partition("\nCMD ")[2]), *map(shlex.split, re.findall(r"docker run … ([^`]+)`", page))]
-    assert len(inside) == 2
+    assert len(inside) == 3
     for words in inside:
         parse(words[1:])
-        assert words[-2:] == ["--host", "0.0.0.0"]  # else nobody outside the container gets an answer
+        assert words[3:5] == ["--host", "0.0.0.0"]  # else nobody outside the container gets an answer
     [port] = [option.default for option in main.commands["serve"].params if option.name == "port"]
     assert f"EXPOSE {port}\n" in made
     assert f"--publish 127.0.0.1:{port}:{port} " in page

@@ -245,6 +245,10 @@ def _photos(photos: Iterable[str], null: bool) -> list[str]:
 @click.option(
     "--host", metavar="ADDRESS", default="127.0.0.1", show_default=True, help="address to listen at; 0.0.0.0 for all"
 )
+@click.option(
+    "--allow-host", "allow_hosts", multiple=True, metavar="NAME",
+    help="answer to this name, too, as of a proxy; '*' for any; repeatable"
+)  # fmt: skip
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 for a free one")
 @shared.DEVICE
 @click.option("--max-upload", type=shared.POSITIVE, default=20, show_default=True, help="megabytes of an upload")

@@ -58,7 +58,8 @@ def create_app(
 
     Args:
         index, model, device, values: see `hashret.service.live.LiveIndex`.
-        hosts: names that the service answers to, against DNS rebinding; "*" for all.
+        hosts: names that the service answers to beside ``localhost`` and numeric addresses, against DNS rebinding; "*"
+            for any.
         max_upload: most bytes of a request.
         max_pixels: most pixels of a photograph.
         batch: most photographs encoded together.

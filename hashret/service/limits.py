@@ -6,6 +6,7 @@ Starlette's own limit of bytes answers in plain text and knows no deadline, so `
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 from collections.abc import Iterable
 from contextlib import suppress
 from urllib.parse import urlsplit
@@ -99,31 +100,59 @@ class OwnPages:
     Such a page may link to this service's page, but may neither send anything here nor load anything from here.
     Programs, whose requests name no page, are answered.
 
+    A page whose own name its owner lets point to this machine (DNS rebinding) is of no other origin to a browser, which
+    names it in the Host header. So only those names are answered to that are this service's. Numeric addresses and
+    ``localhost`` always are, since nobody can let these point elsewhere.
+
     Args:
-        hosts: names that the service answers to, against DNS rebinding; "*" for all.
+        hosts: further names that the service answers to; "*" for any.
     """
 
     def __init__(self, app: ASGIApp, hosts: Iterable[str]) -> None:
-        self.app, self.hosts = app, None if "*" in hosts else {host.lower() for host in hosts}
+        names = {_plain(host) for host in hosts}
+        self.app, self.hosts = app, None if "*" in names else names | {"localhost"}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         app: ASGIApp = self.app
         if scope["type"] == "http":
             headers = Headers(scope=scope)
-            if self.hosts is not None and _name_of(headers.get("host", "")) not in self.hosts:
-                app = JSONResponse({"error": "this service does not answer to that host name"}, 400)
+            if (refused := self._refused(headers.get("host", ""))) is not None:
+                app = JSONResponse({"error": refused}, 400)
             elif _is_foreign(scope["method"], headers):
                 text = "a page of another origin asks; a proxy in between must pass on the Host header"
                 app = JSONResponse({"error": text}, 403)
         await app(scope, receive, send)
 
+    def _refused(self, host: str) -> str | None:
+        """Return why a Host header is not answered to, None where it is."""
+        name = _name_of(host)
+        if self.hosts is None or name in self.hosts or _is_address(name):
+            return None
+        if not name:
+            return "the request does not say which host it is to"
+        return f"this service does not answer to the name {name}; start it with --allow-host {name}"
 
-def _name_of(host: str) -> str | None:
-    """Return the name in a Host header, without its port."""
+
+def _name_of(host: str) -> str:
+    """Return the name in a Host header, without its port; "" where there is none."""
     try:
-        return urlsplit(f"//{host}").hostname
+        return _plain(urlsplit(f"//{host}").hostname or "")
     except ValueError:
-        return None
+        return ""
+
+
+def _plain(name: str) -> str:
+    """Return a host name without what names the same host: capitals, and the dot of the root at its end."""
+    return name.lower().removesuffix(".")
+
+
+def _is_address(host: str) -> bool:
+    """Whether a host is a numeric address, and no name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_foreign(method: str, headers: Headers) -> bool:

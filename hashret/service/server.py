@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import re
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +36,7 @@ def serve(
     max_pixels: int = 50,
     batch: int = 32,
     show_paths: bool = False,
+    allow_hosts: Iterable[str] = (),
 ) -> None:
     """Serve an index until Ctrl-C.
 
@@ -51,9 +54,12 @@ def serve(
         max_pixels: most megapixels of an upload.
         batch: most photographs encoded together.
         show_paths: tell visitors whole paths, and not those from the folder of photographs on.
+        allow_hosts: names that the service answers to beside numeric addresses, ``localhost``, ``host`` and, where it
+            listens to other machines, the names of this one; "*" for any name, which lets pages of others in.
 
     Raises:
-        HashretError: there is nothing to serve, the port is taken, or the extra ``serve`` is not installed.
+        HashretError: there is nothing to serve, the port is taken, one of ``allow_hosts`` is no name, or the extra
+            ``serve`` is not installed.
     """
     try:
         import uvicorn
@@ -66,7 +72,7 @@ def serve(
     default = Path(find_model(None, None if is_engine(index) else index))
     if model is None and default.is_file():
         model = default
-    hosts = ("*",) if not _is_loopback(host) else ("localhost", "127.0.0.1", host)
+    hosts = [host, *map(_as_sent, allow_hosts), *([] if _is_loopback(host) else _own_names())]
     app = create_app(
         index, model, device, values=values, hosts=hosts, max_upload=max_upload * 2**20, max_pixels=max_pixels * 10**6,
         batch=batch, show_paths=show_paths,
@@ -107,6 +113,28 @@ def _greet(app: FastAPI, host: str, port: int, model: StrPath | None) -> None:
         print("note: no encoder is there, so nothing can be uploaded; name the encoder with --model", flush=True)
     if not _is_loopback(host):
         print("note: whoever reaches this machine can search, and see every indexed photograph", flush=True)
+
+
+def _as_sent(name: str) -> str:
+    """Return a host name as browsers send it, letters beyond ASCII in the form ``xn--``.
+
+    Raises:
+        HashretError: it is none, or has more about it, so that no request would ever be to it.
+    """
+    try:
+        sent = name.encode("idna").decode("ascii")
+    except UnicodeError:
+        sent = ""
+    if name != "*" and not re.fullmatch(r"[\w.-]+", sent):
+        hint = "name it without https:// and without a port, as photos.example; numeric addresses need not be named"
+        raise HashretError(f"{name!r} is no name of a machine", hint=hint)
+    return sent
+
+
+def _own_names() -> set[str]:
+    """Return the names of this machine, as itself and its network know it; ``.local`` is that of multicast DNS."""
+    name = socket.gethostname()
+    return {name, f"{name.partition('.')[0]}.local", socket.getfqdn(name)} - {""}
 
 
 def _is_loopback(host: str) -> bool:

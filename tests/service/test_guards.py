@@ -8,7 +8,9 @@ import threading
 from contextlib import contextmanager, suppress
 
 import pytest
+from click.testing import CliRunner
 
+from hashret.cli import main
 from hashret.encoding import encode
 from hashret.index import append, opening, remove
 from service.test_service import own, photo, upload, wait_until  # noqa: F401
@@ -27,7 +29,7 @@ from hashret.service.live import LiveIndex
 
 @pytest.fixture(scope="module")
 def app(index_folder, model):
-    return create_app(index_folder, model, "cpu", hosts=("localhost", "::1"), max_upload=200_000, body_seconds=0.2)
+    return create_app(index_folder, model, "cpu", hosts=(), max_upload=200_000, body_seconds=0.2)
 
 
 @pytest.fixture(scope="module")
@@ -160,8 +162,11 @@ NAVIGATION = {"sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
         ("GET", "/", {"sec-fetch-site": "none", **NAVIGATION}, 200),
         ("GET", "/api/items", {"sec-fetch-site": "same-origin"}, 200),
         ("GET", "/healthz", {"host": "evil.example"}, 400),
+        ("GET", "/healthz", {"host": "LOCALHOST.:8000"}, 200),
+        ("GET", "/healthz", {"host": "192.0.2.7:8000"}, 200),
+        ("GET", "/healthz", {"host": "192.0.2.7.evil.example"}, 400),
         ("GET", "/healthz", {"host": "localhost.evil.example:8000"}, 400),
-        ("GET", "/healthz", {"host": "[::1]:8000"}, 200),
+        ("GET", "/healthz", {"host": "[2001:db8::7]:8000"}, 200),
         ("GET", "/healthz", {"host": "[::1"}, 400),
         ("GET", "/healthz", {"host": ""}, 400),
     ],
@@ -172,6 +177,39 @@ def test_pages_of_others_get_nothing(client, photo, method, path, headers, statu
     assert answer.status_code == status
     assert {name: answer.headers[name] for name in SAFE_HEADERS} == SAFE_HEADERS
     assert status == 200 or list(answer.json()) == ["error"]
+
+
+@pytest.mark.parametrize(
+    ("host", "options", "asked", "status"),
+    [
+        ("127.0.0.1", [], "evil.example", 400),
+        ("127.0.0.1", [], "my-machine", 400),
+        ("127.0.0.1", ["--allow-host", "Photos.example"], "photos.example", 200),
+        ("0.0.0.0", [], "evil.example", 400),
+        ("0.0.0.0", [], "my-machine", 200),
+        ("0.0.0.0", [], "my-machine.local", 200),
+        ("0.0.0.0", [], "my-machine.lan", 200),
+        ("0.0.0.0", [], "192.0.2.7", 200),
+        ("0.0.0.0", ["--allow-host", "a.example", "--allow-host", "bücher.example"], "xn--bcher-kva.example", 200),
+        ("0.0.0.0", ["--allow-host", "a.example"], "b.a.example", 400),
+        ("0.0.0.0", ["--allow-host", "*"], "evil.example", 200),
+    ],
+)
+def test_names_that_nobody_allowed_are_not_answered(index_folder, monkeypatch, host, options, asked, status):
+    """DNS rebinding: to a browser, a page of evil.example may read from this machine once its name points here."""
+    monkeypatch.setattr(socket, "gethostname", lambda: "my-machine")
+    monkeypatch.setattr(socket, "getfqdn", lambda name: f"{name}.lan")
+    monkeypatch.setattr(uvicorn.Server, "run", lambda server, sockets: ran.append(server.config.app))
+    ran = []
+    arguments = ["serve", str(index_folder), "--host", host, "--port", "0", "--device", "cpu", *options]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 0, done.output
+    with TestClient(ran[0]) as client:
+        answer = client.get("/healthz", headers={"host": f"{asked}:8000"})
+    assert answer.status_code == status
+    if status == 400:
+        line = f"this service does not answer to the name {asked}; start it with --allow-host {asked}"
+        assert answer.json() == {"error": line}
 
 
 def test_a_failure_inside_is_one_line_too(client, monkeypatch):

@@ -599,6 +599,12 @@ def test_mistakes_get_one_line(own, tmp_path, monkeypatch):
         (["serve", "nothing"], "no index at nothing"),
         (["serve", "index", "--model", "none.safetensors"], "no checkpoint at none.safetensors"),
         (["serve", "index", "--host", "nowhere.invalid"], "cannot listen at nowhere.invalid"),
+        (
+            ["serve", "index", "--allow-host", "https://photos.example"],
+            "'https://photos.example' is no name of a machine",
+        ),
+        (["serve", "index", "--allow-host", "photos.example:80"], "'photos.example:80' is no name of a machine"),
+        (["serve", "index", "--host", "a..b"], "cannot listen at a..b:8000: that is no name of a machine"),
     ]:
         found = CliRunner().invoke(main, arguments)
         assert (found.exit_code, found.output.count("\n")) == (2, 1)
