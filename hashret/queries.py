@@ -69,16 +69,29 @@ def expand(
     Raises:
         HashretError: one of them is missing or no file, or a folder holds no image; with ``unreadable``, all of them.
     """
-    files: list[str | Held] = []
-    missing: dict[str, str] = {}
+    return existing(expand_in_order(photos, exclude, include), unreadable)
+
+
+def expand_in_order(
+    photos: Photo | Iterable[Photo], exclude: Sequence[str] = (), include: Sequence[str] = ()
+) -> list[tuple[str | Held, str | None]]:
+    """Return what `expand` does, each with None, and where it was named also what is missing, with the reason."""
+    expanded: list[tuple[str | Held, str | None]] = []
     for photo in photographs(photos):
         if isinstance(photo, Held):
-            files.append(photo)
+            expanded.append((photo, None))
             continue
         inside, reason = _inside(photo, exclude, include)
-        files += inside
-        if reason:
-            missing[str(photo)] = reason
+        expanded += [(str(photo), reason)] if reason else [(file, None) for file in inside]
+    return expanded
+
+
+def existing(
+    expanded: Sequence[tuple[str | Held, str | None]], unreadable: dict[str, str] | None = None
+) -> list[str | Held]:
+    """Return those of `expand_in_order` that are not missing; ``unreadable`` and what is raised are as of `expand`."""
+    files = [photo for photo, reason in expanded if not reason]
+    missing = {str(photo): reason for photo, reason in expanded if reason}
     if unreadable is not None:
         unreadable.update(missing)
     if missing and (unreadable is None or not files):

@@ -53,10 +53,10 @@ def test_the_others_of_a_folder_are_answered(run, options):
     code, output, errors = run("query", "photos", "--json", *options)
     assert code == 0
     answers = [json.loads(line) for line in output.splitlines()]
-    assert [answer["query"] for answer in answers if "error" not in answer] == [
-        f"photos/{name}.png" for name in ("blue/00", "green/00", "green/01", "red/00", "red/01")
+    assert [answer["query"] for answer in answers] == [
+        f"photos/{name}.png" for name in ("blue/00", "blue/01", "green/00", "green/01", "red/00", "red/01")
     ]
-    assert answers[-1] == {"query": BROKEN, "hits": [], "error": "not an image, or of an unknown format"}
+    assert answers[1] == {"query": BROKEN, "hits": [], "error": "not an image, or of an unknown format"}
     assert errors == f"note: cannot read {BROKEN}: not an image, or of an unknown format\n"
 
 
@@ -112,17 +112,34 @@ def test_json_has_a_line_for_each_also_where_nothing_can_be_read(run, verb, key)
 
 
 def test_paths_on_standard_input_of_which_some_are_missing(run):
-    stdin = "photos/red/00.png\nnone.jpg\npipe.jpg\nempty\n"
+    again = "photos/red/00.png"
+    stdin = f"none.jpg\n{again}\npipe.jpg\n{again}\n{BROKEN}\nempty\n"
     code, output, errors = run("query", "-", "--json", stdin=stdin)
     assert code == 0
     answers = [json.loads(line) for line in output.splitlines()]
-    assert {answer["query"]: answer.get("error") for answer in answers} == {
-        "photos/red/00.png": None,
-        "none.jpg": "no such file",
-        "pipe.jpg": "a pipe, socket or device, no file",
-        "empty": "no images in this folder",
-    }
-    assert len(errors.splitlines()) == 3
+    assert [(answer["query"], answer.get("error")) for answer in answers] == [
+        ("none.jpg", "no such file"),
+        ("photos/red/00.png", None),
+        ("pipe.jpg", "a pipe, socket or device, no file"),
+        ("photos/red/00.png", None),
+        (BROKEN, "not an image, or of an unknown format"),
+        ("empty", "no images in this folder"),
+    ]
+    assert len(errors.splitlines()) == 4
+
+
+@pytest.mark.parametrize("verb", ["query", "explain"])
+def test_a_photograph_on_standard_input_is_one_line(run, place, verb):
+    code, output, errors = run(verb, "-", stdin=(place / "photos" / "red" / "00.png").read_bytes())
+    assert (code, output) == (2, "")
+    line = "standard input has paths, one a line, and no photograph; name a photograph by its path"
+    assert errors == f"hashret: {line}; -0 takes paths that end in NUL\n"
+
+
+def test_one_answer_for_several_stands_where_the_first_of_them_was_named(run):
+    named = ["none.jpg", "photos/red/00.png", BROKEN, "photos/blue/00.png"]
+    _, output, _ = run("query", *named, "--together", "mean", "--json")
+    assert [json.loads(line)["query"] for line in output.splitlines()] == named[:3]
 
 
 @pytest.mark.parametrize(
@@ -142,8 +159,8 @@ def test_explain_draws_the_others(run, tmp_path):
     assert code == 0
     assert (tmp_path / "m.png").exists()
     answers = [json.loads(line) for line in output.splitlines()]
-    assert ["error" in answer for answer in answers] == [False] * 5 + [True]
-    assert answers[-1]["path"] == BROKEN
+    assert ["error" in answer for answer in answers] == [False, True, *[False] * 4]
+    assert answers[1]["path"] == BROKEN
     assert f"note: cannot read {BROKEN}" in errors
     with pytest.warns(UserWarning, match="cannot read"):
         assert len(explain(["photos"], out=tmp_path / "p.png", exclude=["red"])) == 3

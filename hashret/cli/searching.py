@@ -6,7 +6,8 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -92,7 +93,7 @@ def query(
              hashret query --vector queries.npy --json
              hashret query --words "bear, snow"
     """
-    from ..queries import expand
+    from ..queries import existing, expand_in_order
     from ..rendering import pages, pictures
     from ..rendering.text import table
     from ..search import Searcher, query
@@ -103,14 +104,14 @@ def query(
     if sum(map(bool, (vectors, photos, words, text))) > 1:
         raise HashretError("photographs, vectors, words and texts are asked for one after the other, not together")
     asked: dict[str, Any] = {"vectors": vectors, "words": words, "text": text}
-    with _unreadable_told("query", unreadable, as_json):
-        files = [] if any(asked.values()) else expand(_photos(photos, null), exclude, include, unreadable)
+    expanded = [] if any(asked.values()) else expand_in_order(_photos(photos, null), exclude, include)
+    names = [str(file) for file, _ in expanded]
+    with _unreadable_told("query", names, unreadable, as_json):
+        files = existing(expanded, unreadable)
         searcher = Searcher(index, model, device, values=values)
         results = query(files, searcher=searcher, unreadable=unreadable, **asked, **options)
     if as_json:
-        for answer in results:
-            click.echo(to_json(answer.as_dict()))
-        _print_unreadable("query", unreadable)
+        _print_in_order("query", names, [(answer.path, answer.as_dict()) for answer in results], unreadable)
     else:
         for path, hits in results:
             click.echo((f"{shown_path(path)}\n" if len(results) > 1 else "") + table(hits))
@@ -192,17 +193,18 @@ def explain(photos: tuple[str, ...], as_json: bool, null: bool, **options: Any) 
     Example: hashret explain photo.jpg --index index --out map.png
     """
     from ..explanation import explain, table
+    from ..queries import existing, expand_in_order
 
     k_given = click.get_current_context().get_parameter_source("k") is ParameterSource.COMMANDLINE
     if k_given and not options["index"]:
         raise HashretError("-k counts the hits of an index", hint="name it with --index, or leave -k out")
     unreadable: dict[str, str] = {}
-    with _unreadable_told("path", unreadable, as_json):
-        explained = explain(_photos(photos, null), unreadable=unreadable, **options)
+    expanded = expand_in_order(_photos(photos, null), options.pop("exclude"), options.pop("include"))
+    names = [str(file) for file, _ in expanded]
+    with _unreadable_told("path", names, unreadable, as_json):
+        explained = explain(existing(expanded, unreadable), unreadable=unreadable, **options)
     if as_json:
-        for explanation in explained:
-            click.echo(to_json(explanation.as_dict()))
-        _print_unreadable("path", unreadable)
+        _print_in_order("path", names, [(one.path, one.as_dict()) for one in explained], unreadable)
     else:
         click.echo(table(explained))
     rows = counted(len(explained), "photograph")
@@ -211,27 +213,49 @@ def explain(photos: tuple[str, ...], as_json: bool, null: bool, **options: Any) 
 
 
 @contextlib.contextmanager
-def _unreadable_told(key: str, unreadable: Mapping[str, str], as_json: bool) -> Iterator[None]:
+def _unreadable_told(key: str, names: Sequence[str], unreadable: Mapping[str, str], as_json: bool) -> Iterator[None]:
     """Print the photographs that could not be read as JSON, where that is wanted, also if these are all of them."""
     try:
         yield
     except NothingRead:
         if as_json:
-            _print_unreadable(key, unreadable)
+            _print_in_order(key, names, [], unreadable)
         raise
 
 
-def _print_unreadable(key: str, unreadable: Mapping[str, str]) -> None:
-    """Print the photographs that could not be read as JSON, beside the note of each on stderr."""
-    for path, reason in unreadable.items():
-        click.echo(to_json({key: path, "hits": [], "error": reason}))
+def _print_in_order(
+    key: str, names: Sequence[str], answers: Iterable[tuple[str, Any]], unreadable: Mapping[str, str]
+) -> None:
+    """Print answers as JSON, and the photographs that could not be read, in the order of the names.
+
+    Args:
+        key: what has the name of a photograph in the JSON.
+        names: of the photographs, none where something else was asked for.
+        answers: the name of each, and what is printed: in the order of the names, but for those without an answer.
+        unreadable: photographs with the reason, each of which has a note on stderr, too.
+    """
+    left, known = deque(answers), set(names)
+    lines = []
+    for name in names:
+        if name in unreadable:
+            lines.append({key: name, "hits": [], "error": unreadable[name]})
+        elif left and left[0][0] == name:
+            lines.append(left.popleft()[1])
+    lines += [answer for _, answer in left]
+    lines += [{key: name, "hits": [], "error": why} for name, why in unreadable.items() if name not in known]
+    for line in lines:
+        click.echo(to_json(line))
 
 
 def _photos(photos: Iterable[str], null: bool) -> list[str]:
     """Return the paths that the user named, the ones on standard input among them."""
     named = [photo for photo in photos if photo != "-"]
     if "-" in photos:
-        named += names_in(sys.stdin.buffer.read() if sys.stdin else b"", null)
+        data = sys.stdin.buffer.read() if sys.stdin else b""
+        if b"\0" in data and not null:  # as in nearly any photograph
+            hint = "name a photograph by its path; -0 takes paths that end in NUL"
+            raise HashretError("standard input has paths, one a line, and no photograph", hint=hint)
+        named += names_in(data, null)
     if not named:
         raise HashretError(f"name a photograph: hashret {click.get_current_context().info_name} photo.jpg")
     return named
