@@ -10,9 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,7 +26,16 @@ import numpy.typing as npt
 
 from ..bits import HashOutputs
 from ..errors import HashretError
-from ..files import default_cache, discard, partial_folder, read_json, write_json
+from ..files import (
+    StrPath,
+    default_cache,
+    discard,
+    partial_folder,
+    read_json,
+    remove_leftovers,
+    remove_own,
+    write_json,
+)
 from ..names import to_json
 from ..records import fields, or_none, text, whole
 from ..vectors import Vectors
@@ -32,6 +43,7 @@ from ..vectors import Vectors
 _CONVERSION = 3  # counts up when networks come to be converted otherwise, so that they are converted anew
 _BLOCKS = (1, 2, 4)  # images, of which few at a time have activations that stay in the processor's caches
 _HINTS = {"bfloat16": "bf16", "float32": "f32"}
+KEPT = "openvino"  # the folder of converted networks in that of the caches
 _NETWORK, _WEIGHTS, _RECORD = "network.xml", "network.bin", "network.json"
 _OF_HEAD = {"backbone": text("[0-9a-f]{20}", "no name of a folder"), "fc_width": or_none(whole(1))}
 _CHECK = fields({"sha256": text(), "said": fields({}, _OF_HEAD)})  # "said" is the metadata
@@ -168,12 +180,45 @@ def folder_of(*key: Any) -> Path:
             hint="pip install 'hashret[openvino]', or encode all of them again with --runtime torch",
         ) from None
     digest = hashlib.sha256(json.dumps([_CONVERSION, openvino.__version__, *key]).encode())
-    return default_cache() / "openvino" / digest.hexdigest()[:20]
+    return default_cache() / KEPT / digest.hexdigest()[:20]
 
 
 def head_folder(fingerprint: str) -> Path:
     """Return the folder in which the head of the encoder of a fingerprint is kept; raises as `folder_of`."""
     return folder_of("head", fingerprint)
+
+
+def kept_networks(caches: StrPath | None = None) -> list[Path]:
+    """Return the folders of the networks that are kept in a folder of caches, None for `default_cache`.
+
+    Raises:
+        HashretError: the folder cannot be read.
+    """
+    parent = Path(caches or default_cache()) / KEPT
+    try:
+        return [path for path in parent.iterdir() if path.is_dir() and re.fullmatch("[0-9a-f]{20}", path.name)]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise HashretError(f"cannot read the networks in {parent}: {error.strerror}") from None
+
+
+def clear_networks(caches: StrPath | None = None) -> None:
+    """Remove the networks that are kept in a folder of caches; each is converted again when it is needed.
+
+    Files that are not hashret's stay, and their folder with them.
+
+    Raises:
+        HashretError: one cannot be removed.
+    """
+    for folder in kept_networks(caches):
+        remove_own(folder, "|".join(map(re.escape, (_NETWORK, _WEIGHTS, _RECORD))))
+        if (folder / _RECORD).exists():
+            raise HashretError(f"cannot remove {folder}", hint="may you write there?")
+    parent = Path(caches or default_cache()) / KEPT
+    remove_leftovers(parent, "[0-9a-f]{20}")
+    with suppress(OSError):  # where something else is left in it
+        parent.rmdir()
 
 
 def load_network(folder: Path) -> tuple[Any, dict[str, Any]] | None:

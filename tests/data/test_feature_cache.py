@@ -261,7 +261,7 @@ def test_caches_are_listed_and_cleared(place):
         clear_caches([theirs.name, "none"], place / "cache")
     name = found[f"list:{place}/list.txt"].name
     done = hashret("cache", "clear", name, name, "--cache", place / "cache")
-    assert done.stdout.startswith("feature caches cleared: 1, ")
+    assert done.stdout.startswith("caches cleared: 1, ")
     assert len(caches(place / "cache")) == 2
     assert hashret("cache", "clear", "--yes", "--cache", place / "cache").exit_code == 0
     assert sorted(path.name for path in (place / "cache" / "features").iterdir()) == [theirs.name, "notes"]
@@ -269,7 +269,36 @@ def test_caches_are_listed_and_cleared(place):
     assert len(list((place / "photos").rglob("*.png"))) == 12
     for verb in ("list", "clear"):
         done = hashret("cache", verb, "--cache", place / "none")
-        assert (done.exit_code, done.output) == (0, "no feature caches\n")
+        assert (done.exit_code, done.output) == (0, "no caches\n")
+
+
+def test_networks_that_openvino_runs_are_listed_and_cleared_beside_the_caches(place):
+    fill(place)
+    kept = place / "cache" / "openvino"
+    for digit in "12":
+        (kept / (digit * 20)).mkdir(parents=True)
+        for name in ("network.xml", "network.bin", "network.json"):
+            (kept / (digit * 20) / name).write_bytes(b"x" * 5000)
+    (kept / ("2" * 20) / "letter.txt").write_text("dear")
+
+    def listed():
+        output = hashret("cache", "list", "--json", "--cache", place / "cache").stdout
+        return {line["name"]: line for line in map(json.loads, output.splitlines())}
+
+    before = listed()
+    assert before["openvino"]["source"] == "2 networks as OpenVINO runs them"
+    assert before["openvino"]["bytes"] >= 6 * 5000
+    table = hashret("cache", "list", "--cache", place / "cache").stdout
+    assert table.splitlines()[-1].split()[0] == "openvino"
+    with pytest.raises(HashretError, match="no feature cache openvino in"):
+        clear_caches(["openvino"], place / "cache")
+    done = hashret("cache", "clear", "openvino", "--cache", place / "cache")
+    assert done.stdout == f"caches cleared: 1, {before['openvino']['bytes']:,} bytes\n"
+    assert [path.name for path in kept.rglob("*.*")] == ["letter.txt"]
+    (kept / ("2" * 20) / "letter.txt").unlink()
+    assert hashret("cache", "clear", "--yes", "--cache", place / "cache").exit_code == 0
+    assert (listed(), kept.exists()) == ({}, False)
+    assert hashret("cache", "clear", "openvino", "--cache", place / "cache").exit_code == 2
 
 
 def make_list(place):
