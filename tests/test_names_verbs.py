@@ -225,16 +225,36 @@ def test_every_answer_of_the_service(place, at):
         assert client.get("/metrics").status_code == 200
 
 
-def test_the_page_shows_names_as_the_terminal_does():
+def of_the_page(section, expression, **variables):
+    """What an expression of JavaScript is by the functions of a section of the page's script."""
     node = shutil.which("node")
     if node is None:
         pytest.skip("no node on this machine")
     script = (resources.files("hashret") / "service/static/page.js").read_text()
-    [functions] = re.findall(r"// --- names -+\n(.*)// --- asking", script, re.S)
+    [functions] = re.findall(rf"// --- {section} -+\n(.*?)// --- ", script, re.S)
+    given = "".join(f"const {name} = {json.dumps(value)}; " for name, value in variables.items())
+    script = f"{functions}; {given}console.log(JSON.stringify({expression}))"
+    return json.loads(subprocess.run([node, "-"], input=script, capture_output=True, text=True, check=True).stdout)
+
+
+def test_the_page_shows_names_as_the_terminal_does():
     odd = [*NAMES, ODD, "a\u200cb\u2066\ufeff", "\U000e0041", "caf\xe9\udce9 \U0001f469&+%"]
-    print_all = "console.log(JSON.stringify(names.map((name) => [shown(name), addressed(name)])))"
-    script = f"{functions}; const names = {json.dumps(odd)}; {print_all}"
-    done = subprocess.run([node, "-"], input=script, capture_output=True, text=True, check=True)
-    for name, (text, address) in zip(odd, json.loads(done.stdout), strict=True):
+    drawn = of_the_page("names", "names.map((name) => [shown(name), addressed(name)])", names=odd)
+    for name, (text, address) in zip(odd, drawn, strict=True):
         assert text == shown(name)
         assert os.fsdecode(unquote_to_bytes(address)) == name
+
+
+def test_the_page_asks_for_a_photograph_by_its_digest():
+    photo = {"item": 5, "digest": "00ff"}
+    asked = 'addressOf(photo, "file"), addressOf(photo, "query", new URLSearchParams({ k: 9 })), pictureOf(photo, 96)'
+    assert of_the_page("addresses", f"[{asked}]", photo=photo) == [
+        "/api/items/5/file?digest=00ff",
+        "/api/items/5/query?k=9&digest=00ff",
+        "/api/items/5/thumbnail?size=96&digest=00ff",
+    ]
+    assert of_the_page("addresses", f"[{asked}]", photo={"item": 5}) == [  # as the page's own address names it
+        "/api/items/5/file",
+        "/api/items/5/query?k=9",
+        "/api/items/5/thumbnail?size=96",
+    ]

@@ -11,6 +11,7 @@ import hashret
 from hashret.cli import main
 from hashret.data import vectors
 from hashret.errors import HashretError
+from hashret.models.encoder import Encoder
 from hashret.shards import ShardFolder
 from hashret.vectors import unit
 
@@ -336,6 +337,28 @@ def test_the_service_answers_vectors(built):
         )  # fmt: skip
         assert client.get("/api/items/17/maps").status_code == 422
         assert client.get("/api/items/17/thumbnail").status_code == 404
+
+
+def test_the_service_answers_vectors_whose_distance_is_beyond_float32(tmp_path, monkeypatch):
+    from fastapi.testclient import TestClient
+
+    from hashret.service.app import create_app
+
+    hashret.train(X, tmp_path / "m.safetensors", method="lsh", metric="euclidean", bits=16)
+    hashret.encode(X, tmp_path / "m.safetensors", tmp_path / "codes")
+    hashret.build_index(tmp_path / "codes", tmp_path / "index")
+    far = [1e30] * WIDTH
+    with TestClient(create_app(tmp_path / "index", tmp_path / "m.safetensors", "cpu")) as client:
+        answer = client.post("/api/query/vector?k=4", json={"vector": far}).json()
+        endless = np.full((1, 16), np.nan, np.float32)  # as of sums of infinities
+        monkeypatch.setattr(Encoder, "encode", lambda *_: endless)
+        refused = client.post("/api/query/vector", json={"vector": far})
+    monkeypatch.undo()
+    assert [hit["euclidean"] for hit in answer["hits"]] == [None] * 4
+    [wanted] = searcher(tmp_path).search_vectors(np.array(far), k=4)
+    assert [(hit["id"], hit["euclidean"]) for hit in answer["hits"]] == [(hit.id, hit.euclidean) for hit in wanted]
+    line = "the vector is too long: its hash outputs are beyond float32"
+    assert (refused.status_code, refused.json()) == (422, {"error": line})
 
 
 def test_an_engine_answers_vectors(tmp_path, built):

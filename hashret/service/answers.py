@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -51,15 +52,15 @@ def answer(
 
     def hit(candidate_number: int, rank: int) -> Hit:
         item, reranked_rank = items[candidate_number], int(reranked_ranks[candidate_number])
-        differing = int(hamming[candidate_number])
+        differing, distance = int(hamming[candidate_number]), float(euclidean[reranked_rank])
         assert item.code is not None
         return Hit(
             rank=rank, id=item.id, path=snapshot.path_for_visitors(item.path), label=item.label,
             labels=list(item.labels),
             hamming=differing, similarity=similarity(differing, index.bits), hamming_rank=candidate_number + 1,
-            euclidean=float(euclidean[reranked_rank]) if rerank else None,
+            euclidean=distance if math.isfinite(distance) else None,  # as `hashret.hits.hits_of` has it
             reranked_rank=reranked_rank + 1, code=item.code.tobytes().hex(), nearest_to=None,
-            columns=dict(item.columns),
+            columns=dict(item.columns), digest=snapshot.digest(item),
         )  # fmt: skip
 
     return Answer(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import time
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from ..engines.collection import Collection
 from ..errors import HashretError
 from ..files import StrPath
 from ..index import Database, Index
+from ..index.database import Item
 from ..index.folder import root_of
 from ..index.given import ENCODER
 from ..models.checkpoint import load_encoder
@@ -42,23 +45,37 @@ class Snapshot:
     def __init__(self, index: Database, encoder: Encoder | None, show_paths: bool = False) -> None:
         self.index, self.encoder, self.show_paths = index, encoder, show_paths
         self._root = root_of(index.folder, index.meta) if isinstance(index, Index) and index.folder else None
-        self._select = lru_cache(_SELECTIONS)(lambda label: index.select(label=label))
+        self._select = lru_cache(_SELECTIONS)(lambda labels: index.select(label=labels))
 
     def path_for_visitors(self, path: str) -> str:
         """Return a path from the folder of photographs on, or else its file and folder: the rest is the server's."""
         if self.show_paths:
             return path
-        if self._root and path.startswith(inside := os.path.join(self._root, "")):
-            return path.removeprefix(inside)
-        return "/".join(path.split("/")[-2:])
+        below = self._below_root(path)
+        return below if below != path else "/".join(path.split("/")[-2:])
 
-    def among(self, label: str | None) -> Any:
-        """Return the photographs of a label, kept for later requests; None, which means all, without a label.
+    def digest(self, item: Item) -> str:
+        """Return a few digits of path and code, which tell a photograph from another one of the same id.
+
+        An index that is built again counts ids from 0 again; one that is added to gives no id twice. Visitors do not
+        know the key of the digest, so that they cannot find out a path by trying.
+        """
+        assert item.code is not None
+        path = self._below_root(item.path).encode("utf-8", "surrogatepass")
+        key = self.index.meta["encoder"].encode()[: hashlib.blake2b.MAX_KEY_SIZE]
+        return hashlib.blake2b(path + b"\0" + item.code.tobytes(), digest_size=8, key=key).hexdigest()
+
+    def _below_root(self, path: str) -> str:
+        """Return a path from the folder of photographs on, and as it is where it lies elsewhere."""
+        return path.removeprefix(os.path.join(self._root, "")) if self._root else path
+
+    def among(self, labels: Sequence[str] | None) -> Any:
+        """Return the photographs of any of some labels, kept for later requests; None, which means all, without these.
 
         Raises:
             HashretError: there is no such class.
         """
-        return self._select(label) if label else None
+        return self._select(tuple(labels)) if labels else None
 
 
 class LiveIndex:

@@ -24,7 +24,6 @@ from ..data.images import UnreadableImage, read_image
 from ..data.references import is_there, open_reference
 from ..engines import EngineError
 from ..errors import HashretError
-from ..index import Database
 from ..index.database import Item
 from ..index.rerank import AUTO, DEFAULT, OF_FEATURES
 from ..rendering.pages import environment
@@ -38,12 +37,13 @@ from .live import LiveIndex, Snapshot
 from .maps import maps
 from .prometheus import Metrics
 from .schema import MAX_CANDIDATES, MAX_K, SearchParameters
-from .thumbnails import SIZES, thumbnail
+from .thumbnails import SIZES, kept_thumbnail, thumbnail
 from .uploads import Refused
 
 STATIC = Folder(__file__).parent / "static"
 MAX_SAMPLE, MAX_TEXT = 100, 1000
 _DECODING = 2  # uploads decoded at a time, each of up to max_pixels
+_READING = 4  # indexed photographs decoded at a time, each of up to `hashret.data.images.max_pixels`
 _FORM = {"type": "object", "properties": {"photo": {"type": "string", "format": "binary"}}, "required": ["photo"]}
 _PHOTO = {
     "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}, "multipart/form-data": {"schema": _FORM}}
@@ -54,6 +54,7 @@ _PROBLEMS: dict[int, dict[str, Any]] = {
         400: "not an HTTP request that can be read, or to another host's name",
         403: "a browser asks for a page of another origin",
         404: "no such photograph",
+        409: "another photograph has that id now, as the index was built again",
         408: "the body did not arrive in time",
         413: "too many bytes or pixels",
         415: "not an image",
@@ -66,7 +67,7 @@ _PROBLEMS: dict[int, dict[str, Any]] = {
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the refusals of a route for the OpenAPI description: these and the ones that all routes have."""
-    return {status: _PROBLEMS[status] for status in sorted({400, 403, 500, 503, *statuses})}
+    return {status: _PROBLEMS[status] for status in sorted({400, 403, 422, 500, 503, *statuses})}
 
 
 @dataclass
@@ -79,6 +80,7 @@ class Service:
     max_upload: int
     max_pixels: int
     decoding: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_DECODING))
+    reading: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_READING))
 
 
 async def the_service(request: Request) -> Service:  # as FastAPI gives a plain function to another thread
@@ -89,11 +91,15 @@ async def the_service(request: Request) -> Service:  # as FastAPI gives a plain 
 
 Id = Annotated[int, Path(ge=0, le=2**63 - 1)]
 Shared = Annotated[Service, Depends(the_service)]
+Digest = Annotated[
+    str | None, Query(description="`digest` of the photograph: another one that has its id by now is refused")
+]
 
 
 async def with_exact_label(request: Request, **given: Any) -> SearchParameters:
-    """Return the parameters with the label by the bytes of the address: a class may have a name that is not UTF-8."""
-    return SearchParameters(**given | {"label": dict(exact_parameters(request)).get("label")})
+    """Return the parameters with labels by the bytes of the address: a class may have a name that is not UTF-8."""
+    labels = [value for name, value in exact_parameters(request) if name == "label" and value]
+    return SearchParameters(**given | {"label": labels or None})
 
 
 # FastAPI takes parameters as the signature has them.
@@ -104,25 +110,35 @@ vars(with_exact_label)["__signature__"] = inspect.Signature([_request, *_searche
 
 def exact_parameters(request: Request) -> list[tuple[str, str]]:
     """Return names and values of the address's parameters, whatever their bytes."""
-    return parse_qsl(request.scope["query_string"].decode("latin-1"), errors="surrogateescape")
+    text = request.scope["query_string"].decode("latin-1")
+    return parse_qsl(text, keep_blank_values=True, errors="surrogateescape")
 
 
 Parameters = Annotated[SearchParameters, Depends(with_exact_label)]
 
 
-async def refuse_unknown_parameters(request: Request) -> None:
-    """Refuse a parameter that the route's description does not name: ``?K=5`` would be answered as without it."""
+async def refuse_ignored_parameters(request: Request) -> None:
+    """Refuse what would be ignored: a parameter that the route's description does not name, and a second value."""
     about_route = request.app.openapi()["paths"].get(request.scope["route"].path, {}).get(request.method.lower())
     if about_route is None:  # a page, or /metrics
         return
-    names = [one["name"] for one in about_route.get("parameters", []) if one["in"] == "query"]
-    unknown = next((name for name, _ in exact_parameters(request) if name not in names), None)
-    if unknown is not None:
-        there = f"; there are {', '.join(names)}" if names else ", nor any other"
-        raise Refused(422, f"there is no parameter {unknown!r} here{there}")
+    known = {one["name"]: one["schema"] for one in about_route.get("parameters", []) if one["in"] == "query"}
+    seen = set()
+    for name, _ in exact_parameters(request):
+        if name not in known:
+            there = f"; there are {', '.join(known)}" if known else ", nor any other"
+            raise Refused(422, f"there is no parameter {name!r} here{there}")
+        if name in seen and not _is_list(known[name]):
+            raise Refused(422, f"the parameter {name} has one value, and is named twice")
+        seen.add(name)
 
 
-router = APIRouter(dependencies=[Depends(refuse_unknown_parameters)])
+def _is_list(described: dict[str, Any]) -> bool:
+    """Whether a parameter takes several values, by its JSON schema."""
+    return any(kind.get("type") == "array" for kind in (described, *described.get("anyOf", [])))
+
+
+router = APIRouter(dependencies=[Depends(refuse_ignored_parameters)])
 
 
 @router.get("/", include_in_schema=False)
@@ -149,7 +165,7 @@ async def about(service: Shared) -> schema.About:
     )  # fmt: skip
 
 
-@router.post("/api/query", responses=problems(408, 413, 415, 422), openapi_extra={"requestBody": _PHOTO})
+@router.post("/api/query", responses=problems(408, 413, 415), openapi_extra={"requestBody": _PHOTO})
 async def query_by_photograph(
     request: Request, service: Shared, parameters: Parameters, with_maps: Annotated[bool, Query(alias="maps")] = False
 ) -> schema.Answer:
@@ -174,7 +190,7 @@ async def query_by_photograph(
     return answered
 
 
-@router.post("/api/query/values", responses=problems(408, 413, 422))
+@router.post("/api/query/values", responses=problems(408, 413))
 async def query_by_values(
     body: schema.Values,
     service: Shared,
@@ -197,7 +213,7 @@ async def query_by_values(
     return union([await _search(service, snapshot, row, parameters) for row in values], parameters.k)
 
 
-@router.post("/api/query/vector", responses=problems(408, 413, 422))
+@router.post("/api/query/vector", responses=problems(408, 413))
 async def query_by_vector(body: schema.Vector, service: Shared, parameters: Parameters) -> schema.Answer:
     """The nearest to a vector, where the index is of vectors."""
     snapshot = service.live.current
@@ -206,11 +222,13 @@ async def query_by_vector(body: schema.Vector, service: Shared, parameters: Para
     vector = as_float32(body.vector)
     started = time.perf_counter()
     [hash_outputs] = await run_in_threadpool(snapshot.encoder.encode, vector)
+    if not np.isfinite(hash_outputs).all():
+        raise Refused(422, "the vector is too long: its hash outputs are beyond float32")
     milliseconds = {"encode": since(started)}
     return await _search(service, snapshot, hash_outputs, parameters, vector=vector[0], milliseconds=milliseconds)
 
 
-@router.get("/api/query/words", responses=problems(422))
+@router.get("/api/query/words", responses=problems())
 async def query_by_words(
     request: Request,
     service: Shared,
@@ -229,7 +247,7 @@ async def query_by_words(
     return await _search(service, snapshot, hash_outputs, parameters, name=", ".join(names))
 
 
-@router.get("/api/query/text", responses=problems(422))
+@router.get("/api/query/text", responses=problems())
 async def query_by_text(
     service: Shared,
     parameters: Parameters,
@@ -250,27 +268,29 @@ async def query_by_text(
     )
 
 
-@router.get("/api/items/{id}/query", responses=problems(404, 422))
-async def query_by_item(id: Id, service: Shared, parameters: Parameters) -> schema.Answer:
+@router.get("/api/items/{id}/query", responses=problems(404, 409))
+async def query_by_item(id: Id, service: Shared, parameters: Parameters, digest: Digest = None) -> schema.Answer:
     """The photographs most like an indexed one, itself among them."""
     snapshot = service.live.current
-    row, found = await run_in_threadpool(_found, snapshot.index, id)
+    row, found = await run_in_threadpool(_found, snapshot, id, digest)
     values = await run_in_threadpool(snapshot.index.hash_outputs_at, row)
     vector = await run_in_threadpool(snapshot.index.fc_features_at, row)
-    named = {"id": id, "label": found.label, "name": os.path.basename(found.path)}
+    named = {
+        "id": id, "label": found.label, "name": os.path.basename(found.path), "digest": snapshot.digest(found),
+    }  # fmt: skip
     code = found.code if values is None else None  # what is kept may have spread thresholds, as no query has
     return await _search(service, snapshot, values, parameters, code=code, vector=vector, **named)
 
 
-@router.get("/api/items/{id}", responses=problems(404, 422))
-async def item(id: Id, service: Shared) -> schema.Item:
+@router.get("/api/items/{id}", responses=problems(404, 409))
+async def item(id: Id, service: Shared, digest: Digest = None) -> schema.Item:
     """An indexed photograph."""
     snapshot = service.live.current
-    _, found = await run_in_threadpool(_found, snapshot.index, id)
+    _, found = await run_in_threadpool(_found, snapshot, id, digest)
     return _item(snapshot, found)
 
 
-@router.get("/api/items", responses=problems(422))
+@router.get("/api/items", responses=problems())
 async def items(
     service: Shared, n: Annotated[int, Query(ge=1, le=MAX_SAMPLE)] = 12, seed: Annotated[int, Query(ge=0)] = 0
 ) -> list[schema.Item]:
@@ -284,32 +304,30 @@ async def items(
 @router.get(
     "/api/items/{id}/thumbnail",
     response_class=Response,
-    responses={200: {"content": {"image/webp": {}}}, **problems(404, 422)},
+    responses={200: {"content": {"image/webp": {}}}, **problems(404, 409)},
 )
-async def picture(id: Id, service: Shared, size: int = 256) -> Response:
+async def picture(id: Id, service: Shared, size: int = 256, digest: Digest = None) -> Response:
     """A small picture of an indexed photograph."""
     if size not in SIZES:
         raise Refused(422, f"size is one of {', '.join(map(str, SIZES))}")
-    _, found = await run_in_threadpool(_found, service.live.current.index, id)
-    try:
-        data = await run_in_threadpool(thumbnail, found.path, size)
-    except (UnreadableImage, OSError):
-        raise _gone(id) from None
-    return Response(data, media_type="image/webp", headers={"cache-control": "private, max-age=300"})
+    _, found = await run_in_threadpool(_found, service.live.current, id, digest)
+    data = await _small_picture(service, found, size)
+    kept = "max-age=300" if digest else "no-cache"  # without it, the address may be another photograph's by then
+    return Response(data, media_type="image/webp", headers={"cache-control": f"private, {kept}"})
 
 
 @router.get(
     "/api/items/{id}/file",
     response_class=Response,
-    responses={200: {"content": {"application/octet-stream": {}}}, **problems(404, 422)},
+    responses={200: {"content": {"application/octet-stream": {}}}, **problems(404, 409)},
 )
-async def download(id: Id, service: Shared) -> Response:
+async def download(id: Id, service: Shared, digest: Digest = None) -> Response:
     """The file of an indexed photograph as it is, to keep."""
-    _, found = await run_in_threadpool(_found, service.live.current.index, id)
+    _, found = await run_in_threadpool(_found, service.live.current, id, digest)
     name = quote(os.fsencode(os.path.basename(found.path)))
-    headers = {"content-disposition": f"attachment; filename*=UTF-8''{name}", "cache-control": "private"}
+    headers = {"content-disposition": f"attachment; filename*=UTF-8''{name}", "cache-control": "private, no-cache"}
+    await _small_picture(service, found, min(SIZES))  # no other file that has come in its place
     try:
-        await run_in_threadpool(thumbnail, found.path, min(SIZES))  # no other file that has come in its place
         opened = await run_in_threadpool(open_reference, found.path)
     except (UnreadableImage, OSError):
         raise _gone(id) from None
@@ -318,18 +336,19 @@ async def download(id: Id, service: Shared) -> Response:
     return FileResponse(opened, media_type="application/octet-stream", headers=headers)
 
 
-@router.get("/api/items/{id}/maps", responses=problems(404, 422))
-async def item_maps(id: Id, service: Shared) -> schema.Maps:
+@router.get("/api/items/{id}/maps", responses=problems(404, 409))
+async def item_maps(id: Id, service: Shared, digest: Digest = None) -> schema.Maps:
     """Where the code of an indexed photograph comes from; it is read and encoded again."""
     snapshot = service.live.current
     if snapshot.encoder is None:
         raise Refused(422, "this service was started without a model, so it has no maps")
     if snapshot.encoder.vector_width:
         raise Refused(422, "vectors have no maps")
-    _, found = await run_in_threadpool(_found, snapshot.index, id)
+    _, found = await run_in_threadpool(_found, snapshot, id, digest)
     size, resize = snapshot.encoder.image_size, snapshot.encoder.resize
     try:
-        pixels = await run_in_threadpool(read_image, found.path, size, resize=resize)
+        async with service.reading:
+            pixels = await run_in_threadpool(read_image, found.path, size, resize=resize)
     except UnreadableImage:
         raise _gone(id) from None
     encoded = await service.batcher.encode(snapshot.encoder, pixels)
@@ -395,15 +414,37 @@ async def _search(
     return answered
 
 
-def _found(index: Database, id: int) -> tuple[Any, Item]:
-    """Return what `hashret.index.Database.find` does, or refuse with 404 where it finds nothing."""
+def _found(snapshot: Snapshot, id: int, digest: str | None) -> tuple[Any, Item]:
+    """Return what `hashret.index.Database.find` does.
+
+    Raises:
+        Refused: it finds nothing (404), or a photograph of another digest than the one that is given (409).
+    """
     try:
-        row, found = index.find(id)
+        row, found = snapshot.index.find(id)
     except EngineError:
         raise
     except HashretError as error:
         raise Refused(404, error.message) from None
+    if digest is not None and digest != snapshot.digest(found):
+        raise Refused(409, f"the index was built again, and photograph {id} is another one now: search again")
     return row, found
+
+
+async def _small_picture(service: Service, found: Item, size: int) -> bytes:
+    """Return a thumbnail. Few of those that are not kept are made at a time, as a photograph may be large.
+
+    Raises:
+        Refused: the file is gone, or no longer an image.
+    """
+    try:
+        kept = await run_in_threadpool(kept_thumbnail, found.path, size)
+        if kept is not None:
+            return kept
+        async with service.reading:
+            return await run_in_threadpool(thumbnail, found.path, size)
+    except (UnreadableImage, OSError):
+        raise _gone(found.id) from None
 
 
 def _gone(id: int) -> Refused:
@@ -414,5 +455,5 @@ def _item(snapshot: Snapshot, found: Item) -> schema.Item:
     assert found.code is not None
     return schema.Item(
         id=found.id, path=snapshot.path_for_visitors(found.path), label=found.label, labels=list(found.labels),
-        code=found.code.tobytes().hex(), there=is_there(found.path),
+        code=found.code.tobytes().hex(), there=is_there(found.path), digest=snapshot.digest(found),
     )  # fmt: skip

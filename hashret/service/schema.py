@@ -9,6 +9,7 @@ from fastapi import Query as Parameter
 from pydantic import BaseModel, ConfigDict, Field
 
 MAX_K, MAX_CANDIDATES, MAX_TOGETHER = 1000, 100_000, 100
+_DIGEST = "of path and code; sent back beside the id, it refuses another photograph that has the id by then"
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,9 @@ class SearchParameters:
             description="nearest codes that are re-ranked; default: 1,000, and all that tie with the k-th nearest",
         ),
     ] = None
-    label: Annotated[str | None, Parameter(description="search among this class only")] = None
+    label: Annotated[
+        list[str] | None, Parameter(description="search among this class only; repeatable, for any of several")
+    ] = None
     rerank_by: Annotated[
         Literal["auto", "values", "directions", "asymmetric", "cosine", "euclidean", "none"],
         Parameter(description="what the re-rank compares; cosine and euclidean: vectors, where the index is of these"),
@@ -48,7 +51,9 @@ class Hit(BaseModel):
     labels: list[str] = Field(description="the same class names, one by one")
     hamming: int = Field(description="Hamming distance of the codes, in bits")
     similarity: int = Field(description="percent: how many bits agree beyond the half that does so by chance")
-    euclidean: float | None = Field(description="Euclidean distance of the hash-layer values; null without re-rank")
+    euclidean: float | None = Field(
+        description="Euclidean distance of what the re-rank compares; null without re-rank, and beyond float32"
+    )
     hamming_rank: int = Field(description="rank by Hamming distance alone")
     reranked_rank: int = Field(description="rank after the re-rank")
     code: str = Field(description="the code, packed, as hexadecimal digits")
@@ -58,6 +63,7 @@ class Hit(BaseModel):
         "nearest to, which distances, similarity and the two ranks are of",
     )
     columns: dict[str, Any] = Field({}, description="of the columns that were added to the shards, by name")
+    digest: str = Field(description=_DIGEST)
 
 
 class Maps(BaseModel):
@@ -76,6 +82,7 @@ class Query(BaseModel):
     id: int | None = Field(None, description="of an indexed photograph")
     name: str | None = Field(None, description="file name of an upload, or the words or the text that were asked for")
     label: str = Field("", description="class names of an indexed photograph")
+    digest: str | None = Field(None, description="of an indexed photograph")
     code: str | None = Field(
         description="the code, packed, as hexadecimal digits; bit 0 is the first digit's highest; null where any of "
         "several photographs was searched for"
@@ -122,6 +129,7 @@ class Item(BaseModel):
     labels: list[str]
     code: str
     there: bool = Field(description="whether its file can be read")
+    digest: str = Field(description=_DIGEST)
 
 
 class About(BaseModel):

@@ -9,6 +9,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("fastapi", reason="needs hashret[serve]")
@@ -16,7 +17,8 @@ pytest.importorskip("playwright", reason="needs playwright")
 import uvicorn
 from playwright.sync_api import sync_playwright
 
-from hashret import Searcher, remove
+import hashret
+from hashret import Searcher, build_index, encode, remove
 from hashret.service.app import create_app
 from hashret.service.connections import settings
 
@@ -282,30 +284,34 @@ def alike(page):
 def test_a_plain_hit_is_shown_large(page, photos):
     upload(page, photos / "test" / "red" / "01.png")
     order = ids(page)
+
+    def kept():
+        return page.locator("#keep").get_attribute("href").split("?digest=")[0]
+
     page.locator(".hit").nth(1).focus()
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     page.wait_for_selector("#large[open]")
     page.wait_for_load_state("networkidle")
     assert page.evaluate("document.querySelector('#large-photo').naturalWidth > 0")
-    assert page.locator("#keep").get_attribute("href") == f"/api/items/{order[1]}/file"
+    assert kept() == f"/api/items/{order[1]}/file"
     assert re.fullmatch(r"\d\d\.png", page.locator("#large-name").inner_text())
     assert page.locator("#large-folder").inner_text() in ("red", "green", "blue")
     page.keyboard.press("ArrowRight")
-    assert page.locator("#keep").get_attribute("href") == f"/api/items/{order[2]}/file"
+    assert kept() == f"/api/items/{order[2]}/file"
     for _ in range(3):
         page.keyboard.press("ArrowLeft")
-    assert page.locator("#keep").get_attribute("href") == f"/api/items/{order[0]}/file"
+    assert kept() == f"/api/items/{order[0]}/file"
     assert page.locator("#previous").is_disabled()
     page.keyboard.press("ArrowRight")
     page.locator("#previous").click()  # which is of no use then, and loses the focus
     assert page.locator("#previous").is_disabled()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowLeft")
-    assert page.locator("#keep").get_attribute("href") == f"/api/items/{order[0]}/file"
-    with page.expect_download() as kept:
+    assert kept() == f"/api/items/{order[0]}/file"
+    with page.expect_download() as downloaded:
         page.locator("#keep").click()
-    assert kept.value.suggested_filename == page.locator("#large-name").inner_text()
+    assert downloaded.value.suggested_filename == page.locator("#large-name").inner_text()
     page.locator("#copy").click()
     page.wait_for_selector("#copy:not(:has-text('Copy the path'))")
     assert page.locator("#copy").inner_text() in (
@@ -511,6 +517,26 @@ def test_a_service_that_is_gone_is_asked_again(page, photos):
     assert page.locator("#again").is_hidden()
 
 
+def test_an_index_that_is_built_again_is_told_of(browser, index_folder, model, photos, tmp_path):
+    """A page that is open by then has photographs whose ids are those of others."""
+    shutil.copytree(index_folder, tmp_path / "index")
+    encode(f"folder:{photos}", model, tmp_path / "codes", split="test", workers=0)
+    with served(tmp_path / "index", model) as address:
+        page = browser.new_page()
+        page.goto(address)
+        page.wait_for_selector(".hit")
+        drawn = page.locator("#hits li").evaluate_all("items => items.map((item) => item.hit.id)")
+        other = next(number for number, id in enumerate(drawn) if id < 12)  # of which there will be one again
+        before = page.locator("#hits img").nth(other).get_attribute("src")
+        build_index(tmp_path / "codes", tmp_path / "index", overwrite=True)
+        while page.request.get(f"{address}/api/about").json()["count"] != 12:
+            time.sleep(0.1)
+        assert page.request.get(address + before).status == 409
+        page.locator(".hit").nth(other).click()
+        page.wait_for_selector("#error:has-text('the index was built again')")
+        page.close()
+
+
 def test_an_empty_index(browser, index_folder, model, photos, tmp_path):
     shutil.copytree(index_folder, tmp_path / "index")
     remove(tmp_path / "index", ids=list(range(36)))
@@ -579,6 +605,27 @@ def test_without_a_model_photographs_of_the_index_are_searched_by(browser, index
         assert page.locator("#photo").is_visible()
         assert page.locator("#choose").is_hidden()
         assert len(shown(page)) == 20
+        page.close()
+
+
+def test_an_index_of_vectors_takes_no_photographs(browser, photos, tmp_path):
+    vectors = np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32)
+    hashret.train(vectors, tmp_path / "m.safetensors", method="lsh", bits=16)
+    hashret.encode(vectors, tmp_path / "m.safetensors", tmp_path / "codes")
+    build_index(tmp_path / "codes", tmp_path / "index")
+    with served(tmp_path / "index", tmp_path / "m.safetensors") as address:
+        page = browser.new_page()
+        page.goto(address)
+        page.wait_for_selector(".hit")
+        assert page.locator("#status").inner_text() == "Some of the photographs. Choose one."
+        assert page.locator("#about").text_content() == "40 photographs · 16 bits · lsh of vectors of 8"
+        assert page.locator("#drop").is_hidden()
+        page.set_input_files("#file", photos / "test" / "red" / "01.png")
+        page.wait_for_selector("#error:has-text('This index is of vectors')")
+        after(page, lambda: page.locator(".hit").nth(1).click())
+        assert page.locator("#choose").is_hidden()
+        assert page.locator("#hint").is_hidden()
+        assert page.locator("#looks").is_hidden()
         page.close()
 
 

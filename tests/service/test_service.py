@@ -24,6 +24,7 @@ from PIL import Image
 
 from hashret import Searcher
 from hashret.data import read_image
+from hashret.data.images import UnreadableImage
 from hashret.encoding import encode
 from hashret.errors import HashretError
 from hashret.files import read_json, write_json
@@ -34,10 +35,11 @@ from hashret.models.checkpoint import load_encoder
 pytest.importorskip("fastapi", reason="needs hashret[serve]")
 from fastapi.testclient import TestClient
 
-from hashret.service import batching
+from hashret.service import batching, routes
 from hashret.service.app import create_app
 from hashret.service.batching import Batcher, Busy
 from hashret.service.live import LiveIndex
+from hashret.service.thumbnails import KeptPictures
 from hashret.service.uploads import clean_name
 
 
@@ -151,6 +153,10 @@ def test_parameters(client, photo):
     red = upload(client, data, label="red", k=50).json()
     assert {hit["label"] for hit in red["hits"]} == {"red"}
     assert (len(red["hits"]), red["count"]) == (12, 12)
+    either = upload(client, data, label=["red", "blue"], k=50).json()
+    assert ({hit["label"] for hit in either["hits"]}, either["count"]) == ({"red", "blue"}, 24)
+    asked = client.get("/api/items/1/query", params={"label": ["blue", "red"], "k": 50}).json()
+    assert ({hit["label"] for hit in asked["hits"]}, asked["count"]) == ({"red", "blue"}, 24)
     plain = upload(client, data, rerank_by="none").json()
     assert hits_of(plain) == hits_of(plain, "hamming_hits")
     assert all(hit["euclidean"] is None for hit in plain["hits"])
@@ -173,13 +179,16 @@ def test_parameters(client, photo):
     ("path", "line"),
     [
         ("items?count=3", "there is no parameter 'count' here; there are n, seed"),
-        ("items/1/query?K=3", "there is no parameter 'K' here; there are k, candidates, "),
-        ("items/1?maps=true", "there is no parameter 'maps' here, nor any other"),
+        ("items/1/query?K=3", "there is no parameter 'K' here; there are digest, k, candidates, "),
+        ("items/1/query?K=", "there is no parameter 'K' here; there are digest, k, candidates, "),
+        ("items/1/query?k=2&k=1", "the parameter k has one value, and is named twice"),
+        ("items?seed=1&n=2&seed=", "the parameter seed has one value, and is named twice"),
+        ("about?maps=true", "there is no parameter 'maps' here, nor any other"),
         ("query/words?words=red&labels=red", "there is no parameter 'labels' here; there are "),
         ("items/1/thumbnail?width=64", "there is no parameter 'width' here; there are size"),
     ],
 )
-def test_parameters_that_a_route_does_not_have_are_refused(client, path, line):
+def test_parameters_that_would_be_ignored_are_refused(client, path, line):
     refused = client.get(f"/api/{path}")
     assert (refused.status_code, refused.json()["error"][: len(line)]) == (422, line)
     assert client.get("/healthz").status_code == client.get("/?utm=mail").status_code == 200
@@ -329,7 +338,73 @@ def test_thumbnails(client, index_folder):
     )
     assert shown.shape == true.shape
     assert np.abs(shown.mean(axis=(0, 1)) - true.mean(axis=(0, 1))).max() < 6
+    assert found.headers["cache-control"] == "private, no-cache"  # the address may be another photograph's by then
+    again = client.get(f"/api/items/0/thumbnail?size=96&digest={item['digest']}")
+    assert (again.content, again.headers["cache-control"]) == (found.content, "private, max-age=300")
     assert client.get("/api/items/0/thumbnail?size=97").json() == {"error": "size is one of 96, 160, 256, 512, 1024"}
+
+
+def test_another_photograph_that_has_the_id_by_now_is_refused(own, photos, tmp_path):
+    """As in an index that is built again, which counts ids from 0 again; one that is added to gives no id twice."""
+    encode(f"folder:{photos}", own / "model.safetensors", tmp_path / "codes", split="test", workers=0)
+    app = create_app(own / "index", own / "model.safetensors", "cpu")
+    with TestClient(app) as client:
+        [hit] = client.get("/api/items/3/query?k=1").json()["hits"]
+        item, own_digest = client.get(f"/api/items/{hit['id']}").json(), f"digest={hit['digest']}"
+        assert item["digest"] == hit["digest"]
+        about_it = [f"/api/items/{hit['id']}{what}" for what in ("", "/query", "/thumbnail", "/file", "/maps")]
+
+        def statuses(digest=""):
+            app.state.service.live.refresh()
+            return {client.get(f"{path}{digest}").status_code for path in about_it}
+
+        append(own / "index", tmp_path / "codes")
+        remove(own / "index", ids=[0 if hit["id"] else 1])
+        assert statuses(f"?{own_digest}") == statuses() == {200}
+        build_index(tmp_path / "codes", own / "index", overwrite=True)
+        assert (statuses(f"?{own_digest}"), statuses()) == ({409}, {200})
+        line = f"the index was built again, and photograph {hit['id']} is another one now: search again"
+        assert client.get(f"{about_it[0]}?{own_digest}").json() == {"error": line}
+
+
+def test_few_indexed_photographs_are_decoded_at_a_time(own, monkeypatch):
+    """Each may have as many pixels as an index takes, far more than an upload."""
+    lock, running, most = threading.Lock(), 0, 0
+
+    def decode(*_, **__):
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.1)
+        with lock:
+            running -= 1
+        raise UnreadableImage("no image")
+
+    monkeypatch.setattr("hashret.service.thumbnails._kept", KeptPictures(0))
+    monkeypatch.setattr("hashret.service.thumbnails.open_rgb", decode)
+    monkeypatch.setattr("hashret.service.routes.read_image", decode)
+    with (
+        TestClient(create_app(own / "index", own / "model.safetensors", "cpu")) as client,
+        ThreadPoolExecutor(24) as pool,
+    ):
+        paths = [f"/api/items/{id}/{what}" for id in range(8) for what in ("thumbnail", "file", "maps")]
+        assert {answer.status_code for answer in pool.map(client.get, paths)} == {404}
+    assert most <= routes._READING
+
+
+def test_pictures_are_kept_by_their_bytes():
+    kept = KeptPictures(3 * 6000)
+    keys = [("photo.jpg", size, 1, 2) for size in (1, 2, 3, 4)]
+    for key in keys[:3]:
+        kept.add(key, b"x" * 5000)
+    assert kept.get(keys[0]) == b"x" * 5000
+    kept.add(keys[3], b"y")  # the second, which nobody asked for since, makes room
+    assert [kept.get(key) is not None for key in keys] == [True, False, True, True]
+    assert kept.bytes == 2 * 6000 + 1001
+    kept.add(keys[1], b"z" * 20_000)  # more than all the room
+    assert [kept.get(key) for key in keys] == [None] * 4
+    assert kept.bytes == 0
 
 
 def test_visitors_see_where_a_photograph_lies_below_the_folder_and_no_more(index_folder, client, tmp_path):

@@ -11,7 +11,7 @@ const AT_ONCE = 4; // of these on their way
 let about; // what /api/about says
 let steps; // of the slider of candidates
 let picked = false; // whether the visitor moved it; before that, the service takes as many as there are ties
-let query = null; // { item } or { words } or { file, name, picture, group }, or { together, name, group }
+let query = null; // { item, digest } or { words } or { file, name, picture, group }, or { together, name, group }
 let answer = null;
 let answered = null; // the query that it answers
 let asking = null; // AbortController of the request on its way
@@ -69,6 +69,17 @@ const addressed = (name) =>
   name.split(/([\udc80-\udcff])/u)
     .map((part) => (/^[\udc80-\udcff]$/u.test(part) ? `%${(part.charCodeAt(0) - 0xdc00).toString(16)}` : encodeURIComponent(part)))
     .join("");
+
+// --- addresses --------------------------------------------------------------------------------------------------
+
+// The address of something of an indexed photograph. The digest refuses another one that has the id by then, as in an
+// index that was built again; of a photograph that the page's own address names by its id, it is not known at first.
+function addressOf({ item, digest }, what, wanted = "") {
+  const all = [String(wanted), digest && `digest=${digest}`].filter(Boolean).join("&");
+  return `/api/items/${item}/${what}${all && `?${all}`}`;
+}
+
+const pictureOf = (photo, size) => addressOf(photo, "thumbnail", `size=${size}`);
 
 // --- asking -----------------------------------------------------------------------------------------------------
 
@@ -132,7 +143,7 @@ function clear() {
 
 async function send(what, signal) {
   const wanted = parameters();
-  if (what.item !== undefined) return api(`/api/items/${what.item}/query?${wanted}`, { signal });
+  if (what.item !== undefined) return api(addressOf(what, "query", wanted), { signal });
   if (what.words) {
     const kind = areClasses(what.words) || !about.text ? "words" : "text";
     return api(`/api/query/${kind}?${wanted}&${kind}=${addressed(what.words)}`, { signal });
@@ -215,7 +226,7 @@ function start(what, push = true) {
     queries.push(what);
     const words = what.words ? `?words=${addressed(what.words)}` : location.pathname;
     const address = what.item !== undefined ? `?id=${what.item}` : words;
-    history.pushState({ load: LOAD, number: queries.length - 1, item: what.item }, "", address);
+    history.pushState({ load: LOAD, number: queries.length - 1, item: what.item, digest: what.digest }, "", address);
   }
   document.querySelector('input[name="look"][value="photo"]').checked = true;
   showQuery();
@@ -223,9 +234,14 @@ function start(what, push = true) {
   return ask();
 }
 
+const takesPhotographs = () => Boolean(about.encoder) && !about.encoder.vector_width;
+
 async function upload(files) {
   if (!files.length) return;
-  if (!about.encoder) return complain("This service was started without a model: choose one of the photographs below.");
+  if (!takesPhotographs()) {
+    return complain(about.encoder ? "This index is of vectors: choose one of those below."
+      : "This service was started without a model: choose one of the photographs below.");
+  }
   const photos = [...files].slice(0, MOST).map((file) => (
     { file, name: file.name || "photograph", picture: URL.createObjectURL(file) }));
   if (photos.length === 1) return start(photos[0]);
@@ -262,9 +278,9 @@ function showQuery() {
   $("words").value = query?.words ?? "";
   $("drop").classList.toggle("filled", chosen);
   $("shown").hidden = !chosen;
-  $("hint").hidden = chosen || !about.encoder;
-  $("choose").hidden = !about.encoder;
-  $("drop").hidden = !chosen && !about.encoder;
+  $("hint").hidden = chosen || !takesPhotographs();
+  $("choose").hidden = !takesPhotographs();
+  $("drop").hidden = !chosen && !takesPhotographs();
   $("choose").textContent = chosen ? "Choose others" : "Choose photographs";
   if (chosen) {
     const item = query.item !== undefined;
@@ -272,7 +288,7 @@ function showQuery() {
     $("photo").parentElement.hidden = Boolean(query.together);
     $("mosaic").hidden = !query.together;
     if (query.together) drawMosaic(query.group.photos.filter((photo) => !photo.trouble));
-    else $("photo").src = item ? `/api/items/${query.item}/thumbnail?size=512` : query.picture;
+    else $("photo").src = item ? pictureOf(query, 512) : query.picture;
     $("caption").textContent = shown(query.name ?? `photograph ${query.item}`);
   }
 }
@@ -324,10 +340,13 @@ function choiceOf(what) {
 
 function draw() {
   const asked = answer.query;
-  if (query.item !== undefined) $("caption").textContent = shown([asked.label, asked.name].filter(Boolean).join(" · "));
+  if (query.item !== undefined) {
+    $("caption").textContent = shown([asked.label, asked.name].filter(Boolean).join(" · "));
+    query.digest ??= asked.digest;
+  }
   query.maps ??= query.first?.maps;
   showSeveral();
-  $("looks").hidden = !about.encoder || Boolean(query.words) || Boolean(query.together);
+  $("looks").hidden = !takesPhotographs() || Boolean(query.words) || Boolean(query.together);
   $("gate-look").hidden = !about.encoder?.attention;
   $("details").hidden = false;
   drawBits();
@@ -386,9 +405,9 @@ const order = () =>
 function drawHits() {
   const list = $("hits");
   const before = corners(list);
-  const old = new Map([...list.children].map((item) => [item.dataset.id, item]));
+  const old = new Map([...list.children].map((item) => [keyOf(item.hit), item]));
   const hits = answer[order()];
-  list.replaceChildren(...hits.map((hit) => card(hit, old.get(String(hit.id)))));
+  list.replaceChildren(...hits.map((hit) => card(hit, old.get(keyOf(hit)))));
   glide(list, before);
   const among = $("label").value ? ` of class ${shown($("label").value)}` : "";
   const farthest = Math.max(...hits.map((hit) => hit.hamming));
@@ -405,6 +424,8 @@ function drawHits() {
   else if (inDetail()) $("status").textContent = `${count}, ${within}${cut}`;
   else $("status").textContent = few ? `${count} ${hits.length === 1 ? "is" : "are"} ${least}, found in ${seconds}` : `The most similar ${count}, found in ${seconds}`;
 }
+
+const keyOf = ({ id, digest }) => `${id} ${digest}`;
 
 const took = () =>
   Object.values({ ...query.first?.milliseconds, ...answer.query.milliseconds }).reduce((sum, time) => sum + time, 0);
@@ -443,11 +464,11 @@ function card(hit, item) {
   return item;
 }
 
-function newCard({ id, path }) {
-  const file = path.split("/").pop();
+function newCard(hit) {
+  const file = hit.path.split("/").pop();
   const item = $("hit").content.firstElementChild.cloneNode(true);
   const picture = item.querySelector("img");
-  picture.src = `/api/items/${id}/thumbnail?size=256`;
+  picture.src = pictureOf(byItem(hit), 256);
   picture.parentElement.dataset.name = shown(file);
   picture.addEventListener("error", () => picture.parentElement.classList.add("gone"));
   item.querySelector(".enlarge").addEventListener("click", () => enlarge(item));
@@ -458,18 +479,19 @@ function newCard({ id, path }) {
   return item;
 }
 
-const byItem = ({ id, label, path }) => ({ item: id, name: [label, path.split("/").pop()].filter(Boolean).join(" · ") });
+const byItem = ({ id, digest, label, path }) => (
+  { item: id, digest, name: [label, path.split("/").pop()].filter(Boolean).join(" · ") });
 
 function enlarge(item) {
   enlarged = item;
-  const { id, path } = item.hit, parts = path.split("/");
+  const photo = byItem(item.hit), parts = item.hit.path.split("/");
   $("large").classList.remove("gone");
-  $("large-photo").src = `/api/items/${id}/thumbnail?size=1024`;
+  $("large-photo").src = pictureOf(photo, 1024);
   $("large-photo").alt = $("large-name").textContent = shown(parts.at(-1));
   $("large-folder").textContent = shown(parts.slice(0, -1).join("/"));
   $("large-alike").textContent = item.hit.similarity === undefined ? "" : alike(item.hit);
   $("keep").hidden = false;
-  $("keep").href = `/api/items/${id}/file`;
+  $("keep").href = addressOf(photo, "file");
   $("copy").textContent = "Copy the path";
   $("previous").disabled = !item.previousElementSibling;
   $("next").disabled = !item.nextElementSibling;
@@ -516,7 +538,7 @@ async function showSome() {
     return item;
   }));
   if (!items.length) $("status").textContent = "There are no photographs here yet.";
-  else $("status").textContent = `Some of the photographs. Choose one${about.encoder ? ", or bring your own" : ""}.`;
+  else $("status").textContent = `Some of the photographs. Choose one${takesPhotographs() ? ", or bring your own" : ""}.`;
 }
 
 const NOTES = {
@@ -530,7 +552,7 @@ async function showMap() {
   const asked = query;
   if (look !== "photo" && !asked.maps) {
     try {
-      asked.maps = await api(`/api/items/${asked.item}/maps`);
+      asked.maps = await api(addressOf(asked, "maps"));
     } catch (error) {
       return complain(error.message);
     }
@@ -622,7 +644,7 @@ function listen() {
   });
   let depth = 0;
   addEventListener("dragenter", (event) => {
-    if (![...event.dataTransfer.types].includes("Files")) return;
+    if (![...event.dataTransfer.types].includes("Files") || !about || !takesPhotographs()) return;
     depth++;
     document.body.classList.add("dragging");
   });
@@ -643,7 +665,7 @@ function listen() {
   addEventListener("popstate", (event) => {
     const state = event.state ?? {};
     const made = state.load === LOAD ? queries[state.number] : undefined;
-    const known = made ?? (state.item === undefined ? null : { item: state.item });
+    const known = made ?? (state.item === undefined ? null : { item: state.item, digest: state.digest });
     if (known) start(known.group?.chosen ?? known, false);
     else begin();
   });
@@ -687,7 +709,9 @@ async function main() {
   listen();
   try {
     about = await api("/api/about");
-    const network = about.encoder && ` · ${about.encoder.method} at ${about.encoder.image_size} px`;
+    const encoder = about.encoder;
+    const taken = encoder?.vector_width ? `of vectors of ${encoder.vector_width}` : `at ${encoder?.image_size} px`;
+    const network = encoder && ` · ${encoder.method} ${taken}`;
     const small = Object.assign(document.createElement("span"), { className: "expert" });
     small.textContent = ` · ${about.bits} bits${network ?? ""}`;
     $("about").replaceChildren(`${about.count.toLocaleString("en")} photographs`, small);
