@@ -37,9 +37,9 @@ class BiHalf(Method):
         assert output.fc_features is not None
         u, x = output.logits, F.normalize(output.fc_features, dim=1)
         nearest = half_and_half(u)
-        codes = u + (nearest - u).detach()
+        codes = F.normalize(u + (nearest - u).detach(), dim=1)  # whose gradient has that of the length, too
         pairs = ~torch.eye(len(u), dtype=torch.bool, device=u.device)
-        kept = (x @ x.T - codes @ codes.T / self.bits)[pairs].square().mean()
+        kept = (x @ x.T - codes @ codes.T)[pairs].square().mean()
         return kept + self.chosen["transport"] / 2 * (u - nearest).square().mean()
 
 

@@ -77,9 +77,10 @@ def test_bihalf_loss_and_gradient_by_hand():
     assert loss.item() == pytest.approx(kept + 3 * np.mean((values - codes) ** 2))
     slope = np.zeros((6, 4))
     for i, j in pairs:
-        error = -2 * (cosine(x[i], x[j]) - codes[i] @ codes[j] / 4) / 4 / len(pairs)
-        slope[i] += error * codes[j]
-        slope[j] += error * codes[i]
+        between = codes[i] @ codes[j] / 4
+        error = -2 * (cosine(x[i], x[j]) - between) / 4 / len(pairs)
+        slope[i] += error * (codes[j] - between * codes[i])
+        slope[j] += error * (codes[i] - between * codes[j])
     assert u.grad.numpy() == pytest.approx(slope + 6 * (values - codes) / values.size)  # formula (9) there
 
 
