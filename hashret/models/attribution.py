@@ -94,8 +94,10 @@ def _attribute(head: Head, padded: Tensor, n: int, code: npt.ArrayLike | None, k
 
 @torch.no_grad()
 def _gated(head: Head, feature_maps: Tensor, n: int) -> tuple[Tensor, Sequence[Floats | None], Sequence[Floats | None]]:
-    """Return gated feature maps, and the channel and spatial gates of the first n, n times None without attention."""
+    """Return feature maps behind the attention, and the channel and spatial gates of the first n, n times None where
+    the attention is no CBAM.
+    """
     if not isinstance(head.attention, CBAM):
-        return feature_maps, [None] * n, [None] * n
+        return head.attention(feature_maps), [None] * n, [None] * n
     attended, channel, spatial = head.attention.attend(feature_maps)
     return attended, list(channel[:n].flatten(1).cpu().numpy()), list(spatial[:n].squeeze(1).cpu().numpy())

@@ -147,3 +147,18 @@ def test_the_bits_of_another_photograph(encoder, features):
     [opposite] = attribute(encoder, features[:1], ~code)
     assert opposite.agreement == pytest.approx(-own[0].agreement)
     assert opposite.cells == pytest.approx(-own[0].cells, abs=1e-6)
+
+
+class Doubled(torch.nn.Module):
+    def forward(self, x):
+        return 2 * x
+
+
+def test_attention_of_another_kind_is_passed(features):
+    """As a head of a plugin may have it."""
+    encoder = make_encoder("vggh")
+    encoder.head.attention = Doubled()
+    found = attribute(encoder, features, k=512)
+    assert np.array_equal(np.stack([one.hash_outputs for one in found]), encoder.outputs(features)[0])
+    assert (found[0].spatial, found[0].channel) == (None, None)
+    assert np.array_equal(behind_gates(found[0]), 2 * features[0].float().numpy())
