@@ -122,9 +122,9 @@ class FeatureFeed:
     def hash_outputs(self, net: HashNet, source_rows: Positions, compute_dtype: str) -> HashOutputs:
         """Return the hash outputs of photographs by the network as it is, float32 (n, bits)."""
         with _inference(self.device, compute_dtype):
-            blocks = [self._read(block) for block in split_rows(source_rows, _MAPS_AT_ONCE)]
+            blocks = split_rows(source_rows, _MAPS_AT_ONCE)
             module = self.module or net.head
-            return torch.cat([module(maps).hash_outputs.float().cpu() for maps in blocks]).numpy()
+            return torch.cat([module(self._read(block)).hash_outputs.float().cpu() for block in blocks]).numpy()
 
     def to_fit(self, source_rows: Positions) -> Positions:
         """Return the rows that a shallow method is fitted to, all of ``source_rows``."""
@@ -214,7 +214,8 @@ class ViewFeed:
     def hash_outputs(self, net: HashNet, source_rows: Positions, compute_dtype: str) -> HashOutputs:
         """Return the hash outputs of photographs by the network as it is, float32 (n, bits)."""
         with _inference(self.device, compute_dtype):
-            outputs: Tensor = net.head(self._read(source_rows)).hash_outputs
+            blocks = split_rows(source_rows, _MAPS_AT_ONCE)  # of whose photographs all views are read
+            outputs: Tensor = net.head(torch.cat([self._read(block) for block in blocks])).hash_outputs
             return outputs.float().cpu().numpy()
 
     def _read(self, rows: Positions) -> Tensor:

@@ -56,7 +56,8 @@ def hold_out(labels: Labels, fraction: float, seed: int) -> tuple[Positions, Pos
 
     Args:
         labels: class numbers (n,), -1 for none, or flags (n, classes).
-        fraction: of all photographs with a label that is held out, one at least; 0 holds out none.
+        fraction: of all photographs with a label that is held out, one at least, and one less than all at most; 0 holds
+            out none.
         seed: decides the draw.
 
     Returns:
@@ -74,7 +75,7 @@ def hold_out(labels: Labels, fraction: float, seed: int) -> tuple[Positions, Pos
         order = rng.permutation(n)
         rare = np.flatnonzero(labels.sum(axis=0) < _WHOLE)
         seldom = (labels[:, rare] != 0).any(axis=1, keepdims=True)[:, 0]
-        drawn = order[np.argsort(seldom[order], kind="stable")][: max(1, round(fraction * n)) if n > 1 else 0]
+        drawn = order[np.argsort(seldom[order], kind="stable")][: min(max(1, round(fraction * n)), n - 1)]
     held = np.sort(labelled[drawn])
     return np.setdiff1d(every, held), held
 

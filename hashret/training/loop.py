@@ -105,6 +105,9 @@ class TrainingRun:
         if source.labels is not None:
             learned, held_out = hold_out(source.labels[rows], self.settings.heldout, self.settings.seed)
             self.rows, self.held = rows[learned], rows[held_out]
+        if len(self.rows) < 2 <= len(rows):
+            left = f"where {len(self.held):,} of {len(rows):,} train images are held out, {len(self.rows)} is left"
+            raise HashretError(f"{left} to learn from", hint="lower --heldout")
         self.begun = time.monotonic()
         if self.method.fitted:
             self._fit()
@@ -131,9 +134,9 @@ class TrainingRun:
 
     def _fit_head(self, head: Head, x: Tensor, labels: Labels | None) -> None:
         """Call the method's fit, and say in one line where the photographs are too few or too similar for it."""
+        if len(x) < 2:
+            raise HashretError("an encoder learns from several photographs, and this is one", hint="take more")
         if float(x.std(dim=0, correction=0).max()) <= _SAME * float(x.abs().max()):
-            if len(x) == 1:
-                raise HashretError("an encoder learns from several photographs, and this is one", hint="take more")
             if isinstance(self.feed, VectorFeed):
                 raise HashretError(f"the {len(x):,} vectors to learn from are all the same", hint="take others")
             raise HashretError(f"the {len(x):,} train images all look the same to the convolutions", hint="take others")

@@ -5,7 +5,7 @@ import pytest
 
 from hashret.bits import pack
 from hashret.metrics import average_precision, count_by_distance
-from hashret.training.held_out import held_out_map
+from hashret.training.held_out import held_out_map, hold_out
 
 
 def plain_map(queries, database, labels_q, labels_b):
@@ -61,3 +61,11 @@ def test_the_standard_error_is_that_of_means_of_as_many_photographs():
         found.append(held_out_map(pack(codes[drawn[:40]]), pack(codes[drawn]), 8, labels[drawn]))
     error = held_out_map(pack(codes[:40]), pack(codes), 8, labels).error
     assert np.std([one.mean for one in found]) == pytest.approx(error, rel=0.3)
+
+
+@pytest.mark.parametrize("fraction", [0.99, 1.0])
+@pytest.mark.parametrize("several", [False, True])
+def test_one_photograph_is_left_to_learn_from_however_many_are_held_out(fraction, several):
+    for n in (1, 2, 40):
+        learned, held = hold_out(np.ones((n, 2), np.uint8) if several else np.zeros(n, int), fraction, seed=0)
+        assert (len(learned), len(held)) == (1, n - 1)

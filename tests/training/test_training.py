@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from conftest import make_photos
+from conftest import CLASSES, make_photos
 from helpers import kill_when, start, together, torchrun
 from safetensors.torch import load_file, save_file
 
@@ -360,6 +360,18 @@ def test_unlabelled_photographs_cannot_train(photos, head, tmp_path):
         train(photos / "train" / "red", tmp_path / "model.safetensors", **head)
 
 
+@pytest.mark.parametrize(("method", "several"), [("itq", True), ("hashnet", True), ("itq", False)])
+@pytest.mark.filterwarnings("ignore:the method itq has no use for")
+def test_images_that_are_nearly_all_held_out_leave_too_few(head, tmp_path, method, several):
+    make_photos(tmp_path / "images", 4, 0)
+    flags = {"red": "1 0 1", "green": "0 1 1", "blue": "0 0 1"} if several else dict.fromkeys(CLASSES, "1 0 0")
+    lines = [f"images/{c}/{i:02d}.png {flags[c]}" for c in flags for i in range(4)]
+    (tmp_path / "train.txt").write_text("\n".join(lines))
+    line = "where 11 of 12 train images are held out, 1 is left to learn from; lower --heldout"
+    with pytest.raises(HashretError, match=line):
+        train(f"list:{tmp_path}/train.txt", tmp_path / "m.safetensors", **head | {"method": method, "heldout": 0.99})
+
+
 def test_unreadable_train_images_are_left_out(head, tmp_path):
     make_photos(tmp_path / "photos", 8, 0)
     (tmp_path / "photos" / "red" / "03.png").write_bytes(b"no picture")
@@ -463,6 +475,16 @@ def test_an_epoch_takes_a_cached_view_of_each_photograph(photos, tmp_path):
     assert torch.equal(drawn(1, [rows[:5], rows[5:]]), first)  # however the photographs are shared out
     assert torch.equal(drawn(1, [rows[::-1]]), first.flip(0))
     assert not torch.equal(drawn(2, [rows]), first)
+
+
+def test_one_block_of_feature_maps_at_a_time_is_in_memory(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(feed, "_MAPS_AT_ONCE", 10)
+    steps, maps = [], feed_of_views(photos, tmp_path / "cache", 0)
+    read, net = maps._read, HashNet(8, 3, 32, "vgg11", width=16).eval()
+    monkeypatch.setattr(maps, "_read", lambda rows: (steps.append(len(rows)), read(rows))[1])
+    net.head.register_forward_hook(lambda *_: steps.append("hashed"))
+    maps.hash_outputs(net, np.arange(25), "float32")
+    assert steps == [10, "hashed", 10, "hashed", 5, "hashed"]
 
 
 @pytest.mark.parametrize("finetune", ["head", "last:1"])
