@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..bits import Labels, Positions
+from ..distributed import is_main
 from ..models.heads import HeadOutput
 from .method import Method, Option, Words
 from .similarity import pairwise_loss
@@ -20,6 +22,11 @@ PAIRS = Option("pairs", 0.0, "weight of pairs of photographs; 3 for codes of up 
 
 SCALE, MARGIN = 8.0, 0.2
 SHORT = 16  # bits, up to which pairs of photographs with several labels count
+_TRIES = 10
+_ALL_TRIES = 50_000  # bits of all codewords together up to which all tries are made, in half a minute
+_SAID = 10_000  # bits of all codewords together from which on the search takes seconds
+
+_log = logging.getLogger("hashret")
 
 
 class VGGHPlus(VGGH):
@@ -81,7 +88,7 @@ class AMVGGHPlus(VGGHPlus):
     attention = True
 
 
-def codewords(classes: int, bits: int, seed: int = 0, tries: int = 10, first: Words | None = None) -> Words:
+def codewords(classes: int, bits: int, seed: int = 0, tries: int | None = None, first: Words | None = None) -> Words:
     """Return codes far from each other and with balanced bits, (classes, bits) of +1 and -1.
 
     From random codes on, one bit is flipped at a time while that lowers the sum over pairs of
@@ -92,9 +99,14 @@ def codewords(classes: int, bits: int, seed: int = 0, tries: int = 10, first: Wo
         classes: how many codes.
         bits: their length.
         seed: decides where the search begins.
-        tries: how many times it begins; the best that is found counts.
+        tries: how many times it begins; the best that is found counts. None is ten times, and fewer from 1,000 classes
+            at 48 bits on, as the time of one grows with the square of the bits of all codes.
         first: the first bits of all codes, (classes, fewer), where these are given.
     """
+    if tries is None:
+        tries = max(1, int(_TRIES * min(1, _ALL_TRIES / (classes * bits)) ** 2))
+    if classes * bits >= _SAID and is_main():
+        _log.info("looking for codewords of %d bits for %s classes", bits, f"{classes:,}")
     rng = np.random.default_rng(seed)
     given = np.empty((classes, 0), np.int64) if first is None else first
     free = bits - given.shape[1]
@@ -119,40 +131,52 @@ def own_codewords(method: Method, classes: int) -> Words:
     return codewords(classes, method.bits, method.seed, first=first)
 
 
-def _descend(words: Words, rng: np.random.Generator, free: int) -> Words:
+def _descend(start: Words, rng: np.random.Generator, free: int) -> Words:
     """Flip bits of words (classes, bits), each of the last ``free`` ones in random order, where that lowers `_cost`.
 
-    A flip changes few terms of the cost. Those of several entries in a row are computed at once, and count up to the
-    first flip; the rarer flips are, the more.
+    A flip of bit j of word i multiplies the term of its pair with each other word by one number where their bits j are
+    the same, and by another where they are not. So the change of all terms follows from their sum and from their sum
+    weighted by the bits j of the others, which are kept up to date: an entry costs a few operations, and a flip as
+    many as there are entries.
     """
-    classes, bits = words.shape
-    products, sums = words @ words.T, words.sum(axis=0)
-    np.fill_diagonal(products, -(2**31))  # a word is no pair with itself: its term is exp(-inf)
+    classes, bits = start.shape
+    words, sums = start.astype(np.float64), start.sum(axis=0)
+    same, other = np.exp(np.array([-4, 4]) / np.sqrt(bits))
+    by_sum, by_weighted = (same + other) / 2 - 1, (other - same) / 2
+    terms = _pair_terms(words @ words.T, bits)
+    np.fill_diagonal(terms, 0)  # a word is no pair with itself
     moved = True
     while moved:
         moved = False
-        order, start, ahead = rng.permutation(classes * free), 0, 4
-        while start < len(order):
-            i, j = np.divmod(order[start : start + ahead], free)
+        total, weighted = terms.sum(axis=1), terms @ words  # anew for each sweep, so that rounding does not add up
+        order, done, ahead = rng.permutation(classes * free), 0, 16
+        while done < len(order):
+            i, j = np.divmod(order[done : done + ahead], free)
             j += bits - free
             bit = words[i, j]
-            changed = products[i] - 2 * bit[:, None] * words[:, j].T
-            changes = (_pair_terms(changed, bits) - _pair_terms(products[i], bits)).sum(axis=1)
+            changes = by_sum * total[i] - by_weighted * bit * weighted[i, j]
             changes += 0.05 * ((sums[j] - 2 * bit) ** 2 - sums[j] ** 2)
             lower = np.flatnonzero(changes < -1e-9)
             if not len(lower):
-                start, ahead = start + ahead, min(2 * ahead, 512)
+                done, ahead = done + ahead, min(2 * ahead, 4096)
                 continue
             first = lower[0]
             row, column = i[first], j[first]
-            products[row] = products[:, row] = changed[first]
-            sums[column] -= 2 * bit[first]
+            sums[column] -= 2 * int(bit[first])
             words[row, column] *= -1
-            start, ahead, moved = start + int(first) + 1, 4, True
-    return words
+            before, after = terms[row].copy(), _pair_terms(words @ words[row], bits)
+            after[row] = 0
+            weighted += np.outer(after - before, words[row])
+            weighted[:, column] += 2 * words[row, column] * before
+            weighted[row] = after @ words
+            total += after - before
+            total[row] = after.sum()
+            terms[row] = terms[:, row] = after
+            done, ahead, moved = done + int(first) + 1, 16, True
+    return words.astype(np.int64)
 
 
-def _pair_terms(products: npt.NDArray[np.int64], bits: int) -> npt.NDArray[np.float64]:
+def _pair_terms(products: npt.NDArray[np.number], bits: int) -> npt.NDArray[np.float64]:
     terms: npt.NDArray[np.float64] = np.exp(2 * products / np.sqrt(bits))
     return terms
 

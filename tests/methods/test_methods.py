@@ -97,6 +97,35 @@ def test_codewords_are_those_of_a_plain_descent(classes, bits, seed):
     assert np.array_equal(codewords.codewords(classes, bits, seed), min(found, key=codewords._cost))
 
 
+def test_codewords_of_many_classes_are_looked_for_fewer_times_and_aloud(monkeypatch, caplog):
+    found = []
+    monkeypatch.setattr(codewords, "_descend", lambda words, *_: found.append(words) or words)
+    caplog.set_level("INFO", "hashret")
+    for classes, bits, tries in ((100, 256, 10), (1000, 48, 10), (2000, 48, 2), (3000, 64, 1)):
+        found.clear()
+        caplog.clear()
+        codewords.codewords(classes, bits)
+        assert len(found) == tries
+        assert [record.message for record in caplog.records] == [
+            f"looking for codewords of {bits} bits for {classes:,} classes"
+        ]
+    caplog.clear()
+    codewords.codewords(100, 48)
+    assert not caplog.records
+
+
+def test_no_flip_of_a_bit_brings_many_codewords_further_apart():
+    """Each flip by the formula of the cost, while the search keeps sums of its terms up to date."""
+    words = codewords.codewords(120, 12, tries=1)
+    products, sums = words @ words.T, words.sum(axis=0)
+    np.fill_diagonal(products, -(2**31))
+    terms = codewords._pair_terms(products, 12)
+    for i, j in np.ndindex(words.shape):
+        changed = codewords._pair_terms(products[i] - 2 * words[i, j] * words[:, j], 12)
+        balance = (sums[j] - 2 * words[i, j]) ** 2 - sums[j] ** 2
+        assert (changed - terms[i]).sum() + 0.05 * balance > -1e-8
+
+
 @pytest.mark.parametrize("labels", [SINGLE, SEVERAL], ids=["single", "several"])
 @pytest.mark.parametrize("pairs", [0, 0.7])
 def test_codeword_loss_by_hand(labels, pairs):
