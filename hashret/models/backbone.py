@@ -73,7 +73,7 @@ class Backbone:
     initialised: bool = False
     openvino: bool = False
     extra: str | None = None
-    printed: bool = False
+    printed: bool = True
 
     def side(self, image_size: int) -> int:
         """Return the number of cells a side of the feature map of images of ``image_size`` pixels a side.

@@ -61,7 +61,9 @@ def get_backbone(name: str) -> Backbone:
 
             _named[name] = describe_clip(name)
         elif match := _VECTORS.fullmatch(name):
-            _named[name] = Backbone(name, _nothing, int(match[1]), stride=1, image_size=1, one_size=True, pooled=False)
+            _named[name] = Backbone(
+                name, _nothing, int(match[1]), stride=1, image_size=1, one_size=True, pooled=False, printed=False
+            )
         elif _FUNCTION.fullmatch(name):
             _named[name] = _called(name)
         else:
@@ -122,7 +124,7 @@ _TORCHVISION_WEIGHTS = "torchvision_nets:imagenet_weights"
 _BUILT_IN = [
     Backbone(
         name, partial(_call, "vgg:build_vgg", name), 512, pretrained=partial(_call, _TORCHVISION_WEIGHTS, name),
-        megabytes=megabytes, pooled=False, library_name=_in_features, openvino=name == "vgg16",
+        megabytes=megabytes, pooled=False, library_name=_in_features, openvino=name == "vgg16", printed=False,
     )
     for name, megabytes in (("vgg16", 527.8), ("vgg16_bn", 527.9), ("vgg11", 506.8), ("vgg11_bn", 506.9))
 ]  # fmt: skip
@@ -131,14 +133,14 @@ _BUILT_IN += [
         "efficientnet_lite0", partial(_call, "efficientnet_lite:build_lite0"), 320, mean=_HALF, std=_HALF,
         pretrained=partial(_call, "efficientnet_lite:lite0_weights"), megabytes=18.7, pooled=True,
         unused=("conv_head", "bn2", "classifier"), openvino=True,
-        last_convolution=partial(_call, "efficientnet_lite:last_convolution"),
+        last_convolution=partial(_call, "efficientnet_lite:last_convolution"), printed=False,
     ),
 ]  # fmt: skip
 _BUILT_IN += [
     Backbone(
         name, partial(_call, "torchvision_nets:build", name), channels, stride,
         pretrained=partial(_call, _TORCHVISION_WEIGHTS, name), megabytes=megabytes, pooled=name != "alexnet",
-        margin=31 if name == "alexnet" else 0, initialised=True,
+        margin=31 if name == "alexnet" else 0, initialised=True, printed=False,
     )
     for name, channels, stride, megabytes in (
         ("alexnet", 256, 32, 233.1), ("resnet18", 512, 32, 44.7), ("resnet50", 2048, 32, 97.8),

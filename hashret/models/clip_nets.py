@@ -52,7 +52,7 @@ def describe(spec: str) -> Backbone:
         tuple(about.get("mean", _MEAN)), tuple(about.get("std", _STD)),
         pretrained=partial(_weights, name, tag) if tag else None, image_size=size, one_size=True,
         resize=_RESIZES.get(about.get("resize_mode"), "crop"), pooled=False, library_name=_without_wrapper, unused=(),
-        initialised=True, extra="clip", printed=True,
+        initialised=True, extra="clip",
     )  # fmt: skip
 
 

@@ -42,4 +42,4 @@ def described(name: str, make: Callable[[], nn.Module], layers: Any) -> Backbone
         with torch.device("cpu"):  # in a checkpoint, too: it may load weights, or have buffers that no state dict has
             return make()
 
-    return Backbone(name, build, channels, _SIZE // side, pretrained=lambda: dict(build().state_dict()), printed=True)
+    return Backbone(name, build, channels, _SIZE // side, pretrained=lambda: dict(build().state_dict()))

@@ -44,7 +44,6 @@ def describe(spec: str) -> Backbone:
         pretrained=partial(_weights, name) if config.get("url") or config.get("hf_hub_id") else None, image_size=size,
         one_size=one_size, pooled=True, library_name=_without_wrapper,
         unused=(*{name.split(".")[0] for name in names}, "fc_norm", "head_dist"), initialised=True, extra="timm",
-        printed=True,
     )  # fmt: skip
 
 

@@ -247,6 +247,7 @@ def test_a_function_of_the_user(own_module, photos, tmp_path, monkeypatch):
     assert (encoder.meta["arch"], encoder.resize) == ("own_networks:layers", "squeeze")
     assert encoder.backbone(np.zeros((1, 3, 32, 32), np.uint8)).shape == (1, 24, 2, 2)
     assert get_backbone("own_networks:described").resize == "pad"
+    assert get_backbone("own_networks:described").printed
     with pytest.raises(HashretError, match=r"turn 224 pixels into \(1, 150528\)"):
         get_backbone("own_networks:wrong")
     with pytest.raises(HashretError, match="returns int, and should return a Backbone or layers"):
@@ -423,8 +424,11 @@ def test_the_old_names_of_options_warn(photos, tmp_path, weights):
 def test_layers_of_others_are_told_apart_by_more_than_their_weights():
     """So that features that were cached are not taken for those of other layers with the same weights."""
     convolution = nn.Conv2d(3, 4, 3, 2, 1)
-    of_users, own = Backbone("theirs", nn.Identity, 4, 4, printed=True), Backbone("ours", nn.Identity, 4, 4)
+    of_users, own = Backbone("theirs", nn.Identity, 4, 4), Backbone("ours", nn.Identity, 4, 4, printed=False)
     pooled = [nn.Sequential(convolution, pool) for pool in (nn.MaxPool2d(2), nn.AvgPool2d(2), nn.MaxPool2d(2))]
     first, other, again = (of_users.fingerprint(layers) for layers in pooled)
     assert first == again != other
     assert own.fingerprint(pooled[0]) == own.fingerprint(pooled[1])  # its name says which these are
+    built_in = {name: get_backbone(name).printed for name in [one.name for one in backbones._BUILT_IN] + ["vectors:8"]}
+    assert len(built_in) > 10
+    assert not any(built_in.values()), "feature caches and checkpoints have their fingerprints"
