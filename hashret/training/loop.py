@@ -108,6 +108,8 @@ class TrainingRun:
         if len(self.rows) < 2 <= len(rows):
             left = f"where {len(self.held):,} of {len(rows):,} train images are held out, {len(self.rows)} is left"
             raise HashretError(f"{left} to learn from", hint="lower --heldout")
+        if isinstance(self.feed, VectorFeed):
+            self.feed.standardize(self.net, self.rows)
         self.begun = time.monotonic()
         if self.method.fitted:
             self._fit()

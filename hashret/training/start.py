@@ -242,8 +242,6 @@ def train(
         frozen, trained = net.divided(trained_stages)
         files.check_space(net, trained, method_class.fitted)
         feed = _feed(settings, method_class, source, frozen, trained, torch_device, cache, workers)
-        if isinstance(feed, VectorFeed):
-            feed.standardize(net)
         net.to(torch_device).to(memory_format=torch.channels_last)
         trainer = method_class(settings.bits, settings.seed, settings.options)
         trainer.train_with(

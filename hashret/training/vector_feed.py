@@ -61,10 +61,10 @@ class VectorFeed(FeatureFeed):
             return source_rows
         return np.sort(np.random.default_rng(self.seed).choice(source_rows, most, replace=False))
 
-    def standardize(self, net: HashNet) -> None:
-        """Centre and scale what a perceptron reads by what is learned from."""
+    def standardize(self, net: HashNet, source_rows: Positions) -> None:
+        """Centre and scale what a perceptron reads by the rows that are learned from, or a sample of these."""
         if isinstance(net.head.attention, Standardize):
-            net.head.attention.set(self.descriptors(self.to_fit(self._usable)))
+            net.head.attention.set(self.descriptors(self.to_fit(source_rows)))
 
     def descriptors(self, source_rows: Positions) -> Tensor:
         """Return what the shallow methods hash: float32 (n, width), of unit length where the cosine compares."""

@@ -103,6 +103,21 @@ def test_vectors_without_a_label_are_no_class(tmp_path):
     assert report.train_images + report.heldout_images == 40
 
 
+@pytest.mark.filterwarnings("ignore:20 of 60 train images have no label")
+def test_vectors_are_centred_by_those_that_are_learned_from(tmp_path):
+    rng = np.random.default_rng(0)
+    labels, x = np.repeat([-1, 0, 1], 20), rng.normal(size=(60, 8)).astype(np.float32)
+    x[labels < 0] += 50
+    learned = np.flatnonzero(labels >= 0)[hold_out(labels[labels >= 0], 0.3, seed=0)[0]]
+    data = vectors(x, labels=labels)
+    options = {"method": "csq", "bits": 8, "width": 16, "epochs": 1, "batch_size": 8, "heldout": 0.3}
+    train(data, tmp_path / "v.safetensors", metric="euclidean", **options)
+    kept = load_file(tmp_path / "v.safetensors")
+    centred = x[learned] - x[learned].mean(axis=0)
+    assert kept["head.attention.mean"].numpy() == pytest.approx(x[learned].mean(axis=0), abs=1e-5)
+    assert float(kept["head.attention.scale"]) == pytest.approx(1 / centred.std(), rel=1e-4)
+
+
 @pytest.mark.filterwarnings("ignore:the codes tell photographs hardly apart")
 @pytest.mark.parametrize("method", ["csq", "vggh+", "vggh", "hashnet"])
 def test_classes_that_no_photograph_has_are_classes_of_the_encoder(photos, head, tmp_path, method):
