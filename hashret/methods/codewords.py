@@ -65,16 +65,21 @@ class VGGHPlus(VGGH):
     def loss(self, output: HeadOutput, labels: Tensor, source_rows: Positions) -> Tensor:
         """Return the cross-entropy of 8 (cos(2v - 1, codeword) - 0.2 where the label holds) over the classes.
 
-        The target of a photograph with several labels is all of them in equal parts. ``pairs`` times `pairwise_loss`
-        is added, and ``quantization`` and ``balance`` as in VGGH.
+        The target of a photograph with several labels is all of them in equal parts; one without any has no target,
+        and no part in that mean. ``pairs`` times `pairwise_loss` is added, and ``quantization`` and ``balance`` as in
+        VGGH.
         """
         words = self.state["codewords"].to(output.logits)
         cosine = F.normalize(2 * output.hash_outputs - 1, dim=1) @ F.normalize(words, dim=1).T
         target = F.one_hot(labels, len(words)) if labels.ndim == 1 else labels
         target = target.to(cosine)
         scores = SCALE * (cosine - MARGIN * target)
-        wanted = target / target.sum(dim=1, keepdim=True).clamp(min=1)
-        loss = F.cross_entropy(scores, wanted, label_smoothing=self.chosen["smoothing"])
+        known = target.any(dim=1)
+        wanted = target[known] / target[known].sum(dim=1, keepdim=True)
+        if known.any():
+            loss = F.cross_entropy(scores[known], wanted, label_smoothing=self.chosen["smoothing"])
+        else:
+            loss = 0 * scores.sum()
         if self.chosen["pairs"]:
             loss = loss + self.chosen["pairs"] * pairwise_loss(output.logits, labels)
         return loss + self.regularization(output.hash_outputs)

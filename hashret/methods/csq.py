@@ -45,14 +45,20 @@ class CSQ(Method):
         """Return the binary cross-entropy of each bit with the centre, and quantisation.
 
         ``quantization`` times the mean of log cosh(|2 v - 1| - 1) of the hash outputs v is added. Where photographs
-        have several labels, each bit of their centre is that of most of their classes' centres. The option
-        ``smoothing``, which the paper does not have, lets the centre's bits be as far from 0 and 1 as smoothed labels.
-        Source: formulas (5) to (7) there, as means.
+        have several labels, each bit of their centre is that of most of their classes' centres; those that have none
+        have no centre, and do not count. The option ``smoothing``, which the paper does not have, lets the centre's
+        bits be as far from 0 and 1 as smoothed labels. Source: formulas (5) to (7) there, as means.
         """
-        centre = self.state["codes"][torch.as_tensor(source_rows)].to(output.logits)
+        logits, hash_outputs = output.logits, output.hash_outputs
+        if labels.ndim == 2:
+            known = labels.any(dim=1)
+            if not known.any():
+                return 0 * logits.sum()
+            logits, hash_outputs, source_rows = logits[known], hash_outputs[known], source_rows[known.cpu().numpy()]
+        centre = self.state["codes"][torch.as_tensor(source_rows)].to(logits)
         centre = centre * (1 - self.chosen["smoothing"]) + self.chosen["smoothing"] / 2
-        from_corner = (2 * output.hash_outputs - 1).abs() - 1
-        loss = F.binary_cross_entropy_with_logits(output.logits, centre)
+        from_corner = (2 * hash_outputs - 1).abs() - 1
+        loss = F.binary_cross_entropy_with_logits(logits, centre)
         return loss + self.chosen["quantization"] * from_corner.cosh().log().mean()
 
 

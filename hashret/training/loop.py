@@ -483,7 +483,9 @@ def _labelled(source: Source, rows: Positions, method: str) -> Positions:
     """Return those rows of a source that a method learns from that needs labels.
 
     It would take photographs without a class number for one more class. Flags of which none is set are no gap: they say
-    which labels a photograph does not have, and such photographs are learned from as dissimilar to all others.
+    which labels a photograph does not have. Methods that compare photographs learn from such a one as dissimilar to all
+    others, and those with a classifier as one that has none of the labels. Methods with codewords have none for it, and
+    only what they ask of all outputs or pairs beside that counts it.
 
     Raises:
         HashretError: none of the rows has a label.

@@ -144,6 +144,24 @@ def test_codeword_loss_by_hand(labels, pairs):
     assert loss.item() == pytest.approx(by_hand)
 
 
+@pytest.mark.parametrize("name", ["vggh+", "csq"])
+def test_photographs_without_any_label_are_drawn_to_no_codeword(name):
+    labels, known, rows = SEVERAL.copy(), np.array([0, 1, 3, 5]), np.arange(6)
+    labels[[2, 4]] = 0
+    method, out = make(name, smoothing=0.2), output()
+    method.begin(labels, rows)
+    loss = method.loss(out, torch.as_tensor(labels), rows)
+    alone = method.loss(HeadOutput(out.logits[known], None), torch.as_tensor(labels[known]), known)
+    assert loss.item() == pytest.approx(alone.item())
+    loss.backward()
+    assert not out.logits.grad[[2, 4]].any()
+    out.logits.grad = None
+    nothing = method.loss(HeadOutput(out.logits[[2, 4]], None), torch.as_tensor(labels[[2, 4]]), rows[[2, 4]])
+    nothing.backward()
+    assert nothing.item() == 0
+    assert not out.logits.grad.any()
+
+
 @pytest.mark.parametrize("name", ["am-vggh+", "vggh+"])
 def test_short_codes_of_several_labels_learn_from_pairs(name):
     wanted = {"pairs": 3.0, "dropout": 0.0}
