@@ -25,6 +25,7 @@ class BiHalf(Method):
     head = "perceptron"
     head_options: ClassVar[dict[str, Any]] = {"hidden": 0}
     needs_labels = False
+    reads_fc_features = True
     options = (Option("transport", 6.0, "pulls logits to the codes of their batch"),)
     defaults: ClassVar[dict[str, Any]] = {"lr": 1e-3, "epochs": 40}
 

@@ -67,6 +67,8 @@ class Method:
         attention: whether the head has CBAM.
         head_options: further options of the head.
         classifier: whether the loss reads class scores.
+        reads_fc_features: whether the loss reads `HeadOutput.fc_features`, which are else None there: several processes
+            would tell each other thousands of numbers of each photograph.
         needs_labels: whether it learns from labels.
         fitted: whether it is fitted, not trained by gradient.
         views: augmented views of each photograph that are prepared. Of these a batch has two of each photograph, the
@@ -92,6 +94,7 @@ class Method:
     attention: ClassVar[bool] = False
     head_options: ClassVar[dict[str, Any]] = {}
     classifier: ClassVar[bool] = False
+    reads_fc_features: ClassVar[bool] = False
     needs_labels: ClassVar[bool] = True
     fitted: ClassVar[bool] = False
     views: ClassVar[int] = 0

@@ -248,8 +248,13 @@ class TrainingRun:
         mine = feed.batches([self.shard.of(batch) for batch in batches], seed=(s.seed, epoch))
         for batch, (read, inputs) in zip(batches, mine, strict=True):
             self.shard.take(batch, read)
+            if world() == 1 and len(read) < 2:  # batch normalization would refuse a single photograph
+                progress.add(1)
+                continue
             with autocast(self.device, s.precision):
-                output = module(inputs)
+                output = module(self.shard.padded(inputs))
+            if not self.method.reads_fc_features:
+                output = output._replace(fc_features=None)
             output, gathered = self.shard.gathered(output, batch)
             if len(gathered) < 2:
                 progress.add(1)

@@ -7,14 +7,18 @@ The sum of these gradients is that of one process on the whole batch, up to roun
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from ..bits import HashOutputs, Positions
@@ -28,24 +32,32 @@ class BatchShard:
     Attributes:
         batch_size: photographs in the whole batch.
         positions: where the photographs that this process computes stand in the batch.
+        normalizes_alone: whether layers normalize by what this process computes alone.
     """
 
     def __init__(self) -> None:
         self.batch_size = 0
         self.positions: Positions = np.zeros(0, np.int64)
+        self.normalizes_alone = False
 
     def parallel(self, module: nn.Module) -> nn.Module:
-        """Return the module as all processes train it together; its gradient is the sum of theirs."""
+        """Return the module as all processes train it together; its gradient is the sum of theirs.
+
+        Its layers stay the same objects, which other modules may have, too, and only compute otherwise.
+        """
         if world() == 1:
             return module
-        _share_dropout(module, self)
-        if any(isinstance(layer, nn.BatchNorm2d) for layer in module.modules()):
+        share_dropout(module, self)
+        if any(isinstance(layer, _BatchNorm) for layer in module.modules()):
             if next(module.parameters()).is_cuda:
-                nn.SyncBatchNorm.convert_sync_batchnorm(module)
-            elif is_main():
-                warnings.warn("on a CPU, each process normalizes by its own part of the batch", stacklevel=2)
+                synchronize_normalization(module)
+            else:
+                self.normalizes_alone = True
+                if is_main():
+                    warnings.warn("on a CPU, each process normalizes by its own part of the batch", stacklevel=2)
         barrier()
-        return DistributedDataParallel(module)
+        # Networks of others may have parameters that their feature map does not depend on.
+        return DistributedDataParallel(module, find_unused_parameters=True)
 
     def of(self, batch: Positions) -> Positions:
         """Return this process's part of a batch, or of any other list of source rows."""
@@ -57,6 +69,13 @@ class BatchShard:
         Where none could, the process computes a blank image, so that all keep step.
         """
         self.batch_size, self.positions = len(batch), np.flatnonzero(np.isin(batch, readable))
+
+    def padded(self, inputs: Tensor) -> Tensor:
+        """Return the input of the module, twice where it is a single photograph that normalization would refuse.
+
+        The mean over a feature map of one cell and one photograph is no mean. `gathered` takes the first output.
+        """
+        return inputs.repeat(2, 1, 1, 1) if self.normalizes_alone and len(inputs) == 1 else inputs
 
     def gathered(self, output: HeadOutput, batch: Positions) -> tuple[HeadOutput, Positions]:
         """Gather what all processes computed of a batch.
@@ -93,22 +112,44 @@ class BatchShard:
         return whole.numpy()
 
 
-class SharedDropout(nn.Dropout):
-    """Dropout that every process draws for the whole batch, from the same seed, to apply its part."""
-
-    def __init__(self, p: float, shard: BatchShard) -> None:
-        super().__init__(p)
-        self.shard = shard
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return x
-        drawn = F.dropout(x.new_ones(self.shard.batch_size, *x.shape[1:]), self.p)
-        return x * drawn[self.shard.positions] if len(self.shard.positions) else x
+def share_dropout(module: nn.Module, shard: BatchShard) -> None:
+    """Let every process draw the dropout of a module for the whole batch, from the same seed, to apply its part."""
+    for layer in module.modules():
+        if type(layer) is nn.Dropout and layer.p > 0:
+            layer.forward = partial(_shared_dropout, layer, shard)  # type: ignore[method-assign]
 
 
-def _share_dropout(module: nn.Module, shard: BatchShard) -> None:
-    for parent in module.modules():
-        for name, child in parent.named_children():
-            if type(child) is nn.Dropout:
-                setattr(parent, name, SharedDropout(child.p, shard))
+def _shared_dropout(layer: nn.Dropout, shard: BatchShard, x: Tensor) -> Tensor:
+    """Apply a layer's dropout to this process's part of a batch.
+
+    A photograph may have several rows, one after the other, as the windows of a transformer are. Where rows are no
+    photographs, the process draws for itself.
+    """
+    if not layer.training:
+        return x
+    of_each, more = divmod(len(x), max(1, len(shard.positions)))
+    if more:
+        return F.dropout(x, layer.p)
+    whole = x.new_ones(shard.batch_size * of_each, *x.shape[1:])
+    if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):  # numbers are drawn in the order of memory
+        whole = whole.contiguous(memory_format=torch.channels_last)
+    drawn = F.dropout(whole, layer.p)
+    rows = (shard.positions[:, None] * of_each + np.arange(of_each)).ravel()
+    return x * drawn[rows] if len(rows) else x
+
+
+def synchronize_normalization(module: nn.Module) -> None:
+    """Let each batch normalization of a module normalize by what all processes compute."""
+    if "timm" in sys.modules:  # whose own layers have an activation that torch would leave out
+        from timm.layers import convert_sync_batchnorm
+    else:
+        convert_sync_batchnorm = nn.SyncBatchNorm.convert_sync_batchnorm
+    for layer in module.modules():
+        if isinstance(layer, _BatchNorm) and not isinstance(layer, nn.SyncBatchNorm):
+            layer.forward = partial(_synchronized, layer, convert_sync_batchnorm(layer))  # type: ignore[method-assign]
+
+
+def _synchronized(layer: nn.Module, synchronized: Any, x: Tensor) -> Tensor:
+    """Compute a layer as the layer that shares its tensors and normalizes by what all processes compute."""
+    normalized: Tensor = synchronized.train(layer.training)(x)
+    return normalized

@@ -1,3 +1,4 @@
+import copy
 import json
 import os
 import re
@@ -18,10 +19,11 @@ from hashret.data import open_data, vectors
 from hashret.data.feature_cache import FeatureCache
 from hashret.distributed import rank
 from hashret.errors import HashretError
+from hashret.methods import get_method
 from hashret.models.backbones import get_backbone
 from hashret.models.checkpoint import load_encoder, read_meta
 from hashret.models.network import HashNet
-from hashret.training import feed, loop, run_files
+from hashret.training import feed, loop, parallel, run_files
 from hashret.training.feed import Augment, FeatureFeed
 from hashret.training.held_out import HeldOutMap
 from hashret.training.start import train
@@ -568,6 +570,110 @@ def test_several_processes_learn_what_one_does(photos, head, tmp_path, options, 
         assert (other["loss"] or 0) == pytest.approx(one["loss"] or 0, rel=1e-3)  # a fit has none
         assert other["heldout_map"] == pytest.approx(one["heldout_map"], abs=0.02)
     assert_alike(tmp_path / "alone.safetensors", tmp_path / "shared.safetensors")
+
+
+class ByCell(torch.nn.Module):
+    """Dropout of each cell of a map as a row of its own, as of the windows of a transformer."""
+
+    def __init__(self):
+        super().__init__()
+        self.dropout = torch.nn.Dropout(0.3)
+
+    def forward(self, x):
+        n, channels, height, width = x.shape
+        rows = self.dropout(x.permute(0, 2, 3, 1).reshape(-1, channels))
+        return rows.reshape(n, height, width, channels).permute(0, 3, 1, 2)
+
+
+class WithMore(torch.nn.Sequential):
+    """Layers that have another which nothing passes."""
+
+    def __init__(self, *layers):
+        super().__init__(*layers)
+        self.more = torch.nn.Linear(2, 2)
+
+    def forward(self, x):
+        return self[1](self[0](x))
+
+
+def _first_layers():
+    torch.manual_seed(2)
+    return torch.nn.Conv2d(3, 24, 16, stride=16), torch.nn.ReLU()
+
+
+def with_dropout():
+    return torch.nn.Sequential(*_first_layers(), torch.nn.Conv2d(24, 32, 1), torch.nn.Dropout(0.3))
+
+
+def with_dropout_by_cell():
+    return torch.nn.Sequential(*_first_layers(), torch.nn.Conv2d(24, 32, 1), ByCell())
+
+
+def with_more():
+    return WithMore(*_first_layers())
+
+
+@pytest.mark.parametrize(
+    ("layers", "finetune"), [(with_dropout, "last:1"), (with_dropout_by_cell, "last:1"), (with_more, "all")]
+)
+def test_several_processes_train_layers_of_others_as_one_does(photos, head, tmp_path, layers, finetune):
+    options = head | {"backbone": f"{__name__}:{layers.__name__}", "weights": "pretrained", "finetune": finetune}
+    options |= {"precision": "float32", "epochs": 2, "cache": tmp_path / "cache"}
+    alone = train(photos, tmp_path / "alone.safetensors", **options)
+    found = together(train, 2, photos, tmp_path / "shared.safetensors", **options)[0]
+    for one, other in zip(alone.epochs_run, found.epochs_run, strict=True):
+        assert other["loss"] == pytest.approx(one["loss"], rel=1e-3)
+        assert other["heldout_map"] == pytest.approx(one["heldout_map"], abs=0.02)
+    assert_alike(tmp_path / "alone.safetensors", tmp_path / "shared.safetensors")
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_normalization_by_all_processes_keeps_layers_and_activations(mode):
+    """Here by one process. Stages of a network are other modules, which have the same layers."""
+    timm_layers = pytest.importorskip("timm.layers", reason="needs hashret[timm]")
+    layers = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4), timm_layers.BatchNormAct2d(4))
+    plain = copy.deepcopy(layers)
+    stage = torch.nn.Sequential(*layers)
+    parallel.synchronize_normalization(stage)
+    assert repr(layers) == repr(plain)
+    x = torch.randn(5, 3, 2, 2)
+    for _ in range(2):
+        for module in (layers, plain):
+            getattr(module, mode)()
+        assert torch.equal(stage(x), plain(x))
+    assert all(torch.equal(one, other) for one, other in zip(layers.buffers(), plain.buffers(), strict=True))
+
+
+def with_normalization():
+    return torch.nn.Sequential(*_first_layers(), torch.nn.Conv2d(24, 32, 2, stride=2), torch.nn.BatchNorm2d(32))
+
+
+@pytest.mark.filterwarnings("ignore:the codes tell photographs hardly apart")
+def test_single_photographs_are_not_normalized(photos, head, tmp_path):
+    """Of a batch, or of what a process computes of it, where maps have one cell."""
+    folder = few_photos(photos, tmp_path / "few")
+    options = head | {"backbone": f"{__name__}:with_normalization", "weights": "pretrained", "finetune": "all"}
+    options |= {"method": "dpsh", "batch_size": 2, "heldout": 0.0, "epochs": 2}
+    with pytest.warns(UserWarning, match="2 of 4 steps of training were left out"):
+        report = train(folder, tmp_path / "model.safetensors", **options)
+    assert all(np.isfinite(epoch["loss"]) for epoch in report.epochs_run)
+    shared = together(train, 2, folder, tmp_path / "shared.safetensors", **options)[0]
+    assert all(np.isfinite(epoch["loss"]) for epoch in shared.epochs_run)
+
+
+@pytest.mark.parametrize("method", ["dpsh", "bihalf"])
+@pytest.mark.filterwarnings("ignore:the method bihalf has no use for")
+def test_a_loss_has_what_its_method_says_that_it_reads(photos, head, tmp_path, monkeypatch, method):
+    of_class, there = get_method(method), []
+    loss = of_class.loss
+
+    def seen(self, output, *others):
+        there.append(output.fc_features is not None)
+        return loss(self, output, *others)
+
+    monkeypatch.setattr(of_class, "loss", seen)
+    train(photos, tmp_path / "model.safetensors", **head | {"method": method, "epochs": 1})
+    assert set(there) == {method == "bihalf"}
 
 
 def assert_alike(one, other):
