@@ -14,7 +14,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -149,9 +149,9 @@ def identity(path: StrPath) -> tuple[int, int, int] | str:
     return (status.st_ino, status.st_size, status.st_mtime_ns) if status.st_ino else str(os.path.realpath(path))
 
 
-def partial_name(path: Path) -> Path:
-    """Return the temporary name beside ``path`` that this process writes to."""
-    return path.with_name(fitting(f".{path.name}", f".{os.getpid()}.tmp"))
+def partial_name(path: Path, pid: int | None = None) -> Path:
+    """Return the temporary name beside ``path`` that a process writes to; None for this one."""
+    return path.with_name(fitting(f".{path.name}", f".{os.getpid() if pid is None else pid}.tmp"))
 
 
 @contextmanager
@@ -206,7 +206,7 @@ def is_partial(name: str) -> bool:
     return bool(_PARTIAL.fullmatch(name))
 
 
-def remove_leftovers(folder: StrPath, names: str = ".*") -> None:
+def remove_leftovers(folder: StrPath, names: str) -> None:
     """Remove what killed processes left in a folder under temporary names of those that the pattern ``names`` matches.
 
     A folder is a leftover when nobody holds its lock; a file, or a folder of before there were locks, when no process
@@ -229,6 +229,21 @@ def remove_leftovers(folder: StrPath, names: str = ".*") -> None:
                         shutil.rmtree(path, ignore_errors=True)
                 finally:
                     _unlock(lock)
+
+
+def remove_partial_files(folder: StrPath, names: Collection[str]) -> None:
+    """Remove the temporary files that killed processes left of files of some names, in a folder that is the user's.
+
+    What is no plain file, or goes by any other name, is nobody's leftover there.
+    """
+    folder = Path(folder)
+    for path in list(folder.iterdir()) if names and folder.is_dir() else ():
+        partial = _PARTIAL.fullmatch(path.name)
+        if not partial or path.is_symlink() or not path.is_file() or _is_alive(int(partial["pid"])):
+            continue
+        if any(partial_name(folder / name, int(partial["pid"])) == path for name in names):
+            with suppress(OSError):
+                path.unlink()
 
 
 def _is_alive(pid: int) -> bool:

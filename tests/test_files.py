@@ -92,7 +92,7 @@ def test_json_round_trip(tmp_path):
 def test_a_partial_folder_is_a_leftover_once_its_process_is_gone(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "_is_alive", lambda pid: False)  # as seen from another machine
     with partial_folder(tmp_path / "a") as partial:
-        remove_leftovers(tmp_path)
+        remove_leftovers(tmp_path, "a")
         assert partial.is_dir()
     assert not list(tmp_path.iterdir())
     child = os.fork()
@@ -104,7 +104,7 @@ def test_a_partial_folder_is_a_leftover_once_its_process_is_gone(tmp_path, monke
     assert list(tmp_path.iterdir())
     earlier = tmp_path / f".a.{os.getpid()}.tmp"  # of an earlier hashret, which locked nothing
     earlier.mkdir()
-    remove_leftovers(tmp_path)
+    remove_leftovers(tmp_path, "a")
     assert list(tmp_path.iterdir()) == [earlier]
 
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from ..data.references import kind_of
 from ..engines.names import refuse_to_write_to_engine
 from ..errors import HashretError, warn
-from ..files import StrPath, flush, identity, locked, make_folder, partial_name, remove_leftovers
+from ..files import StrPath, flush, identity, locked, make_folder, partial_name, remove_partial_files
 from ..names import fitting
 from ..places import LOG_OF_MOVES
 from ..progress import Progress, takes_quiet
@@ -102,9 +102,11 @@ def set_aside(groups: Sequence[Sequence[Photograph]], folder: StrPath, yes: bool
 
 @contextmanager
 def _held(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder, and clear the folder of what a killed process left."""
+    """Hold the lock of a folder, and clear the folder of what a killed process left: of files that the log names, as
+    a move writes its line first.
+    """
     with locked(folder):
-        remove_leftovers(folder)
+        remove_partial_files(folder, {name for name, _ in _logged(folder)})
         for path in folder.iterdir():
             _release(path)
         yield
@@ -132,12 +134,14 @@ def _set_all_aside(groups: Sequence[Sequence[Photograph]], folder: Path, yes: bo
 
 def _begun(folder: Path) -> dict[str, Path]:
     """Return where the log says that files were moved to: paths in the folder by their old places."""
-    begun = {}
+    return {str(origin): folder / name for name, origin in _logged(folder)}
+
+
+def _logged(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Yield what the readable lines of a folder's log say, see `_read_line`; nothing where there is no log."""
     for line in _log_lines(folder) if (folder / LOG).is_file() else ():
         with suppress(ValueError, RecursionError):
-            name, origin = _read_line(line)
-            begun[str(origin)] = folder / name
-    return begun
+            yield _read_line(line)
 
 
 def _log_lines(folder: Path) -> list[bytes]:
@@ -244,7 +248,7 @@ def _read_line(line: bytes) -> tuple[str, Path]:
 
 def _restore(aside: Path, origin: Path) -> list[Move]:
     _release(origin)  # a run that was killed before it moved the file has left it
-    remove_leftovers(origin.parent, re.escape(origin.name))
+    remove_partial_files(origin.parent, [origin.name])
     if not os.path.lexists(aside):
         return [] if os.path.lexists(origin) else [Move(str(aside), None, "gone from both places")]
     if aside.is_symlink() or not aside.is_file():

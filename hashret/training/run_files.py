@@ -84,7 +84,7 @@ class RunFiles:
                         check_writable(path)
                 held.enter_context(written_alone(self.folder, self.out, "train", "checkpoint"))
                 remove_leftovers(self.out.parent, rf"\.?{re.escape(self.out.name)}(\.training)?")
-                remove_leftovers(self.folder)
+                remove_leftovers(self.folder, rf"{re.escape(_STATE_FILE)}|{re.escape(_BEST_FILE)}")
             try:
                 if is_main() or resume:
                     state = self._claim(settings, source, resume, overwrite)

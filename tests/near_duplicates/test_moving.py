@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -266,6 +267,30 @@ def test_an_empty_file_of_somebody_else_is_not_taken_for_a_name_that_was_held(ph
     assert [move.why for move in restore(tmp_path / "aside")] == ["", f"{folder / 'b' / 'one.jpg'} is there"]
     assert (folder / "b" / "one.jpg").read_bytes() == b""
     assert (tmp_path / "aside" / "one.jpg").read_text() == "b/one.jpg"
+
+
+@pytest.mark.parametrize("way", ["aside", "back"])
+def test_only_partial_files_of_moves_are_removed_from_a_folder_of_the_user(photos, tmp_path, way):
+    folder, groups, before = photos
+    aside = tmp_path / "aside"
+    set_aside([groups[0][:2]], aside, yes=True)
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    (aside / f".one.jpg.{dead.pid}.tmp").write_text("half of a copy")
+    theirs = [f".notes.{dead.pid}.tmp", ".two.jpg.0004000000.tmp", ".scans.2024.tmp/precious.jpg"]
+    theirs += [f".two.jpg.{dead.pid}.tmp/kept", f".one.jpg.abcdefgh.{dead.pid}.tmp"]
+    for name in theirs:
+        (aside / name).parent.mkdir(exist_ok=True)
+        (aside / name).write_text("theirs")
+    beside = folder / "b" / f".one.jpg.{dead.pid}.tmp"  # where a photograph goes back to
+    beside.mkdir()
+    (beside / "kept").write_text("theirs")
+    if way == "aside":
+        set_aside(groups, aside, yes=True)
+        assert not (aside / f".one.jpg.{dead.pid}.tmp").exists()
+    restore(aside)
+    assert tree_bytes(aside) == dict.fromkeys(theirs, b"theirs")
+    assert tree_bytes(folder) == before | {str((beside / "kept").relative_to(folder)): b"theirs"}
 
 
 @pytest.fixture
