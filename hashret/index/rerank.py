@@ -35,6 +35,7 @@ OF_FEATURES = ("features", *METRICS)  # which compare the features that an index
 DEFAULT = "directions"  # of photographs: on Corel5k-21 more than "values" with every method (benchmarks/tables.md)
 AUTO = "auto"  # stands for the choice that an index is made for, see `hashret.index.database.Database.rerank_choice`
 _NUMBERS_AT_ONCE = 2**18  # of features that are converted and compared, which stay in the processor's cache
+_CLOSE = np.float32(1e-3)  # squared distance by cosine below which 2 - 2c has lost the digits that order
 _NO_DIRECTION = np.float32(4.001)  # squared distance by cosine to a row of zeros, beyond the 4 of opposite directions
 _PAIRS_AT_ONCE = 2**18  # of queries and candidates, each of some 100 numbers
 _BITS_OF_BYTE = unpack(np.arange(256, dtype=np.uint8)[:, None], 8).astype(np.float32)
@@ -175,7 +176,10 @@ def _as_float32(rows: NDArray[Any]) -> Vectors:
 
 
 def _squared_cosine_distances(xq: Vectors, xb: Vectors, candidates: Positions) -> Vectors:
-    """Return the squared distances between what `hashret.vectors.unit` makes of both sides, of xb without a copy."""
+    """Return the squared distances between what `hashret.vectors.unit` makes of both sides, of xb without a copy.
+
+    They are 2 - 2c of the cosine c, but of what is close, where that leaves nothing but its rounding, differences.
+    """
     asked = unit(xq)
     length = np.sqrt(squared_distances(np.zeros_like(asked), xb, candidates))
     product = _by_idx(faiss.fvec_inner_products_by_idx, asked, xb, candidates)
@@ -189,6 +193,12 @@ def _squared_cosine_distances(xq: Vectors, xb: Vectors, candidates: Positions) -
     D[candidates < 0] = np.inf
     if odd.any():
         D[odd] = np.where(anew.any(axis=1), D[odd], _NO_DIRECTION)
+    queries, columns = np.nonzero(D < _CLOSE)
+    step = max(1, _NUMBERS_AT_ONCE // xq.shape[1])
+    for start in range(0, len(queries), step):
+        query, column = queries[start : start + step], columns[start : start + step]
+        difference = unit(xb[candidates[query, column]]) - asked[query]
+        D[query, column] = np.einsum("nd,nd->n", difference, difference)
     return D
 
 

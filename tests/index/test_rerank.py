@@ -122,6 +122,25 @@ def test_features_of_any_stored_type_are_compared_in_float32(metric, dtype, monk
     assert np.allclose(D, exact, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", ["<f4", "<f2"])
+def test_by_cosine_what_is_close_is_ordered_by_its_distance_and_a_copy_comes_first(dtype, monkeypatch):
+    monkeypatch.setattr(rerank, "_NUMBERS_AT_ONCE", 1000)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, 64)).astype(np.float16).astype(np.float32)
+    steps = np.geomspace(1e-5 if dtype == "<f4" else 1e-2, 0.5, 100)[rng.permutation(100)]
+    xb = x[0] + (rng.normal(size=(100, 64)) * steps[:, None])
+    xb = np.vstack([xb * rng.uniform(0.5, 2, (100, 1)), 2 * x[0], -x[0]]).astype(dtype)
+    D, order = rerank.rerank(x, xb, np.tile([*range(102), -1], (2, 1)), "cosine")
+    one, other = (y.astype(np.float64) / np.linalg.norm(y.astype(np.float64), axis=1)[:, None] for y in (x, xb))
+    exact = np.linalg.norm(one[:, None] - other, axis=2)
+    assert (order[0, 0], D[0, 0]) == (100, 0)
+    for query in range(2):
+        assert np.allclose(D[query, :102], exact[query, order[query, :102]], rtol=1e-3, atol=2e-7)
+    in_order = exact[0, order[0, :102]]
+    assert (np.diff(in_order[in_order < 0.03]) > -2e-7).all()
+    assert order[:, 102].tolist() == [102, 102]
+
+
 def test_cosine_of_lengths_beyond_float32():
     x = np.random.default_rng(0).normal(size=(6, 16)).astype(np.float32)
     scales = np.array([[1e-30], [1e25], [1], [1e-16], [1e16], [1e37]], np.float32)
