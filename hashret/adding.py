@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -51,6 +52,9 @@ def add(
     A file is added once, even if it is named by two paths, or added by two processes at a time. A call that was killed
     is taken up by the next one for the same photographs.
 
+    Vectors are told by their ids, else by their paths. Where several have one path, as those of a document, all are
+    added if the index has none of that path; else none is, and a warning says how many that are.
+
     Args:
         index, model, device: see `hashret.Searcher`.
         photos: image files, or data sources as of `hashret.data.open_data`, which ``split``, ``exclude`` and
@@ -70,8 +74,10 @@ def add(
     names = [photos] if isinstance(photos, str) else photos if isinstance(photos, list | tuple) else []
     if names and all(map(is_code_file, names)):
         if not again:
-            files = [CodeFile(str(name)).source for name in names]
-            _warn_of_changed([opened.known_files(list(file)) for file in files if file.ids is None])
+            files = [file for name in names if (file := CodeFile(str(name)).source).ids is None]
+            known_files = [opened.known_files(list(file), file.earlier_names()) for file in files]
+            _warn_of_changed(known_files)
+            _warn_of_untold([_untold(opened, *pair) for pair in zip(files, known_files, strict=True)])
         return EncodeReport(append(index, [str(name) for name in names], new_only=not again), 0, 0.0)
     model = find_model(model, opened)
     if read_meta(model)["fingerprint"] != opened.meta["encoder"]:
@@ -121,7 +127,7 @@ def _stored(index: Index) -> str | None:
 def _new_photographs(index: Index, sources: Iterable[Source], again: bool) -> list[Source]:
     """Return the photographs whose file is not in the index yet, each once, as sources that are not empty."""
     folders: dict[str, Any] = {}
-    seen, new, all_known = set(), [], []
+    seen, new, all_known, untold = set(), [], [], []
     for source in sources:
         own_ids = source.ids if isinstance(source, VectorSource) else None
         if own_ids is not None:
@@ -129,18 +135,54 @@ def _new_photographs(index: Index, sources: Iterable[Source], again: bool) -> li
             new += [source.subset(unknown)] if len(unknown) else []
             continue
         paths = [source.reference(row) for row in range(len(source))]
-        known = {} if again else index.known_files(paths)
+        earlier = source.earlier_names() if isinstance(source, VectorSource) else {}
+        known = {} if again else index.known_files(paths, earlier)
         all_known.append(known)
+        keys = [file_key(path, folders) for path in paths]
+        if isinstance(source, VectorSource):
+            named_before = {path for path, key in zip(paths, keys, strict=True) if key in seen}
+            untold.append(_untold(index, source, known, named_before))
         rows = []
-        for row, path in enumerate(paths):
-            key = file_key(path, folders)
+        for row, (path, key) in enumerate(zip(paths, keys, strict=True)):
             if path not in known and key not in seen:
                 rows.append(row)
-            seen.add(key)
+            if not isinstance(source, VectorSource):  # of which several may have one path
+                seen.add(key)
+        seen.update(keys)
         if rows:
             new.append(source.subset(rows))
     _warn_of_changed(all_known)
+    _warn_of_untold(untold)
     return new
+
+
+def _untold(
+    index: Index, source: VectorSource, known: Mapping[str, float], named_before: Collection[str] = ()
+) -> list[str]:
+    """Return the paths of the vectors that are left out though their path does not say which vector it is.
+
+    Args:
+        known: what `Index.known_files` returns of the paths.
+        named_before: the paths that vectors of an earlier source have.
+    """
+    if not source.paths:
+        return []  # the number of the row is in the name
+    counts, shared = Counter(source.paths), index.shared(source.paths)
+    return [
+        path
+        for path in source.paths
+        if path in named_before or (path in known and (counts[path] > 1 or path in shared))
+    ]
+
+
+def _warn_of_untold(untold: Iterable[Sequence[str]]) -> None:
+    """Warn of vectors that are left out, by what `_untold` returns."""
+    paths = [path for of_source in untold for path in of_source]
+    if paths:
+        warn(
+            f"{len(paths):,} vectors are left out whose path another vector has already, as {paths[0]}; paths that "
+            "several vectors have do not tell which of them are new: give ids, or take --again to add all"
+        )
 
 
 def _warn_of_changed(known: Iterable[Mapping[str, float]]) -> None:

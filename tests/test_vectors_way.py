@@ -247,6 +247,45 @@ def test_ids_that_were_given_are_those_of_hits(tmp_path, built):
     assert hashret.Searcher(index, model, "cpu").search_vectors(Q[5], 1)[0][0].id == 8005
 
 
+def test_vectors_that_share_a_path_are_all_added_or_counted(tmp_path, built):
+    model, index = built / "m.safetensors", tmp_path / "index"
+
+    def documents(start, stop, name="doc"):
+        return vectors(X[start:stop], paths=[f"{name}{row // 3}" for row in range(stop - start)])
+
+    hashret.encode(documents(0, 9), model, tmp_path / "codes")
+    hashret.build_index(tmp_path / "codes", index)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert hashret.add(index, documents(9, 18, "new"), model).encoded == 9
+        assert hashret.add(index, vectors(X[18:20], paths=["single", "other"]), model).encoded == 2
+        assert hashret.add(index, vectors(X[18:20], paths=["single", "other"]), model).encoded == 0
+    for again in (documents(9, 18, "new"), documents(20, 29)):
+        with pytest.warns(
+            UserWarning, match="9 vectors are left out whose path another vector has already, as (new|doc)0"
+        ):
+            assert hashret.add(index, again, model).encoded == 0
+    with pytest.warns(UserWarning, match="^1 vectors are left out .* as doc0; .* give ids, or take --again"):
+        assert hashret.add(index, vectors(X[30:32], paths=["doc0", "doc9"]), model).encoded == 1
+    assert hashret.add(index, documents(20, 29), model, again=True).encoded == 9
+    np.savez(tmp_path / "chunks.npz", vectors=X[40:46], paths=["p", "p", "q", "q", "r", "s"])
+    file = f"vectors:{tmp_path / 'chunks.npz'}"
+    with pytest.warns(UserWarning, match="^6 vectors are left out .* as p; "):
+        assert hashret.add(index, [file, file], model).encoded == 6
+
+
+def test_vectors_of_one_document_are_no_copies_of_a_file(tmp_path, built):
+    (tmp_path / "doc.txt").touch()
+    near = np.vstack([X[:1], X[:1] + 1e-3, X[1:2]])
+    source = vectors(near, paths=[str(tmp_path / "doc.txt"), str(tmp_path / "doc.txt"), "other"])
+    hashret.encode(source, built / "m.safetensors", tmp_path / "codes")
+    hashret.build_index(tmp_path / "codes", tmp_path / "index")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        [group] = hashret.duplicates(tmp_path / "index", by="features")
+    assert [photograph.id for photograph in group] == [0, 1]
+
+
 def test_what_does_not_fit_is_one_line(tmp_path, built, model, photos):
     s = searcher(built)
     with pytest.raises(HashretError, match="vectors of 7 numbers do not fit an encoder of 20"):

@@ -92,6 +92,13 @@ class VectorSource(ImageSource):
             return self.paths[row]
         return f"{self.named_after()}#{row if self.numbered is None else int(self.numbered[row])}"
 
+    def earlier_names(self) -> dict[str, str]:
+        """Return for names of rows what an earlier hashret may have kept: it made ids that are texts whole paths where
+        the first of them named something beside the file.
+        """
+        folder = _folder_of(self.root)
+        return {name: whole_reference(name, folder) for name in self.paths if not name.startswith("/")}
+
     def id(self, row: int) -> int:
         """Return the id of a row."""
         return int(row if self.ids is None else self.ids[row])
@@ -274,11 +281,13 @@ def _source(
         if len(array) != n:
             raise HashretError(f"{what}: {len(array):,} {key} for {n:,} vectors")
     ids, paths = known.get("ids"), known.get("paths")
+    names: tuple[str, ...] = ()
     if ids is not None and ids.dtype.kind not in "iu":
         if paths is not None or ids.dtype.kind not in "SUT":
             raise HashretError(f"{what}: ids beside paths are whole numbers, not {ids.dtype}")
-        ids, paths = None, ids
-    names = () if paths is None else _names(paths, root)
+        names, ids = _names(ids), None
+    if paths is not None:
+        names = _whole(_names(paths), root)
     labels, classes = _classes(known["labels"], what) if "labels" in known else (None, ())
     if ids is None:
         return VectorSource(root, names, labels, classes, spec, numbers=numbers, named_after=named_after)
@@ -300,14 +309,29 @@ def _order(ids: npt.NDArray[Any], what: str) -> Positions:
     return order
 
 
-def _names(paths: npt.NDArray[Any], root: Path) -> tuple[str, ...]:
-    """Return the names of rows; paths that start where the file lies are made whole."""
+def _names(paths: npt.NDArray[Any]) -> tuple[str, ...]:
+    """Return the names of rows as texts."""
     if paths.ndim != 1 or paths.dtype.kind not in "iuSUTO":
         raise HashretError(f"paths are names (n,), not {paths.dtype} {paths.shape}")
-    names = [str(path) if isinstance(path, int) else os.fsdecode(path) for path in paths.tolist()]
-    folder = root if root.is_dir() else root.parent
+    given = paths.tolist()
+    wrong = [name for name in given if not isinstance(name, (int, str, bytes, os.PathLike))]
+    names = [str(name) if isinstance(name, int) else os.fsdecode(name) for name in given] if not wrong else []
+    wrong += [name for name in names if "\0" in name]
+    if wrong:
+        raise HashretError(f"paths are names without NUL, not {wrong[0]!r}")
+    return tuple(names)
+
+
+def _whole(names: tuple[str, ...], root: Path) -> tuple[str, ...]:
+    """Return paths of files whole, if they start where the file of vectors lies: the first says so for all."""
+    folder = _folder_of(root)
     inside = bool(names) and os.path.exists(folder / names[0])
-    return tuple(whole_reference(name, folder) for name in names) if inside else tuple(names)
+    return tuple(whole_reference(name, folder) for name in names) if inside else names
+
+
+def _folder_of(root: Path) -> Path:
+    """Return the folder that a file of vectors lies in; of arrays in memory the working folder."""
+    return root if root.is_dir() else root.parent
 
 
 def _classes(labels: npt.NDArray[Any], what: str) -> tuple[Labels, tuple[str, ...]]:

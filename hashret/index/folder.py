@@ -11,10 +11,12 @@ import contextlib
 import os
 import re
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -69,6 +71,8 @@ FORMAT = 2
 SHARED = ("bits", "encoder", "precision", "image_size", "rerank_by")  # what all shard folders of an index must agree on
 SEGMENT = r"\d{6,}"  # names of segments,
 REMOVED = r"removed-\d{6,}\.npy"  # and of their files
+_NONE: Mapping[str, str] = MappingProxyType({})
+HIGHEST_NEXT_ID = 2**63 - 1  # as ids are int64
 _LOOKED_FOR = 100  # photographs of a segment, to find the folder that paths start from
 _ARRAYS = "starts|items|numbers|planes|path_ends|substring_(starts|numbers|rest)"
 _OWN_FILE = rf"hamming\.faiss|paths\.bin|({_ARRAYS})\.npy|{REMOVED}"
@@ -166,6 +170,11 @@ class Index(Database):
     def has_fc_features(self) -> bool:
         """Whether the index keeps what the hash layer reads."""
         return self.fc_features is not None
+
+    @property
+    def is_of_vectors(self) -> bool:
+        """Whether rows are vectors, or codes that others made, several of which may have one path."""
+        return bool(self.meta["image_size"] == 1)  # which no network of photographs takes
 
     @property
     def codes_compared(self) -> int:
@@ -280,20 +289,28 @@ class Index(Database):
 
     def _indexed(self, paths: Collection[str]) -> dict[str, float]:
         """Return those of some paths that photographs in the index have, each with the time of the last of them."""
-        return {
-            path: segment.written  # segments are in the order of their times
-            for segment in self.segments
-            for row, path in segment.paths.find(paths)
-            if segment.alive[row]
-        }
+        return {path: segment.written for segment, path in self._with_path(paths)}  # segments are in order of time
 
-    def known_files(self, paths: Collection[str]) -> dict[str, float]:
+    def shared(self, paths: Collection[str]) -> set[str]:
+        """Return those of some paths that several rows of the index have, as the vectors of one document do."""
+        return {path for path, rows in Counter(path for _, path in self._with_path(paths)).items() if rows > 1}
+
+    def _with_path(self, paths: Collection[str]) -> Iterator[tuple[Segment, str]]:
+        """Yield for each photograph that has one of some paths its segment and the path."""
+        for segment in self.segments:
+            yield from ((segment, path) for row, path in segment.paths.find(paths) if segment.alive[row])
+
+    def known_files(self, paths: Collection[str], earlier: Mapping[str, str] = _NONE) -> dict[str, float]:
         """Return those of some paths that lead to files of photographs in the index, each with the time, in seconds
         since 1970, when the last photograph of that file was indexed, or compacted.
 
         A file is its folder, by device and inode, and its name there: through a link to a folder, or a second mount of
         it, it is the same one. A link to a file is that file; but where the index has the link,
         the file itself is not known by it.
+
+        Args:
+            earlier: other paths that some of them may have in the index, see
+                `hashret.data.embeddings.VectorSource.earlier_names`.
         """
         folders: dict[str, Any] = {}
         names = {path: file_key(path, folders) for path in paths}
@@ -303,7 +320,10 @@ class Index(Database):
             key = folder_key(folder or "/", folders)
             if key in keys:
                 aliases.setdefault(key, []).append(folder)
-        asked = {path: {path, *(f"{a}/{name}" for a in aliases.get(key, ()))} for path, (key, name) in names.items()}
+        asked = {
+            path: {path, earlier.get(path, path), *(f"{a}/{name}" for a in aliases.get(key, ()))}
+            for path, (key, name) in names.items()
+        }
         indexed = self._indexed(set[str]().union(*asked.values()))
         times = {path: [indexed[other] for other in others & indexed.keys()] for path, others in asked.items()}
         return {path: max(of_file) for path, of_file in times.items() if of_file}
@@ -409,6 +429,11 @@ class Index(Database):
             matched &= self.alive
             if matched.any():
                 return matched & among
+        for segment, offset in zip(self.segments, self.offsets, strict=False):  # a name, though a file is called so
+            matched[segment.paths.called(pattern) + offset] = True
+        matched &= self.alive
+        if matched.any():
+            return matched & among
         if glob:
             positions, globs = np.flatnonzero(among), below_root(glob, self.common_root)
             matched[positions] = [
@@ -518,11 +543,12 @@ class Known:
     """
 
     def __init__(self, index: Index, folders: Iterable[ShardFolder | CodeFile]) -> None:
-        self.index, paths = index, list[str]()
+        self.index, paths, earlier = index, list[str](), dict[str, str]()
         for shards in folders:
             if "own_ids" not in shards.manifest:
                 paths += map(decode_path, shards.paths())
-        self.paths = index.known_files(paths)
+                earlier |= shards.source.earlier_names() if isinstance(shards, CodeFile) else {}
+        self.paths = index.known_files(paths, earlier)
 
     def has(self, shard: Shard, own_ids: bool) -> NDArray[np.bool_]:
         """Return which rows of a shard the index has, bool (n,)."""

@@ -121,6 +121,10 @@ class Paths:
                 rows = np.union1d(rows, self._ending(_BELOW + text[place + 1 :], True))
         return rows
 
+    def called(self, text: str) -> NDArray[np.int64]:
+        """Return the rows whose whole path is this very text, be it that of a file or a name: int64, ascending."""
+        return np.array([row for row in self._ending(text, True).tolist() if self[row] == text], np.int64)
+
     def _ending(self, text: str, alone: bool) -> NDArray[np.int64]:
         """Return the rows that are kept as this very text or, unless ``alone``, end with it from some folder on."""
         end, ends = text.encode("utf-8", "surrogateescape"), np.asarray(self.ends)

@@ -46,12 +46,15 @@ class Compared(Protocol):
     Attributes:
         radius, by, distance: see `Duplicates`.
         tells_copies_apart: whether `shows_no_more` has something to say.
+        paths_are_shared: whether several items may have one path and yet be different things, as the vectors of one
+            document.
     """
 
     radius: int
     by: str
     distance: float | None
     tells_copies_apart: bool
+    paths_are_shared: bool
 
     def linked(self) -> Positions:
         """Return a number for each item, (n,), the same for those that pairs link."""
@@ -161,7 +164,7 @@ def duplicates(
     comes behind that. The others of its group are each within ``distance`` of it themselves (by codes alone, within
     ``radius``). Animations and scans of several pages are linked by their first page, and are in one group where all
     pages are duplicates (`same_pages`). A photograph is in one group at most, and several names of one file are one
-    photograph.
+    photograph; but of an index of vectors, several may have one path.
 
     Args:
         index: folder of an index, or photographs: a folder, or another source as `hashret.data.open_data` takes it;
@@ -362,7 +365,8 @@ def _photographs(compared: Compared, items: Sequence[int]) -> tuple[dict[int, Ph
     again = []  # a file that is there under several names must not pass for its own copy
     for same in files.values():
         same.sort(key=own_name_first)
-        again += same[1:]
+        own_path = photographs[same[0]].path
+        again += [item for item in same[1:] if not (compared.paths_are_shared and photographs[item].path == own_path)]
     if again:
         where = "in the index" if isinstance(compared, indexed.IndexedPhotographs) else "there"
         warn(

@@ -27,6 +27,7 @@ class IndexedPhotographs:
         self.index: Index = open_index(index, "cpu")
         self.radius, self.by, self.distance = criterion(self.index.bits, radius, by, distance)
         self.tells_copies_apart = self.by == "pixels"
+        self.paths_are_shared = self.index.is_of_vectors and self.by != "pixels"
         codes, positions = self.index.codes(), np.flatnonzero(self.index.alive)
         if self.by == "pixels":  # only photographs with something to be compared with are read
             positions = positions[with_neighbours(codes[positions], self.radius)]

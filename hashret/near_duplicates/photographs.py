@@ -76,6 +76,7 @@ class ComparedPhotographs:
     """
 
     tells_copies_apart = True
+    paths_are_shared = False
 
     def __init__(
         self,

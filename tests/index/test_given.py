@@ -158,6 +158,40 @@ def test_codes_without_ids_that_were_written_anew_are_warned_of(tmp_path):
         assert hashret.add(index, f"codes:{file}").encoded == 0
 
 
+def test_codes_that_share_a_path_are_all_added_or_counted(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.savez("base.npz", codes=ubinary(X[:2]))
+    np.savez("more.npz", codes=ubinary(X[2:6]), paths=["a", "a", "b", "c"])
+    hashret.build_index("codes:base.npz", "index")
+    assert hashret.add("index", "codes:more.npz").encoded == 4
+    with pytest.warns(UserWarning, match="2 vectors are left out whose path another vector has already, as a"):
+        assert hashret.add("index", "codes:more.npz").encoded == 0
+
+
+def test_a_name_is_found_though_a_file_is_called_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.savez("c.npz", codes=ubinary(X[:4]), ids=np.array(["b", "photos", "7", "x/photos"]))
+    hashret.build_index("codes:c.npz", "index")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "7").touch()
+    index = hashret.open_index("index")
+    for name, rows in (("photos", [1]), ("7", [2]), ("b", [0]), ("x/photos", [3])):
+        assert np.flatnonzero(index.select(path=name).mask).tolist() == rows
+    assert len(index.select(path=str(tmp_path / "photos"))) == 0
+    assert hashret.remove("index", paths="photos").count == 1
+    with pytest.raises(HashretError, match="no photograph photos in the index"):
+        hashret.remove("index", paths="photos")
+
+
+def test_codes_with_names_that_were_made_whole_are_not_added_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    whole = [str(tmp_path / name) for name in ("docs", "b")]  # as hashret once took ids that are texts
+    np.savez("whole.npz", codes=ubinary(X[:2]), paths=np.array(whole))
+    np.savez("c.npz", codes=ubinary(X[:3]), ids=np.array(["docs", "b", "new"]))
+    hashret.build_index("codes:whole.npz", "index")
+    assert hashret.add("index", "codes:c.npz").encoded == 1
+
+
 def test_names_that_never_were_files_are_not_gone(tmp_path, monkeypatch):
     np.savez(tmp_path / "named.npz", codes=numpy_packed(X)[:20], ids=np.array([f"doc-{n}" for n in range(20)]))
     np.save(tmp_path / "plain.npy", numpy_packed(X)[20:30])
