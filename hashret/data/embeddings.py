@@ -420,15 +420,13 @@ def _open_hdf5(path: Path) -> Arrays:
 
 
 def _open_parquet(path: Path) -> Arrays:
-    """Return the columns of a Parquet file; vectors are lists of numbers, of one length, read by row group."""
+    """Return the columns of a Parquet file; vectors are lists of numbers, of one length, see `_ParquetRows`."""
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError:
         raise HashretError(f"{path} needs pyarrow", hint="pip install 'hashret[parquet]'") from None
     file = pq.ParquetFile(path)
-    groups = [file.metadata.row_group(number).num_rows for number in range(file.metadata.num_row_groups)]
-    ends = np.cumsum(groups, dtype=np.int64)
 
     def opened(column: str, kind: Any) -> Any:
         if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
@@ -437,9 +435,10 @@ def _open_parquet(path: Path) -> Arrays:
         width = 0 if first is None else len(first.column(0)[0])
         dtype = np.dtype(kind.value_type.to_pandas_dtype())
 
-        def group(number: int) -> npt.NDArray[Any]:
-            lists = file.read_row_group(number, columns=[column]).column(0).combine_chunks()
-            rows = np.full((len(lists), width), np.nan, dtype if dtype.kind == "f" else np.float32)
+        stored = dtype if dtype.kind == "f" else np.dtype(np.float32)  # which has NaN, for null
+
+        def decoded(lists: Any) -> npt.NDArray[Any]:
+            rows = np.full((len(lists), width), np.nan, stored)
             present = ~np.asarray(lists.is_null())
             flat = lists.flatten().to_numpy(zero_copy_only=False)
             if len(flat) != width * int(present.sum()):
@@ -447,15 +446,57 @@ def _open_parquet(path: Path) -> Arrays:
             rows[present] = flat.reshape(-1, width)
             return rows
 
-        def read(start: int, stop: int) -> npt.NDArray[Any]:
-            first, last = (int(np.searchsorted(ends, row, side="right")) for row in (start, max(start, stop - 1)))
-            whole: npt.NDArray[Any] = np.concatenate([group(n) for n in range(first, min(last, len(ends) - 1) + 1)])
-            begin = int(ends[first] - groups[first])
-            return whole[start - begin : stop - begin]
-
-        return _Rows((int(ends[-1]) if len(ends) else 0, width), dtype, lambda rows: in_spans(read, rows))
+        empty = np.zeros((0, width), stored)
+        return _Rows((file.metadata.num_rows, width), dtype, _ParquetRows(file, column, decoded, empty))
 
     return {one.name: partial(opened, one.name, one.type) for one in file.schema_arrow}
+
+
+class _ParquetRows:
+    """Reads rows of a column of a Parquet file, which can be decoded forward alone, from the start of a row group on.
+
+    `ROWS_AT_ONCE` rows are decoded at a time, however large the row groups are, and the last of these batches is kept:
+    rows in order are decoded once, and rows here and there once a call.
+
+    Args:
+        file: the opened file.
+        decoded: makes an array, (m, width), of a batch of the column.
+        empty: such an array of no rows.
+    """
+
+    def __init__(
+        self, file: Any, column: str, decoded: Callable[[Any], npt.NDArray[Any]], empty: npt.NDArray[Any]
+    ) -> None:
+        self.file, self.column, self.decoded, self.empty = file, column, decoded, empty
+        groups = [file.metadata.row_group(number).num_rows for number in range(file.metadata.num_row_groups)]
+        self.ends = np.cumsum(groups, dtype=np.int64)
+        self._begin(0)
+
+    def __call__(self, rows: Positions) -> npt.NDArray[Any]:
+        distinct, inverse = np.unique(rows, return_inverse=True)
+        chosen, done = [self.empty], 0
+        while done < len(distinct):
+            self._go_to(int(distinct[done]))
+            end = int(np.searchsorted(distinct, self._start + len(self._batch)))
+            chosen.append(self._batch[distinct[done:end] - self._start])
+            done = end
+        return np.concatenate(chosen)[inverse]
+
+    def _begin(self, group: int) -> None:
+        """Begin at a row group."""
+        groups = list(range(group, len(self.ends)))
+        self._batches: Iterator[Any] = self.file.iter_batches(ROWS_AT_ONCE, row_groups=groups, columns=[self.column])
+        self._start, self._batch = int(self.ends[group - 1]) if group else 0, self.empty
+
+    def _go_to(self, row: int) -> None:
+        """Decode the batch that has a row, and those between."""
+        group = int(np.searchsorted(self.ends, row, side="right"))
+        stop = self._start + len(self._batch)
+        if row < self._start or (group and self.ends[group - 1] > stop):
+            self._begin(group)
+        while row >= self._start + len(self._batch):
+            self._start += len(self._batch)
+            self._batch = self.decoded(next(self._batches).column(0))
 
 
 def _lines(path: Path) -> npt.NDArray[Any]:

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from hashret.data import open_data, vectors
+from hashret.data import embeddings, open_data, vectors
 from hashret.data.references import is_there, kind_of
 from hashret.description import info
 from hashret.errors import HashretError
@@ -221,6 +221,36 @@ def test_parquet(tmp_path):
         np.testing.assert_array_equal(source.read([10, 0, 3, 3]), X[[10, 0, 3, 3]].astype(np.float32))
         np.testing.assert_array_equal(source.read(slice(2, 4)), X[2:4].astype(np.float32))
     assert source.skipped == {4: "holds NaN"}
+
+
+def test_parquet_decodes_rows_in_order_once_whatever_the_row_groups(tmp_path, monkeypatch):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    monkeypatch.setattr(embeddings, "ROWS_AT_ONCE", 7)
+    x = np.arange(300, dtype=np.float32).reshape(100, 3)
+    pq.write_table(pa.table({"x": list(x)}), tmp_path / "v.parquet", row_group_size=40)
+    decoded, iterate = [], pq.ParquetFile.iter_batches
+
+    def counted(self, *args, **options):
+        for batch in iterate(self, *args, **options):
+            decoded.append(len(batch))
+            yield batch
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", counted)
+    source = opened(tmp_path / "v.parquet")
+    decoded.clear()
+    assert np.array_equal(np.concatenate([block for _, block in source.blocks()]), x)
+    assert sum(decoded) == 100
+    assert max(decoded) <= 7
+    for rows in ([99, 0, 50, 50, 3], [81, 80], [2, 90], [], np.random.default_rng(0).permutation(100)):
+        decoded.clear()
+        assert np.array_equal(source.read(rows), x[np.array(rows, int)])
+        assert sum(decoded) <= 100
+    source.read([0])
+    decoded.clear()
+    source.read([99])
+    assert 0 < sum(decoded) <= 20  # of the last row group
 
 
 def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
