@@ -25,6 +25,7 @@ from ..bits import Labels, Positions
 from ..errors import HashretError
 from ..files import StrPath
 from ..vectors import STORED_TYPES, Vectors, as_float32, unusable
+from .lists import read_lines
 from .references import ReferenceKind, register_references, whole_reference
 from .source import ImageSource, SourceRequest, register
 
@@ -209,9 +210,11 @@ def open_vectors(asked: SourceRequest) -> VectorSource:
 
 
 def split_name(where: str) -> tuple[Path, str]:
-    """Split ``FILE::NAME``, or ``FILE#NAME`` where there is no such file: -> path and name, "" without one."""
+    """Split ``FILE::NAME`` or ``FILE#NAME``, where there is no file of that whole name: -> path and name, or ""."""
+    if os.path.isfile(where):
+        return Path(where), ""
     file, colons, name = where.rpartition("::")
-    if not colons and not os.path.exists(where):
+    if not colons:
         file, colons, name = where.rpartition("#")
     return (Path(file), name) if colons else (Path(where), "")
 
@@ -341,8 +344,9 @@ def _classes(labels: npt.NDArray[Any], what: str) -> tuple[Labels, tuple[str, ..
     if labels.ndim != 1 or labels.dtype.kind not in "iufSUT":
         raise HashretError(f"{what}: labels are class numbers or names (n,), or flags (n, classes)")
     if labels.dtype.kind == "f":
-        if not (labels == np.round(labels)).all():
-            raise HashretError(f"{what}: labels are whole numbers, not as {labels[labels != np.round(labels)][0]}")
+        wrong = labels[~(np.isfinite(labels) & (labels == np.round(labels)))]
+        if len(wrong):
+            raise HashretError(f"{what}: labels are whole numbers, not as {wrong[0]}")
         labels = labels.astype(np.int64)
     present, numbers = np.unique(labels, return_inverse=True)
     none = int((present < 0).sum()) if present.dtype.kind == "i" else 0
@@ -509,7 +513,8 @@ def _lines(path: Path) -> npt.NDArray[Any]:
 
 
 def _texts(path: Path) -> list[str]:
-    return path.read_bytes().decode("utf-8", "surrogateescape").splitlines()
+    lines = read_lines(path)
+    return lines if lines[-1] else lines[:-1]
 
 
 def _file_of(reference: str) -> str:

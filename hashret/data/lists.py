@@ -64,7 +64,7 @@ def open_list(
     spec = spec or f"list:{file}"
     if path.is_dir():
         path = _subset_file(path, subset)
-    numbers, paths, fields = _parse(path, _lines(path), (root,) if root else (path.parent, path.parent.parent))
+    numbers, paths, fields = _parse(path, read_lines(path), (root,) if root else (path.parent, path.parent.parent))
     if root:
         _check_below(root, paths, path)
     folder = Path(root) if root else _find_root(path, paths, check_images)
@@ -82,7 +82,7 @@ def _subset_file(folder: Path, subset: str | None) -> Path:
     return folder / f"{subset}.txt"
 
 
-def _lines(file: Path) -> list[str]:
+def read_lines(file: Path) -> list[str]:
     """Read the lines of a text file. Bytes that are not UTF-8 are kept, as they may be of names."""
     if file.exists() and not file.is_file():
         raise HashretError(f"cannot read the list {file}: not a file")
@@ -272,7 +272,7 @@ def _names(file: Path) -> Names | None:
     """Read file, lines and words of a `labels.txt`, of one line the parts between commas; None where there is none."""
     if not file.is_file():
         return None
-    lines = [line.strip() for line in _lines(file) if line.strip()]
+    lines = [line.strip() for line in read_lines(file) if line.strip()]
     words = " ".join(lines).split()
     if len(lines) == 1 and "," in lines[0]:
         words = [word.strip() for word in lines[0].split(",") if word.strip()]

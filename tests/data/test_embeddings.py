@@ -120,7 +120,49 @@ def test_paths_start_where_the_file_lies(tmp_path):
     assert opened(tmp_path / "v.npz").reference(1) == str(tmp_path / "b.jpg")
 
 
+def test_ids_that_are_texts_are_no_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs").mkdir()
+    names = ["docs", "b", "c"]
+    assert list(vectors(X[:3], ids=names)) == names
+    np.savez("v.npz", v=X[:3], ids=np.array(names))
+    assert list(opened(tmp_path / "v.npz")) == names
+
+
+@pytest.mark.parametrize("names", [[None, "a", "b"], ["a", 0.5, "b"], ["a", "b\0c", "d"]])
+def test_what_is_no_name_is_one_line(names):
+    with pytest.raises(HashretError, match=r"paths are names without NUL, not (None|0\.5|'b.x00c')"):
+        vectors(X[:3], paths=np.array(names, object))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_lines_of_a_text_file_end_in_line_feeds_alone(tmp_path, encoding):
+    np.save(tmp_path / "v.npy", X[:3])
+    names = ["a\x0c\x85\u2028b", "", "c"]
+    (tmp_path / "n.txt").write_bytes("\r\n".join([*names, ""]).encode(encoding))
+    (tmp_path / "i.txt").write_bytes("10\n20\n30".encode(encoding))
+    source = opened(
+        tmp_path / "v.npy", f",ids={tmp_path / 'i.txt'},paths={tmp_path / 'n.txt'},labels={tmp_path / 'i.txt'}"
+    )
+    assert list(source) == names
+    assert (source.ids.tolist(), source.classes) == ([10, 20, 30], ("10", "20", "30"))
+    (tmp_path / "empty.txt").touch()
+    with pytest.raises(HashretError, match="0 ids for 3 vectors"):
+        opened(tmp_path / "v.npy", f",ids={tmp_path / 'empty.txt'}")
+
+
+def test_a_folder_may_have_colons_and_a_number_sign(tmp_path):
+    for folder in ("a::b", "a#b", "a::b#c"):
+        (tmp_path / folder).mkdir()
+        np.savez(tmp_path / folder / "v.npz", one=X, two=X[:3])
+        np.save(tmp_path / folder / "v.npy", X)
+        assert len(opened(tmp_path / folder / "v.npy")) == 11
+        assert len(opened(tmp_path / folder / "v.npz", "::two")) == 3
+
+
 def test_flags_and_missing_labels():
+    with pytest.raises(HashretError, match="labels are whole numbers, not as inf"):
+        vectors(X[:3], labels=[np.inf, 1, 2])
     assert vectors(X[:2], labels=[[1, 0, 1], [0, 0, 1]]).labels.dtype == np.uint8
     source = vectors(X[:3], labels=[7, -1, 5])
     assert (source.labels.tolist(), source.classes) == ([1, -1, 0], ("5", "7"))
