@@ -50,6 +50,7 @@ from .folder import (
     SHARED,
     Index,
     Known,
+    checked_next_id,
     location_name,
     read_meta,
     root_of,
@@ -200,13 +201,16 @@ def build_index(
 def _shard_folders(codes: _Folders) -> list[ShardFolder | CodeFile]:
     """Open one or several folders of shards, or files of codes. Raises HashretError where one is named twice."""
     named = [codes] if isinstance(codes, (str, os.PathLike)) else list(codes)
-    seen: set[str] = set()
+    seen: set[object] = set()
+    opened: list[ShardFolder | CodeFile] = []
     for name in named:
-        whole = os.path.realpath(name.partition(":")[2] if isinstance(name, str) and is_code_file(name) else name)
-        if whole in seen:
+        folder = CodeFile(str(name)) if is_code_file(name) else ShardFolder(name)
+        same = folder.identity if isinstance(folder, CodeFile) else os.path.realpath(name)
+        if same in seen:
             raise HashretError(f"{name} is named twice: its photographs would be in the index two times")
-        seen.add(whole)
-    return [CodeFile(str(name)) if is_code_file(name) else ShardFolder(name) for name in named]
+        seen.add(same)
+        opened.append(folder)
+    return opened
 
 
 def _of_length(meta: dict[str, Any], bits: int) -> dict[str, Any]:
@@ -405,7 +409,7 @@ def exchange(
 def _write_blocks(writer: SegmentWriter, blocks: Iterable[Block], next_id: int, root: str | None) -> int:
     """Write blocks of photographs to a segment and return the next id."""
     for columns, paths in blocks:
-        ids = np.arange(next_id, next_id + len(paths))
+        ids = np.arange(next_id, checked_next_id(next_id + len(paths)))
         writer.add({**columns, "ids": ids}, cut(encode_paths([stored_path(path, root) for path in paths])))
         next_id += len(paths)
     return next_id

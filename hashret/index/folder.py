@@ -91,7 +91,7 @@ _META = fields(
     {
         "bits": whole(MIN_BITS, MOST_BITS), "encoder": text(), "precision": one_of(*PRECISIONS),
         "image_size": whole(1, 2**15), "classes": list_of(text()), "count": whole(), "generation": whole(1),
-        "next_id": whole(0, 2**63 - 1), "segments": list_of(_SEGMENT, 1),
+        "next_id": whole(0, HIGHEST_NEXT_ID), "segments": list_of(_SEGMENT, 1),
     },
     {"protocol": or_none(PROTOCOL), "rerank_by": or_none(one_of(*rerank.CHOICES)), "lengths": LENGTHS,
      "root": text(), "model": text(), "exclude": list_of(text()), "include": list_of(text())},
@@ -580,7 +580,7 @@ def write_shards(
         root: from which paths are kept, see `hashret.index.paths.stored_path`.
 
     Raises:
-        HashretError: ids that the user gave are not above those before them.
+        HashretError: ids that the user gave are not above those before them, or the ids have come to an end.
     """
     columns = [shards.optional_columns() for shards in folders if shards.manifest["shards"]]
     carried = set.intersection(*columns) - {"labels"} if columns else set[str]()  # what all folders have
@@ -594,13 +594,15 @@ def write_shards(
                 shard = shard.at(~known.has(shard, own))
             if not len(shard):
                 continue
-            ids = shard.ids if own else shard.ids + first_id
+            first = 0 if own else first_id
+            following = checked_next_id(first + int(shard.ids.max()) + 1)
+            ids = shard.ids + first
             if ids[0] < next_id:
                 raise HashretError(
                     f"{shards.folder} has a row of id {ids[0]}, and ids up to {next_id - 1} are given already",
                     hint="give higher ids, or none, so that they count on",
                 )
-            next_id = int(ids.max()) + 1
+            next_id = following
             written: dict[str, NDArray[Any]] = {"codes": shard.codes, "hash_outputs": shard.hash_outputs, "ids": ids}
             written |= {name: array for name, array in shard.columns().items() if name in carried}
             if "fc_features" in written:
@@ -614,6 +616,16 @@ def write_shards(
             writer.add(written, cut(paths))
         first_id = next_id
     return first_id
+
+
+def checked_next_id(next_id: int) -> int:
+    """Return the id that is to be given next. Raises HashretError where no such number can be kept."""
+    if next_id > HIGHEST_NEXT_ID:
+        raise HashretError(
+            f"ids end at 2^63 - 2, and an id of {next_id - 1} would have to be given",
+            hint="the highest id of the index is too high for more: build it again with lower ids, or with none",
+        )
+    return next_id
 
 
 def root_of(folder: StrPath, meta: Mapping[str, Any]) -> str | None:

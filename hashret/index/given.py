@@ -7,6 +7,7 @@ of int8. faiss has the bits of a byte the other way round (``order=little``), wh
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +17,7 @@ import numpy.typing as npt
 
 from ..bits import MIN_BITS, MOST_BITS, Codes, code_width, unpack
 from ..errors import HashretError
+from ..files import identity
 from ..shards import Shard, encode_paths
 
 HELP = "codes:FILE[::NAME][,bits=N][,order=little][,ids=FILE][,labels=FILE][,paths=FILE]"
@@ -86,6 +88,12 @@ class CodeFile:
         }  # fmt: skip
         if self.source.ids is not None:
             self.manifest["own_ids"] = True
+
+    @property
+    def identity(self) -> tuple[object, str]:
+        """What two names of one array have in common: the file, see `hashret.files.identity`, and the array in it."""
+        array = self.source.named_after().removeprefix(os.path.abspath(self.source.root))
+        return identity(self.source.root), array
 
     def __len__(self) -> int:
         return len(self.source)

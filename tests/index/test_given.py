@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import hashret
 from hashret.bits import hamming
 from hashret.cli import main
 from hashret.errors import HashretError
+from hashret.index.changes import exchange
 from hashret.index.given import packed
 
 X = np.random.default_rng(0).normal(size=(200, 64))
@@ -89,8 +91,39 @@ def test_the_whole_way_without_an_encoder(tmp_path, monkeypatch, width, pack, su
 def test_a_file_of_codes_named_twice_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     np.save("c.npy", numpy_packed(X))
-    with pytest.raises(HashretError, match=r"codes:\./c\.npy is named twice"):
-        hashret.build_index(["codes:c.npy", "codes:./c.npy"], "index")
+    np.savez("c.npz", codes=numpy_packed(X), others=numpy_packed(-X).astype(np.uint8)[:, :, None], labels=range(200))
+    np.savez("two.npz", one=numpy_packed(X), other=numpy_packed(-X))
+    os.symlink("c.npy", "link.npy")
+    os.link("c.npy", "hard.npy")
+    again = ["codes:./c.npy", "codes:link.npy", "codes:hard.npy", "codes:c.npy,bits=64"]
+    pairs = [("codes:c.npy", name) for name in again]
+    pairs += [("codes:c.npz", f"codes:c.npz{suffix}") for suffix in ("::codes", "#codes", ",labels=labels")]
+    for one, other in pairs:
+        with pytest.raises(HashretError, match=rf"{re.escape(other)} is named twice"):
+            hashret.build_index([one, other], "index")
+        with pytest.raises(HashretError, match=rf"{re.escape(one)} is named twice"):
+            hashret.build_index([other, one], "index")
+    assert hashret.build_index(["codes:two.npz::one", "codes:two.npz::other"], "index").count == 400
+    with pytest.raises(HashretError, match=r"codes:c\.npz#codes is named twice"):
+        hashret.add("index", ["codes:c.npz", "codes:c.npz#codes"])
+
+
+def test_ids_that_would_pass_int64_are_refused_and_the_index_stays(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.savez("high.npz", codes=numpy_packed(X[:2]), ids=[5, 2**63 - 3])
+    np.savez("more.npz", codes=numpy_packed(X[2:4]))
+    np.savez("one.npz", codes=numpy_packed(X[2:3]))
+    hashret.build_index("codes:high.npz", "index")
+    with pytest.raises(HashretError, match=r"ids end at 2\^63 - 2, and .*; the highest id of the index is too high"):
+        hashret.add("index", "codes:more.npz")
+    with pytest.raises(HashretError, match=r"ids end at 2\^63 - 2"):
+        exchange("index", np.zeros(2, bool), [({"codes": numpy_packed(X[:2])}, ["a", "b"])], generation=1)
+    assert len(hashret.open_index("index")) == 2
+    assert hashret.add("index", "codes:one.npz").encoded == 1
+    assert hashret.open_index("index").ids[-1] == 2**63 - 2
+    with pytest.raises(HashretError, match=r"ids end at 2\^63 - 2"):
+        hashret.add("index", "codes:one.npz", again=True)
+    assert len(hashret.open_index("index")) == 3
 
 
 def test_odd_numbers_of_bits(tmp_path):
