@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .arguments import is_whole
 from .errors import HashretError
 
 MIN_BITS, MAX_BITS = 8, 256
@@ -27,9 +28,16 @@ Labels = npt.NDArray[np.integer]  # class numbers (n,), -1 for none, or flags (n
 
 def check_bits(bits: int) -> int:
     """Return ``bits`` as int, or raise HashretError unless it is a whole number and 8 <= bits <= 256."""
-    if not isinstance(bits, int | np.integer) or not MIN_BITS <= bits <= MAX_BITS:
+    if not is_whole(bits, MIN_BITS) or bits > MAX_BITS:
         raise HashretError(f"code length must be {MIN_BITS} to {MAX_BITS} bits, not {bits!r}")
     return int(bits)
+
+
+def check_radius(radius: int) -> int:
+    """Return a radius in bits as int, or raise HashretError unless it is a whole number from 0 up."""
+    if not is_whole(radius):
+        raise HashretError(f"the radius is a number of bits, not {radius!r}")
+    return int(radius)
 
 
 def lengths_of(meta: Mapping[str, Any]) -> list[int]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
+from .arguments import several
 from .bits import HashOutputs, binarize, code_width, pack
 from .data import VectorSource, open_data
 from .data import vectors as vector_source
@@ -25,7 +26,7 @@ from .index import Database, Index
 from .index.database import Hits, check_counts
 from .index.given import ENCODER, CodeFile, is_code_file, packed
 from .index.opening import on_device
-from .index.paths import is_pattern
+from .index.paths import is_pattern, path_patterns
 from .index.rerank import AUTO, OF_FEATURES
 from .models.metadata import Described, read_meta
 from .models.ready import ready_encoder
@@ -502,9 +503,9 @@ def query(
     rerank: bool = True,
     rerank_by: str | None = AUTO,
     radius: int | None = None,
-    label: Iterable[str] = (),
-    path: Iterable[str] = (),
-    ids: Iterable[int] = (),
+    label: str | Iterable[str] = (),
+    path: StrPath | Iterable[StrPath] = (),
+    ids: int | Iterable[int] = (),
     exclude_self: bool = False,
     together: str | None = None,
     least: str | float | None = None,
@@ -533,7 +534,7 @@ def query(
         rerank: False leaves the order of the Hamming distance, as ``rerank_by`` None does.
         rerank_by: one of `hashret.index.rerank.CHOICES`, or None; "auto" is what the index is made for.
         radius: all photographs within this many bits, instead of k.
-        label, path, ids: search among photographs of these labels, path patterns and ids only.
+        label, path, ids: search among photographs of these labels, path patterns and ids only; each one or several.
         exclude_self: leave out the file that is asked for.
         together: "mean" or "union" takes all photographs as one query, which goes by the name of the first.
         least: leave out what is less similar: a word of `hashret.similar.LEVELS`, or percent. Where nothing is left,
@@ -585,10 +586,13 @@ def query(
     elif text:
         files = searcher.in_texts([text] if isinstance(text, str) else list(text))
         rerank_by = searcher.rerank_in_texts(rerank_by)
-    among = searcher.index.select(label or None, path or None, ids or None) if label or path or ids else None
+    labels, patterns, numbers = _given(label, str), _given(path, (str, os.PathLike)), _given(ids, (int, np.integer))
+    among = None
+    if labels or patterns or numbers:
+        among = searcher.index.select(labels or None, patterns or None, numbers or None)
     if among is not None and not len(among):
         text = "the index has no photograph of what --label, --path and --id ask for together"
-        warn(text + _folder_hint(searcher.index, [path] if isinstance(path, str) else path or []))
+        warn(text + _folder_hint(searcher.index, path_patterns(patterns)))
     if is_code_file(vectors):
         if together or exclude_self or radius is not None:
             raise HashretError("codes are asked one by one, for the k nearest")
@@ -623,6 +627,11 @@ def query(
     if recall is None:  # which was measured with the ties cut off
         _warn_of_cut_ties([answer.hits for answer in results])
     return results
+
+
+def _given(value: Any, single: type | tuple[type, ...]) -> list[Any]:
+    """Return what a search is to be among, one or several, as a list: empty for None and an empty text."""
+    return [] if value is None or (isinstance(value, str) and not value) else several(value, single)
 
 
 def _folder_hint(index: Database, paths: Iterable[str]) -> str:

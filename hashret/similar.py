@@ -31,7 +31,7 @@ def least_percent(least: str | float) -> float:
         return LEVELS[least.strip().lower()]
     try:
         percent = float(least.strip().removesuffix("%") if isinstance(least, str) else least)
-    except ValueError:
+    except (TypeError, ValueError):
         percent = -1
     if not 0 <= percent <= 100:
         words = ", ".join(f"{word} ({level} %)" for word, level in LEVELS.items())

@@ -15,7 +15,7 @@ from hashret import renamed
 PACKAGE = Path(hashret.__file__).parent
 LAYERS = [  # a folder or module may import from those above alone
     ["errors", "names", "renamed", "results"],
-    ["precision", "registry"],
+    ["arguments", "precision", "registry"],
     ["bits", "distributed", "records", "similar", "vectors"],
     ["files", "labels", "progress"],
     ["metrics", "places", "shards"],

@@ -33,7 +33,7 @@ def test_a_least_similarity_is_a_word_or_percent(least, percent):
     assert least_percent(least) == percent
 
 
-@pytest.mark.parametrize("least", ["alike", "", "-1", "101", 150, "nan", float("inf")])
+@pytest.mark.parametrize("least", ["alike", "", "-1", "101", 150, "nan", float("inf"), [1], None])
 def test_what_is_none(least):
     with pytest.raises(HashretError, match=r"one of somewhat \(25 %\), .* or a number from 0 to 100, not"):
         least_percent(least)

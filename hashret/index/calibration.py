@@ -9,6 +9,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arguments import is_number, is_whole
 from ..bits import Positions, binarize, code_width, pack, unpack
 from ..errors import HashretError
 from ..results import Result
@@ -73,10 +74,11 @@ def calibrate(
     Raises:
         HashretError: k or sample below 1, recall not in (0, 1], another re-rank, fewer than two items.
     """
-    if k < 1 or sample < 1:
-        raise HashretError(f"k and the sample must be at least 1, not {min(k, sample)}")
-    if not 0 < recall <= 1:
-        raise HashretError(f"the recall to reach is above 0 and at most 1, not {recall}")
+    for number in (k, sample):
+        if not is_whole(number, 1):
+            raise HashretError(f"k and the sample must be at least 1, not {number!r}")
+    if not (is_number(recall) and 0 < recall <= 1):
+        raise HashretError(f"the recall to reach is above 0 and at most 1, not {recall!r}")
     if check_rerank_by(rerank_by) not in OF_FEATURES:
         hash_outputs = compared
     n = len(compared)

@@ -289,7 +289,7 @@ def _opened(folder: Path) -> Index:
 
 def remove(
     index: StrPath,
-    ids: Iterable[int] = (),
+    ids: int | Iterable[int] = (),
     paths: StrPath | Iterable[StrPath] = (),
     *,
     gone: bool = False,
@@ -300,8 +300,8 @@ def remove(
 
     Args:
         index: folder.
-        ids: of photographs to remove.
-        paths: of photographs to remove, or patterns, see `hashret.index.folder.Index.matching`.
+        ids: one or several, of photographs to remove.
+        paths: one or several, of photographs to remove, or patterns, see `hashret.index.folder.Index.matching`.
         gone: also remove those whose file is no longer there, see `hashret.index.gone.gone_positions`.
         yes: remove what is ``gone`` also where that is a large fraction of the index.
         dry_run: say what would be removed, and change nothing; the index may be one that cannot be written to.
@@ -645,7 +645,7 @@ def _switch(folder: Path, meta: dict[str, Any], segments: list[dict[str, Any]], 
     write_json(folder / "index.json", meta | changes | {"protocol": meta["protocol"] if same else None})
 
 
-def _with_ids(index: Index, ids: Iterable[int]) -> NDArray[np.bool_]:
+def _with_ids(index: Index, ids: int | Iterable[int]) -> NDArray[np.bool_]:
     """Return which positions have one of some ids. Raises HashretError where an id is missing."""
     asked = ids_array(ids)
     positions = index.positions(asked)

@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arguments import is_whole, several
 from ..bits import Codes, Distances, HashOutputs, Labels, Positions, code_width
 from ..errors import HashretError
 from ..renamed import old_attributes, old_keywords
@@ -116,13 +117,14 @@ class Item(NamedTuple):
 def check_counts(k: int, candidates: int | None) -> None:
     """Raise HashretError unless k and candidates, where they are given, are whole numbers of at least 1."""
     for number in (k, candidates):
-        if number is not None and (not isinstance(number, int | np.integer) or number < 1):
+        if number is not None and not is_whole(number, 1):
             raise HashretError(f"k and candidates must be whole numbers of at least 1, not {number!r}")
 
 
-def ids_array(ids: Iterable[int]) -> NDArray[np.int64]:
-    """Return some ids without repetition, int64 (n,), ascending. Raises HashretError for what can be none."""
-    given = ids if isinstance(ids, Sequence | np.ndarray) else list(ids)
+def ids_array(ids: int | Iterable[int]) -> NDArray[np.int64]:
+    """Return one or several ids without repetition, int64 (n,), ascending. Raises HashretError for what can be none."""
+    is_several = isinstance(ids, Sequence) or (isinstance(ids, np.ndarray) and ids.ndim > 0)
+    given: Any = ids if is_several else several(ids, (int, np.integer))
     try:
         numbers = np.asarray(given)
         if len(numbers) and (numbers.dtype.kind not in "iu" or numbers.max() >= 2**63):
@@ -398,13 +400,19 @@ class Database(ABC):
     def check(self, codes: Codes, k: int = 1, candidates: int = 1) -> None:
         """Raise HashretError unless queries can be searched so, see `search`."""
         check_counts(k, candidates)
+        if not isinstance(codes, np.ndarray) or codes.dtype != np.uint8 or codes.ndim != 2:
+            kind = f"{codes.dtype} {codes.shape}" if isinstance(codes, np.ndarray) else type(codes).__name__
+            raise HashretError(
+                f"queries are packed codes, uint8 (n, width), and not {kind}",
+                hint="Searcher.search_codes takes other forms of codes",
+            )
         width = code_width(self.bits)
         if codes.shape[1] != width:
             raise HashretError(f"queries of {codes.shape[1]} bytes do not fit an index of {self.bits} bits")
 
     def _class_numbers(self, label: str | Iterable[str]) -> list[int]:
         """Return the numbers of classes by name, one or several. Raises HashretError where there is no such class."""
-        names, classes = [label] if isinstance(label, str) else list(label), self.meta["classes"]
+        names, classes = several(label, str), self.meta["classes"]
         unknown = [name for name in names if name not in classes]
         if unknown:
             known = ", ".join(classes[:30]) or "none"

@@ -257,7 +257,7 @@ class Index(Database):
             raise HashretError(f"no photograph with id {id} in the index")
         return int(positions[0])
 
-    def positions(self, ids: Iterable[int]) -> Positions:
+    def positions(self, ids: int | Iterable[int]) -> Positions:
         """Return the positions of those of some ids that were not removed, int64, ascending."""
         ids = ids_array(ids)
         segments = zip(self.segments, self.offsets, strict=False)
@@ -391,8 +391,8 @@ class Index(Database):
     def select(
         self,
         label: str | Iterable[str] | None = None,
-        path: str | Iterable[str] | None = None,
-        ids: Iterable[int] | None = None,
+        path: StrPath | Iterable[StrPath] | None = None,
+        ids: int | Iterable[int] | None = None,
     ) -> Selection:
         mask: NDArray[np.bool_] = self.alive.copy()
         if label is not None:
@@ -407,6 +407,20 @@ class Index(Database):
                 matched |= self.matching(pattern, mask)
             mask &= matched
         return Selection(self, mask)
+
+    def _checked(self, among: Any) -> Selection | None:
+        """Return what a search is among. Raises HashretError unless it is None, or was selected from the same files."""
+        if among is None:
+            return None
+        if not isinstance(among, Selection):
+            raise HashretError(
+                f"a search is among what select returned, not {type(among).__name__}", hint="index.select(ids=[1, 2])"
+            )
+        if among.index is not self and among.index.meta["segments"] != self.meta["segments"]:
+            raise HashretError(
+                "the selection is of another index, or of another state of this one", hint="select again"
+            )
+        return among
 
     def _has_label(self, label: str | Iterable[str]) -> NDArray[np.bool_]:
         numbers = self._class_numbers(label)
@@ -443,6 +457,7 @@ class Index(Database):
 
     def within(self, codes: Codes, radius: int, among: Any = None) -> Iterator[tuple[int, Distances, Positions]]:
         self.check(codes)
+        among = self._checked(among)
         for query in range(len(codes)):
             near = []
             for segment, offset in zip(self.segments, self.offsets, strict=False):
@@ -469,6 +484,7 @@ class Index(Database):
 
     def nearest(self, codes: Codes, k: int, among: Any = None) -> tuple[Distances, Positions]:
         self.check(codes)
+        among = self._checked(among)
         stages = self.segments if among is None else among.stages
         nearest = [stage.search(codes, k) for stage in stages]
         if len(nearest) == 1:

@@ -22,7 +22,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bits import MAX_BITS, Codes, Distances, Positions, code_width, pad, padded_width
+from ..bits import MAX_BITS, Codes, Distances, Positions, check_radius, code_width, pad, padded_width
 from ..errors import HashretError
 from ..files import default_cache, is_private, is_writable, temporary_cache
 from .distinct import CodeTable, as_keys, expand, expand_one
@@ -199,11 +199,9 @@ class HammingStage:
         """Yield all items within a radius in bits: query number, D int32, I int64 by (distance, item), a query a time.
 
         Raises:
-            HashretError: a negative radius.
+            HashretError: a radius that is no number of bits.
         """
-        if radius < 0:
-            raise HashretError(f"the radius is a number of bits, not {radius}")
-        radius = min(radius, self.bits)  # faiss takes 31 bits of it
+        radius = min(check_radius(radius), self.bits)  # faiss takes 31 bits of it
         xq = pad(xq, padded_width(self.bits))
         for query in range(len(xq) if len(self) else 0):
             D, rows = self._rows_within(xq[query : query + 1], radius)

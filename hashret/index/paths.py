@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arguments import several
+from ..errors import HashretError
 from ..files import StrPath
 from ..shards import decode_path
 from .arrays import ascends
@@ -179,9 +181,15 @@ def below_root(pattern: str, root: str | None) -> list[str]:
 
 
 def path_patterns(paths: StrPath | Iterable[StrPath]) -> list[str]:
-    """Return paths and patterns that a caller names, one or several, as texts in order."""
-    named = [paths] if isinstance(paths, (str, os.PathLike)) else paths
-    return sorted(os.fspath(one) for one in named)
+    """Return paths and patterns that a caller names, one or several, as texts in order.
+
+    Raises:
+        HashretError: one that is neither a text nor a path.
+    """
+    named = several(paths, (str, bytes, os.PathLike))
+    if wrong := [one for one in named if not isinstance(one, (str, bytes, os.PathLike))]:
+        raise HashretError(f"a path or a pattern is a text, not {wrong[0]!r}")
+    return sorted(map(os.fsdecode, named))
 
 
 def is_pattern(text: str) -> bool:

@@ -21,8 +21,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from ..bits import MOST_BITS, Codes, Positions, as_words, pad, padded_width
-from ..errors import HashretError
+from ..bits import MOST_BITS, Codes, Positions, as_words, check_radius, pad, padded_width
 from ..progress import Progress
 
 Words = npt.NDArray[np.uint64]  # codes as whole words, (m, words)
@@ -43,12 +42,10 @@ def pairs_within(codes: Codes, radius: int) -> Iterator[Pairs]:
     are better left out beforehand (`hashret.index.distinct`).
 
     Raises:
-        HashretError: a negative radius.
+        HashretError: a radius that is no number of bits.
     """
-    if radius < 0:
-        raise HashretError(f"the radius is a number of bits, not {radius}")
     codes = np.ascontiguousarray(codes)
-    radius = min(radius, 8 * codes.shape[1])  # faiss takes 31 bits of it
+    radius = min(check_radius(radius), 8 * codes.shape[1])  # faiss takes 31 bits of it
     blocks = plan(codes, radius)
     pairs = _by_scan(codes, radius) if blocks is None else _by_blocks(as_words(codes), blocks, radius)
     for I, J, D in pairs:
@@ -177,6 +174,7 @@ def pairs_between(queries: Codes, codes: Codes, radius: int) -> Iterator[Pairs]:
     """
     width = padded_width(8 * codes.shape[1])
     queries, codes = pad(queries, width), pad(codes, width)
+    radius = min(radius, 8 * width)  # faiss takes 31 bits of it
     for start in range(0, len(codes), _BLOCK):
         block = faiss.IndexBinaryFlat(8 * width)
         block.add(codes[start : start + _BLOCK])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from ..arguments import is_number, is_whole
 from ..bits import Positions, hamming
 from ..errors import HashretError, warn
 from ..files import StrPath
@@ -95,8 +96,8 @@ def checked_distance(radius: int, by: str, distance: float | None, usual: dict[s
         raise HashretError("codes alone have no distance", hint="--distance goes with another --by than codes")
     if by != "codes" and distance is None:
         distance = usual[by]
-    if radius < 0 or not 0 <= (distance or 0) < np.inf:
-        raise HashretError("the radius and the distance are numbers from 0 up")
+    if not is_whole(radius) or not (distance is None or (is_number(distance) and 0 <= distance < np.inf)):
+        raise HashretError("the radius and the distance are numbers from 0 up, and the radius is a whole one")
     return distance
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -124,6 +125,83 @@ def test_ids_that_would_pass_int64_are_refused_and_the_index_stays(tmp_path, mon
     with pytest.raises(HashretError, match=r"ids end at 2\^63 - 2"):
         hashret.add("index", "codes:one.npz", again=True)
     assert len(hashret.open_index("index")) == 3
+
+
+@pytest.fixture
+def labelled(tmp_path, monkeypatch):
+    """An index of 20 codes with the labels 0, 1 and 2, in the working folder, and the codes."""
+    monkeypatch.chdir(tmp_path)
+    codes = numpy_packed(X[:20])
+    np.savez("c.npz", codes=codes, labels=np.arange(20) % 3)
+    hashret.build_index("codes:c.npz", "index")
+    return codes
+
+
+def test_one_or_several_of_any_kind_say_what_a_query_is_among(labelled):
+    searcher = hashret.Searcher("index")
+
+    def found(**among):
+        hits = hashret.query(vectors="codes:c.npz", searcher=searcher, k=20, **among)[0].hits
+        return sorted(hit.id for hit in hits)
+
+    for ids in ([0], np.array([0]), 0, np.int64(0), np.array(0), (0,), {0}, range(1)):
+        assert found(ids=ids) == [0]
+    assert found(ids=np.array([2, 1, 1])) == [1, 2]
+    for ids in ((), None, np.array([], int), range(0)):
+        assert len(found(ids=ids)) == 20
+    assert found(label="1") == found(label=np.array(["1"])) == list(range(1, 20, 3))
+    assert found(path="*#7") == found(path=np.array(["*#7"])) == found(path=Path("*#7")) == [7]
+    assert len(found(label="", path="")) == 20
+    assert len(searcher.index.select(ids=5)) == 1
+    assert hashret.remove("index", ids=5).count == 1
+    with pytest.raises(HashretError, match="no class 5 in this index"):
+        searcher.index.select(label=5)
+    for path in (5, [5], [None]):
+        with pytest.raises(HashretError, match=r"a path or a pattern is a text, not (5|None)"):
+            searcher.index.select(path=path)
+
+
+def test_a_search_is_among_a_selection_of_the_same_state_alone(labelled):
+    index = hashret.open_index("index")
+    for among in ([1, 2], np.ones(20, bool), "1"):
+        for search in (
+            lambda among: index.search(labelled, k=2, among=among),
+            lambda among: [*index.within(labelled, 3, among)],
+        ):
+            with pytest.raises(
+                HashretError, match=r"among what select returned, not (list|ndarray|str); index\.select"
+            ):
+                search(among)
+    ones = index.select(label="1")
+    assert hashret.open_index("index").search(labelled[:1], k=20, among=ones).positions.size == 7  # the same files
+    np.savez("d.npz", codes=labelled[::-1])
+    hashret.build_index("codes:d.npz", "other")
+    hashret.remove("index", ids=[0])
+    for other in ("index", "other"):
+        opened = hashret.open_index(other)
+        with pytest.raises(HashretError, match="of another index, or of another state of this one; select again"):
+            opened.search(labelled[:1], k=3, among=ones)
+        with pytest.raises(HashretError, match="select again"):
+            list(opened.within(labelled[:1], 3, ones))
+    assert index.search(labelled[:1], k=20, among=ones).positions.size == 7
+
+
+def test_queries_that_are_no_packed_codes_are_one_line(labelled):
+    index = hashret.open_index("index")
+    signed = (labelled.astype(int) - 128).astype(np.int8)  # whose bytes, cast, would be other codes
+    for wrong in (labelled[0], labelled.tolist(), signed, labelled.astype(float), labelled.astype(int)):
+        with pytest.raises(
+            HashretError, match=r"queries are packed codes, uint8 \(n, width\), and not .*; Searcher\.search_codes"
+        ):
+            index.search(wrong)
+    for radius in (2.5, float("nan"), "3", -1, None):
+        with pytest.raises(HashretError, match="the radius is a number of bits, not"):
+            list(index.within(labelled[:1], radius))
+        if radius is not None:
+            with pytest.raises(HashretError, match="numbers from 0 up, and the radius is a whole one"):
+                hashret.duplicates("index", by="codes", radius=radius)
+    with pytest.raises(HashretError, match="numbers from 0 up"):
+        hashret.duplicates("index", distance="0.5")
 
 
 def test_odd_numbers_of_bits(tmp_path):

@@ -326,6 +326,8 @@ def test_calibration_by_vectors(metric, dtype):
     ("wrong", "message"),
     [
         ({"k": 0}, "k and the sample must be at least 1, not 0"),
+        ({"sample": 1.5}, "k and the sample must be at least 1, not 1.5"),
+        ({"recall": "0.9"}, "above 0 and at most 1, not '0.9'"),
         ({"sample": 0}, "at least 1, not 0"),
         ({"recall": 0}, "above 0 and at most 1, not 0"),
         ({"recall": 1.01}, "not 1.01"),

@@ -78,8 +78,15 @@ def test_the_plan_follows_the_cost():
 
 
 def test_a_negative_radius_is_refused():
-    with pytest.raises(HashretError, match="number of bits, not -1"):
-        list(pairs_within(np.zeros((3, 6), np.uint8), -1))
+    for radius in (-1, 2.5, "2"):
+        with pytest.raises(HashretError, match=f"number of bits, not {radius!r}"):
+            list(pairs_within(np.zeros((3, 6), np.uint8), radius))
+
+
+def test_a_radius_beyond_all_bits_and_what_faiss_takes():
+    codes = np.array([[0] * 8, [255] * 8], np.uint8)
+    [(I, J, D)] = pairs_module.pairs_between(codes[:1], codes, 2**31)
+    assert (I.tolist(), J.tolist(), D.tolist()) == ([0, 0], [0, 1], [0, 64])
 
 
 @settings(deadline=None)
