@@ -130,6 +130,8 @@ def encode(
         raise HashretError(f"a shard holds at least 1 photograph, not {shard_size}")
     with main_first():  # what is downloaded or unpacked is so once
         source = as_source(data, split, download=download, exclude=exclude, include=include)
+    if not len(source):
+        raise HashretError(f"nothing to encode: there are no photographs and no vectors in {source.spec}")
     encoder = load_encoder(model, local_device(pick_device(device)), precision, runtime=runtime)
     if isinstance(source, VectorSource):
         run: _Run = _VectorRun(encoder, source, named(out), shard_size, vectors)

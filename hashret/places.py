@@ -10,7 +10,8 @@ import os
 from pathlib import Path
 
 from .errors import HashretError
-from .files import StrPath
+from .files import StrPath, read_text
+from .names import from_json
 
 OWN_FOLDER = ".hashret"  # in a folder of photographs, never itself taken for photographs
 LOG_OF_MOVES = "moved.jsonl"  # in a folder that hashret duplicates moved photographs to, passed over among others
@@ -47,5 +48,19 @@ def find_index(index: StrPath | None = None) -> StrPath:
 
 
 def is_index(folder: StrPath) -> bool:
-    """Return whether a folder is that of an index."""
-    return (Path(folder) / "index.json").is_file()
+    """Return whether a folder is that of an index, also of a damaged one.
+
+    Other programs, as those of web galleries, write an `index.json`, too. The folder is theirs where it says nothing
+    that hashret's says, and no segment lies beside it.
+    """
+    path = Path(folder) / "index.json"
+    return path.is_file() and (not _is_of_others(path) or any(Path(folder).glob("*/hamming.faiss")))
+
+
+def _is_of_others(path: Path) -> bool:
+    """Return whether an `index.json` is whole, and lacks what an index says of itself."""
+    try:
+        content = from_json(read_text(path))
+    except (OSError, ValueError):
+        return False
+    return not (isinstance(content, dict) and {"bits", "encoder"} <= content.keys())

@@ -427,8 +427,10 @@ class ShardFolder:
         return None if known else f"its labels are not those of {classes} classes"
 
     def load(self) -> Shard:
-        """Read all rows as one `Shard` in memory."""
+        """Read all rows as one `Shard` in memory. Raises HashretError where not even a shard is there."""
         shards = list(self)
+        if not shards:
+            raise HashretError(f"there are no photographs in {self.folder}")
         columns = [shard.columns() for shard in shards]
         joined = {name: np.concatenate([arrays[name] for arrays in columns]) for name in columns[0]}
         return Shard.of(joined, tuple(line for shard in shards for line in shard.skipped))

@@ -198,6 +198,18 @@ def test_numbers_beyond_float16_are_refused(tmp_path, built):
         hashret.encode(x, built / "m.safetensors", tmp_path / "codes", vectors="float16")
 
 
+def test_nothing_to_encode_is_one_line(tmp_path, built):
+    with pytest.raises(HashretError, match="nothing to encode: there are no photographs and no vectors in vectors"):
+        hashret.encode(np.zeros((0, WIDTH)), built / "m.safetensors", tmp_path / "codes")
+    assert not (tmp_path / "codes").exists()
+    hashret.encode(X[:3], built / "m.safetensors", tmp_path / "codes")  # and as an earlier hashret left it
+    manifest = json.loads((tmp_path / "codes" / "codes.json").read_text())
+    (tmp_path / "codes" / "codes.json").write_text(json.dumps(manifest | {"shards": 0, "images": 0}))
+    (tmp_path / "codes" / "codes-00000.h5").unlink()
+    with pytest.raises(HashretError, match=r"there are no photographs in .*codes"):
+        hashret.evaluate(tmp_path / "codes", built / "index")
+
+
 def test_rows_without_numbers_are_named_and_skipped(tmp_path, built):
     x = X[:10].copy()
     x[3, 2], x[8, 0] = np.nan, np.inf

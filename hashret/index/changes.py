@@ -36,7 +36,7 @@ from ..files import (
     write_json,
 )  # fmt: skip
 from ..labels import united
-from ..places import MAKE_ONE, find_index
+from ..places import MAKE_ONE, find_index, is_index
 from ..results import Result, WasDict, WasInt, WasTuple
 from ..shards import COLUMNS, Array, ShardFolder, encode_paths
 from ..vectors import common_type
@@ -528,6 +528,8 @@ def _check_output(out: Path, overwrite: bool) -> None:
     begun = [path for path in inside if re.fullmatch(SEGMENT, path.name) and path.is_dir()]
     names = [file.name for path in begun for file in path.iterdir()]
     ours = all(path in begun or is_partial(path.name) for path in inside)
+    if (out / "index.json").is_file() and not is_index(out):
+        raise HashretError(f"{out} holds an index.json of another program", hint="name another folder with --out")
     if not begun or not ours or not all(re.fullmatch(segment_file(), name) for name in names):
         check_output(out, overwrite, "index", "index.json")
 

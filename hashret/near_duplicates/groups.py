@@ -29,7 +29,7 @@ from ..data.references import status
 from ..engines.names import refuse_engine
 from ..errors import HashretError, warn
 from ..files import StrPath, identity
-from ..places import find_index
+from ..places import find_index, is_index
 from ..progress import Progress, takes_quiet
 from ..results import Result, ResultList
 from . import indexed, photographs
@@ -214,7 +214,9 @@ def is_source(name: StrPath) -> bool:
     path, kind = Path(name), os.fspath(name).partition(":")
     if not path.is_dir():
         return bool(kind[1]) and kind[0] in SOURCES
-    return not any(map(os.path.lexists, (path / "index.json", path / "000000")))
+    if os.path.lexists(path / "index.json"):
+        return (path / "index.json").is_file() and not is_index(path)
+    return not os.path.lexists(path / "000000")
 
 
 def _compared(

@@ -17,7 +17,7 @@ from hashret.encoding import encode
 from hashret.errors import HashretError
 from hashret.index import append, build_index, open_index, remove
 from hashret.near_duplicates.distances import BY, DISTANCES, vectors
-from hashret.near_duplicates.groups import Photograph, criterion, duplicates
+from hashret.near_duplicates.groups import Photograph, criterion, duplicates, is_source
 from hashret.rendering.pages import duplicates_page
 from hashret.rendering.text import duplicates_table
 
@@ -294,6 +294,19 @@ def test_mistakes_get_one_line(copied, monkeypatch, options, says):
     done = hashret("duplicates", "index", *options)
     assert done.exit_code == 2
     assert says in done.stderr.splitlines()[-1]
+
+
+def test_an_index_json_of_another_program_makes_no_index(copied, tmp_path):
+    shutil.copytree(copied / "photos", tmp_path / "photos")
+    (tmp_path / "photos" / "index.json").write_text('{"images": ["a.jpg"], "title": "Gallery"}')
+    (tmp_path / "photos" / "202401").mkdir()
+    assert is_source(tmp_path / "photos")
+    assert len(duplicates(tmp_path / "photos", by="codes", workers=0)) > 0
+    with pytest.raises(HashretError, match=r"holds an index\.json of another program; name another folder"):
+        build_index(copied / "codes", tmp_path / "photos", overwrite=True)
+    for text in ("{", (copied / "index" / "index.json").read_text()):
+        (tmp_path / "photos" / "index.json").write_text(text)
+        assert not is_source(tmp_path / "photos")
 
 
 def test_an_index_that_does_not_keep_what_is_compared(copied, tmp_path, model):
