@@ -197,9 +197,11 @@ def _warn_of_changed(known: Iterable[Mapping[str, float]]) -> None:
 
 
 def _written(path: str) -> float:
-    """Return when the file of a reference was last written, in seconds since 1970; 0 where that is not known."""
+    """Return when the file of a reference was last written, in seconds since 1970; 0 where that is not known, and for
+    a name that is no whole path, whatever is called so in the working folder.
+    """
     with suppress(OSError, ValueError):
-        return status(path)[1] / 1e9
+        return status(path)[1] / 1e9 if os.path.isabs(path) else 0.0
     return 0.0
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -285,6 +286,9 @@ def test_a_name_is_found_though_a_file_is_called_so(tmp_path, monkeypatch):
     hashret.build_index("codes:c.npz", "index")
     (tmp_path / "photos").mkdir()
     (tmp_path / "7").touch()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # as of a file that was written since
+        assert hashret.add("index", "codes:c.npz").encoded == 0
     index = hashret.open_index("index")
     for name, rows in (("photos", [1]), ("7", [2]), ("b", [0]), ("x/photos", [3])):
         assert np.flatnonzero(index.select(path=name).mask).tolist() == rows
