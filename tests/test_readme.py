@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import hashret
-from benchmarks.pages import attention, damage, duplicates, readme, scale, similarity, sync, tables, vectors, words
+from benchmarks.pages import attention, damage, duplicates, gpu, readme, scale, similarity, sync, tables, vectors, words
 from hashret.cli import main
 
 TOP = Path(__file__).parents[1]
@@ -43,6 +43,7 @@ def test_tables_are_made_of_the_results():
     text = duplicates.PAGE.read_text(encoding="utf-8")
     assert duplicates.page(text) == text, again
     assert attention.page() == attention.PAGE.read_text(encoding="utf-8"), again
+    assert gpu.page(gpu.load()) == gpu.PAGE.read_text(encoding="utf-8"), again
     assert words.page() == words.PAGE.read_text(encoding="utf-8"), again
 
 

@@ -39,7 +39,13 @@ def page(results: Path = RESULTS) -> str:
     """Return the page."""
     runs = [run for run in tables.load() if not run["ablation"]]
     studies = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("*.json"))]
-    parts = [HEAD, TABLES, by_tables(runs), GATES, *map(by_variants, studies)]
+    parts = [
+        HEAD,
+        TABLES,
+        by_tables(runs),
+        GATES,
+        *map(by_variants, itertools.chain.from_iterable(map(by_length, studies))),
+    ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -77,8 +83,16 @@ def by_tables(runs: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines) + f"\n\nOf all pairs, {', '.join(counts)}. {made_on(used)}"
 
 
+def by_length(study: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return a study of each length of code, whose runs are compared with each other alone."""
+    lengths = sorted({run["bits"] for run in study["runs"]})
+    return [{**study, "runs": [run for run in study["runs"] if run["bits"] == bits]} for bits in lengths]
+
+
 def by_variants(study: Mapping[str, Any]) -> str:
-    """Return the tables of a study of gates: each kind less none by method, paired by seed, and what the gates are."""
+    """Return the tables of a study of gates at one length: each kind less none by method, paired by seed, and what the
+    gates are.
+    """
     runs: dict[Kind, dict[int, Run]] = {}
     for run in study["runs"]:
         runs.setdefault((run["method"], run["variant"]), {})[run["seed"]] = run
@@ -103,8 +117,7 @@ def by_variants(study: Mapping[str, Any]) -> str:
         if (method, "none") in runs
     }
     bare = "; ".join(f"{method} {mean:.1f}" for method, mean in means.items())
-    lengths = sorted({run["bits"] for run in study["runs"]})
-    settings = f"{', '.join(map(str, lengths))} bits, {study['width']} nodes, {study['epochs']} epochs"
+    settings = f"{study['runs'][0]['bits']} bits, {study['width']} nodes, {study['epochs']} epochs"
     counts = sorted({len(found) for found in runs.values()})
     seeds = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
     parts = [
@@ -112,7 +125,8 @@ def by_variants(study: Mapping[str, Any]) -> str:
         "\n".join(lines),
         gates_table(runs, methods, variants),
         replaced_table(runs, methods, variants),
-        f"{settings}, {seeds} seeds. mAP without gates, in percent: {bare}. {made_on([study])}",
+        f"{settings}, {seeds} seeds. mAP without gates, in percent: {bare}. "
+        f"{made_on([{**study, **run} for run in study['runs']])}",
     ]
     return "\n\n".join(part for part in parts if part)
 

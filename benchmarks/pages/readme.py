@@ -75,7 +75,7 @@ def table1():
         f"Highest mAP of all runs at 48 bits: **{hamming['map']:.3f}** by {best['method']} over {best['backbone']} at "
         f"{best['image_size']} px, {tables_page.trained_layers(best['finetune'])} (ties: {ties}; re-ranked "
         f"{best['metrics']['reranked']['map']:.3f}; P@10 {hamming['precision_at']['10']:.3f}; training "
-        f"{minutes(best['seconds']['train'])}). Seed {best['seed']}. {made_on([best])}"
+        f"{minutes(tables_page.training_seconds(best))}). Seed {best['seed']}. {made_on([best])}"
     )
 
 

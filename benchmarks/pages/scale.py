@@ -15,11 +15,17 @@ from benchmarks.lib.markdown import fill, made_on, row, table_head
 
 RESULTS = common.RESULTS / "scale"
 PAGE = common.TOP / "docs" / "scale.md"
-KINDS = {"codes": "learned-like", "uniform": "uniform", "values": "learned-like, with values"}
+KINDS = {
+    "codes": "learned-like", "uniform": "uniform", "values": "learned-like, with values",
+    "uniform-values": "uniform, with values",
+}  # fmt: skip
 WHAT = {
     "hamming.faiss": "codes, distinct where they repeat", "planes.npy": "the same by bit",
     "items.npy": "items in the order of their codes", "starts.npy": "where those of a code begin",
-    "numbers.npy": "code of each item", "ids.npy": "ids", "paths.bin": "paths",
+    "numbers.npy": "code of each item",
+    "substring_starts.npy": "tables over substrings: where each bucket begins",
+    "substring_numbers.npy": "the codes of each bucket",
+    "substring_rest.npy": "the other bits of these codes", "ids.npy": "ids", "paths.bin": "paths",
     "path_ends.npy": "where paths end", "values.npy": "values, float32",
 }  # fmt: skip
 SCENARIOS = {
@@ -40,11 +46,16 @@ def page(text):
     """The page's text with each table between its markers made anew."""
     tables = {"bytes": bytes_a_photograph, "life": life, "measured": measured, "assumed": assumed, "capacity": capacity}
     tables |= {"simulated": simulated, "fan-out": fan_out, "provenance": provenance}
+    tables |= {"by-tables": by_tables, "encoder": encoder}
     return fill(text, {name: table() for name, table in tables.items()})
 
 
 def load(name):
-    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return read(RESULTS / f"{name}.json")
+
+
+def read(path):
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def lives():
@@ -63,6 +74,8 @@ def bytes_a_photograph():
     runs += [(kind, run) for kind, run in lives() if kind == "values"][-1:]
     lines = table_head(["file", "what", *(f"{KINDS[kind]}, {count(run['items'])}" for kind, run in runs)])
     for name, what in WHAT.items():
+        if not any(name in run["bytes"] for _, run in runs):
+            continue
         cells = [f"{run['bytes'][name] / run['items']:.2f}" if name in run["bytes"] else "" for _, run in runs]
         lines.append(row([f"`{name}`", what, *cells]))
     lines.append(row(["all", "", *(f"{sum(run['bytes'].values()) / run['items']:.1f}" for _, run in runs)]))
@@ -130,6 +143,32 @@ def capacity():
         cells += [f"{values['machines_for_rate']:,}", f"{values['dollars_a_month_for_rate']:,}"]
         lines.append(row([*cells, f"{encoding['gpu_hours']:,.1f}", f"{encoding['dollars']:,}"]))
     return "\n".join(lines)
+
+
+def by_tables():
+    """What a search of uniform codes takes by tables over substrings, and by the scan."""
+    parts, more, runs = [], set(), [read(common.RESULTS / f"exact/random_{n}_48b.json") for n in (10**7, 10**8)]
+    for run in runs:
+        [cell] = [cell for cell in run["cells"] if (cell["threads"], cell["batch"], cell["k"]) == (1, 1, 100)]
+        tables, scan = (cell["engines"][name]["ms"]["p50"] for name in ("hashret", "hashret-scan"))
+        parts.append(f"of {count(run['items'])} in {tables:.3g} ms by tables and {scan:.3g} ms by the scan")
+        more.add(f"{run['bytes_per_item']['tables']:.0f}")
+    return (
+        f"The nearest 100 uniform codes, found on one thread without a re-rank: {', '.join(parts)}. The tables take "
+        f"{', '.join(more)} bytes a code more. [More](../benchmarks/latency.md). {made_on(runs)}"
+    )
+
+
+def encoder():
+    """Core-seconds of encoding a photograph."""
+    run = read(common.RESULTS / "encode_throughput_224px.json")
+    seconds = {name: run["threads"] / np.median(rates) for name, rates in run["images_per_second"].items()}
+    del seconds["plain"]
+    said = "; ".join(f"{name.replace(', ', ' by ')} {value:.2g}" for name, value in seconds.items())
+    return (
+        f"Seconds of a core that `hashret encode` takes for a photograph of many at {run['image_size']} px, by "
+        f"backbone and runtime: {said} (`benchmarks/run/encode_throughput.py`). {made_on([run])}"
+    )
 
 
 def simulated():

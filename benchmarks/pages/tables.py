@@ -176,7 +176,7 @@ def metrics_table(runs):
             cells.append(three(reranked["map"]) if reranked else "")
         encode = run["seconds"]["encode database"] + run["seconds"]["encode test"]
         gpu = ", GPU" if on_gpu(run) else ""
-        cells += [f"{run['seconds']['train']:.0f} s{gpu}", f"{encode:.0f} s{gpu}", run["peak_memory_mb"]["process"]]
+        cells += [f"{training_seconds(run):.0f} s{gpu}", f"{encode:.0f} s{gpu}", run["peak_memory_mb"]["process"]]
         lines.append(row(cells))
     return "\n".join(lines)
 
@@ -185,17 +185,22 @@ def rerank_table(key):
     """P@10 and mAP@all with and without the re-rank, from the JSON of `rerank.py`."""
     path = RESULTS.parent / f"rerank_{key[0]}.json"
     result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"runs": []}
-    runs = [run for run in result["runs"] if (run["image_size"], run["finetune"], "vgg16") == key[1:]]
+    runs = [
+        result | run  # earlier runs were all over VGG16, and of the commit that the file names
+        for run in result["runs"]
+        if (run["image_size"], run["finetune"], run.get("arch", "vgg16")) == key[1:]
+    ]
     if not runs:
         return ""
     columns = [(by, c) for by in ("values", "directions") for c in runs[0]["reranked"][by]]
     lines = table_head(["method", "bits", "Hamming alone", *(f"{by}, {c}" for by, c in columns)])
-    for run in sorted(runs, key=lambda run: (ORDER.index(run["method"]), run["bits"])):
+    for run in sorted(runs, key=lambda run: (ORDER.index(run["method"]), run["bits"], run["seed"])):
         cells = [run["hamming"], *(run["reranked"][by][c] for by, c in columns)]
         lines.append(
             row([run["method"], run["bits"], *(f"{three(r['precision_at']['10'])}, {three(r['map'])}" for r in cells)])
         )
-    return "\n".join(lines) + f"\n\nSeed {runs[0]['seed']}. {made_on([result])}"
+    seeds = ", ".join(map(str, sorted({run["seed"] for run in runs})))
+    return "\n".join(lines) + f"\n\nSeed {seeds}. {made_on(runs)}"
 
 
 def attention_table(runs):
@@ -263,13 +268,19 @@ def training_table(runs):
         rate, precision = training["lr"], run["metrics"]["hamming"]["precision_at"]
         augment = f"{training['views']} views, {training['augment']}" if training["views"] else training["augment"]
         encoding = run["seconds"]["encode database"] + run["seconds"]["encode test"]
-        # Of a training that was resumed, results before b1a8321 name the time of the last process alone.
-        seconds = max(run["seconds"]["train"], sum(epoch["seconds"] for epoch in epochs))
         cells = [with_ablation(run), run["bits"], f"{rate:g}, {training['backbone_lr'] or rate:g}", augment]
         cells += [f"{training['smoothing']:g}", ", ".join(three(epoch["heldout_map"]) for epoch in epochs)]
-        cells += [three(precision["1"]), f"{seconds / 60:.0f} min, {encoding / 60:.0f} min"]
+        cells += [three(precision["1"]), f"{training_seconds(run) / 60:.0f} min, {encoding / 60:.0f} min"]
         lines.append(row(cells))
     return "\n".join(lines) if runs else ""
+
+
+def training_seconds(run):
+    """Seconds that a training took.
+
+    Of one that was resumed, results before b1a8321 name those of the last process alone: the epochs took longer.
+    """
+    return max(run["seconds"]["train"], sum(epoch["seconds"] for epoch in run["training"]["epochs_run"]))
 
 
 def with_ablation(run):
@@ -399,7 +410,7 @@ def plot(key, runs):
         for gpu in (False, True):
             some = [run for run in first_seed(runs) if run["method"] == method and on_gpu(run) == gpu]
             if some:
-                mean = sum(run["seconds"]["train"] for run in some) / len(some)
+                mean = sum(map(training_seconds, some)) / len(some)
                 time.barh(f"{method}, GPU" if gpu else method, mean, color=colours[method])
     by_bits.set(xlabel="bits", ylabel="mAP@all", xticks=BITS, title="mAP (bars: lowest and highest seed)")
     highest = max(run["metrics"]["hamming"]["map"] for run in runs)

@@ -21,6 +21,7 @@ COLOURS = {
     "hashret": "tab:red", "faiss": "tab:blue", "usearch": "tab:olive", "sentence-transformers": "tab:purple",
     "numpy": "black",
 }  # fmt: skip
+COREL = "list corel5k_374"  # which earlier JSON names by its kind alone
 MARKERS = {"re-ranked by vectors": "o", "asymmetric": "^", "codes alone": "v"}  # kinds of contestant in the picture
 
 
@@ -99,9 +100,12 @@ def section(run: dict[str, Any]) -> str:
         recalls = [f"{one['recall'][k]:.3f}" for k in ("10", "100")]
         found = [one["how"], short(one["bytes_an_item"]), short(one["build_seconds"]), *recalls]
         lines.append(row([*found, *(short(one["ms"][cell]) for cell in cells)]))
-    made = f" of {run['backbone']} at {run['image_size']} px" if "backbone" in run else ""
+    made = ""
+    if "backbone" in run:
+        made = f" by {run['backbone']} at {run['image_size']} px, made at commit {run['features_commit']}"
+    data = COREL if run["data"] == "list" else run["data"]
     return (
-        f"## {run['benchmark']}\n\n{run['items']:,} vectors of {run['width']} numbers, {run['data']}{made}; "
+        f"## {run['benchmark']}\n\n{run['items']:,} vectors of {run['width']} numbers, {data}{made}; "
         f"{run['queries']:,} queries.\n\n" + "\n".join(lines)
     )
 
@@ -190,6 +194,8 @@ The contestants:
 - **faiss**: by its factory strings; RFlat keeps float32 vectors and re-ranks 10 k. RaBitQ is rotated at random (RR).
 - **usearch**: its graph (HNSW) over float16, and over the signs of centred vectors (b1).
 - **sentence-transformers**: its binary search with rescoring, as it is and with the signs of centred vectors.
+
+A commit with *+changes* had changes beside it that were not committed.
 
 Made by `benchmarks/pages/vectors.py` from `benchmarks/results/vectors/`, which `benchmarks/run/vectors.py` writes."""
 
