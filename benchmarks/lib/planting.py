@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import numpy as np
@@ -115,18 +116,21 @@ def folder_of(kind):
 def plant(data, sources, folder, kinds):
     """Write a copy of each kind of each source, ``folder/KIND/ROW.*``, once.
 
+    ``folder/done`` names kinds and photographs; where these are others, all that is in the folder is written anew.
+
     Args:
         data: a source of photographs that are files.
         sources: rows of the photographs to copy.
         kinds: as `KINDS`.
     """
-    if (folder / "done").exists():
+    files = {int(row): data.file(row) for row in sources}
+    planted = json.dumps({"kinds": [*kinds], "files": {row: str(file) for row, file in files.items()}})
+    if (folder / "done").exists() and (folder / "done").read_text() == planted:
         return
     shutil.rmtree(folder, ignore_errors=True)
     for kind, how in kinds.items():
         (folder / folder_of(kind)).mkdir(parents=True)
-        for row in sources:
-            file = data.file(row)
+        for row, file in files.items():
             path = folder / folder_of(kind) / f"{row}{file.suffix}"
             if how is None:
                 shutil.copy(file, path)
@@ -138,4 +142,4 @@ def plant(data, sources, folder, kinds):
                 copy.save(path.with_suffix(".png"))
             else:
                 copy.save(path.with_suffix(".jpg"), quality=quality)
-    (folder / "done").touch()
+    (folder / "done").write_text(planted)

@@ -71,21 +71,25 @@ def main():
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--image-size", type=int, default=224)
-    parser.add_argument("--results", type=Path, default=common.RESULTS / "attention")
+    common.add_results(parser, common.RESULTS / "attention")
     options = parser.parse_args()
     register(options)
     name = f"{options.data.partition(':')[0]}_{options.image_size}px_{options.finetune.replace(':', '-')}"
     path = options.results / f"{name}.json"
-    result = json.loads(path.read_text()) if path.exists() else {"runs": []}
-    known = {(run["method"], run["variant"], run["bits"], run["seed"]) for run in result["runs"]}
+    settings = {"image_size": options.image_size, "width": options.width, "epochs": options.epochs}
+    settings |= {"finetune": options.finetune}
+    if path.exists():  # names have neither width nor epochs
+        common.check_settings(path, json.loads(path.read_text()), settings)
+    runs = common.kept(path, "runs")
+    known = {(run["method"], run["variant"], run["bits"], run["seed"]) for run in runs}
     asked = itertools.product(options.seeds, options.bits, options.methods, options.variants)
     for seed, bits, method, variant in asked:
         if (method, variant, bits, seed) in known:
             continue
-        line = {"method": method, "variant": variant, "bits": bits, "seed": seed, "commit": common.commit()}
-        result["runs"].append(line | run(options, method, variant, bits, seed))
-        settings = {"image_size": options.image_size, "width": options.width, "epochs": options.epochs}
-        common.save(name, settings | {"finetune": options.finetune, "runs": result["runs"]}, options.results)
+        line = {"method": method, "variant": variant, "bits": bits, "seed": seed}
+        line |= {key: value for key, value in common.surroundings().items() if key in common.PROVENANCE}
+        runs.append(line | run(options, method, variant, bits, seed))
+        common.save(name, settings | {"runs": runs}, options.results)
 
 
 def register(options):

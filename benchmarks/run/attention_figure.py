@@ -35,6 +35,7 @@ def main():
     parser.add_argument("--data", required=True, help="CIFAR-10 as class folders")
     parser.add_argument("--photos", type=int, default=20, help="measured photographs a class")
     parser.add_argument("--out", type=Path, default=common.TOP / "docs" / "attention.webp")
+    common.add_results(parser)
     options = parser.parse_args()
     source = open_data(f"cifar10-1:{options.data}", "test")
     draw([run for run in options.runs if (run / "index").exists()], first_of_classes(source, 1)[::2], options.out)
@@ -51,6 +52,7 @@ def main():
     common.save(
         f"attention_cifar10-1_{size}px",
         {"protocol": source.protocol, "photographs": len(files), "runs": measured, "maps_correlate": alike},
+        options.results,
     )
 
 

@@ -23,6 +23,7 @@ from hashret.shards import ShardFolder
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path)
+    common.add_results(parser)
     options = parser.parse_args()
     for run in options.runs:
         q, d = ShardFolder(run / "test"), ShardFolder(run / "database")
@@ -32,6 +33,7 @@ def main():
         common.save(
             f"differences_{run.name}",
             {"run": run.name, "bits": bits, "split_sha256": d.manifest["protocol"]["split"], "map": figures},
+            options.results,
         )
 
 

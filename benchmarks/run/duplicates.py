@@ -36,6 +36,7 @@ def main():
     parser.add_argument("--radius", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--codes", nargs="+", choices=FLIPS, default=list(FLIPS))
     parser.add_argument("--rounds", type=int, default=3)
+    common.add_results(parser)
     options = parser.parse_args()
     load_before, cells = os.getloadavg()[0], []
     for kind in options.codes:
@@ -47,7 +48,7 @@ def main():
                 print(cells[-1], flush=True)
     result = {"bits": options.bits, "rounds": options.rounds, "seed": 0, "threads": faiss.omp_get_max_threads()}
     result |= {"omp_wait_policy": os.environ.get("OMP_WAIT_POLICY"), "load_average": [load_before, os.getloadavg()[0]]}
-    common.save("duplicates", result | {"cells": cells})
+    common.save("duplicates", result | {"cells": cells}, options.results)
 
 
 def measure(codes, bits, radius, rounds):

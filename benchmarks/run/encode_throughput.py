@@ -46,6 +46,7 @@ def main():
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=32, help="of the plain loop")
+    common.add_results(parser)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
@@ -67,7 +68,7 @@ def main():
     for name in rates:
         pairs = [own / base for own, base in zip(rates[name], rates[BASE], strict=True)]
         result["ratios"][name] = [round(figure(pairs), 3) for figure in (statistics.median, min, max)]
-    common.save(f"encode_throughput_{options.image_size}px", result)
+    common.save(f"encode_throughput_{options.image_size}px", result, options.results)
 
 
 def unpack(folder, count):

@@ -39,7 +39,7 @@ def main():
     parser.add_argument("--work", type=Path, required=True, help="folder for the engines' files")
     parser.add_argument("--milvus", help="milvus:URI instead of Milvus Lite")
     parser.add_argument("--postgres", help="postgresql:// URI instead of an own PostgreSQL")
-    parser.add_argument("--results", type=Path, default=common.RESULTS)
+    common.add_results(parser)
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     milvus = options.milvus or own_milvus(options.work)

@@ -47,7 +47,7 @@ def main():
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3, help="times that each is measured")
     parser.add_argument("--work", type=Path, required=True, help="folder for the shards and the indexes")
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    common.add_results(parser, RESULTS)
     options = parser.parse_args()
     options.bits, options.stream, options.values = 48, False, False
     claim(options.work / "shards", options.items, options, 0)

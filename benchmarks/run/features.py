@@ -46,10 +46,16 @@ def main():
         feed = FeatureFeed(source, layers, backbone, options.image_size, precision, device, options.cache)
         with torch.inference_mode():
             vectors[name] = feed.descriptors(feed.readable()).cpu().numpy()
-    about = {"data": options.data.partition(":")[0], "backbone": options.backbone, "image_size": options.image_size}
+    about = {"data": name_of(options.data, source), "backbone": options.backbone, "image_size": options.image_size}
     about |= {"compute_dtype": precision, "commit": common.commit()}
     np.savez(options.out, **vectors, **{name: np.array(value) for name, value in about.items()})
     print(f"-> {options.out}: base {vectors['base'].shape}, asked {vectors['asked'].shape}")
+
+
+def name_of(data, source):
+    """The name of a protocol, or the kind of a source and the last part of where it is: "list corel5k_374"."""
+    kind, _, place = data.partition(":")
+    return kind if source.protocol or not place else f"{kind} {Path(place).name}"
 
 
 if __name__ == "__main__":

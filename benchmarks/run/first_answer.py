@@ -43,6 +43,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--work", type=Path, help="an empty folder on the disk of the photographs")
     parser.add_argument("--nice", type=int, default=0, help="added to the niceness; below 0, others' work comes behind")
+    common.add_results(parser)
     options = parser.parse_args()
     niceness = os.nice(options.nice)
     ways = dict(way.split("=", 1) for way in options.install or WAYS)
@@ -57,7 +58,7 @@ def main():
         shutil.rmtree(work)
     photographs = sum(1 for path in options.photos.rglob("*") if path.is_file())
     setting = {"photographs": photographs, "nice": niceness, "seed": 0}  # that of hashret sync
-    common.save("first_answer", setting | {"ways": results})
+    common.save("first_answer", setting | {"ways": results}, options.results)
 
 
 def install(folder, arguments):

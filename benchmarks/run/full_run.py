@@ -2,8 +2,9 @@
 
     python -m benchmarks.run.full_run --image-size 64 --width 2048 --work runs/64
 
-Resumable: run it again after a kill. The result names each command with its wall time; $DATA is CIFAR-10 as class
-folders, unpacked from the shared archive into --work/.. once, and $WEIGHTS the shared ImageNet weights.
+Resumable: run it again after a kill, with the same options. The result names each command with its wall time; $DATA is
+CIFAR-10 as class folders, unpacked from the shared archive into --work/.. once, and $WEIGHTS the shared ImageNet
+weights.
 """
 
 from __future__ import annotations
@@ -36,14 +37,17 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--candidates", type=int, default=1000)
     parser.add_argument("--extra", default="", help="further options of hashret train, as one string")
-    parser.add_argument("--results", type=Path, default=common.RESULTS, help="folder for the JSON")
+    common.add_results(parser)
     options = parser.parse_args()
     data = options.data or unpack(options.work.parent / "cifar10")
     options.work.mkdir(parents=True, exist_ok=True)
     run = Steps(options.work, {"$DATA": str(data.resolve()), "$WEIGHTS": str(options.weights.resolve())})
+    name = f"cifar10-2_{options.method}_{options.bits}b_{options.image_size}px_{options.finetune}_seed{options.seed}"
     train = f"train --data cifar10:$DATA --weights $WEIGHTS --method {options.method} --bits {options.bits} "
     train += f"--image-size {options.image_size} --finetune {options.finetune} --width {options.width} "
     train += f"--epochs {options.epochs} --seed {options.seed} {options.extra}"
+    evaluate = f"evaluate codes-test --candidates {options.candidates} --protocol cifar10-2 --out metrics.json"
+    check_commands(options.results / f"{name}.json", {"train": train.strip(), "evaluate": evaluate})
     unfinished = (options.work / ".model.safetensors.training/state.pt").exists()
     run.step("train", train.strip(), "model.safetensors", " --resume" if unfinished else " --overwrite")
     run.step("encode train", "encode cifar10:$DATA --split train --fill-cache", "codes/skipped.jsonl")
@@ -53,11 +57,9 @@ def main():
     run.step("build-index", "build-index", "index/index.json")
     photo = sorted((data / "test" / "horse").iterdir())[0]
     run.step("query", f"query $DATA/test/horse/{photo.name} --html query.html --grid query.png", "query.png")
-    evaluate = f"evaluate codes-test --candidates {options.candidates} --protocol cifar10-2 --out metrics.json"
     run.step("evaluate", evaluate, "metrics.json")
     record = json.loads((options.work / "model.json").read_text())
     metrics = json.loads((options.work / "metrics.json").read_text())
-    name = f"cifar10-2_{options.method}_{options.bits}b_{options.image_size}px_{options.finetune}_seed{options.seed}"
     common.save(
         name,
         {
@@ -70,14 +72,31 @@ def main():
     )
 
 
+def check_commands(path, commands):
+    """Stop where there is a result of that name by other commands: names have neither width nor epochs."""
+    if path.exists():
+        steps = json.loads(path.read_text())["steps"]
+        recorded = {name: step["command"] for name, step in steps.items()}
+        common.check_settings(path, recorded, {name: f"hashret {command}" for name, command in commands.items()})
+
+
 class Steps:
-    """Runs verbs in a folder and keeps in `steps.json` what each took; one whose product is there is not run again."""
+    """Runs verbs in a folder and keeps in `steps.json` what each took; one whose product is there is not run again.
+
+    What ``names`` stand for is kept beside it: a folder that other options or other files have left is refused.
+    """
 
     def __init__(self, work, names):
         self.work, self.names, self.file = work, names, work / "steps.json"
         self.steps = json.loads(self.file.read_text()) if self.file.exists() else {}
+        stored = work / "names.json"
+        if stored.exists() and json.loads(stored.read_text()) != names:
+            sys.exit(f"{work} is a run on other files ({stored}): name another --work")
+        stored.write_text(json.dumps(names, indent=2))
 
     def step(self, name, command, product, once=""):
+        if name in self.steps and (done := self.steps[name]["command"]) != f"hashret {command}":
+            sys.exit(f"{self.work} has run {done!r}, not 'hashret {command}': name another --work")
         if name in self.steps and (self.work / product).exists():
             return
         print(f"== hashret {command}{once}", flush=True)

@@ -4,7 +4,8 @@
     python -m benchmarks.run.gpu --device cpu --items 20000 --batch 1 32 --results /tmp/gpu      # a try without a GPU
 
 It begins with a small search that must be answered as by faiss `IndexBinaryFlat`. Every data set gives one JSON, which
-is written after each cell (batch, k); run again, it goes on, and measures anew what has no JSON. In a cell, each
+is written after each cell (batch, k); run again on the same machine and commit and with the same options, it goes on,
+and measures anew what has no JSON. In a cell, each
 engine's first answers are compared with those of faiss on the CPU, then rounds alternate between the engines; a ratio
 is that of the medians of a round.
 
@@ -19,7 +20,6 @@ import gc
 import itertools
 import sys
 import time
-from pathlib import Path
 
 import faiss
 import numpy as np
@@ -52,22 +52,19 @@ BLOCK = 2**18
 
 def main():
     options = parse()
-    check(options.device)
-    bandwidth, end = measure_bandwidth(options.device), time.perf_counter() + 60 * options.minutes
     plan = PLAN
     if options.items or options.bits or options.kinds:
         plan = itertools.product(options.items or [10**6], options.bits or [48], options.kinds or FLIPS)
-    for items, bits, kind in plan:
+    plan = [(*spec, *begun(spec, options)) for spec in plan]
+    check(options.device)
+    bandwidth, end = measure_bandwidth(options.device), time.perf_counter() + 60 * options.minutes
+    for items, bits, kind, cells, wanted in plan:
         if time.perf_counter() + 1.2e-6 * items > end:  # drawn, copied and grouped at about that rate
             print(f"{items:,} {kind} items of {bits} bits: no time is left in this run")
             continue
         name = f"{kind}_{items}_{bits}b"
-        path = options.results / f"{name}.json"
-        result = {"data": kind, "flips": FLIPS[kind], "seed": 0, "items": items, "bits": bits, "cells": []}
-        if path.exists():
-            result["cells"] = read_json(path, "result")["cells"]
-        done = {(cell["batch"], cell["k"]) for cell in result["cells"]}
-        wanted = [cell for cell in itertools.product(sorted(options.batch), options.k) if cell not in done]
+        result = {"data": kind, "flips": FLIPS[kind], "seed": 0, "items": items, "bits": bits, "cells": cells}
+        result |= asked_for(options)
         if wanted:
             measure(name, result | {"bandwidth": bandwidth}, wanted, end, options)
             gc.collect()
@@ -87,10 +84,37 @@ def parse():
     parser.add_argument("--k", type=int, nargs="+", default=[100, 1000], help="at most 2048, what faiss selects")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=1.5, help="for the rounds of a cell; one is always measured")
-    parser.add_argument("--most", type=float, default=2, help="an engine slower than this gets no larger batch")
+    parser.add_argument(
+        "--most",
+        type=float,
+        default=2,
+        help="an engine slower than this, other than the baseline, gets no larger batch",
+    )
     parser.add_argument("--minutes", type=float, default=7, help="no cell begins after that")
-    parser.add_argument("--results", type=Path, default=common.RESULTS / "gpu")
+    common.add_results(parser, common.RESULTS / "gpu")
     return parser.parse_args()
+
+
+def begun(spec, options):
+    """The cells of a data set that are measured, and what remains, (batch, k).
+
+    Raises:
+        SystemExit: the JSON is of another device, or by other options; or another machine or commit left cells to do.
+    """
+    items, bits, kind = spec
+    path = options.results / f"{kind}_{items}_{bits}b.json"
+    result = read_json(path, "result") if path.exists() else {"cells": []}
+    common.check_settings(path, result, asked_for(options))
+    done = {(cell["batch"], cell["k"]) for cell in result["cells"]}
+    wanted = [cell for cell in itertools.product(sorted(options.batch), options.k) if cell not in done]
+    if wanted:
+        common.check_settings(path, result, {"machine": common.machine(), "commit": common.commit()})
+    return result["cells"], wanted
+
+
+def asked_for(options):
+    """The options by which all cells of a JSON are measured, as it names them."""
+    return {name: getattr(options, name) for name in ("device", "rounds", "seconds", "most")}
 
 
 class Queries:
@@ -200,7 +224,7 @@ def measure(name, result, wanted, end, options):
     started = time.perf_counter()
     engines, scan_bytes, index = make_engines(codes, bits, options.device)
     table = index.segments[0].stage.table
-    result |= {"device": options.device, "grouped": table.grouped, "codes_held": len(table.codes)}
+    result |= {"grouped": table.grouped, "codes_held": len(table.codes)}
     result |= {"build_seconds": round(time.perf_counter() - started, 2), "queries_are": "drawn like the items"}
     result |= {"candidates": CANDIDATES, "scan_bytes": scan_bytes, "cpu_threads": faiss.omp_get_max_threads()}
     result |= {"compiled": has_compiled(), "floor_ms": floor(pad(codes, padded_width(bits)), options.device)}
@@ -212,7 +236,7 @@ def measure(name, result, wanted, end, options):
             engine
             for cell in result["cells"]
             for engine, figures in cell["engines"].items()
-            if cell["k"] == k and figures["ms"]["p50"] > 1000 * options.most
+            if engine != BASELINE and cell["k"] == k and figures["ms"]["p50"] > 1000 * options.most
         }
         some = {engine: search for engine, search in engines.items() if engine not in too_slow}
         for engine, search in some.items():
@@ -228,7 +252,7 @@ def measure(name, result, wanted, end, options):
 
 
 def cell(engines, items, queries, batch, k, options):
-    """One cell: -> rounds, and the engines' times and ratios to plain faiss on the GPU, or on the CPU without it."""
+    """One cell: -> rounds, and the engines' times and ratios to the baseline."""
     measured, first, rounds = {}, {}, []
     for name, search in engines.items():
         limit = SCALED_FROM.get(name)
@@ -250,11 +274,11 @@ def cell(engines, items, queries, batch, k, options):
             count = int(np.clip(share / first[name], 1, CALLS))
             times[name] = calls(engines[name], queries, batch, measured[name], k, count, len(rounds) * count)
         rounds.append(times)
-    baseline, about = BASELINE if BASELINE in engines else "faiss-cpu", {}
+    about = {}
     for name, size in measured.items():
-        about[name] = summary([times[name] for times in rounds], [times[baseline] for times in rounds], batch)
+        about[name] = summary([times[name] for times in rounds], [times[BASELINE] for times in rounds], batch)
         about[name] |= {"queries_measured": size} | ({"scaled": True} if size < batch else {})
-    return {"rounds": len(rounds), "ratio_to": baseline, "engines": about}
+    return {"rounds": len(rounds), "ratio_to": BASELINE, "engines": about}
 
 
 def measure_bandwidth(device, size=2**31):

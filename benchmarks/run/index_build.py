@@ -28,7 +28,7 @@ def main():
     parser.add_argument("--items", type=int, nargs="+", default=[1_000_000, 5_000_000])
     parser.add_argument("--rounds", type=int, default=4, help="of which the first is left out")
     parser.add_argument("--work", type=Path, required=True, help="folder for shards and indexes, removed at the end")
-    parser.add_argument("--results", type=Path, default=common.RESULTS)
+    common.add_results(parser)
     options = parser.parse_args()
     cells = []
     for items in options.items:

@@ -6,7 +6,7 @@
 Learned-like codes (ten centres, each bit flipped with probability --flips, 0.5 for uniform ones) with values and paths
 are written as shards, once; then each step runs in a process of its own, so that its time starts cold and its peak
 memory is its own. With --stream, another process writes each shard when the build asks for it, which is not counted,
-and removes it afterwards: the disk then holds the index and one shard.
+and the shard is removed afterwards: the disk then holds the index and one shard.
 """
 
 from __future__ import annotations
@@ -45,14 +45,17 @@ def main():
     parser.add_argument("--stream", action="store_true", help="write each shard when it is read, and remove it")
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=STEPS)
     parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
-    parser.add_argument("--name", help="of the JSON")
-    parser.add_argument("--results", type=Path, default=common.RESULTS)
+    parser.add_argument("--name", help="of the JSON; needed with other --bits or --flips than those of the page")
+    common.add_results(parser, common.RESULTS / "scale")
     options = parser.parse_args()
     if options.step:
         faults = resource.getrusage(resource.RUSAGE_SELF).ru_majflt
-        result = globals()[options.step](options.work) | {"peak_memory_mb": peak()}
+        result = globals()[options.step](options.work) | {"peak_memory_mb": common.peak_memory()}
         print(json.dumps(result | {"major_faults": resource.getrusage(resource.RUSAGE_SELF).ru_majflt - faults}))
         return
+    name = options.name or default_name(options)
+    if name is None:
+        parser.error("codes of other --bits than 48, or other --flips than 0.01 and 0.5, want a --name")
     for folder, items, seed in (("shards", options.items, 0), ("more", 1000, 1)):
         claim(options.work / folder, items, options, seed)
         if seed or not options.stream:
@@ -72,22 +75,33 @@ def main():
             }
     files = list((options.work / "index").rglob("*.*"))
     result["index_mb"] = round(sum(file.stat().st_size for file in files if file.is_file()) / 2**20, 1)
-    common.save(options.name or f"index_life_{options.items}", result | {"seed": 0}, options.results)
+    common.save(name, result | {"seed": 0}, options.results)
+
+
+def default_name(options):
+    """Name of the JSON by which `pages/scale.py` knows what it is of; None where that page has no name for it."""
+    kind = {0.01: "", 0.5: "uniform"}.get(options.flips)
+    if kind is None or options.bits != 48:
+        return None
+    kept = "values" if options.values else "" if kind else "codes"
+    return f"life_{options.items}_{'-'.join(filter(None, (kind, kept)))}"
 
 
 def run(options, step):
     """A step in a new process: -> what it printed. Without a step: what importing alone takes."""
     if step is None:
-        code = "import resource, hashret.index; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
-        done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-        return {"peak_memory_mb": int(done.stdout)}
+        code = "import hashret.index; from benchmarks.lib.common import peak_memory; print(peak_memory())"
+        return {"peak_memory_mb": int(printed([sys.executable, "-c", code]))}
     command = [sys.executable, "-m", "benchmarks.run.index_life", "--work", str(options.work), "--step", step]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+    return json.loads(printed(command).splitlines()[-1])
 
 
-def peak():
-    """Most memory this process held, in MB, pages of mapped files among it."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+def printed(command):
+    """What a command prints; what it says on stderr is not held back, and this process ends with it where it fails."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=common.TOP)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} ended with {done.returncode}")
+    return done.stdout
 
 
 def claim(folder, items, options, seed, first=0):
@@ -125,19 +139,28 @@ def write_one(folder, number, manifest):
 
 
 class Stream(ShardFolder):
-    """A folder whose shards are there while they are read; ``waited`` seconds for them to be written."""
+    """A folder whose shards are there while they are read; ``waited`` seconds for them to be written.
+
+    The first is there from the beginning, since a build asks it for its columns before it reads the shards.
+    """
 
     waited = 0.0
 
     def __init__(self, folder):
         self.folder, self.manifest = Path(folder), read_json(Path(folder) / MANIFEST, "manifest")
         self.writer = ProcessPoolExecutor(1)
+        self.write(0)
+
+    def write(self, number):
+        """Have a shard written that is not there."""
+        started = time.perf_counter()
+        if not self.shard_path(number).exists():
+            self.writer.submit(write_one, self.folder, number, self.manifest).result()
+        Stream.waited += time.perf_counter() - started
 
     def __iter__(self):
         for number in range(self.manifest["shards"]):
-            started = time.perf_counter()
-            self.writer.submit(write_one, self.folder, number, self.manifest).result()
-            Stream.waited += time.perf_counter() - started
+            self.write(number)
             yield self.read(number)
             self.shard_path(number).unlink()
 
@@ -155,10 +178,11 @@ def build(work):
     if manifest["stream"]:
         changes.ShardFolder = Stream
     values = manifest["index_values"]
-    meta, seconds = timed(build_index, work / "shards", work / "index", overwrite=True, values=values)
-    size = sum(file["bytes"] for file in meta["segments"][0]["files"].values())
+    built, seconds = timed(build_index, work / "shards", work / "index", overwrite=True, values=values)
+    [segment] = built.meta["segments"]
+    size = sum(file["bytes"] for file in segment["files"].values())
     seconds = round(seconds - Stream.waited, 4)
-    return {"seconds": seconds, "index_mb": round(size / 2**20, 1), "distinct_codes": meta["segments"][0]["codes"]}
+    return {"seconds": seconds, "index_mb": round(size / 2**20, 1), "distinct_codes": segment["codes"]}
 
 
 def open(work):
@@ -220,7 +244,8 @@ def append(work):
 def remove(work):
     from hashret.index import remove
 
-    removed, seconds = timed(remove, work / "index", range(0, 5000, 10))
+    items = read_json(work / "shards" / MANIFEST, "manifest")["items"]
+    removed, seconds = timed(remove, work / "index", range(0, min(5000, items), 10))
     return {"photographs": removed.count, "seconds": seconds}
 
 

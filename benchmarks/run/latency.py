@@ -5,9 +5,10 @@
     python -m benchmarks.run.latency --data itq:1000000 --features lite0.npy --bits 64 --k 1 10 100 1000
 
 "random": uniform codes, the worst case; "learned": ten class centres whose bits flip with probability --flips; "itq":
-ITQ codes of photographs' features, float32 (n, d) in a .npy file, each photograph as often as it takes, jittered by
-normal noise of --jitter times the spread of each feature, every tenth photograph only among the queries; a folder is
-one of shards, whose codes are searched. Every data set gives one JSON, and one that is there is not measured again.
+ITQ codes of photographs' features, float32 (n, d) in a .npy file or as "base" in the .npz of `run.features`, each
+photograph as often as it takes, jittered by normal noise of --jitter times the spread of each feature, every tenth
+photograph only among the queries; a folder is one of shards, whose codes are searched. Every data set gives one JSON;
+one that is there is not measured again, and is refused where it was measured by other options.
 Of a cell (threads, batch, k), each engine first answers the same queries, and exact ones must answer as faiss does:
 distances, ids and order. Then rounds alternate between the engines, and a ratio is that of the medians of a round.
 hashret searches by tables over substrings or by the compiled scan, whichever it takes to be cheaper: "hashret-tables"
@@ -32,6 +33,7 @@ import numpy as np
 
 from benchmarks.lib import common
 from hashret.bits import as_words, code_width, pack, pad, padded_width
+from hashret.files import read_json
 from hashret.index.distinct import as_keys, group
 from hashret.index.hamming import HammingStage, has_compiled
 from hashret.index.multi_index import MultiIndex, make_tables
@@ -55,12 +57,31 @@ BLOCK = 2**18
 
 def main():
     options = parse()
-    for data in options.data:
-        name = options.name or default_name(data, options)
-        if (options.results / f"{name}.json").exists() and not options.overwrite:
-            print(f"{name} is measured already")
-            continue
+    names = {data: options.name or default_name(data, options) for data in options.data}
+    todo = {data: name for data, name in names.items() if not is_measured(name, options)}
+    for data, name in todo.items():
         common.save(name, {"data": data if drawn(data)[0] else name, **measure(data, options)}, options.results)
+
+
+def is_measured(name, options):
+    """Whether there is a result of that name, which is not to be measured anew.
+
+    Raises:
+        SystemExit: there is one, by other options, which names do not have.
+    """
+    path = options.results / f"{name}.json"
+    if options.overwrite or not path.exists():
+        return False
+    result = read_json(path, "result")
+    recorded = result | {key: sorted({cell[key] for cell in result["cells"]}) for key in ("threads", "batch", "k")}
+    asked = {"threads": sorted(set(options.threads)), "rounds": options.rounds, "seconds_a_cell": options.seconds}
+    asked |= {"batch": sorted({min(batch, result["queries"]) for batch in options.batch})}
+    asked |= {"k": sorted({min(k, result["items"]) for k in options.k}), "engines": options.engines}
+    if result["kind"] == "itq":
+        asked["jitter"] = options.jitter
+    common.check_settings(path, recorded, asked)
+    print(f"{name} is measured already")
+    return True
 
 
 def parse():
@@ -70,7 +91,9 @@ def parse():
     parser.add_argument("--name", help="of the JSON, for a single data set")
     parser.add_argument("--bits", type=int, default=48, help="of drawn codes")
     parser.add_argument("--flips", type=float, default=0.01, help="probability of a flipped bit of learned-like codes")
-    parser.add_argument("--features", type=Path, help="of photographs, for itq:N: a .npy file")
+    parser.add_argument(
+        "--features", type=Path, help="of photographs, for itq:N: a .npy file, or a .npz of run.features"
+    )
     parser.add_argument("--jitter", type=float, default=0.3, help="of features, for itq:N, in spreads of a feature")
     parser.add_argument("--engines", nargs="+", help="to measure beside flat; default: all")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 32, 1000], help="queries of a call")
@@ -78,7 +101,7 @@ def parse():
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=20, help="for the rounds of a cell; one is always measured")
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    common.add_results(parser, RESULTS)
     parser.add_argument("--overwrite", action="store_true")
     options = parser.parse_args()
     if len(options.data) > 1 and (options.name or options.queries):
@@ -109,7 +132,7 @@ def load(data, options):
     most = max(POOL, *options.batch)
     if kind == "itq":
         about = {"kind": kind, "features": options.features.stem, "jitter": options.jitter, "seed": 0}
-        xb, xq = itq_codes(np.load(options.features), n, most, options.bits, options.jitter)
+        xb, xq = itq_codes(read_features(options.features), n, most, options.bits, options.jitter)
         return xb, xq, options.bits, about | {"queries_are": "other photographs"}
     if kind:
         flips = 0.5 if kind == "random" else options.flips
@@ -121,6 +144,15 @@ def load(data, options):
     rng = np.random.default_rng(0)
     xq = xb if options.queries is None else ShardFolder(options.queries).load().codes
     return xb, xq[rng.permutation(len(xq))[:most]], folder.manifest["bits"], about
+
+
+def read_features(path):
+    """Features float32 (n, d) of a .npy file, or those of the database in a .npz that `run.features` wrote."""
+    loaded = np.load(path)
+    if isinstance(loaded, np.ndarray):
+        return loaded
+    with loaded:
+        return loaded["base"]
 
 
 def draw(n, bits, flips, seed):
@@ -185,6 +217,7 @@ def measure(data, options):
     result |= {"build_seconds": build, "bytes_per_item": per_item | {"flat": xb.shape[1]}}
     result |= {"first_call_seconds": first_calls(table, planes, bits) if has_compiled() else None}
     result |= {"rounds": options.rounds, "seconds_a_cell": options.seconds, "calls_a_round": CALLS}
+    result |= {"engines": options.engines}
     result |= {"omp_wait_policy": os.environ.get("OMP_WAIT_POLICY"), "notes": notes, "cells": []}
     for threads in options.threads:
         faiss.omp_set_num_threads(threads)

@@ -29,6 +29,7 @@ def main():
     parser.add_argument("--database", type=int, default=50_000)
     parser.add_argument("--bits", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=3)
+    common.add_results(parser)
     options = parser.parse_args()
     rng = np.random.default_rng(0)
     for codes, flips in (("learned-like", 0.02), ("random", 0.5)):
@@ -48,9 +49,10 @@ def main():
         }
         ratios = [plain / ours for ours, plain in rounds]
         result = {"queries": options.queries, "database": options.database, "bits": options.bits, "codes": codes}
+        result["flips"] = flips
         result |= {"seed": 0, "seconds": {name: round(value, 2) for name, value in seconds.items()}}
         result |= {"ratio": [round(f(ratios), 1) for f in (statistics.median, min, max)], "map": ours[1]}
-        common.save(f"metrics_{codes}", result)
+        common.save(f"metrics_{codes}", result, options.results)
 
 
 def timed(function, *args):

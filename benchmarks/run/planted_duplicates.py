@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -49,6 +50,7 @@ def main():
     parser.add_argument("--name", required=True, help="of the JSON")
     parser.add_argument("--sources", type=int, default=500, help="photographs that are copied")
     parser.add_argument("--seed", type=int, default=0)
+    common.add_results(parser)
     options = parser.parse_args()
     data = open_data(options.data, options.split)
     sources = np.sort(np.random.default_rng(options.seed).choice(len(data), options.sources, replace=False))
@@ -56,7 +58,7 @@ def main():
     models = [measure(*model.split("=", 1), options) for model in options.model]
     result = {"data": options.data.split(":")[0], "photographs": len(data), "sources": len(sources)}
     result |= {"kinds": list(KINDS), "seed": options.seed, "models": models}
-    common.save(f"planted_duplicates_{options.name}", result)
+    common.save(f"planted_duplicates_{options.name}", result, options.results)
 
 
 def measure(name, model, options):
@@ -64,10 +66,17 @@ def measure(name, model, options):
     work = options.work / name
     encoder = load_encoder(model, "cpu")
     full = bool(encoder.fc_width)
-    if not (work / "index").exists():
+    made_from = json.dumps({
+        "encoder": encoder.fingerprint, "data": options.data, "split": options.split,
+        "planted": (options.work / "planted" / "done").read_text(),
+    })  # fmt: skip
+    stored = work / "made_from.json"
+    if not (work / "index").exists() or not stored.exists() or stored.read_text() != made_from:
+        shutil.rmtree(work / "index", ignore_errors=True)
         encode(options.data, model, work / "codes", split=options.split, features=full, overwrite=True)
         encode(str(options.work / "planted"), model, work / "planted", features=full, fill_cache=True, overwrite=True)
         build_index([work / "codes", work / "planted"], work / "index")
+        stored.write_text(made_from)
     index = open_index(work / "index", "cpu")
     about, rows, codes = Copies(index, options), np.arange(len(index)), index.codes()
     data = slice(about.data)

@@ -43,6 +43,7 @@ def main():
     parser.add_argument("--sources", type=int, default=200, help="photographs that are copied")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", action="append", help="a program; repeatable")
+    common.add_results(parser)
     options = parser.parse_args()
     data = open_data(options.data, options.split)
     sources = np.sort(np.random.default_rng(options.seed).choice(len(data), options.sources, replace=False))
@@ -64,7 +65,7 @@ def main():
         print(json.dumps(programs[-1]), flush=True)
     result = {"data": options.data.split(":")[0], "photographs": len(data), "sources": len(sources)}
     result |= {"kinds": list(kinds), "seed": options.seed, "others": others(), "programs": programs}
-    common.save(f"planted_pictures_{options.name}", result)
+    common.save(f"planted_pictures_{options.name}", result, options.results)
 
 
 def others():

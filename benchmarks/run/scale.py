@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from pathlib import Path
 
 import numpy as np
 
@@ -55,7 +54,7 @@ HOURS = 730  # of a month
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--queries", type=int, default=20_000, help="of a simulation, a quarter with 1,000 shards")
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    common.add_results(parser, RESULTS)
     options = parser.parse_args()
     merging = {shards: merge_seconds(shards) for shards in (1, 10, 100, 1000)}
     result = {"assumed": ASSUMED, "candidates": CANDIDATES, "k": K, "shard": SHARD, "merging_seconds": merging}

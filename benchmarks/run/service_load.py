@@ -68,7 +68,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=6, help="of a round of a server")
     parser.add_argument("--name", help="of the result; default: service_load_FOLDER")
-    parser.add_argument("--results", type=Path, default=common.RESULTS)
+    common.add_results(parser)
     options = parser.parse_args()
     folder = options.photos or options.work.parent / "cifar10" / "test"
     paths = sorted(path for path in folder.rglob("*") if path.suffix in (".png", ".jpg", ".jpeg"))[::13]

@@ -24,8 +24,9 @@ from hashret.similar import LEVELS, bits_within
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, nargs="+", required=True)
+    common.add_results(parser)
     options = parser.parse_args()
-    common.save("similarity_levels", {"runs": [levels_of(run) for run in options.runs]})
+    common.save("similarity_levels", {"runs": [levels_of(run) for run in options.runs]}, options.results)
 
 
 def levels_of(run):

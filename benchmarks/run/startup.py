@@ -28,6 +28,7 @@ def main():
     parser.add_argument("--photo", type=Path, required=True)
     parser.add_argument("--against", type=Path, help="a checkout of another commit")
     parser.add_argument("--rounds", type=int, default=7)
+    common.add_results(parser)
     options = parser.parse_args()
     photo = str(options.photo.resolve())
     commands = {
@@ -68,7 +69,7 @@ def main():
             names = f"hashret {verb}", f"before: hashret {verb}"
             result[f"{verb.strip('-')}_to_before"] = {"wall": ratio(*names), "cpu": ratio(*names, 0)}
     print(result)
-    common.save(f"startup_{options.work.name}", result)
+    common.save(f"startup_{options.work.name}", result, options.results)
 
 
 def median(values):

@@ -275,7 +275,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder that is made and removed")
     parser.add_argument("--changes", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--results", type=Path, default=common.RESULTS)
+    common.add_results(parser)
     options = parser.parse_args()
     figures = run(options.work, options.changes, options.seed)
     shutil.rmtree(options.work)

@@ -15,7 +15,6 @@ import itertools
 import json
 import multiprocessing
 import os
-import resource
 import shutil
 import threading
 import time
@@ -25,6 +24,7 @@ from pathlib import Path
 from benchmarks.lib import common
 from hashret.methods import METHODS
 
+LENGTHS = (12, 24, 32, 48)  # also those of the nested trainings whose JSON does not name any
 SEVERAL_SEEDS = ("am-vggh+", "vggh+", "am-vggh", "vggh")
 WEIGHTS = {  # under ../shared/weights
     "vgg16": "vgg16_imagenet_features.safetensors", "efficientnet_lite0": "efficientnet_lite0_imagenet.safetensors",
@@ -48,7 +48,7 @@ def main():
     parser.add_argument("--weights", help="default: the shared ones of the backbone")
     parser.add_argument("--work", type=Path, required=True, help="folder for what the runs leave behind")
     parser.add_argument("--methods", nargs="+", default=[*METHODS], choices=[*METHODS])
-    parser.add_argument("--bits", nargs="+", type=int, default=(12, 24, 32, 48))
+    parser.add_argument("--bits", nargs="+", type=int, default=LENGTHS)
     parser.add_argument("--seeds", nargs="+", type=int, default=(0, 1, 2), help="AM-VGGH and VGGH; others: the first")
     parser.add_argument("--ablations", nargs="*", choices=ABLATIONS, help="rows of the ablation instead; none: all")
     parser.add_argument("--image-size", type=int, default=224)
@@ -66,7 +66,7 @@ def main():
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, which share the cores")
     parser.add_argument("--workers", type=int, default=0, help="decoding processes of each run")
     parser.add_argument("--keep", action="store_true", help="keep checkpoints, codes and indexes")
-    parser.add_argument("--results", type=Path, default=common.RESULTS / "tables")
+    common.add_results(parser, common.RESULTS / "tables")
     options = parser.parse_args()
     options.weights = options.weights or str(common.shared() / "weights" / WEIGHTS[options.backbone])
     todo = [spec for spec in plan(options) if not are_there(options, spec)]
@@ -157,6 +157,9 @@ def are_there(options, spec):
         asked |= {"backbone_lr": options.backbone_lr, "smoothing": options.smoothing, "augment": options.augment}
     for path in present:
         result = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(spec[1], tuple):
+            lengths = {"lengths": result.get("lengths", [*LENGTHS])}
+            common.check_settings(path, lengths, {"lengths": spec[1]})
         settings = result["training"] | result
         for name, value in asked.items():
             if value is not None and settings.get(name) != value:
@@ -241,7 +244,7 @@ def run(options, spec):
         "heldout_images",
         "epochs_run",
     )
-    maps = []
+    maps, nested = [], {"lengths": bits} if isinstance(bits, tuple) else {}
     for length, path in results_of(options, spec).items():
         asked = {"queries": work / "test", "index": index, "bits": length}
         by_values = asked | {"rerank_by": "values"}  # as in the paper
@@ -255,7 +258,7 @@ def run(options, spec):
             path.stem,
             {
                 "protocol": options.protocol, "backbone": options.backbone,
-                "method": method, "bits": length, "seed": seed, "ablation": ablation,
+                "method": method, "bits": length, "seed": seed, "ablation": ablation, **nested,
                 "split_sha256": metrics["split_sha256"], "image_size": options.image_size, "width": options.width,
                 "finetune": options.finetune, "epochs": training["epochs"], "batch_size": options.batch_size,
                 "threads": threads, "seconds": seconds, "peak_memory_mb": peak_memory(),
@@ -299,7 +302,7 @@ def peak_memory():
     """Most memory this process held, in MB, and of the GPU where there is one."""
     import torch
 
-    peak = {"process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}
+    peak = {"process": common.peak_memory()}
     if torch.cuda.is_available():
         peak["gpu"] = torch.cuda.max_memory_allocated() // 2**20
     return peak

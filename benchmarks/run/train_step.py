@@ -13,7 +13,6 @@ import os
 import resource
 import time
 from contextlib import nullcontext
-from pathlib import Path
 
 import torch
 
@@ -36,7 +35,7 @@ def main():
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=3, help="of a round, after one that is not counted")
-    parser.add_argument("--results", type=Path, default=common.RESULTS)
+    common.add_results(parser)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     result = {"threads": options.threads, "rounds": options.rounds, "steps": options.steps, "seed": 0, "cases": {}}

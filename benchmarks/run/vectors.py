@@ -5,7 +5,8 @@
 "digits" are scikit-learn's; a .npz holds ``base`` and ``asked``, as `run.features` writes them. All are scaled to unit
 length, nearest is by the cosine, and the truth is that of the float32 vectors. Whatever answers gets float32 queries
 (n, width) and returns the places of k items: quantising and hashing the queries counts. One thread; rounds alternate
-between the contestants. Every data set gives one JSON, and one that is there is not measured again.
+between the contestants. Every data set gives one JSON, and one that is there is not measured again,
+and is refused where it was measured by other options.
 
 - hashret: ITQ by the public way of Python, train, encode, build-index; a query is hashed, searched and re-ranked.
 - faiss: exact (flat), and with the factory strings that its name says; refine keeps the float32 vectors, and re-ranks
@@ -35,6 +36,7 @@ import torch
 import hashret
 from benchmarks.lib import common
 from hashret.bits import binarize, pack
+from hashret.files import read_json
 from hashret.vectors import unit
 
 common.PACKAGES += ("numba", "usearch", "scikit-learn")
@@ -68,14 +70,19 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=0.3, help="of each contestant, k and batch, in all rounds")
     parser.add_argument("--families", nargs="+", choices=MAKERS, default=list(MAKERS))
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    common.add_results(parser, RESULTS)
     parser.add_argument("--overwrite", action="store_true")
     options = parser.parse_args()
     faiss.omp_set_num_threads(1)
     torch.set_num_threads(1)
     for data in options.data:
         name = Path(data).stem
-        if (options.results / f"{name}.json").exists() and not options.overwrite:
+        path = options.results / f"{name}.json"
+        if path.exists() and not options.overwrite:
+            recorded = read_json(path, "result")
+            recorded["families"] = sorted({one["family"] for one in recorded["contestants"]})
+            asked = {"rounds": options.rounds, "seconds_a_cell": options.seconds}
+            common.check_settings(path, recorded, asked | {"families": sorted(set(options.families))})
             print(f"{name} is measured already")
             continue
         common.save(name, measure(data, options), options.results)

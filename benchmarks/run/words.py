@@ -36,13 +36,15 @@ def main():
     parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--bits", type=int, default=48)
     parser.add_argument("--seed", type=int, default=0)
+    common.add_results(parser)
     options = parser.parse_args()
     options.weights = options.weights or str(common.shared() / "weights" / "efficientnet_lite0_imagenet.safetensors")
     runs = []
     for method in options.methods:
         runs.append(run(options, method))
         settings = {"protocol": "corel5k-21", "backbone": "efficientnet_lite0", "bits": options.bits}
-        common.save("words_corel5k-21", settings | {"seed": options.seed, "least": LEAST, "runs": runs})
+        settings |= {"seed": options.seed, "least": LEAST, "runs": runs}
+        common.save("words_corel5k-21", settings, options.results)
 
 
 def run(options, method):
