@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from .addresses import refuse_to_write_to_engine
 from .errors import HashretError, warn_once
 from .names import fitting, from_json, to_json
 from .records import Check, checked, fields
@@ -541,8 +542,6 @@ def named(path: StrPath) -> Path:
     """Return a path as `Path`; HashretError where nothing can be written under that name: "", ".", "..", "/", or the
     address of an engine.
     """
-    from .engines.names import refuse_to_write_to_engine  # which few need
-
     refuse_to_write_to_engine(path)
     path = Path(path)
     if path.name in ("", ".."):

@@ -7,8 +7,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from .engines.kinds import KINDS
-from .engines.names import is_engine
+from .addresses import KINDS, is_engine
 from .errors import HashretError
 from .files import StrPath
 from .index import Database, Index, open_index
@@ -57,7 +56,7 @@ def open_database(
     Where an index is so large that its checksums were not compared when it was opened, that is done in the background.
 
     Args:
-        name: a folder, or as `hashret.engines.names.parse` takes it.
+        name: a folder, or as `hashret.addresses.parse` takes it.
         device, backend: of a folder, see `hashret.index.open_index`.
         values: with an engine, folder of the index that was exported, to take hash outputs for the re-rank from.
 

@@ -18,6 +18,8 @@ MODULES = {
     "hashret.bit_statistics": "hashret.reporting.bits",
     "hashret.confusion": "hashret.reporting.confusion",
     "hashret.data.split": "hashret.training.held_out",
+    "hashret.engines.kinds": "hashret.addresses",
+    "hashret.engines.names": "hashret.addresses",
     "hashret.engines.opening": "hashret.opening",
     "hashret.features": "hashret.data.feature_cache",
     "hashret.feed": "hashret.training.feed",

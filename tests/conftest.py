@@ -158,8 +158,8 @@ def server(tmp_path, monkeypatch):
 def milvus(tmp_path_factory):
     """Name of a Milvus without a collection: Milvus Lite, or the server that HASHRET_TEST_MILVUS names."""
     pytest.importorskip("pymilvus", reason="needs hashret[milvus]")
+    from hashret.addresses import parse
     from hashret.engines.engine import connect
-    from hashret.engines.names import parse
 
     if "HASHRET_TEST_MILVUS" in os.environ:
         yield os.environ["HASHRET_TEST_MILVUS"]

@@ -16,7 +16,7 @@ PACKAGE = Path(hashret.__file__).parent
 LAYERS = [  # a folder or module may import from those above alone
     ["errors", "names", "renamed", "results"],
     ["arguments", "precision", "registry"],
-    ["bits", "distributed", "records", "similar", "vectors"],
+    ["addresses", "bits", "distributed", "records", "similar", "vectors"],
     ["files", "labels", "progress"],
     ["metrics", "places", "shards"],
     ["collapse"],

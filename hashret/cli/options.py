@@ -115,7 +115,7 @@ def sources() -> Iterable[str]:
 
 def engines() -> Iterable[str]:
     """Return addresses of engines, as examples."""
-    from ..engines.kinds import KINDS
+    from ..addresses import KINDS
 
     return [example for kind in KINDS.values() for example in kind.examples]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ..engines.names import masked_line
+from ..addresses import masked_line
 from ..names import shown, to_json
 from ..progress import is_quiet
 from ..results import Result

@@ -10,8 +10,8 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from ..addresses import masked
 from ..distributed import is_main
-from ..engines.names import masked
 from ..errors import HashretError, warn
 from ..files import StrPath
 from . import cifar10, embeddings, folder, lists, protocols  # noqa: F401  (each registers its kinds of source)

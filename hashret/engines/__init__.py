@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import lazy_loader
 
+from ..addresses import EngineKind, is_engine, refuse_engine, register, shown
 from ..renamed import forwarding
-from .kinds import EngineKind, register
-from .names import is_engine, refuse_engine, shown
 
 if TYPE_CHECKING:
     from .collection import Collection, open_collection

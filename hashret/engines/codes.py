@@ -21,12 +21,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..addresses import EngineAddress
 from ..bits import Codes, Distances, Positions, code_width, pad, padded_width
 from ..errors import HashretError
 from ..index import Index
 from ..index.distinct import Grouping
 from .engine import Engine, Nearest, Rows, RowsFound
-from .names import EngineAddress
 
 SUFFIX = "__codes"  # of the collection's name
 _MOST_NAME = 63 - len(SUFFIX)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..addresses import parse
 from ..bits import Codes, Distances, Labels, Positions
 from ..errors import HashretError
 from ..files import StrPath
@@ -23,7 +24,6 @@ from ..vectors import Vectors
 from .codes import CodeSearch, address_of, record_of
 from .engine import ALL, Engine, EngineError, Filter, Nearest, Rows, TooSlow, Unreachable, concatenated, connect
 from .exporting import FORMAT, described, digest
-from .names import parse
 from .text import from_text
 
 _MOST_IDS = 10_000  # of photographs that a request names one by one
@@ -33,7 +33,7 @@ def open_collection(name: str, values: StrPath | None = None) -> Collection:
     """Open what `hashret.export` made.
 
     Args:
-        name: as `hashret.engines.names.parse` takes it.
+        name: as `hashret.addresses.parse` takes it.
         values: folder of the index that was exported, to take hash outputs for the re-rank from; None asks the engine.
 
     Raises:

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ..addresses import EngineAddress
 from ..bits import Codes, Distances, HashOutputs, Positions
 from ..errors import HashretError
 from ..renamed import old_attributes
-from .names import EngineAddress
 
 T = TypeVar("T")
 Nearest = tuple[Distances, Positions]  # of one query, by (distance, id)
@@ -119,7 +119,7 @@ class Engine(ABC):
     no text of an engine holds, see `hashret.engines.text`.
 
     Attributes:
-        address: the `hashret.engines.names.EngineAddress` of the collection.
+        address: the `hashret.addresses.EngineAddress` of the collection.
         record: what hashret keeps about the collection, see `hashret.engines.exporting`, once it is opened or made.
         most: answers that a search can give, None for any number.
         takes_bytes: whether the paths of a collection whose record says ``binary`` are bytes, and no strings.

@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from ..addresses import EngineAddress, parse
 from ..errors import HashretError
 from ..files import StrPath
 from ..index import Index, open_index
@@ -33,7 +34,6 @@ from ..renamed import old_attributes
 from ..results import Result
 from .codes import Chunks, CodeSearch, address_of, record_of
 from .engine import Engine, Filter, Rows, connect
-from .names import EngineAddress, parse
 from .text import to_text
 
 FORMAT = 3  # 1 had no codes beside the photographs, and 2 no tokens in the descriptions

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pymilvus import DataType, MilvusClient, MilvusException
 
+from ..addresses import EngineAddress, masked_line
 from ..bits import Codes, Distances, Positions, code_width
 from ..errors import HashretError
 from .engine import (
@@ -39,7 +40,6 @@ from .engine import (
     TooSlow,
     Unreachable,
 )
-from .names import EngineAddress, masked_line
 from .text import from_text, literally, sql_pattern, to_text
 
 _RECORDS = "hashret_collections"

@@ -27,6 +27,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.types import TypeInfo
 from psycopg.types.json import Jsonb
 
+from ..addresses import EngineAddress, masked_line
 from ..bits import Codes, code_width, unpack
 from ..errors import HashretError
 from .engine import (
@@ -43,7 +44,6 @@ from .engine import (
     TooSlow,
     Unreachable,
 )
-from .names import EngineAddress, masked_line
 from .text import from_text, literally, sql_pattern, to_text
 
 T = TypeVar("T")

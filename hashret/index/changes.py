@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..addresses import refuse_engine
 from ..bits import check_length, lengths_of
-from ..engines.names import refuse_engine
 from ..errors import HashretError, warn
 from ..files import (
     StrPath,

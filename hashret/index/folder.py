@@ -416,7 +416,7 @@ class Index(Database):
             raise HashretError(
                 f"a search is among what select returned, not {type(among).__name__}", hint="index.select(ids=[1, 2])"
             )
-        if among.index is not self and among.index.meta["segments"] != self.meta["segments"]:
+        if among.index is not self and among.index.meta.get("segments") != self.meta.get("segments"):
             raise HashretError(
                 "the selection is of another index, or of another state of this one", hint="select again"
             )

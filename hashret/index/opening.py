@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..engines.names import refuse_engine
+from ..addresses import refuse_engine
 from ..errors import HashretError
 from ..files import StrPath
 from ..places import MAKE_ONE

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from ..addresses import masked
 from ..data import ImageSource, warn_passed_over
 from ..data.walk import PassedOver, as_patterns, summary, walk
 from ..engines import refuse_engine
-from ..engines.names import masked
 from ..errors import HashretError, warn
 from ..files import StrPath, make_folder, read_json, turn
 from ..index import Index, open_index

@@ -21,12 +21,12 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ..addresses import refuse_engine
 from ..bits import Positions
 from ..data import SOURCES, Source, VectorSource, open_data, warn_passed_over
 from ..data.folder import open_all
 from ..data.images import UnreadableImage, image_size
 from ..data.references import status
-from ..engines.names import refuse_engine
 from ..errors import HashretError, warn
 from ..files import StrPath, identity
 from ..places import find_index, is_index

@@ -23,8 +23,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..addresses import refuse_to_write_to_engine
 from ..data.references import kind_of
-from ..engines.names import refuse_to_write_to_engine
 from ..errors import HashretError, warn
 from ..files import StrPath, flush, identity, locked, make_folder, partial_name, remove_partial_files
 from ..names import fitting

@@ -11,10 +11,10 @@ from helpers import start
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hashret.addresses import masked_line, parse
 from hashret.bits import binarize, hamming, pack
 from hashret.engines import EngineError, export, exporting, kinds
 from hashret.engines.engine import Filter, connect
-from hashret.engines.names import masked_line, parse
 from hashret.engines.postgres import Postgres
 from hashret.engines.text import from_text, to_text
 from hashret.errors import HashretError
@@ -426,11 +426,11 @@ def test_names_of_the_codes(postgres, tmp_path):
 def test_the_codes_replace_no_collection_of_that_name(kind, request, tmp_path):
     index, other = make_index(tmp_path / "a", 24), make_index(tmp_path / "b", 24, several=True)
     address = request.getfixturevalue(kind)
-    export(index, f"{address}#own__codes", overwrite=True)
+    export(index, f"{address}#mine__codes", overwrite=True)
     for overwrite in (False, True):
-        with pytest.raises(HashretError, match="own__codes is an export itself, and its name is that of the codes; na"):
-            export(other, f"{address}#own", overwrite=overwrite)
-    check_nearest(open_database(f"{address}#own__codes"), Plain(index), 30)
+        with pytest.raises(HashretError, match="mine__codes is an export itself, and its name is that of the codes"):
+            export(other, f"{address}#mine", overwrite=overwrite)
+    check_nearest(open_database(f"{address}#mine__codes"), Plain(index), 30)
     export(other, f"{address}#others", overwrite=True)
     for overwrite in (False, True):
         with pytest.raises(HashretError, match="others__codes exists already and is no collection of hashret's"):
@@ -458,7 +458,7 @@ KILLED = """
 import os, signal, sys
 from hashret.engines import export, exporting
 from hashret.engines.engine import Filter, connect
-from hashret.engines.names import parse
+from hashret.addresses import parse
 from hashret.engines.postgres import Postgres
 index, name, method, calls = sys.argv[1:]
 exporting._BATCH = 50

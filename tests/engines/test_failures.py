@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from engines.test_engines import Plain, make_index
+from hashret.addresses import parse
 from hashret.engines import EngineError, export
 from hashret.engines.engine import Filter, connect
-from hashret.engines.names import parse
 from hashret.errors import HashretError
 from hashret.opening import open_database
 

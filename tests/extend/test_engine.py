@@ -48,6 +48,6 @@ def test_from_train_to_serve(photos, tmp_path, monkeypatch):
 
 
 def test_messages_name_it(tmp_path):
-    assert KIND.examples[0] in hashret.engines.kinds.examples()
+    assert KIND.examples[0] in hashret.addresses.examples()
     done = CliRunner().invoke(main, ["export", "index", "unknown:here"])
     assert done.exit_code == 2

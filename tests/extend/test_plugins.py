@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from hashret import open_data, registry
+from hashret.addresses import KINDS as KINDS_OF_ENGINES
 from hashret.data import SOURCES
-from hashret.engines.kinds import KINDS as KINDS_OF_ENGINES
 from hashret.models.backbones import BACKBONES
 
 KINDS = """
