@@ -140,13 +140,11 @@ def _shared_dropout(layer: nn.Dropout, shard: BatchShard, x: Tensor) -> Tensor:
 
 def synchronize_normalization(module: nn.Module) -> None:
     """Let each batch normalization of a module normalize by what all processes compute."""
-    if "timm" in sys.modules:  # whose own layers have an activation that torch would leave out
-        from timm.layers import convert_sync_batchnorm
-    else:
-        convert_sync_batchnorm = nn.SyncBatchNorm.convert_sync_batchnorm
+    timm: Any = sys.modules.get("timm")  # whose own layers have an activation that torch would leave out
+    convert = timm.layers.convert_sync_batchnorm if timm else nn.SyncBatchNorm.convert_sync_batchnorm
     for layer in module.modules():
         if isinstance(layer, _BatchNorm) and not isinstance(layer, nn.SyncBatchNorm):
-            layer.forward = partial(_synchronized, layer, convert_sync_batchnorm(layer))  # type: ignore[method-assign]
+            layer.forward = partial(_synchronized, layer, convert(layer))  # type: ignore[method-assign]
 
 
 def _synchronized(layer: nn.Module, synchronized: Any, x: Tensor) -> Tensor:
