@@ -11,9 +11,9 @@ from helpers import start
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hashret.addresses import masked_line, parse
+from hashret.addresses import KINDS, masked_line, parse
 from hashret.bits import binarize, hamming, pack
-from hashret.engines import EngineError, export, exporting, kinds
+from hashret.engines import EngineError, export, exporting
 from hashret.engines.engine import Filter, connect
 from hashret.engines.postgres import Postgres
 from hashret.engines.text import from_text, to_text
@@ -24,7 +24,7 @@ from hashret.index.paths import below_root, path_matches
 from hashret.opening import open_database
 from hashret.shards import MANIFEST, Shard, encode_paths, shard_name, write_shard
 
-ENGINES = tuple(kinds.KINDS)  # those of hashret, and one that is registered from outside
+ENGINES = tuple(KINDS)  # those of hashret, and one that is registered from outside
 OTHERS_RUN = tuple(name for name in ENGINES if name != extend.memory_engine.KIND.name)  # in a process of their own
 CLASSES = ["a cat", "dog", "it's"]
 ODD = [

@@ -11,15 +11,16 @@ from conftest import make_model
 from extend import memory_engine
 
 from hashret import Searcher, evaluate, export
+from hashret.addresses import KINDS
 from hashret.cli import main
 from hashret.encoding import encode
-from hashret.engines import EngineError, kinds
+from hashret.engines import EngineError
 from hashret.errors import HashretError
 from hashret.index import open_index, remove
 from hashret.opening import open_database
 
 
-@pytest.fixture(scope="module", params=tuple(kinds.KINDS))
+@pytest.fixture(scope="module", params=tuple(KINDS))
 def collection(request, index_folder):
     """Name of a copy of the index in an engine."""
     name = f"{request.getfixturevalue(request.param)}#verbs"
