@@ -95,13 +95,13 @@ class Collection(Database):
         return int(self.meta["count"])
 
     @contextlib.contextmanager
-    def _unchanged(self, of_codes: bool = False) -> Iterator[None]:
-        """Raise EngineError where what the block asked, the photographs or the codes, is no longer what was opened.
+    def _unchanged(self, asked: Engine | None = None) -> Iterator[None]:
+        """Raise EngineError where what the block asked, None for the photographs, is no longer what was opened.
 
         An export drops and creates a collection before it writes other rows, so that one which is still the same after
         the answer was whole all the while.
         """
-        engine = self.codes.engine if self.codes is not None and of_codes else self.engine
+        engine = self.engine if asked is None else asked
         try:
             yield
         except (Unreachable, TooSlow):  # which another request would only wait for again
@@ -140,9 +140,10 @@ class Collection(Database):
         if not k or not len(codes):
             return np.zeros((len(codes), k), np.int32), np.zeros((len(codes), k), np.int64)
         _, first, inverse = np.unique(codes, axis=0, return_index=True, return_inverse=True)
-        with self._unchanged(of_codes=self.codes is not None and among is None):
-            if self.codes is not None and among is None:
-                answers: Sequence[Nearest] = self.codes.nearest(codes[first], k)
+        by_codes = self.codes if among is None else None
+        with self._unchanged(None if by_codes is None else by_codes.engine):
+            if by_codes is not None:
+                answers: Sequence[Nearest] = by_codes.nearest(codes[first], k)
             else:
                 answers = self.engine.search(codes[first], k, _where(among))
             least = min(len(ids) for _, ids in answers)
